@@ -1,0 +1,30 @@
+"""Test set-up: eight virtual CPU devices, a compilation cache, shapes checked at run time, ``--long``."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Shapes and dtypes in signatures are checked in tests and free in production.
+CHECKED = ["core", "losses", "augment", "masking", "assignment", "targets", "evaluate"]
+install_import_hook([f"ssl_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="takes minutes: give --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)

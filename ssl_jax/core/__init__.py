@@ -1,0 +1,1 @@
+"""Floor 0: types, tree paths, safe numerics, argument checks."""

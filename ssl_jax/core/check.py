@@ -1,0 +1,84 @@
+"""Checks at the boundary: errors that name the argument, the value found and what is allowed."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Text that points from a wrong name to the nearest right one, and lists what is allowed.
+
+    >>> did_you_mean("temprature", ["temperature", "decay"])
+    "did you mean 'temperature'? allowed: decay, temperature"
+    """
+    options = sorted(options)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(options)}"
+
+
+def choice(name: str, value: Any, options: Iterable[Any]) -> Any:
+    """Return ``value`` if it is one of ``options``.
+
+    Raises:
+      ValueError: names the argument, the value and the options.
+
+    >>> choice("pool", "mean", ("cls", "mean"))
+    'mean'
+    """
+    options = tuple(options)
+    if value not in options:
+        hint = did_you_mean(str(value), map(str, options))
+        raise ValueError(f"{name}={value!r} is not one of the allowed values: {hint}")
+    return value
+
+
+def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    """Raise a ValueError that names the argument, the value found and what is allowed, unless ``condition`` holds.
+
+    >>> require(False, "batch_size", 0, "an integer of 1 or more")
+    Traceback (most recent call last):
+    ...
+    ValueError: batch_size=0: allowed is an integer of 1 or more
+    """
+    if not condition:
+        raise ValueError(f"{name}={value!r}: allowed is {allowed}")
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword parameters of a function, by name.
+
+    >>> list(options_of(lambda x, *, depth=2: x))
+    ['x', 'depth']
+    """
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+
+
+def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[str, Any]) -> Any:
+    """Call ``function(*args, **options)``; a misspelt or missing option is an error that names the nearest right one.
+
+    Args:
+      function: what to call; its signature is the list of allowed options.
+      *args: positional arguments, passed through.
+      where: how the user addresses the options, such as ``config.method``.
+      options: keyword arguments.
+
+    Raises:
+      ValueError: an option that the signature does not have, or a required one that is missing.
+
+    >>> call(lambda x, *, depth=2: x * depth, 3, where="config.m", options={"depht": 1})
+    Traceback (most recent call last):
+    ...
+    ValueError: config.m.depht is not an option: did you mean 'depth'? allowed: depth
+    """
+    parameters = list(options_of(function).items())[len(args) :]
+    allowed = dict(parameters)
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"{where}.{name} is not an option: {did_you_mean(name, allowed)}")
+    missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in options]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]} is missing: it has no default")
+    return function(*args, **options)

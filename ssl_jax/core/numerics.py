@@ -1,0 +1,69 @@
+"""Numerics that stay finite, forward and backward, where the plain formula does not."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ssl_jax.core.types import Array
+
+
+def normalize(x: Float[Array, "... d"], *, epsilon: float = 1e-12) -> Float[Array, "... d"]:
+    """L2-normalise the last axis: ``x / max(‖x‖₂, epsilon)``, with gradient 0 instead of NaN at ``x = 0``.
+
+    The same value as ``torch.nn.functional.normalize``. Computed in float32 or wider.
+
+    >>> import jax.numpy as jnp
+    >>> normalize(jnp.array([3.0, 4.0])).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    >>> normalize(jnp.zeros(2)).tolist()
+    [0.0, 0.0]
+    """
+    x = at_least_float32(x)
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, epsilon**2))
+
+
+def safe_norm(x: Float[Array, "... d"], *, epsilon: float = 0.0) -> Float[Array, "..."]:
+    """Euclidean norm of the last axis, ``sqrt(Σx² + epsilon)``, with gradient 0 instead of NaN at ``x = 0``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> float(safe_norm(jnp.array([3.0, 4.0])))
+    5.0
+    >>> jax.grad(lambda v: safe_norm(v))(jnp.zeros(2)).tolist()
+    [0.0, 0.0]
+    """
+    x = at_least_float32(x)
+    squared = jnp.sum(x * x, axis=-1) + epsilon
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def cosine_similarity(x: Float[Array, "... d"], y: Float[Array, "... d"]) -> Float[Array, "..."]:
+    """Cosine of the angle between vectors along the last axis; 0 where either is 0.
+
+    >>> import jax.numpy as jnp
+    >>> float(cosine_similarity(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])))
+    0.0
+    """
+    return jnp.sum(normalize(x) * normalize(y), axis=-1)
+
+
+def entropy(log_probabilities: Float[Array, "... k"]) -> Float[Array, "..."]:
+    """Shannon entropy in nats, ``−Σ p log p``, of distributions given by their logarithms.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(entropy(jnp.log(jnp.full(4, 0.25)))), 6)
+    1.386294
+    """
+    finite = jnp.where(jnp.isfinite(log_probabilities), log_probabilities, 0.0)
+    return -jnp.sum(jnp.exp(log_probabilities) * finite, axis=-1)
+
+
+def at_least_float32(x: Array) -> Array:
+    """Widen bfloat16 and float16 to float32; leave float32 and float64 as they are.
+
+    >>> import jax.numpy as jnp
+    >>> at_least_float32(jnp.ones(1, jnp.bfloat16)).dtype.name
+    'float32'
+    """
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,1 @@
+"""Floor 1: loss functions, arrays in and a scalar out."""

@@ -1,0 +1,40 @@
+"""The contract that every method fulfils: pure functions closed over hyper-parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.models.network import Network
+
+
+def no_update(params: Params, state: State, step: Array) -> State:
+    """The ``after_update`` of methods that keep nothing between steps."""
+    del params, step
+    return state
+
+
+class Method(NamedTuple):
+    """A self-supervised method.
+
+    Attributes:
+      views: which views the pipeline makes; ``batch["views"]`` holds them, one array a crop size, in this order.
+      init: ``(key, batch) -> (params, state)``; reads only the shapes of ``batch``.
+      loss: ``(params, state, batch, key, step) -> (loss, (state, metrics))``. ``step`` counts optimizer updates from 0.
+      encode: ``(params, state, images) -> features``: ``[batch, h, w, c]`` normalised images to float32
+        ``[batch, features]``, deterministic; what evaluation, export and embedding use.
+      encoder: the network behind ``encode``, with ``encoder_of`` choosing its variables: what export writes.
+      encoder_of: ``(params, state) -> (encoder params, encoder state)``.
+      after_update: ``(params, state, step) -> state`` after the optimizer's update, with the same ``step`` as the loss.
+      refresh: ``(state, features, key) -> state``, called by the loop every n steps with the features of the whole
+        training set; ``None`` for methods that do without.
+    """
+
+    views: tuple[View, ...]
+    init: Callable[[Key, Batch], tuple[Params, State]]
+    loss: Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+    encode: Callable[[Params, State, Array], Array]
+    encoder: Network
+    encoder_of: Callable[[Params, State], tuple[Params, State]]
+    after_update: Callable[[Params, State, Array], State] = no_update
+    refresh: Callable[[State, Any, Key], State] | None = None
