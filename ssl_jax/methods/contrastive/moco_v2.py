@@ -1,0 +1,124 @@
+"""MoCo v2 (He et al., CVPR 2020; Chen et al. 2020): InfoNCE against a queue of keys from a slowly moving encoder."""
+
+import jax
+
+from ssl_jax.assignment import queue_init, queue_push
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.numerics import normalize
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.losses.contrastive import info_nce
+from ssl_jax.methods.common import chain, encode_with, pair_health
+from ssl_jax.methods.method import Method
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network, grouped_apply
+from ssl_jax.optim.ema import ema
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    temperature: float = 0.2,
+    queue_size: int = 65536,
+    decay: float | Schedule = 0.999,
+    projector_width: int | None = None,
+    projection: int = 128,
+    symmetric: bool = False,
+    bn_groups: int = 1,
+    block_size: int | None = None,
+) -> Method:
+    """MoCo v2.
+
+    ``L = −mean log( exp(q·k⁺/τ) / (exp(q·k⁺/τ) + Σ_j exp(q·queue_j/τ)) )`` with ``q = n(g(f(v₁)))``,
+    ``k⁺ = sg n(g'(f'(v₂)))``, τ ``temperature`` and (f', g') the key encoder, the EMA of (f, g). The queue is read as it was
+    before this batch and the keys are pushed afterwards, so no key is its own negative.
+
+    The official code moves the key encoder before the key forward pass, with the weights from before the step; moving it
+    after the previous optimizer update, as ``after_update`` does, is the same sequence (the first move is of equal weights).
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.moco_v2`.
+      temperature: τ > 0; v1 0.07, v2 0.2. May be traced.
+      queue_size: number of negatives K.
+      decay: momentum m of the key encoder, 0 to 1 (0: the key encoder is the query encoder; 1: it stays as initialised).
+      projector_width: width of the hidden layer of g; ``None``: the encoder's features.
+      projection: width of g's output.
+      symmetric: average over both directions (each view queries the other; both keys enter the queue).
+      bn_groups: BatchNorm statistics are taken within so many groups of the batch, the keys' groups being a fresh random
+        permutation: MoCo's shuffled per-device BatchNorm for any number of devices. 1: statistics of the global batch.
+      block_size: queue entries a block of the loss that never holds the N x K matrix; ``None``: the plain form.
+
+    Returns:
+      The method. ``encode`` gives the query encoder's features.
+
+    Raises:
+      ValueError: ``queue_size`` or ``bn_groups`` below 1.
+
+    Reference: Improved Baselines with Momentum Contrastive Learning; Momentum Contrast, algorithm 1 and section 3.3;
+    facebookresearch/moco.
+    """
+    require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
+    require(bn_groups >= 1, "bn_groups", bn_groups, "an integer of 1 or more")
+    width = encoder.features if projector_width is None else projector_width
+    projector = heads.mlp((width, projection), hidden_bias=True, hidden_norm="none", last_bias=True)
+    network = chain(encoder=encoder, projector=projector)
+    average = ema(decay)
+
+    def embed(params: Params, state: State, images: Array, key: Key) -> tuple[Array, State]:
+        if bn_groups > 1:
+            (_, projections), state = grouped_apply(
+                network, params, state, images, groups=bn_groups, train=True, key=key
+            )
+        else:
+            (_, projections), state = network.apply(params, state, images, train=True, key=key)
+        return projections, state
+
+    def embed_keys(params: Params, state: State, images: Array, key: Key) -> tuple[Array, State]:
+        if bn_groups == 1:
+            return embed(params, state, images, key)
+        shuffle_key, key = jax.random.split(key)
+        order = jax.random.permutation(shuffle_key, images.shape[0])
+        keys, state = embed(params, state, images[order], key)
+        return keys[order.argsort()], state
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        network_key, queue_key = jax.random.split(key)
+        params, online = network.init(network_key, batch["views"][0][:, 0])
+        key_encoder = {"variables": average.init(params), "state": online}
+        return params, {"online": online, "key_encoder": key_encoder, "queue": queue_init(queue_key, queue_size, projection)}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        online, queue = state["online"], state["queue"]
+        teacher, teacher_state = state["key_encoder"]["variables"].average, state["key_encoder"]["state"]
+        views, value = batch["views"][0], 0.0
+        directions = ((0, 1), (1, 0)) if symmetric else ((0, 1),)
+        for q_view, k_view in directions:
+            key, q_key, k_key = jax.random.split(key, 3)
+            q, online = embed(params, online, views[:, q_view], q_key)
+            k, teacher_state = embed_keys(teacher, teacher_state, views[:, k_view], k_key)
+            k = jax.lax.stop_gradient(normalize(k))
+            negatives = state["queue"].items
+            value += info_nce(q, k, negatives, temperature=temperature, block_size=block_size) / len(directions)
+            queue = queue_push(queue, k)
+        key_encoder = {**state["key_encoder"], "state": teacher_state}
+        return value, ({"online": online, "key_encoder": key_encoder, "queue": queue}, pair_health(q, k))
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        _, variables = average.update(params, state["key_encoder"]["variables"])
+        return {**state, "key_encoder": {**state["key_encoder"], "variables": variables}}
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["online"]["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    views = presets.moco_v2() if views is None else views
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update)

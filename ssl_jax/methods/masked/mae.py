@@ -1,0 +1,108 @@
+"""MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the hidden ones."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.reconstruction import masked_mse
+from ssl_jax.masking import random_mask
+from ssl_jax.methods.common import encode_with
+from ssl_jax.methods.method import Method
+from ssl_jax.models.decoders import mae_decoder
+from ssl_jax.models.network import Network
+from ssl_jax.targets import normalize_patches, patchify
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    mask_ratio: float = 0.75,
+    norm_pix: bool = True,
+    decoder_width: int = 512,
+    decoder_depth: int = 8,
+    decoder_heads: int = 16,
+) -> Method:
+    """MAE.
+
+    ``L = Σ_hidden mean_pixels (x̂ − x)² / #hidden`` over the whole batch, x̂ the decoder's output, x the patches of the view,
+    each by itself standardised where ``norm_pix`` (unbiased variance, ε = 1e-6). The encoder runs on the class token and
+    the ``int(L (1 − mask_ratio))`` visible patches only; the decoder on all of them, a shared token in the hidden places.
+
+    Args:
+      encoder: a ViT of :mod:`ssl_jax.models.vit`.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
+      mask_ratio: share of hidden patches, in (0, 1).
+      norm_pix: standardise each target patch.
+      decoder_width: width of the decoder.
+      decoder_depth: blocks of the decoder.
+      decoder_heads: attention heads of the decoder.
+
+    Returns:
+      The method. ``encode`` gives the encoder's pooled features of all patches.
+
+    Raises:
+      ValueError: an encoder that is no ViT, or a ``mask_ratio`` outside (0, 1).
+
+    Reference: Masked Autoencoders Are Scalable Vision Learners, section 3; facebookresearch/mae.
+    """
+    name = encoder.config.get("name", "")
+    require(str(name).startswith("vit"), "encoder", name, "a ViT: MAE drops patches before the encoder")
+    require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
+    patch = int(encoder.config["patch"])
+
+    def decoder_for(images: Array) -> Network:
+        _, height, width, channels = images.shape
+        grid = (height // patch, width // patch)
+        options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads}
+        return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, decoder_key = jax.random.split(key)
+        images = batch["views"][0][:, 0]
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
+        tokens = jax.eval_shape(
+            lambda p, s, x: encoder.apply(p, s, x, output="tokens")[0], params["encoder"], state["encoder"], images
+        )
+        params["decoder"], state["decoder"] = decoder_for(images).init(decoder_key, jnp.zeros(tokens.shape))
+        return params, state
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        images = batch["views"][0][:, 0]
+        targets = patchify(images, patch=patch)
+        if norm_pix:
+            targets = normalize_patches(targets)
+        mask_key, encoder_key, decoder_key = jax.random.split(key, 3)
+        mask = jax.vmap(lambda k: random_mask(k, targets.shape[1], ratio=mask_ratio))(
+            jax.random.split(mask_key, images.shape[0])
+        )
+        tokens, encoder_state = encoder.apply(
+            params["encoder"],
+            state["encoder"],
+            images,
+            train=True,
+            key=encoder_key,
+            keep=mask.keep,
+            output="tokens",
+        )
+        predictions, decoder_state = decoder_for(images).apply(
+            params["decoder"], state["decoder"], tokens, restore=mask.restore, train=True, key=decoder_key
+        )
+        value = masked_mse(predictions, targets, mask.hidden)
+        metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
+        return value, ({"encoder": encoder_state, "decoder": decoder_state}, metrics)
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    return Method(presets.mae() if views is None else views, init, loss, encode, encoder, encoder_of)
