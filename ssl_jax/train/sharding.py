@@ -35,7 +35,8 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = 
       A mesh of ``data * fsdp == len(devices)`` devices with Auto axis types.
 
     Raises:
-      ValueError: a size that is neither -1 nor positive, both -1, or a product other than the number of devices.
+      ValueError: a size that is neither -1 nor positive, both -1, or a product that differs from
+        the number of devices.
 
     >>> import jax
     >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
@@ -76,8 +77,8 @@ def state_shardings(
     """Sharding of every array of a state.
 
     The first rule whose pattern is found in the array's path decides. Without one, an array of
-    ``fsdp_min_size`` or more elements is split over ``fsdp`` along its largest axis that ``fsdp`` divides (the
-    last of equals); all else, and typed keys always, is replicated.
+    ``fsdp_min_size`` or more elements is split over ``fsdp`` along its largest axis that ``fsdp`` divides
+    (the last of equals); all else, and typed keys always, is replicated.
 
     Args:
       abstract_state: tree of arrays or ``jax.ShapeDtypeStruct``, usually ``jax.eval_shape`` of the init.
