@@ -3,7 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ssl_jax.core.types import Params, State
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.core import check
+from ssl_jax.core.types import Array, Key, Params, State
+
+DTYPES = ("float32", "bfloat16", "float64")
 
 
 class Network(NamedTuple):
@@ -22,3 +29,112 @@ class Network(NamedTuple):
     apply: Callable[..., tuple[Any, State]]
     features: int
     config: Mapping[str, Any]
+
+
+def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | None = None) -> Network:
+    """A Linen module as a pair of pure functions over plain dicts.
+
+    The module's ``__call__`` is ``(inputs, *, train, **options)``. Collection ``params`` becomes the params; all other
+    collections become the state, of which training changes ``batch_stats`` only (``frozen`` stays as it is). What
+    training draws comes from the random stream ``"train"``.
+
+    Args:
+      module: the Linen module.
+      features: width of the last axis of its outputs.
+      config: what ``models.build`` needs to build it again; ``None`` for heads.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> class Linear(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, inputs, *, train):
+    ...         return nn.Dense(2)(inputs)
+    >>> network = from_linen(Linear(), features=2)
+    >>> params, state = network.init(jax.random.key(0), jnp.ones((4, 3)))
+    >>> params["Dense_0"]["kernel"].shape, state
+    ((3, 2), {})
+    >>> network.apply(params, state, jnp.ones((4, 3)), train=True)[0].shape
+    (4, 2)
+    """
+
+    def init(key: Key, inputs: Array, **options: Any) -> tuple[Params, State]:
+        shape = jax.ShapeDtypeStruct(inputs.shape, jnp.float32)
+        # lazy_init computes the variables without running the network.
+        variables = dict(module.lazy_init({"params": key}, shape, train=False, **options))
+        return variables.pop("params", {}), variables
+
+    def apply(
+        params: Params,
+        state: State,
+        inputs: Array,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        **options: Any,
+    ) -> tuple[Any, State]:
+        variables = {"params": params, **state}
+        if not train:
+            return module.apply(variables, inputs, train=False, **options), state
+        rngs = {} if key is None else {"train": key}
+        outputs, updated = module.apply(
+            variables, inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options
+        )
+        return outputs, {**state, **updated}
+
+    return Network(init, apply, features, {} if config is None else config)
+
+
+def grouped_apply(
+    network: Network,
+    params: Params,
+    state: State,
+    inputs: Array,
+    *,
+    groups: int,
+    train: bool = False,
+    key: Key | None = None,
+    **options: Any,
+) -> tuple[Any, State]:
+    """Apply a network to ``groups`` contiguous parts of the batch, each with batch statistics of its own.
+
+    With as many groups as devices this is per-device BatchNorm (MoCo's key encoder, "ghost" BatchNorm), defined by the
+    batch and not by the hardware. The running statistics become the mean of the groups' new ones (MoCo's code keeps those
+    of device 0). With ``train=False`` groups make no difference, and the network is applied to the whole batch.
+
+    Args:
+      network: the network; its outputs carry the batch on their first axis.
+      params: its params.
+      state: its state.
+      inputs: ``[batch, ...]``; the batch is divisible by ``groups``.
+      groups: number of parts, 1 or more.
+      train: as in ``network.apply``.
+      key: as in ``network.apply``; split over the groups.
+      **options: passed on, the same for every group.
+
+    Returns:
+      ``(outputs, state)`` as from ``network.apply``, outputs in the order of the batch.
+
+    Raises:
+      ValueError: the batch is not divisible by ``groups``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ssl_jax.models import heads
+    >>> head = heads.mlp((4,), last_norm="batch")
+    >>> x = jax.random.normal(jax.random.key(1), (8, 3))
+    >>> outputs, _ = grouped_apply(head, *head.init(jax.random.key(0), x), x, groups=2, train=True)
+    >>> bool(jnp.abs(outputs[:4].mean(0)).max() < 1e-6)
+    True
+    """
+    batch = inputs.shape[0]
+    check.require(groups >= 1 and batch % groups == 0, "groups", groups, f"a divisor of the batch, {batch}")
+    if not train:
+        return network.apply(params, state, inputs, train=False, **options)
+    keys = None if key is None else jax.random.split(key, groups)
+
+    def one(part: Array, part_key: Key | None) -> tuple[Any, Any]:
+        outputs, new = network.apply(params, state, part, train=True, key=part_key, **options)
+        return outputs, new.get("batch_stats", {})
+
+    outputs, statistics = jax.vmap(one)(inputs.reshape(groups, batch // groups, *inputs.shape[1:]), keys)
+    outputs = jax.tree.map(lambda y: y.reshape(batch, *y.shape[2:]), outputs)
+    mean = jax.tree.map(lambda s: s.mean(axis=0), statistics)
+    return outputs, {**state, **({"batch_stats": mean} if mean else {})}

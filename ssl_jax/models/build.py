@@ -1,0 +1,34 @@
+"""Encoders by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ssl_jax.core import check
+from ssl_jax.models import convnet
+from ssl_jax.models.network import Network
+
+BUILDERS: dict[str, Callable[..., Network]] = {**convnet.BUILDERS}
+
+
+def build(name: str, **options: Any) -> Network:
+    """Build an encoder by name.
+
+    Args:
+      name: a key of ``BUILDERS``.
+      **options: the options of that builder.
+
+    Returns:
+      The network; ``build(**network.config)`` builds the same again, also after a round trip through JSON.
+
+    Raises:
+      ValueError: unknown name or option; the error names the nearest right one.
+
+    >>> build("convnet", widths=(8, 16), grid=1).features
+    16
+    >>> build("convnet", widht=8)
+    Traceback (most recent call last):
+    ...
+    ValueError: convnet.widht is not an option: did you mean 'widths'? allowed: dtype, grid, remat, widths
+    """
+    builder = BUILDERS[check.choice("name", name, BUILDERS)]
+    return check.call(builder, where=name, options=options)
