@@ -1,0 +1,227 @@
+"""What the pipeline reads from: the `Source` protocol, sources of arrays, and parts of sources.
+
+An element is ``{"image": [h, w, c] uint8 | uint16 | float32 in [0, 1], "label": int}``; the label is -1
+where there is none.
+A source is pickled to the workers of the loader, so it holds paths and small tables, never open files.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ssl_jax.core import check
+
+Element = dict[str, Any]
+"""``{"image": np.ndarray [h, w, c], "label": int}``."""
+
+DTYPES = ("uint8", "uint16", "float32")
+
+
+class CorruptImage(Exception):
+    """An element whose image cannot be read; the loader counts it, names it once and takes another.
+
+    Args:
+      name: which file or record.
+      reason: what is wrong with it, in one line.
+
+    >>> raise CorruptImage("cats/7.jpg", "truncated")
+    Traceback (most recent call last):
+    ...
+    ssl_jax.data.sources.CorruptImage: cats/7.jpg: truncated
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to labelled or unlabelled images.
+
+    Attributes:
+      name: how a person calls it, such as ``embedded/train``.
+      shape: ``(h, w, c)`` where every image has it, None where sizes vary or are not known without a look at
+        every file.
+      channels: c of every image.
+      dtype: ``"uint8"``, ``"uint16"`` or ``"float32"`` (in [0, 1]) of every image.
+      classes: names of the labels 0, 1, ...; () where there are no labels or they have no names.
+    """
+
+    name: str
+    shape: tuple[int, int, int] | None
+    channels: int
+    dtype: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Element:
+        """The element; raises `CorruptImage` where the image cannot be read, and nothing else."""
+
+    def file_name(self, index: int, /) -> str:
+        """Name of the element that is unique in the source and stays the same from run to run."""
+
+
+class ArraySource:
+    """A source over arrays in memory (or memory-mapped ones).
+
+    Args:
+      images: ``[n, h, w, c]`` or ``[n, h, w]`` (one channel) of uint8, uint16, or floats in [0, 1].
+      labels: ``[n]`` integers of 0 or more, -1 for no label; None: no labels.
+      classes: names of the labels.
+      name: how a person calls it.
+      start: number of the first image in ``file_name``.
+
+    Raises:
+      ValueError: no image, another rank or dtype, or as many labels as there are not images.
+
+    >>> source = ArraySource(np.zeros([3, 8, 8], np.uint8), [0, 1, 1])
+    >>> len(source), source.shape, source[2]["label"], source.file_name(2)
+    (3, (8, 8, 1), 1, 'array/000002')
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        classes: Sequence[str] = (),
+        name: str = "array",
+        start: int = 0,
+    ):
+        images = np.asanyarray(images)
+        if images.dtype.kind == "f" and images.dtype != np.float32:
+            images = images.astype(np.float32)
+        check.require(images.ndim in (3, 4), "images.shape", images.shape, "[n, h, w, c] or [n, h, w]")
+        check.require(min(images.shape) > 0, "images.shape", images.shape, "at least one image and one pixel")
+        check.choice("images.dtype", str(images.dtype), DTYPES)
+        if labels is None:
+            labels = np.full(len(images), -1)
+        labels = np.asarray(labels)
+        check.require(labels.shape == images.shape[:1], "labels.shape", labels.shape, f"({len(images)},)")
+        check.require(labels.dtype.kind in "iu", "labels.dtype", str(labels.dtype), "an integer type")
+        self.images = images if images.ndim == 4 else images[..., None]
+        self.labels = labels
+        self.name = name
+        self.start = start
+        self.classes = tuple(classes)
+        self.shape: tuple[int, int, int] | None = self.images.shape[1:]
+        self.channels = int(self.images.shape[3])
+        self.dtype = str(self.images.dtype)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> Element:
+        return {"image": self.images[index], "label": int(self.labels[index])}
+
+    def file_name(self, index: int, /) -> str:
+        return f"{self.name}/{self.start + index:06d}"
+
+
+class Subset:
+    """Some elements of a source, in the given order.
+
+    Args:
+      source: the whole.
+      indices: ``[n]`` which elements.
+      name: how a person calls it; None: the name of the whole.
+
+    >>> part = Subset(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), [4, 8])
+    >>> len(part), part[1]["label"], part.file_name(1)
+    (2, 8, 'array/000008')
+    """
+
+    def __init__(self, source: Source, indices: Any, *, name: str | None = None):
+        indices = np.asarray(indices)
+        check.require(indices.ndim == 1 and len(indices) > 0, "indices.shape", indices.shape, "(n,), n >= 1")
+        self.source = source
+        self.indices = indices
+        self.name = source.name if name is None else name
+        self.shape = source.shape
+        self.channels = source.channels
+        self.dtype = source.dtype
+        self.classes = source.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Element:
+        return self.source[int(self.indices[index])]
+
+    def file_name(self, index: int, /) -> str:
+        return self.source.file_name(int(self.indices[index]))
+
+
+_SLICE = re.compile(r"(?P<name>[^\[\]]+?)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+
+
+def parse_split(split: str) -> tuple[str, str | None, str | None]:
+    """Take ``name[start:stop]`` apart, in TFDS's syntax; positions are numbers of examples or percents.
+
+    Raises:
+      ValueError: another form.
+
+    >>> parse_split("train"), parse_split("train[:90%]"), parse_split("test[-100:]")
+    (('train', None, None), ('train', None, '90%'), ('test', '-100', None))
+    """
+    match = _SLICE.fullmatch(split.strip())
+    if match is None:
+        raise ValueError(
+            f"split={split!r}: allowed is a name such as train, a part such as train[:90%] or train[100:200]"
+        )
+    return match["name"], match["start"], match["stop"]
+
+
+def slice_bounds(length: int, start: str | None, stop: str | None) -> tuple[int, int]:
+    """Positions of a part of ``length`` examples; percents are rounded to the nearest example.
+
+    >>> slice_bounds(200, "50%", None), slice_bounds(200, None, "-10"), slice_bounds(3, None, "50%")
+    ((100, 200), (0, 190), (0, 2))
+    """
+
+    def position(text: str) -> int:
+        value = round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+        return min(max(value + length if value < 0 else value, 0), length)
+
+    return (0 if start is None else position(start)), (length if stop is None else position(stop))
+
+
+def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
+    """The part of a source that the brackets of ``split`` ask for; the source itself where there are none.
+
+    Args:
+      source: the whole split.
+      split: such as ``train[:90%]``.
+      scattered: take positions in an order given by a hash of the file names instead of the order of the
+        source, so that a part of files that are sorted by class still has every class, and most files stay on
+        their side when others are added. The part itself keeps the order of the source.
+
+    Raises:
+      ValueError: the part is empty.
+
+    >>> source = ArraySource(np.zeros([200, 2, 2], np.uint8))
+    >>> a, b = (take_part(source, s, scattered=True) for s in ("train[:90%]", "train[90%:]"))
+    >>> len(a), len(b), len({*a.indices} | {*b.indices})
+    (180, 20, 200)
+    """
+    _, first, last = parse_split(split)
+    if first is None and last is None:
+        return source
+    start, stop = slice_bounds(len(source), first, last)
+    if start >= stop:
+        raise ValueError(f"split={split!r} has no example: the whole of {source.name} has {len(source)}")
+    indices = np.arange(len(source))
+    if scattered:
+        names = (source.file_name(int(i)).encode("utf-8", "backslashreplace") for i in indices)
+        hashes = [hashlib.blake2b(name, digest_size=8).digest() for name in names]
+        indices = np.array(sorted(range(len(hashes)), key=hashes.__getitem__))
+    return Subset(source, np.sort(indices[start:stop]), name=f"{source.name}[{first or ''}:{last or ''}]")
