@@ -1,0 +1,166 @@
+"""Pre-norm transformer blocks, shared by the vision transformer and the decoders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.core.types import Array
+
+INITS = ("xavier", "xavier_split", "trunc_normal")
+MLPS = ("gelu", "gelu_tanh", "swiglu")
+xavier = nn.initializers.xavier_uniform()
+
+
+def linear_init(scheme: str) -> Callable[..., Array]:
+    """Initialiser of linear kernels: Xavier uniform (MAE, MoCo v3), or N(0, 0.02²) (timm, DINO).
+
+    timm cuts its normal at ±2 *absolute*, that is at 100 standard deviations: not at all.
+    """
+    return nn.initializers.normal(0.02) if scheme == "trunc_normal" else xavier
+
+
+def qkv_init(scheme: str) -> Callable[..., Array]:
+    """Initialiser of the joint query-key-value kernel; ``xavier_split`` draws the three as square matrices (MoCo v3)."""
+
+    def split(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        parts = [xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
+        return jnp.concatenate(parts, axis=1)
+
+    return split if scheme == "xavier_split" else linear_init(scheme)
+
+
+def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """Layer normalisation with ε = 1e-6, its statistics in float32."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention ``softmax(q kᵀ / √d) v`` of ``[batch, length, width]``; softmax in float32."""
+
+    heads: int
+    qkv_bias: bool
+    scheme: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width = x.shape[-1]
+        dense = {"dtype": jnp.dtype(self.dtype)}
+        qkv = nn.Dense(
+            3 * width, use_bias=self.qkv_bias, kernel_init=qkv_init(self.scheme), name="qkv", **dense
+        )(x)
+        query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
+        mixed = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        return nn.Dense(width, kernel_init=linear_init(self.scheme), name="proj", **dense)(mixed)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU, or ``fc2(silu(a) · b)`` with ``[a | b] = fc1(x)`` (SwiGLU, packed)."""
+
+    hidden: int
+    kind: str
+    scheme: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        dense = {"dtype": jnp.dtype(self.dtype), "kernel_init": linear_init(self.scheme)}
+        h = nn.Dense(self.hidden, name="fc1", **dense)(x)
+        if self.kind == "swiglu":
+            gate, value = jnp.split(h, 2, axis=-1)
+            h = nn.silu(gate) * value
+        else:
+            h = nn.gelu(h, approximate=self.kind == "gelu_tanh")
+        return nn.Dense(x.shape[-1], name="fc2", **dense)(h)
+
+
+class LayerScale(nn.Module):
+    """Product of a residual branch with a learned vector ``gamma``, which starts at ``initial`` (CaiT, eq. 4)."""
+
+    initial: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
+        return x * gamma.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """``x + DropPath(γ₁ · Attention(LN(x)))``, then ``x + DropPath(γ₂ · MLP(LN(x)))``."""
+
+    heads: int
+    mlp: str = "gelu"
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    layer_scale: float | None = None
+    drop_path: float = 0.0
+    scheme: str = "xavier"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        width, dtype = x.shape[-1], jnp.dtype(self.dtype)
+        hidden = int(width * self.mlp_ratio)
+        attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, name="attn")
+        x = x + self.branch(attention(layer_norm(dtype, "norm1")(x)), "ls1", train)
+        mlp = Mlp(hidden, self.mlp, self.scheme, self.dtype, name="mlp")
+        return x + self.branch(mlp(layer_norm(dtype, "norm2")(x)), "ls2", train)
+
+    def branch(self, y: Array, name: str, train: bool) -> Array:
+        if self.layer_scale is not None:
+            y = LayerScale(self.layer_scale, name=name)(y)
+        if not train or self.drop_path == 0.0:
+            return y
+        if not self.has_rng("train"):
+            raise ValueError("key=None: allowed is a key, as drop_path > 0 draws in training")
+        return drop_path(self.make_rng("train"), y, rate=self.drop_path)
+
+
+def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
+    """Stochastic depth: each example's branch is zeroed with probability ``rate``, else divided by ``1 − rate``.
+
+    Args:
+      key: used once.
+      branch: ``[batch, ...]``, floating point.
+      rate: in ``[0, 1)``.
+
+    Returns:
+      ``[batch, ...]`` with the expectation of ``branch``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> sorted(set(drop_path(jax.random.key(0), jnp.ones((64, 1)), rate=0.5)[:, 0].tolist()))
+    [0.0, 2.0]
+
+    Reference: Huang et al. 2016, with the inverted scaling of timm.
+    """
+    keep = jax.random.bernoulli(key, 1.0 - rate, (branch.shape[0],) + (1,) * (branch.ndim - 1))
+    return jnp.where(keep, branch / jnp.asarray(1.0 - rate, branch.dtype), jnp.zeros_like(branch))
+
+
+def apply_blocks(
+    x: Array, *, depth: int, train: bool, remat: bool, drop_path: float = 0.0, **options: Any
+) -> Array:
+    """Blocks ``blocks_0 … blocks_{depth−1}`` inside the calling module; drop-path rates rise linearly from 0 to ``drop_path``."""
+    block = nn.remat(Block, static_argnums=(2,)) if remat else Block
+    for index in range(depth):
+        rate = drop_path * index / max(depth - 1, 1)
+        x = block(drop_path=rate, name=f"blocks_{index}", **options)(x, train)
+    return x
+
+
+def final_norm(x: Array, name: str) -> Array:
+    """Layer normalisation whose output is at least float32, as tokens leave the network."""
+    return layer_norm(jnp.promote_types(x.dtype, jnp.float32), name)(x)
+
+
+def gather_tokens(tokens: Array, indices: Array) -> Array:
+    """Tokens ``[b, length, width]`` at ``indices [b, k]`` of each image: ``out[b, j] = tokens[b, indices[b, j]]``.
+
+    >>> import jax.numpy as jnp
+    >>> gather_tokens(jnp.arange(3.0).reshape(1, 3, 1), jnp.array([[2, 0]]))[0, :, 0].tolist()
+    [2.0, 0.0]
+    """
+    return jnp.take_along_axis(tokens, indices[..., None], axis=1)

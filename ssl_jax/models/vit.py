@@ -1,0 +1,263 @@
+"""Vision transformers (Dosovitskiy et al. 2021) with the options that self-supervised methods use."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ssl_jax.core import check
+from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.types import Array
+from ssl_jax.models.network import DTYPES, Network, from_linen
+from ssl_jax.models.positions import resize_table, sincos_table
+from ssl_jax.models.transformer import (
+    INITS,
+    MLPS,
+    apply_blocks,
+    final_norm,
+    gather_tokens,
+    layer_norm,
+    linear_init,
+)
+
+
+def flatten_patches(images: Float[Array, "b h w c"], *, patch: int) -> Float[Array, "b l p"]:
+    """Images to rows of patch pixels in the order (row, column, channel); patches in row-major order.
+
+    >>> import jax.numpy as jnp
+    >>> flatten_patches(jnp.zeros((2, 8, 12, 3)), patch=4).shape
+    (2, 6, 48)
+    """
+    batch, height, width, channels = images.shape
+    check.require(
+        height % patch == 0 and width % patch == 0,
+        "images.shape",
+        images.shape,
+        f"sides divisible by {patch}",
+    )
+    grid = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
+
+
+class PatchEmbedding(nn.Module):
+    """Linear map of patch pixels; with ``frozen`` its random kernel lies in the collection ``frozen``, not in ``params``."""
+
+    width: int
+    use_bias: bool
+    frozen: bool
+    scheme: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, patches: Array) -> Array:
+        dtype = jnp.dtype(self.dtype)
+        kernel = self.weight("kernel", linear_init(self.scheme), (patches.shape[-1], self.width))
+        x = patches.astype(dtype) @ kernel.astype(dtype)
+        if self.use_bias:
+            x = x + self.weight("bias", nn.initializers.zeros, (self.width,)).astype(dtype)
+        return x
+
+    def weight(self, name: str, init: Callable[..., Array], shape: tuple[int, ...]) -> Array:
+        if self.frozen:
+            return self.variable("frozen", name, lambda: init(self.make_rng("params"), shape)).value
+        return self.param(name, init, shape)
+
+
+class VisionTransformer(nn.Module):
+    """See :func:`vit`, whose keyword arguments are the fields."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    image_size: int
+    pool: str
+    class_token: bool
+    registers: int
+    position: str
+    mlp: str
+    mlp_ratio: float
+    qkv_bias: bool
+    layer_scale: float | None
+    drop_path: float
+    pre_norm: bool
+    fc_norm: bool
+    freeze_patch: bool
+    scheme: str
+    dtype: str
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "b h w c"],
+        *,
+        train: bool = False,
+        keep: Int[Array, "b k"] | None = None,
+        output: str = "features",
+    ) -> Array:
+        check.choice("output", output, ("features", "tokens"))
+        patches = flatten_patches(images, patch=self.patch)
+        positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
+        if keep is not None:
+            patches = gather_tokens(patches, keep)
+            positions = positions[0][keep]
+        embed = PatchEmbedding(
+            self.width, not self.pre_norm, self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
+        )
+        x = embed(patches)
+        x = self.prepend(x + positions.astype(x.dtype))
+        if self.pre_norm:
+            x = layer_norm(x.dtype, "norm_pre")(x)
+        x = apply_blocks(
+            x,
+            depth=self.depth,
+            train=train,
+            remat=self.remat,
+            drop_path=self.drop_path,
+            heads=self.heads,
+            mlp=self.mlp,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            layer_scale=self.layer_scale,
+            scheme=self.scheme,
+            dtype=self.dtype,
+        )
+        return self.finish(x, output)
+
+    def finish(self, x: Array, output: str) -> Array:
+        tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm")
+        if output == "tokens" and not self.is_initializing():
+            return tokens
+        prefix = self.class_token + self.registers
+        features = tokens[:, 0] if self.pool == "cls" else tokens[:, prefix:].mean(axis=1)
+        return final_norm(features, "fc_norm") if self.fc_norm else features
+
+    def positions(self, height: int, width: int) -> Array:
+        side = self.image_size // self.patch
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        if self.position == "sincos":
+            table = jnp.asarray(sincos_table(side, side, self.width), dtype)
+        else:
+            table = self.param("pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width))[0]
+        return resize_table(table, source=(side, side), target=(height, width))
+
+    def prepend(self, x: Array) -> Array:
+        small = nn.initializers.normal(1e-6 if self.scheme == "xavier_split" else 0.02)
+        prefix = []
+        if self.class_token:
+            prefix.append(self.param("cls_token", small, (1, 1, self.width)))
+        if self.registers:
+            prefix.append(
+                self.param("reg_token", nn.initializers.normal(1e-6), (1, self.registers, self.width))
+            )
+        parts = [jnp.broadcast_to(p.astype(x.dtype), (x.shape[0], *p.shape[1:])) for p in prefix]
+        return jnp.concatenate([*parts, x], axis=1) if parts else x
+
+
+def vit(
+    name: str,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int = 16,
+    image_size: int = 224,
+    pool: str = "cls",
+    class_token: bool = True,
+    registers: int = 0,
+    position: str = "learned",
+    mlp: str = "gelu",
+    mlp_ratio: float = 4.0,
+    qkv_bias: bool = True,
+    layer_scale: float | None = None,
+    drop_path: float = 0.0,
+    pre_norm: bool = False,
+    fc_norm: bool = False,
+    freeze_patch: bool = False,
+    init: str = "xavier",
+    dtype: str = "float32",
+    remat: bool = False,
+) -> Network:
+    """Vision transformer: linear patch embedding, positions, pre-norm blocks, layer normalisation.
+
+    Tokens are ordered ``[class token, registers, patches]``. Positions are added to the patches only.
+
+    ``apply(params, state, images [b, h, w, c], *, train, key, keep=None, output="features")`` returns float32
+    features ``[b, width]``, or with ``output="tokens"`` all tokens after the final normalisation ``[b, prefix
+    + patches, width]``. ``keep [b, k]`` (integers): only these patches, in this order and each with its own
+    position, enter the blocks (MAE). ``h`` and ``w`` may differ from ``image_size``: the position table is
+    interpolated. ``key`` is for ``drop_path``.
+
+    Args:
+      name: name under which ``models.build`` finds the sizes.
+      width: features of a token, divisible by ``heads``.
+      depth: number of blocks.
+      heads: attention heads.
+      patch: side of a patch in pixels; divides the sides of the images.
+      image_size: side in pixels for which the position table is made.
+      pool: features are the class token (``'cls'``) or the mean of the patch tokens (``'mean'``).
+      class_token: whether there is one; needed for ``pool='cls'``.
+      registers: number of register tokens (Darcet et al. 2024).
+      position: ``'learned'`` table, or ``'sincos'``, the fixed table of MAE.
+      mlp: ``'gelu'`` (exact), ``'gelu_tanh'``, or ``'swiglu'`` (packed: half of the hidden units gate the
+        other half).
+      mlp_ratio: hidden units of the MLP divided by ``width``.
+      qkv_bias: whether queries, keys and values have a bias.
+      layer_scale: start of LayerScale's ``gamma``; ``None`` for none.
+      drop_path: stochastic depth of the last block, in ``[0, 1)``, rising linearly from 0 at the first; per
+        example.
+      pre_norm: normalise the tokens before the first block (CLIP); the patch embedding then has no bias.
+      fc_norm: normalise the features after pooling instead of the tokens, which then leave as they are.
+      freeze_patch: patch embedding fixed at its random start (MoCo v3), kept in ``state["frozen"]``.
+      init: linear kernels Xavier uniform (``'xavier'``: MAE), the same with queries, keys and values drawn
+        separately and a class token near 0 (``'xavier_split'``: MoCo v3), or N(0, 0.02²) (``'trunc_normal'``:
+        timm, DINO).
+      dtype: compute type ``'float32'`` or ``'bfloat16'``; parameters, statistics and outputs are float32.
+      remat: compute each block's inside again in the backward pass instead of storing it.
+
+    Returns:
+      The network; ``state`` is ``{}`` unless ``freeze_patch``.
+
+    Raises:
+      ValueError: an option outside its range.
+
+    >>> import jax, jax.numpy as jnp
+    >>> network = vit("vit_nano", width=8, depth=1, heads=2, patch=4, image_size=8)
+    >>> images = jnp.zeros((2, 8, 8, 3))
+    >>> params, state = network.init(jax.random.key(0), images)
+    >>> network.apply(params, state, images)[0].shape
+    (2, 8)
+    >>> network.apply(params, state, images, keep=jnp.array([[3, 1], [0, 2]]), output="tokens")[0].shape
+    (2, 3, 8)
+
+    References: Dosovitskiy et al. 2021, eq. 1-4; Chen et al. 2021 (MoCo v3), section 4 for ``freeze_patch``.
+    Deviations: the class token has no learned position of its own, as their sum is all that counts
+    (``torch_names_vit`` adds them up); biases start at 0 where MAE leaves PyTorch's default in the patch
+    embedding.
+    """
+    options = {key: value for key, value in locals().items() if key != "name"}
+    check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
+    check.require(image_size % patch == 0, "image_size", image_size, f"a multiple of patch={patch}")
+    check.choice("pool", pool, ("cls", "mean"))
+    check.require(class_token or pool == "mean", "pool", pool, "'mean', as there is no class token")
+    check.choice("position", position, ("learned", "sincos"))
+    check.choice("mlp", mlp, MLPS)
+    check.choice("init", init, INITS)
+    check.require(0 <= drop_path < 1, "drop_path", drop_path, "0 <= drop_path < 1")
+    check.choice("dtype", dtype, DTYPES)
+    fields = {**options, "scheme": options["init"]}
+    del fields["init"]
+    return from_linen(VisionTransformer(**fields), features=width, config={"name": name, **options})
+
+
+BUILDERS: dict[str, Callable[..., Network]] = {
+    "vit_micro": functools.partial(vit, "vit_micro", width=128, depth=4, heads=4, patch=4, image_size=32),
+    "vit_tiny": functools.partial(vit, "vit_tiny", width=192, depth=12, heads=3),
+    "vit_small": functools.partial(vit, "vit_small", width=384, depth=12, heads=6),
+    "vit_base": functools.partial(vit, "vit_base", width=768, depth=12, heads=12),
+    "vit_large": functools.partial(vit, "vit_large", width=1024, depth=24, heads=16),
+    "vit_huge": functools.partial(vit, "vit_huge", width=1280, depth=32, heads=16, patch=14),
+}
