@@ -1,0 +1,290 @@
+"""The loop: batches in, state out, and in between logging, hooks, checkpoints and a stop that loses nothing."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Batch
+from ssl_jax.data.loader import Stream, stream
+from ssl_jax.data.place import prefetch
+from ssl_jax.data.sources import Source
+from ssl_jax.methods.method import Method
+from ssl_jax.optim.build import Optimizer
+from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.dump import write_dump
+from ssl_jax.train.progress import Progress
+from ssl_jax.train.sharding import Rule, batch_sharding, make_mesh, state_shardings
+from ssl_jax.train.signals import StopRequest
+from ssl_jax.train.state import TrainState
+from ssl_jax.train.step import StepFn, make_init, make_train_step
+
+
+class Hook(Protocol):
+    """Something that looks at the run now and then, and never changes it."""
+
+    every: int
+
+    def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
+        """Scalars to log at ``step``, the number of updates made."""
+
+
+class Writer(Protocol):
+    """Where scalars go."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record scalars at a step."""
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or a gradient stopped being finite."""
+
+
+class Fitted(NamedTuple):
+    """What :func:`fit` leaves.
+
+    Attributes:
+      state: after the last step made.
+      stopped_by: name of the signal that ended the run early; ``""`` if it is complete.
+    """
+
+    state: TrainState
+    stopped_by: str
+
+
+class Program(NamedTuple):
+    """A run's compiled pieces: what :func:`fit` and a replay of one of its steps share.
+
+    Attributes:
+      init: ``seed -> TrainState``, sharded over the mesh.
+      step: ``(state, batch) -> (state, metrics)``, the state donated.
+      abstract: shapes, dtypes and shardings of the state.
+    """
+
+    init: Callable[[int], TrainState]
+    step: StepFn
+    abstract: TrainState
+
+
+def sample_batch(source: Source, method: Method, *, crop: str = "auto") -> Batch:
+    """A raw batch of one example, for its shapes."""
+    batches = stream(source, views=method.views, crop=crop, seed=0, batch_size=1, process_index=0, process_count=1)
+    try:
+        return next(batches)
+    finally:
+        batches.close()
+
+
+def make_program(
+    method: Method,
+    optimizer: Optimizer,
+    sample: Batch,
+    mesh: Mesh,
+    *,
+    rules: Sequence[Rule] = (),
+    accumulate: int = 1,
+) -> Program:
+    """Jit the initialisation and the step over a mesh.
+
+    Args:
+      method: what to train.
+      optimizer: its optimizer.
+      sample: a raw batch; only shapes are read.
+      mesh: from :func:`ssl_jax.train.sharding.make_mesh`.
+      rules: sharding rules for the state, see :func:`ssl_jax.train.sharding.state_shardings`.
+      accumulate: micro-batches a step.
+
+    Returns:
+      The program.
+    """
+    init = make_init(method, optimizer, sample)
+    abstract = jax.eval_shape(init, 0)
+    shardings = state_shardings(abstract, mesh, rules=rules)
+    step = make_train_step(method, optimizer, accumulate=accumulate)
+    return Program(
+        jax.jit(init, out_shardings=shardings),
+        jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)),
+        jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
+    )
+
+
+def fit(
+    method: Method,
+    source: Source,
+    *,
+    optimizer: Optimizer,
+    steps: int,
+    batch_size: int,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    rules: Sequence[Rule] = (),
+    accumulate: int = 1,
+    crop: str = "auto",
+    workers: int = 0,
+    max_corrupt: float = 0.01,
+    hooks: Sequence[Hook] = (),
+    writers: Callable[[int], Sequence[Writer]] = lambda step: (),
+    checkpoints: Checkpoints | None = None,
+    dumps: Path | None = None,
+    log_every: int = 50,
+) -> Fitted:
+    """Train a method on the images of a source.
+
+    The data stream and all randomness are functions of ``(seed, step)``: a run that was killed and goes on from its last
+    checkpoint ends in the same bits as one that was not.
+
+    Args:
+      method: from a ``build`` of :mod:`ssl_jax.methods`.
+      source: from :func:`ssl_jax.data.open.open_source`, or ``ArraySource(images)``.
+      optimizer: from :func:`ssl_jax.optim.build.build`, whose horizon should be ``steps``.
+      steps: updates in all.
+      batch_size: images a step, over all devices and processes; a multiple of the number of devices.
+      seed: of the weights, the data order and everything random.
+      mesh: devices; ``None``: all of them along ``data``.
+      rules: sharding rules for the state.
+      accumulate: micro-batches a step.
+      crop: where crops are taken: ``"host"``, ``"device"`` or ``"auto"``.
+      workers: data loading processes; 0: threads of this one.
+      max_corrupt: share of unreadable images above which the run ends with an error.
+      hooks: called every ``hook.every`` steps and at the end, in order; their scalars are logged.
+      writers: given the step from which the run goes on, returns where scalars go.
+      checkpoints: saves and restores; ``None``: nothing is kept.
+      dumps: folder for the dump of a non-finite step; ``None``: no dump.
+      log_every: steps between records.
+
+    Returns:
+      The state, and the signal that stopped the run, if one did. On SIGINT and SIGTERM the step under way is
+      finished and saved.
+
+    Raises:
+      NonFiniteError: loss or gradient not finite; what is needed to replay the step has been dumped.
+      ValueError: a batch size that the devices do not divide, or too many unreadable images.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    devices = mesh.devices.size
+    require(batch_size % devices == 0 and batch_size > 0, "batch_size", batch_size, f"a multiple of {devices} devices")
+    require(steps >= 1, "steps", steps, "an integer of 1 or more")
+    sample = sample_batch(source, method, crop=crop)
+    program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
+    state = checkpoints.restore(program.abstract) if checkpoints else None
+    state = program.init(seed) if state is None else state
+    start = int(state.step)
+    with ExitStack() as stack:
+        images = stream(
+            source,
+            views=method.views,
+            crop=crop,
+            seed=seed,
+            batch_size=batch_size,
+            start_step=start,
+            workers=workers,
+            max_corrupt=max_corrupt,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        stack.callback(images.close)
+        progress = Progress(steps, start, batch_size)
+        stack.callback(progress.close)
+        stop = stack.enter_context(StopRequest())
+        run = _Run(writers(start), hooks, checkpoints, dumps, progress, images, steps, log_every)
+        batches = stack.enter_context(prefetch(images, batch_sharding(mesh)))
+        for step in range(start + 1, steps + 1):
+            state = run.advance(program.step, step, state, batches)
+            if stop.requested or _preempted(step):
+                run.settle(state)
+                run.save(step, state)
+                return Fitted(state, stop.requested or "preemption")
+        run.settle(state)
+    return Fitted(state, "")
+
+
+def _preempted(step: int) -> bool:
+    """Whether the processes of a multi-process run have agreed to stop at this step."""
+    if jax.process_count() == 1:
+        return False
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+class _Run:
+    """What happens around the steps. Metrics are fetched one step late, so that the device never waits for the host."""
+
+    def __init__(
+        self,
+        writers: Sequence[Writer],
+        hooks: Sequence[Hook],
+        checkpoints: Checkpoints | None,
+        dumps: Path | None,
+        progress: Progress,
+        images: Stream,
+        steps: int,
+        log_every: int,
+    ) -> None:
+        self._writers, self._hooks, self._checkpoints, self._dumps = writers, hooks, checkpoints, dumps
+        self._progress, self._images, self._steps, self._log_every = progress, images, steps, log_every
+        self._late: tuple[int, Any, Batch] | None = None
+        self._scalars: dict[str, float] = {}
+
+    def advance(self, train_step: StepFn, step: int, state: TrainState, batches: Any) -> TrainState:
+        before = time.perf_counter()
+        batch = next(batches)
+        self._progress.stall(time.perf_counter() - before)
+        state, metrics = train_step(state, batch)
+        self.settle(state)
+        self._late = (step, metrics, batch)
+        hooks = [hook for hook in self._hooks if self._due(step, hook.every)]
+        save = self._checkpoints is not None and self._due(step, self._checkpoints.every)
+        if hooks or save:
+            self.settle(state)
+        for hook in hooks:
+            self._log(step, hook(step, state))
+        if save:
+            self.save(step, state)
+        return state
+
+    def settle(self, state: TrainState) -> None:
+        """Read the metrics of the step that is one behind."""
+        if self._late is None:
+            return
+        (step, metrics, batch), self._late = self._late, None
+        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not scalars.pop("finite"):
+            self._fail(step, state, scalars, batch)
+        if self._due(step, self._log_every):
+            scalars |= self._progress.report(step, {**self._scalars, **scalars})
+            if self._images.corrupt:
+                scalars["corrupt_images"] = len(self._images.corrupt)
+            self._log(step, scalars)
+
+    def save(self, step: int, state: TrainState) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(step, state, metrics=self._scalars)
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self._steps
+
+    def _log(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._scalars |= scalars
+        for writer in self._writers:
+            writer.write(step, scalars)
+
+    def _fail(self, step: int, state: TrainState, scalars: dict[str, float], batch: Batch) -> None:
+        found = ", ".join(f"{name} {scalars[name]:g}" for name in ("loss", "grad_norm"))
+        message = f"step {step} is not finite ({found}). The state before it is kept"
+        if self._dumps is not None:
+            state = state._replace(finite=jnp.bool_(True))
+            path = write_dump(self._dumps, state=state, batch=batch, metrics=scalars)
+            message += f" with its batch and key in {path}; replay it with:\n  {replay_command(path)}"
+        raise NonFiniteError(message)
+
+
+def replay_command(dump: Path) -> str:
+    """The command that runs a dumped step again."""
+    return f"python -m experiments.pretrain --replay={dump}"
