@@ -82,3 +82,14 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     if missing:
         raise ValueError(f"{where}.{missing[0]} is missing: it has no default")
     return function(*args, **options)
+
+
+def positive(name: str, value: Any) -> None:
+    """Raise a ValueError unless a number is above 0; an array passes unread, as it may be traced.
+
+    >>> positive("temperature", 0.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: temperature=0.0: allowed is a number above 0
+    """
+    require(not isinstance(value, int | float) or value > 0, name, value, "a number above 0")

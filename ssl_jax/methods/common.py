@@ -97,3 +97,8 @@ def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
     x, y = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
     std = jnp.mean(jnp.std(x, axis=0)) * jnp.sqrt(1.0 * x.shape[-1])
     return {"embedding_std": std, "alignment": jnp.mean(jnp.sum((x - y) ** 2, axis=-1))}
+
+
+def compute_dtype(encoder: Network) -> str:
+    """The compute dtype of an encoder, which its heads follow."""
+    return str(encoder.config.get("dtype", "float32"))

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.core import check
+from ssl_jax.core import check, trees
 from ssl_jax.core.types import Array, Key, Params, State
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -130,11 +130,12 @@ def grouped_apply(
         return network.apply(params, state, inputs, train=False, **options)
     keys = None if key is None else jax.random.split(key, groups)
 
-    def one(part: Array, part_key: Key | None) -> tuple[Any, Any]:
-        outputs, new = network.apply(params, state, part, train=True, key=part_key, **options)
-        return outputs, new.get("batch_stats", {})
+    def one(part: Array, part_key: Key | None) -> tuple[Any, State]:
+        return network.apply(params, state, part, train=True, key=part_key, **options)
 
-    outputs, statistics = jax.vmap(one)(inputs.reshape(groups, batch // groups, *inputs.shape[1:]), keys)
+    def merge(path: str, new: Array, old: Array) -> Array:
+        return new.mean(axis=0) if "batch_stats" in path.split("/") else old
+
+    outputs, new_state = jax.vmap(one)(inputs.reshape(groups, batch // groups, *inputs.shape[1:]), keys)
     outputs = jax.tree.map(lambda y: y.reshape(batch, *y.shape[2:]), outputs)
-    mean = jax.tree.map(lambda s: s.mean(axis=0), statistics)
-    return outputs, {**state, **({"batch_stats": mean} if mean else {})}
+    return outputs, trees.map_with_path(merge, new_state, state)

@@ -1,4 +1,4 @@
-"""Position tables of patch grids: the fixed sine-cosine table of MAE, and how a table moves to another grid."""
+"""Position tables of patch grids: the fixed sine-cosine table of MAE, and moving a table to another grid."""
 
 import functools
 
@@ -72,7 +72,7 @@ def bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target source
 def resize_table(
     table: Float[Array, "length features"], *, source: tuple[int, int], target: tuple[int, int]
 ) -> Float[Array, "new_length features"]:
-    """Bicubic interpolation of a position table from one grid to another, as MAE and DINO fine-tune at other sizes.
+    """Bicubic interpolation of a position table to another grid, as MAE fine-tunes at other sizes.
 
     Args:
       table: ``[rows * columns, features]`` in row-major order; floating point.

@@ -23,7 +23,7 @@ def linear_init(scheme: str) -> Callable[..., Array]:
 
 
 def qkv_init(scheme: str) -> Callable[..., Array]:
-    """Initialiser of the joint query-key-value kernel; ``xavier_split`` draws the three as square matrices (MoCo v3)."""
+    """Initialiser of the joint query-key-value kernel; ``xavier_split`` draws three square ones (MoCo v3)."""
 
     def split(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         parts = [xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
@@ -38,7 +38,7 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention ``softmax(q kᵀ / √d) v`` of ``[batch, length, width]``; softmax in float32."""
+    """Multi-head self-attention ``softmax(q kᵀ / √d) v`` of ``[b, length, width]``; softmax in float32."""
 
     heads: int
     qkv_bias: bool
@@ -78,7 +78,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Product of a residual branch with a learned vector ``gamma``, which starts at ``initial`` (CaiT, eq. 4)."""
+    """Product of a residual branch with a learned vector ``gamma``, at first ``initial`` (Touvron et al. 2021)."""
 
     initial: float
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
 
 
 def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
-    """Stochastic depth: each example's branch is zeroed with probability ``rate``, else divided by ``1 − rate``.
+    """Stochastic depth: each example's branch is 0 with probability ``rate``, else divided by ``1 − rate``.
 
     Args:
       key: used once.
@@ -143,7 +143,7 @@ def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
 def apply_blocks(
     x: Array, *, depth: int, train: bool, remat: bool, drop_path: float = 0.0, **options: Any
 ) -> Array:
-    """Blocks ``blocks_0 … blocks_{depth−1}`` inside the calling module; drop-path rates rise linearly from 0 to ``drop_path``."""
+    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0."""
     block = nn.remat(Block, static_argnums=(2,)) if remat else Block
     for index in range(depth):
         rate = drop_path * index / max(depth - 1, 1)

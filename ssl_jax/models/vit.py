@@ -42,7 +42,7 @@ def flatten_patches(images: Float[Array, "b h w c"], *, patch: int) -> Float[Arr
 
 
 class PatchEmbedding(nn.Module):
-    """Linear map of patch pixels; with ``frozen`` its random kernel lies in the collection ``frozen``, not in ``params``."""
+    """Linear map of patch pixels; with ``frozen`` its random weights lie in the collection ``frozen``."""
 
     width: int
     use_bias: bool

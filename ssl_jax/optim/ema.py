@@ -19,7 +19,7 @@ class EmaState(NamedTuple):
       weight: float32 scalar, sum of the weights of everything averaged so far; 1 unless debiasing.
     """
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # the name that optax uses; hides tuple.count
     average: PyTree
     weight: Array
 
@@ -34,22 +34,25 @@ class Ema(NamedTuple):
 def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
     """Exponential moving average of any tree of arrays: ``a ← d·a + (1 − d)·x``.
 
-    ``d = decay(t)`` at update t = 0, 1, ...; a is ``state.average`` and x the tree given to ``update``. One transform
-    serves the teacher of BYOL and DINO, MoCo's key encoder, Mean Teacher, DINO's centre (x = mean teacher output),
-    the predictions of temporal ensembling and averaged weights for evaluation.
+    ``d = decay(t)`` at update t = 0, 1, ...; a is ``state.average`` and x the tree given to ``update``. One
+    transform serves the teacher of BYOL and DINO, MoCo's key encoder, Mean Teacher, DINO's centre (x = mean
+    teacher output), the predictions of temporal ensembling and averaged weights for evaluation.
 
-    With ``debias`` the average starts from zeros and the value returned is ``a / w``, ``w ← d·w + (1 − d)`` being the
-    same average of the constant 1. For a constant decay ``w = 1 − d^t``, the correction of Adam; for a scheduled
-    one it is exact too. Until something has entered (decay 1 from the start), zeros are returned.
+    With ``debias`` the average starts from zeros and the value returned is ``a / w``, ``w ← d·w + (1 − d)``
+    being the same average of the constant 1. For a constant decay ``w = 1 − d^t``, the correction of Adam;
+    for a scheduled one it is exact too. Until something has entered (decay 1 from the start), zeros are
+    returned.
 
     Args:
-      decay: d in [0, 1], or a schedule ``step -> d``; may be traced. 0 copies the tree bit for bit, 1 keeps the average.
+      decay: d in [0, 1], or a schedule ``step -> d``; may be traced. 0 copies the tree bit for bit, 1 keeps
+        the average.
       debias: start from zeros and correct for it, instead of starting from the tree given to ``init``.
 
     Returns:
-      ``Ema(init, update)``. ``init(tree)`` starts the average at the tree (zeros with ``debias``). ``update(tree, state)``
-      returns the new average, debiased if asked, and the new state. bfloat16 and float16 leaves are averaged in float32:
-      with d = 0.999 an average in bfloat16 would never move. Leaves that are not floating (counters, keys) are copied.
+      ``Ema(init, update)``. ``init(tree)`` starts the average at the tree (zeros with ``debias``).
+      ``update(tree, state)`` returns the new average, debiased if asked, and the new state. bfloat16 and
+      float16 leaves are averaged in float32: with d = 0.999 an average in bfloat16 would never move. Leaves
+      that are not floating (counters, keys) are copied.
 
     >>> import jax.numpy as jnp
     >>> teacher = ema(0.75)
@@ -62,13 +65,15 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
     >>> round(float(average), 6)
     3.0
 
-    Reference: Grill et al., Bootstrap Your Own Latent (2020), eq. 1; Laine & Aila, Temporal Ensembling (2017),
-    algorithm 1 (debiased); Kingma & Ba, Adam (2015), section 3, for the correction.
+    Reference: Grill et al., Bootstrap Your Own Latent (2020), eq. 1; Laine & Aila, Temporal Ensembling
+    (2017), algorithm 1 (debiased); Kingma & Ba, Adam (2015), section 3, for the correction.
     """
 
     def init(tree: PyTree) -> EmaState:
         start = jnp.zeros_like if debias else jnp.array
-        average = jax.tree.map(lambda x: start(numerics.at_least_float32(x)) if _averaged(x) else jnp.array(x), tree)
+        average = jax.tree.map(
+            lambda x: start(numerics.at_least_float32(x)) if _averaged(x) else jnp.array(x), tree
+        )
         return EmaState(jnp.zeros((), jnp.int32), average, jnp.asarray(0.0 if debias else 1.0, jnp.float32))
 
     def update(tree: PyTree, state: EmaState) -> tuple[PyTree, EmaState]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ssl_jax.core.check import require
@@ -208,8 +209,6 @@ def _preempted(step: int) -> bool:
     """Whether the processes of a multi-process run have agreed to stop at this step."""
     if jax.process_count() == 1:
         return False
-    from jax.experimental import multihost_utils
-
     return multihost_utils.reached_preemption_sync_point(step)
 
 

@@ -9,7 +9,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
-from ssl_jax.methods.common import chain, encode_with, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, grouped_apply
@@ -63,7 +63,7 @@ def build(
     require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
     require(bn_groups >= 1, "bn_groups", bn_groups, "an integer of 1 or more")
     width = encoder.features if projector_width is None else projector_width
-    projector = heads.mlp((width, projection), hidden_bias=True, hidden_norm="none", last_bias=True)
+    projector = heads.mlp((width, projection), hidden_norm="none", dtype=compute_dtype(encoder))
     network = chain(encoder=encoder, projector=projector)
     average = ema(decay)
 

@@ -7,7 +7,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import nt_xent
-from ssl_jax.methods.common import chain, encode_with, identity, merge_views, pair_health, split_views
+from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, merge_views, pair_health, split_views
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -53,7 +53,8 @@ def build(
         projector = identity(encoder.features)
     else:
         widths = (width,) * (projector_layers - 1) + (projection,)
-        projector = heads.mlp(widths, hidden_bias=False, hidden_norm="batch", last_bias=False, last_norm="batch_scale")
+        options = {"hidden_bias": False, "last_bias": False, "last_norm": "batch_scale", "kernel_init": 0.01}
+        projector = heads.mlp(widths, dtype=compute_dtype(encoder), **options)
     network = chain(encoder=encoder, projector=projector)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

@@ -1,13 +1,14 @@
 """BYOL (Grill et al., NeurIPS 2020): predict a slowly moving teacher's projection of the other view; no negatives."""
 
 import jax
+import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
-from ssl_jax.methods.common import chain, encode_with, identity, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, pair_health
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -52,7 +53,9 @@ def build(
     online linear classifier is not part of the method (see ``ssl_jax.train.hooks``).
     """
     choice("predictor", predictor, ("mlp", "none"))
-    projector_net = heads.mlp((hidden, projection), hidden_bias=True, hidden_norm="batch", last_bias=False)
+    projector_net = heads.mlp(
+        (hidden, projection), last_bias=False, kernel_init="lecun", dtype=compute_dtype(encoder)
+    )
     branch = chain(encoder=encoder, projector=projector_net)
     predictor_net = identity(projection) if predictor == "none" else projector_net
     if decay_steps is not None and not callable(decay):
@@ -64,7 +67,7 @@ def build(
         images = batch["views"][0][:, 0]
         params, state = branch.init(online_key, images)
         teacher, teacher_state = branch.init(teacher_key, images)
-        projections = jax.numpy.zeros((images.shape[0], projection))
+        projections = jnp.zeros((images.shape[0], projection))
         params["predictor"], state["predictor"] = predictor_net.init(predictor_key, projections)
         return params, {"online": state, "teacher": {"variables": average.init(teacher), "state": teacher_state}}
 

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import dino_loss, teacher_metrics
-from ssl_jax.methods.common import encode_with, merge_views, pair_health, split_views
+from ssl_jax.methods.common import compute_dtype, encode_with, merge_views, pair_health, split_views
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -77,7 +78,11 @@ def build(
         layers=head_layers,
         batch_norm=head_batch_norm,
         norm_last_layer=norm_last_layer,
+        dtype=compute_dtype(encoder),
     )
+    teacher_encoder = encoder
+    if encoder.config.get("drop_path"):
+        teacher_encoder = models.build(**{**encoder.config, "drop_path": 0.0})
     if decay_steps is not None and not callable(decay):
         decay = cosine(decay, 1.0, decay_steps)
     average, center_average = ema(decay), ema(center_decay)
@@ -86,13 +91,14 @@ def build(
     else:
         temperature = linear(teacher_temperature_start, teacher_temperature, teacher_temperature_steps)
 
-    def embed(params: Params, state: State, crops: tuple[Array, ...], key: Key | None) -> tuple[Array, State]:
-        """Head outputs ``[batch, views, prototypes]`` of all crops; no key: no stochastic depth."""
+    def embed(
+        network: Network, params: Params, state: State, crops: tuple[Array, ...], key: Key
+    ) -> tuple[Array, State]:
+        """Head outputs ``[batch, views, prototypes]`` of all crops."""
         state, features = dict(state), []
         for i, group in enumerate(crops):
-            part_key = None if key is None else jax.random.fold_in(key, i)
-            output, state["encoder"] = encoder.apply(
-                params["encoder"], state["encoder"], merge_views(group), train=True, key=part_key
+            output, state["encoder"] = network.apply(
+                params["encoder"], state["encoder"], merge_views(group), train=True, key=jax.random.fold_in(key, i)
             )
             features.append(split_views(output, group.shape[1]))
         joined = jnp.concatenate(features, axis=1)
@@ -113,9 +119,12 @@ def build(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         teacher, center = state["teacher"], state["center"]
-        targets, teacher_state = embed(teacher["variables"].average, teacher["state"], batch["views"][:1], None)
+        teacher_key, student_key = jax.random.split(key)
+        targets, teacher_state = embed(
+            teacher_encoder, teacher["variables"].average, teacher["state"], batch["views"][:1], teacher_key
+        )
         targets = jax.lax.stop_gradient(targets)
-        logits, online = embed(params, state["online"], batch["views"], key)
+        logits, online = embed(encoder, params, state["online"], batch["views"], student_key)
         temperatures = {"student_temperature": student_temperature, "teacher_temperature": temperature(step)}
         value = dino_loss(logits, targets, center.average, **temperatures)
         metrics = teacher_metrics(targets, center.average, temperature=temperature(step))

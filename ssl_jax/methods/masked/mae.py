@@ -53,11 +53,13 @@ def build(
     require(str(name).startswith("vit"), "encoder", name, "a ViT: MAE drops patches before the encoder")
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     patch = int(encoder.config["patch"])
+    prefix = int(encoder.config["class_token"]) + int(encoder.config["registers"])
 
     def decoder_for(images: Array) -> Network:
         _, height, width, channels = images.shape
         grid = (height // patch, width // patch)
-        options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads}
+        options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, "prefix": prefix}
+        options |= {name: encoder.config[name] for name in ("dtype", "remat")}
         return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
