@@ -1,0 +1,123 @@
+"""Which parameters are left out: of weight decay and adaptation, or, while frozen, of every update."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_jax.core import check, trees
+from ssl_jax.core.types import Array, PyTree
+
+Exclude = str | Sequence[str]
+EXCLUDES = ("bias_and_norm", "none")
+FOR_EVER = -1
+
+
+def is_excluded(path: str, leaf: Array, *, exclude: Exclude = "bias_and_norm") -> bool:
+    """Whether a parameter is left out of weight decay and of LARS's adaptation.
+
+    Args:
+      path: the parameter's path with slashes, such as ``encoder/stem/bias``.
+      leaf: the parameter; only its number of axes is read.
+      exclude: ``"bias_and_norm"``: everything with at most one axis, which is every bias, normalisation scale
+        and LayerScale (BYOL, Barlow Twins, DINO, MAE); ``"none"``: nothing (MoCo, SimSiam, MoCo v3); or a
+        tuple of regular expressions, any of which is found in the path.
+
+    Raises:
+      ValueError: an unknown name.
+
+    >>> import jax.numpy as jnp
+    >>> is_excluded("stem/bias", jnp.zeros(3)), is_excluded("stem/kernel", jnp.zeros((3, 3)))
+    (True, False)
+    >>> is_excluded("cls_token", jnp.zeros((1, 1, 3)), exclude=("cls_token", "pos_embed"))
+    True
+    """
+    if isinstance(exclude, str):
+        check.choice("exclude", exclude, EXCLUDES)
+        return exclude == "bias_and_norm" and leaf.ndim <= 1
+    return trees.matches(exclude, path)
+
+
+def included(params: PyTree, *, exclude: Exclude = "bias_and_norm") -> PyTree:
+    """Tree of bools: True where weight decay and adaptation apply (see ``is_excluded``).
+
+    >>> import jax.numpy as jnp
+    >>> included({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
+    {'bias': False, 'kernel': True}
+    """
+    return trees.map_with_path(lambda path, leaf: not is_excluded(path, leaf, exclude=exclude), params)
+
+
+def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree:
+    """Tree of ints: the step from which a parameter moves; 0 if never frozen, -1 if frozen for ever.
+
+    Args:
+      params: the parameters.
+      freeze: pairs (regular expression found in the path, step from which it moves or -1). Where several
+        match, the longest freeze counts.
+
+    Raises:
+      ValueError: an expression that matches no parameter, or a step below -1.
+
+    >>> import jax.numpy as jnp
+    >>> frozen_until({"head": jnp.zeros(1), "stem": jnp.zeros(1)}, freeze=(("head", 10),))
+    {'head': 10, 'stem': 0}
+    """
+    paths = list(trees.flatten(params))
+    for pattern, until in freeze:
+        check.require(until >= FOR_EVER, "freeze", (pattern, until), "a step of 0 or more, or -1 for ever")
+        found = any(trees.matches([pattern], path) for path in paths)
+        check.require(
+            found, "freeze", pattern, f"an expression found in a parameter path: {', '.join(paths)}"
+        )
+
+    def until_of(path: str, leaf: Array) -> int:
+        steps = [until for pattern, until in freeze if trees.matches([pattern], path)]
+        return FOR_EVER if FOR_EVER in steps else max(steps, default=0)
+
+    return trees.map_with_path(until_of, params)
+
+
+def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
+    """Leaves as they are where ``count`` has reached ``until``, exact zeros where still frozen.
+
+    Args:
+      tree: gradients or updates.
+      until: tree of ints from ``frozen_until``.
+      count: int32 scalar, the step.
+
+    >>> import jax.numpy as jnp
+    >>> where_moving({"a": jnp.ones(1)}, {"a": 3}, jnp.array(2))["a"].tolist()
+    [0.0]
+    """
+
+    def select(x: Array, step: int) -> Array:
+        if step == 0:
+            return x
+        if step == FOR_EVER:
+            return jnp.zeros_like(x)
+        return jnp.where(count >= step, x, jnp.zeros_like(x))
+
+    return jax.tree.map(select, tree, until)
+
+
+def hold(rule: optax.GradientTransformationExtraArgs, until: int) -> optax.GradientTransformationExtraArgs:
+    """A rule whose state stands still before step ``until``, as if it began there: torch's ``grad = None``.
+
+    Without it Adam's bias correction and the momentum of parameters that thaw late would have run on without
+    them. ``update`` takes the step as ``count``; its updates are for ``where_moving`` to zero.
+
+    Args:
+      rule: an optax transformation with extra arguments.
+      until: step from which it runs; ``-1``: never, and it keeps no state.
+    """
+    if until == FOR_EVER:
+        return optax.with_extra_args_support(optax.set_to_zero())
+
+    def update(updates: PyTree, state: PyTree, params: PyTree, *, count: Array, **options: Array):
+        updates, new_state = rule.update(updates, state, params, count=count, **options)
+        moving = count >= until
+        return updates, jax.tree.map(lambda new, old: jnp.where(moving, new, old), new_state, state)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
