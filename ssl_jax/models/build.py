@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.core import check
-from ssl_jax.models import convnet, resnet
+from ssl_jax.models import convnet, resnet, vit
 from ssl_jax.models.network import Network
 
-BUILDERS: dict[str, Callable[..., Network]] = {**convnet.BUILDERS, **resnet.BUILDERS}
+BUILDERS: dict[str, Callable[..., Network]] = {**convnet.BUILDERS, **resnet.BUILDERS, **vit.BUILDERS}
 
 
 def build(name: str, **options: Any) -> Network:

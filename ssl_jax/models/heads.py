@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core import check
-from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import BatchNorm
@@ -127,3 +128,94 @@ def mlp(
         jnp.dtype(dtype),
     )
     return from_linen(module, features=widths[-1])
+
+
+class Prototypes(nn.Module):
+    """Logits against prototypes by weight normalisation: ``gain_k · x·v_k / ‖v_k‖``, x of unit norm."""
+
+    count: int
+    trained_gain: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b k"]:
+        shape = (x.shape[-1], self.count)
+        direction = self.param("direction", KERNEL_INITS["torch"], shape, jnp.float32)
+        squared = jnp.sum(direction * direction, axis=0)
+        kernel = direction * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+        if self.trained_gain:
+            kernel = kernel * self.param("gain", nn.initializers.ones, (self.count,), jnp.float32)
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=wide)
+
+
+class DinoHead(nn.Module):
+    """MLP, L2 normalisation, prototypes."""
+
+    mlp: MLP
+    prototypes: Prototypes
+
+    def __call__(self, x: Float[Array, "*b d"], *, train: bool) -> Float[Array, "*b k"]:
+        return self.prototypes(normalize(self.mlp(x, train=train)))
+
+
+def dino_head(
+    prototypes: int = 65536,
+    *,
+    hidden: int = 2048,
+    bottleneck: int = 256,
+    layers: int = 3,
+    batch_norm: bool = False,
+    norm_last_layer: bool = True,
+    dtype: str = "float32",
+) -> Network:
+    """DINO's head: MLP with GELU to a bottleneck, L2 normalisation, weight-normalised prototypes.
+
+    ``logits_k = g_k · n(mlp(h)) · v_k / ‖v_k‖`` with ``n(z) = z/‖z‖``. Dense kernels start as N(0, 0.02²), biases at 0, v as
+    U(±1/sqrt(bottleneck)).
+
+    Params: ``mlp/dense_<i>``, ``prototypes/direction`` (v, ``[bottleneck, K]``) and, where it is trained,
+    ``prototypes/gain`` (g, ``[K]``).
+
+    Args:
+      prototypes: K, width of the output.
+      hidden: width of the hidden layers of the MLP.
+      bottleneck: width of the layer that is normalised.
+      layers: dense layers of the MLP, 1 or more.
+      batch_norm: BatchNorm after each hidden dense layer (for ResNets).
+      norm_last_layer: g is 1 and no parameter: more stable, needed for larger ViTs. ``False``: g is trained.
+      dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
+
+    Returns:
+      ``Network`` on features ``[..., d]``; the logits ``[..., K]`` are float32.
+
+    Raises:
+      ValueError: a width or a number of layers below 1.
+
+    Reference: Caron et al., ICCV 2021, appendix C; Salimans & Kingma 2016, equation 2 (weight normalisation).
+
+    >>> import jax, jax.numpy as jnp
+    >>> head = dino_head(16, hidden=8, bottleneck=4)
+    >>> params, state = head.init(jax.random.key(0), jnp.ones((1, 6)))
+    >>> params["prototypes"]["direction"].shape
+    (4, 16)
+    >>> float(jnp.abs(head.apply(params, state, jnp.ones((2, 6)))[0]).max()) <= 1.0
+    True
+    """
+    check.require(prototypes >= 1, "prototypes", prototypes, "1 or more")
+    check.require(layers >= 1, "layers", layers, "1 or more")
+    check.choice("dtype", dtype, DTYPES)
+    module = DinoHead(
+        MLP(
+            widths=(hidden,) * (layers - 1) + (bottleneck,),
+            hidden_bias=True,
+            hidden_norm="batch" if batch_norm else "none",
+            last_bias=True,
+            last_norm="none",
+            activation="gelu",
+            kernel_init=0.02,
+            dtype=jnp.dtype(dtype),
+        ),
+        Prototypes(prototypes, not norm_last_layer, jnp.dtype(dtype)),
+    )
+    return from_linen(module, features=prototypes)

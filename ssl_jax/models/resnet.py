@@ -1,0 +1,170 @@
+"""Residual networks, version 1.5, for images of ImageNet's size and for small ones."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ssl_jax.core import check
+from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.types import Array
+from ssl_jax.models.network import DTYPES, Network, from_linen
+from ssl_jax.models.norm import BatchNorm
+
+STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+STEMS = ("imagenet", "small")
+OUTPUTS = ("features", "tokens")
+
+
+def conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
+    """Convolution without bias, padded as in torch by ``kernel // 2`` on every side (SAME is lopsided at stride 2)."""
+    init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    return nn.Conv(
+        width,
+        (kernel, kernel),
+        strides=stride,
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
+
+    width: int
+    stride: int
+    last_scale_init: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        layer, norm = partial(conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        y = layer(self.width, 3, stride=self.stride, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y, train=train))
+        y = layer(self.width, 3, name="conv2")(y)
+        y = norm(scale_init=self.last_scale_init, name="bn2")(y, train=train)
+        return nn.relu(y + shortcut(x, y, stride=self.stride, train=train, dtype=self.dtype))
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50); version 1.5 has the stride on the 3x3."""
+
+    width: int
+    stride: int
+    last_scale_init: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        layer, norm = partial(conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        y = layer(self.width, 1, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y, train=train))
+        y = layer(self.width, 3, stride=self.stride, name="conv2")(y)
+        y = nn.relu(norm(name="bn2")(y, train=train))
+        y = layer(4 * self.width, 1, name="conv3")(y)
+        y = norm(scale_init=self.last_scale_init, name="bn3")(y, train=train)
+        return nn.relu(y + shortcut(x, y, stride=self.stride, train=train, dtype=self.dtype))
+
+
+def shortcut(x: Array, y: Array, *, stride: int, train: bool, dtype: Any) -> Array:
+    """The input of a block in the shape of its branch: as it is, or through a strided 1x1 convolution."""
+    if x.shape == y.shape:
+        return x
+    x = conv(y.shape[-1], 1, stride=stride, dtype=dtype, name="downsample_0")(x)
+    return BatchNorm(dtype=dtype, name="downsample_1")(x, train=train)
+
+
+class ResNet(nn.Module):
+    """Stem, four stages of blocks, global mean. Names of layers are torchvision's, ``layer1.0`` written ``layer1_0``."""
+
+    stages: tuple[int, ...]
+    bottleneck: bool
+    stem: str
+    width: int
+    last_scale_init: Any
+    dtype: Any
+    remat: bool
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Array:
+        check.choice("output", output, OUTPUTS)
+        block: Any = BottleneckBlock if self.bottleneck else BasicBlock
+        block = nn.remat(block, static_argnums=(2,)) if self.remat else block
+        small = self.stem == "small"
+        x = images.astype(self.dtype)
+        x = conv(self.width, 3 if small else 7, stride=1 if small else 2, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
+        if not small:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for i, count in enumerate(self.stages):
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                options = (self.width * 2**i, stride, self.last_scale_init, self.dtype)
+                x = block(*options, name=f"layer{i + 1}_{j}")(x, train)
+        return x if output == "tokens" else jnp.mean(at_least_float32(x), axis=(1, 2))
+
+
+def resnet(
+    name: str,
+    *,
+    stem: str = "imagenet",
+    width: float = 1.0,
+    zero_init_residual: bool = False,
+    dtype: str = "float32",
+    remat: bool = False,
+) -> Network:
+    """Residual network: stem, four stages of residual blocks, global mean.
+
+    ``x ← relu(f(x) + shortcut(x))`` in each block. Version 1.5: the 3x3 convolution of a bottleneck carries the stride
+    (in the paper the first 1x1 does). Convolutions start as N(0, 2/fan_out).
+
+    Args:
+      name: ``"resnet18"``, ``"resnet34"`` or ``"resnet50"``.
+      stem: ``"imagenet"`` (7x7 stride 2, then 3x3 max-pool stride 2) or ``"small"`` (3x3 stride 1, no pooling: for 32 px).
+      width: factor on the number of channels of every layer, as in SimCLR ("2x"); 64 · width is rounded.
+      zero_init_residual: start γ of each block's last BatchNorm at 0, so that blocks start as the identity (SimCLR,
+        SimSiam, MoCo v3, Barlow Twins, VICReg do; MoCo v1 and v2 and SwAV do not).
+      dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
+      remat: recompute the blocks in the backward pass instead of keeping their activations.
+
+    Returns:
+      ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50: ``2048 · width``).
+      Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]`` in the compute dtype.
+
+    Raises:
+      ValueError: an unknown name, stem or dtype, or a width that leaves no channel.
+
+    Reference: He et al., CVPR 2016, table 1; shortcut option B.
+
+    >>> import jax, jax.numpy as jnp
+    >>> network = resnet("resnet18", stem="small", width=0.0625)
+    >>> params, state = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    >>> network.apply(params, state, jnp.ones((2, 8, 8, 3)))[0].shape
+    (2, 32)
+    """
+    check.choice("name", name, STAGES)
+    check.choice("stem", stem, STEMS)
+    check.choice("dtype", dtype, DTYPES)
+    base = round(64 * width)
+    check.require(base >= 1, "width", width, "a factor of 1/64 or more")
+    bottleneck = name == "resnet50"
+    config = {
+        "name": name,
+        "stem": stem,
+        "width": width,
+        "zero_init_residual": zero_init_residual,
+        "dtype": dtype,
+        "remat": remat,
+    }
+    last = nn.initializers.zeros if zero_init_residual else nn.initializers.ones
+    module = ResNet(STAGES[name], bottleneck, stem, base, last, jnp.dtype(dtype), remat)
+    return from_linen(module, features=base * 8 * (4 if bottleneck else 1), config=config)
+
+
+BUILDERS: dict[str, Callable[..., Network]] = {name: partial(resnet, name) for name in STAGES}
