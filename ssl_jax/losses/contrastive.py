@@ -1,0 +1,226 @@
+"""Contrastive losses: pick the positive among all candidates (NT-Xent, InfoNCE)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int, ScalarLike
+
+from ssl_jax.core import check, numerics
+from ssl_jax.core.types import Array
+
+
+def nt_xent(
+    z1: Float[Array, "n d"],
+    z2: Float[Array, "n d"],
+    *,
+    temperature: ScalarLike = 0.1,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """Normalised temperature-scaled cross entropy: each view finds its partner among the other 2n − 1 views.
+
+    With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image and
+    τ = ``temperature``::
+
+        loss = 1/(2n) Σ_i [ log Σ_{j≠i} exp(u_i·u_j / τ) − u_i·u_p(i) / τ ]
+
+    Args:
+      z1: ``[n, d]`` projections of the first views, any float dtype, any norm (rows are L2-normalised here).
+      z2: ``[n, d]`` projections of the second views, row i from the same image as row i of ``z1``.
+      temperature: τ > 0; may be traced, and is differentiated through.
+      block_size: ``None`` forms the ``[2n, 2n]`` logits. An integer of 1 or more streams over blocks of that
+        many candidates, forward and backward: no array exceeds ``2n × max(block_size, d)``, the value is the
+        same to rounding, and the backward pass computes the logits again. The blockwise form has no
+        forward-mode derivative.
+
+    Returns:
+      Mean over the 2n anchors, float32 (float64 for float64 inputs), in nats. ``log(2n − 1)`` when all rows
+      agree.
+
+    Raises:
+      ValueError: shapes that differ, a block size below 1, a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(nt_xent(jnp.ones((4, 3)), jnp.ones((4, 3)))), 4)  # log(7)
+      1.9459
+
+    Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML
+    2020, eq. 1.
+    Deviation: the authors' code adds the means of the two views' anchors, which is twice the paper's mean
+    taken here.
+    """
+    _check_pair("z2", z2, "z1", z1)
+    _check_options(temperature, block_size)
+    u1, u2 = numerics.normalize(z1), numerics.normalize(z2)
+    # Stacked beside the batch axis: concatenating along a sharded one would move rows between devices.
+    views = jnp.stack([u1, u2], axis=1).reshape(-1, z1.shape[1])
+    log_partition = _log_partition(views / temperature, views, exclude_self=True, block_size=block_size)
+    return jnp.mean(log_partition) - jnp.mean(jnp.sum(u1 * u2, axis=1)) / temperature
+
+
+def info_nce(
+    queries: Float[Array, "n d"],
+    keys: Float[Array, "n d"],
+    negatives: Float[Array, "k d"] | None = None,
+    *,
+    temperature: ScalarLike = 0.07,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """InfoNCE: each query finds its key among negatives, which are a given set or the other rows' keys.
+
+    With the unit rows q of ``queries``, k of ``keys`` and c of ``negatives``, and τ = ``temperature``::
+
+        loss = 1/n Σ_i [ log Z_i − q_i·k_i / τ ]
+        Z_i  = exp(q_i·k_i / τ) + Σ_j exp(q_i·c_j / τ)     with negatives (MoCo: 1 + k candidates)
+        Z_i  = Σ_j exp(q_i·k_j / τ)                        without (cross-view: n candidates)
+
+    Nothing is detached here: a method whose keys are targets passes ``jax.lax.stop_gradient(keys)``.
+
+    Args:
+      queries: ``[n, d]`` any float dtype, any norm (rows are L2-normalised here).
+      keys: ``[n, d]``, row i is the positive of query i.
+      negatives: ``[k, d]`` candidates shared by all queries, such as a queue, or ``None``.
+      temperature: τ > 0; may be traced, and is differentiated through.
+      block_size: ``None`` forms all logits. An integer of 1 or more streams over blocks of that many
+        candidates, forward and backward, as in :func:`nt_xent`.
+
+    Returns:
+      Mean over the queries, float32 (float64 for float64 inputs), in nats: ``log(1 + k)`` or ``log n`` when
+      all rows agree.
+
+    Raises:
+      ValueError: shapes that differ, a block size below 1, a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> rows = jnp.eye(3)
+      >>> round(float(info_nce(rows, rows, -rows[:1], temperature=1.0)), 4)
+      0.2512
+
+    References: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, eq.
+    4; He et al., "Momentum Contrast", CVPR 2020, eq. 1 (with negatives). Deviation: MoCo v3 multiplies its
+    cross-view form by 2τ and adds both directions; that is left to the method.
+    """
+    _check_pair("keys", keys, "queries", queries)
+    _check_options(temperature, block_size)
+    q, k = numerics.normalize(queries), numerics.normalize(keys)
+    positives = jnp.sum(q * k, axis=1) / temperature
+    if negatives is None:
+        log_partition = _log_partition(q / temperature, k, exclude_self=False, block_size=block_size)
+    else:
+        allowed = f"an array [k, {queries.shape[1]}] with k of 1 or more"
+        fits = negatives.ndim == 2 and negatives.shape[1] == queries.shape[1] and negatives.shape[0] > 0
+        check.require(fits, "negatives.shape", negatives.shape, allowed)
+        candidates = numerics.normalize(negatives)
+        rest = _log_partition(q / temperature, candidates, exclude_self=False, block_size=block_size)
+        log_partition = jnp.logaddexp(positives, rest)
+    return jnp.mean(log_partition - positives)
+
+
+def _check_pair(name: str, found: Array, other_name: str, other: Array) -> None:
+    check.require(
+        other.ndim == 2 and other.shape[0] > 0, f"{other_name}.shape", other.shape, "[n, d] with n >= 1"
+    )
+    check.require(
+        found.shape == other.shape, f"{name}.shape", found.shape, f"that of {other_name}, {other.shape}"
+    )
+
+
+def _check_options(temperature: ScalarLike, block_size: int | None) -> None:
+    check.positive("temperature", temperature)
+    check.require(
+        block_size is None or block_size >= 1, "block_size", block_size, "None or an integer of 1 or more"
+    )
+
+
+def _products(x: Array, y: Array) -> Array:
+    # A TPU multiplies float32 as bfloat16 by default, which at τ = 0.07 moves a logit by 0.05.
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _log_partition(
+    queries: Float[Array, "n d"],
+    candidates: Float[Array, "m d"],
+    *,
+    exclude_self: bool,
+    block_size: int | None,
+) -> Float[Array, " n"]:
+    """``log Σ_j exp(queries_i · candidates_j)``, without j = i where ``exclude_self``."""
+    if block_size is not None:
+        return _blockwise(queries, candidates, min(block_size, candidates.shape[0]), exclude_self)
+    logits = _products(queries, candidates.T)
+    if exclude_self:
+        logits = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
+    return jax.nn.logsumexp(logits, axis=1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _blockwise(
+    queries: Float[Array, "n d"], candidates: Float[Array, "m d"], block_size: int, exclude_self: bool
+) -> Float[Array, " n"]:
+    """The same as the dense form by a streaming log-sum-exp: a running maximum and a sum scaled by it."""
+
+    def step(carry: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        maximum, total = carry
+        logits = _block_logits(queries, *block, candidates.shape[0], exclude_self)
+        larger = jnp.maximum(maximum, jnp.max(logits, axis=1))
+        total = total * jnp.exp(maximum - larger) + jnp.sum(jnp.exp(logits - larger[:, None]), axis=1)
+        return (larger, total), None
+
+    # The lowest finite number, not −inf: a block in which all is masked would give −inf − (−inf).
+    start = jnp.full_like(queries[:, 0], jnp.finfo(queries.dtype).min), jnp.zeros_like(queries[:, 0])
+    (maximum, total), _ = jax.lax.scan(step, start, _blocks(candidates, block_size))
+    return maximum + jnp.log(total)
+
+
+def _blockwise_forward(
+    queries: Array, candidates: Array, block_size: int, exclude_self: bool
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    log_partition = _blockwise(queries, candidates, block_size, exclude_self)
+    return log_partition, (queries, candidates, log_partition)
+
+
+def _blockwise_backward(
+    block_size: int, exclude_self: bool, residuals: tuple[Array, Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    """The gradient of log Z is the softmax, computed again block by block from log Z itself."""
+    queries, candidates, log_partition = residuals
+    size = candidates.shape[0]
+
+    def step(query_gradient: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+        logits = _block_logits(queries, *block, size, exclude_self)
+        weights = jnp.exp(logits - log_partition[:, None]) * cotangent[:, None]
+        return query_gradient + _products(weights, block[0]), _products(weights.T, queries)
+
+    blocks = _blocks(candidates, block_size)
+    query_gradient, block_gradients = jax.lax.scan(step, jnp.zeros_like(queries), blocks)
+    return query_gradient, block_gradients.reshape(-1, candidates.shape[1])[:size]
+
+
+_blockwise.defvjp(_blockwise_forward, _blockwise_backward)
+
+
+def _blocks(
+    candidates: Float[Array, "m d"], block_size: int
+) -> tuple[Float[Array, "blocks size d"], Int[Array, " blocks"]]:
+    """Candidates in equal blocks, the last one padded, with the index of each block's first row."""
+    size, features = candidates.shape
+    count = -(-size // block_size)
+    padded = jnp.pad(candidates, ((0, count * block_size - size), (0, 0)))
+    return padded.reshape(count, block_size, features), jnp.arange(count) * block_size
+
+
+def _block_logits(
+    queries: Float[Array, "n d"],
+    block: Float[Array, "size d"],
+    first: Int[Array, ""],
+    candidates: int,
+    exclude_self: bool,
+) -> Float[Array, "n size"]:
+    """Logits against one block, −inf at padding and, where ``exclude_self``, at the query's own index."""
+    columns = first + jnp.arange(block.shape[0])
+    masked = (columns >= candidates)[None, :]
+    if exclude_self:
+        masked = masked | (columns[None, :] == jnp.arange(queries.shape[0])[:, None])
+    return jnp.where(masked, -jnp.inf, _products(queries, block.T))

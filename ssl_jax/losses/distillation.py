@@ -1,0 +1,191 @@
+"""Self-distillation losses: a student predicts what a teacher says of another view (SimSiam, BYOL, DINO)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, ScalarLike
+
+from ssl_jax.core import check, numerics
+from ssl_jax.core.types import Array
+
+
+def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Negative mean cosine similarity, ``−1/n Σ_i cos(p_i, z_i)``.
+
+    Nothing is detached here: SimSiam passes ``jax.lax.stop_gradient(z)`` and averages the two directions.
+
+    Args:
+      p: ``[n, d]`` predictions, any float dtype, any norm.
+      z: ``[n, d]`` projections of the other view, row by row.
+
+    Returns:
+      Scalar in [−1, 1], float32 (float64 for float64 inputs). A row of zeros counts as cosine 0.
+
+    Raises:
+      ValueError: shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(negative_cosine(jnp.eye(2), 3 * jnp.eye(2)))
+      -1.0
+
+    Reference: Chen & He, "Exploring Simple Siamese Representation Learning", CVPR 2021, eq. 1.
+    """
+    check.require(p.shape == z.shape, "z.shape", z.shape, f"that of p, {p.shape}")
+    return -jnp.mean(numerics.cosine_similarity(p, z))
+
+
+def byol_loss(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
+    """BYOL's loss in one direction: mean squared distance of unit vectors, ``2 − 2/n Σ_i cos(p_i, z_i)``.
+
+    Nothing is detached here: ``z`` comes from the target network, to which the method takes no gradient. The
+    method **adds** the two directions, for a range of [0, 8].
+
+    Args:
+      p: ``[n, d]`` predictions of the online network, any float dtype, any norm.
+      z: ``[n, d]`` projections of the other view by the target network.
+
+    Returns:
+      Scalar in [0, 4], float32 (float64 for float64 inputs).
+
+    Raises:
+      ValueError: shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(byol_loss(jnp.eye(2), -jnp.eye(2)))
+      4.0
+
+    Reference: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, eq. 2.
+    """
+    return 2.0 + 2.0 * negative_cosine(p, z)
+
+
+def dino_loss(
+    student: Float[Array, "b v k"],
+    teacher: Float[Array, "b g k"],
+    center: Float[Array, " k"],
+    *,
+    student_temperature: ScalarLike = 0.1,
+    teacher_temperature: ScalarLike = 0.04,
+) -> Float[Array, ""]:
+    """Cross entropy from the centred, sharpened teacher to the student, over all pairs of different crops.
+
+    With ``P_g = softmax((teacher_g − center) / teacher_temperature)``, detached, and
+    ``Q_v = softmax(student_v / student_temperature)``::
+
+        loss = mean over images and the g (v − 1) pairs g ≠ v of  −Σ_k P_g[k] log Q_v[k]
+
+    Args:
+      student: ``[b, v, k]`` prototype logits of all crops. Its first g crops are the teacher's g crops, same
+        order.
+      teacher: ``[b, g, k]`` prototype logits of the global crops.
+      center: ``[k]`` running mean of the teacher's raw logits, as it was before this batch.
+      student_temperature: above 0; may be traced.
+      teacher_temperature: above 0, lower means sharper; may be traced (a schedule's value).
+
+    Returns:
+      Scalar in nats, float32 (float64 for float64 inputs). ``log k`` when both are uniform; no gradient
+      reaches ``teacher`` or ``center``.
+
+    Raises:
+      ValueError: shapes that do not fit, no pair of different crops, a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(dino_loss(jnp.zeros((3, 6, 8)), jnp.zeros((3, 2, 8)), jnp.zeros(8))), 4)  # log(8)
+      2.0794
+
+    Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, eqs. 1,
+    3 and 4.
+    """
+    views, global_views = student.shape[1], teacher.shape[1]
+    expected = (student.shape[0], global_views, student.shape[2])
+    check.require(
+        teacher.shape == expected, "teacher.shape", teacher.shape, f"{expected}, to fit the student's"
+    )
+    check.require(center.shape == student.shape[2:], "center.shape", center.shape, f"{student.shape[2:]}")
+    check.require(
+        1 <= global_views <= views > 1, "views", (views, global_views), "student >= 2, teacher <= student"
+    )
+    check.positive("student_temperature", student_temperature)
+    targets = jnp.exp(jax.lax.stop_gradient(teacher_log_probabilities(teacher, center, teacher_temperature)))
+    log_predictions = jax.nn.log_softmax(numerics.at_least_float32(student) / student_temperature, axis=-1)
+    exact = jax.lax.Precision.HIGHEST
+    cross_entropies = -jnp.einsum("bgk,bvk->bgv", targets, log_predictions, precision=exact)
+    different = ~jnp.eye(global_views, views, dtype=bool)
+    return jnp.sum(jnp.mean(cross_entropies, axis=0), where=different) / (global_views * (views - 1))
+
+
+def teacher_log_probabilities(
+    teacher: Float[Array, "*batch k"], center: Float[Array, " k"], temperature: ScalarLike
+) -> Float[Array, "*batch k"]:
+    """Centred and sharpened teacher distributions, ``log softmax((teacher − center) / temperature)``.
+
+    Args:
+      teacher: ``[..., k]`` prototype logits, any float dtype.
+      center: ``[k]`` what is subtracted, against collapse to one prototype.
+      temperature: above 0; low is sharp, against collapse to the uniform distribution.
+
+    Returns:
+      ``[..., k]`` logarithms of probabilities, float32 (float64 for float64 inputs).
+
+    Raises:
+      ValueError: a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> jnp.exp(teacher_log_probabilities(jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0]), 0.04)).tolist()
+      [0.5, 0.5]
+
+    Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, section
+    3.1.
+    """
+    check.positive("temperature", temperature)
+    centered = numerics.at_least_float32(teacher) - center
+    return jax.nn.log_softmax(centered / temperature, axis=-1)
+
+
+def teacher_entropy(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
+    """Mean entropy of the teacher's distributions, in nats; a health metric, no loss.
+
+    0 means that every image got one prototype with certainty, ``log k`` that the teacher says nothing.
+
+    Args:
+      log_probabilities: ``[..., k]`` as :func:`teacher_log_probabilities` returns them.
+
+    Returns:
+      Scalar in [0, log k].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(teacher_entropy(jnp.log(jnp.full((5, 4), 0.25)))), 4)
+      1.3863
+
+    Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, fig. 7.
+    """
+    return jnp.mean(numerics.entropy(log_probabilities))
+
+
+def divergence_from_uniform(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
+    """How unevenly a batch uses the prototypes, ``KL(mean_i P_i ‖ uniform) = log k − H(mean_i P_i)``.
+
+    A health metric, no loss: 0 when all prototypes are used alike, ``log k`` when one takes every image.
+
+    Args:
+      log_probabilities: ``[..., k]`` as :func:`teacher_log_probabilities` returns them.
+
+    Returns:
+      Scalar in [0, log k], in nats.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> confident_and_even = jnp.log(jnp.eye(4) + 1e-30)
+      >>> round(float(divergence_from_uniform(confident_and_even)), 4)
+      0.0
+
+    Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, section
+    5.3.
+    """
+    flat = log_probabilities.reshape(-1, log_probabilities.shape[-1])
+    log_mean = jax.nn.logsumexp(flat, axis=0) - jnp.log(flat.shape[0])
+    return jnp.log(flat.shape[1]) - numerics.entropy(log_mean)
