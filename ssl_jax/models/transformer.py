@@ -47,14 +47,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        width = x.shape[-1]
-        dense = {"dtype": jnp.dtype(self.dtype)}
-        qkv = nn.Dense(
-            3 * width, use_bias=self.qkv_bias, kernel_init=qkv_init(self.scheme), name="qkv", **dense
-        )(x)
+        width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
+        qkv = nn.Dense(3 * width, self.qkv_bias, dtype, kernel_init=qkv_init(init), name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
         mixed = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
-        return nn.Dense(width, kernel_init=linear_init(self.scheme), name="proj", **dense)(mixed)
+        return nn.Dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
 
 
 class Mlp(nn.Module):
@@ -67,18 +64,18 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        dense = {"dtype": jnp.dtype(self.dtype), "kernel_init": linear_init(self.scheme)}
-        h = nn.Dense(self.hidden, name="fc1", **dense)(x)
+        init, dtype = linear_init(self.scheme), jnp.dtype(self.dtype)
+        h = nn.Dense(self.hidden, dtype=dtype, kernel_init=init, name="fc1")(x)
         if self.kind == "swiglu":
             gate, value = jnp.split(h, 2, axis=-1)
             h = nn.silu(gate) * value
         else:
             h = nn.gelu(h, approximate=self.kind == "gelu_tanh")
-        return nn.Dense(x.shape[-1], name="fc2", **dense)(h)
+        return nn.Dense(x.shape[-1], dtype=dtype, kernel_init=init, name="fc2")(h)
 
 
 class LayerScale(nn.Module):
-    """Product of a residual branch with a learned vector ``gamma``, at first ``initial`` (Touvron et al. 2021)."""
+    """Product of a residual branch with a learned vector ``gamma``, at first ``initial`` (CaiT, eq. 4)."""
 
     initial: float
 
@@ -157,7 +154,7 @@ def final_norm(x: Array, name: str) -> Array:
 
 
 def gather_tokens(tokens: Array, indices: Array) -> Array:
-    """Tokens ``[b, length, width]`` at ``indices [b, k]`` of each image: ``out[b, j] = tokens[b, indices[b, j]]``.
+    """Tokens ``[b, length, width]`` at ``indices [b, k]``: ``out[b, j] = tokens[b, indices[b, j]]``.
 
     >>> import jax.numpy as jnp
     >>> gather_tokens(jnp.arange(3.0).reshape(1, 3, 1), jnp.array([[2, 0]]))[0, :, 0].tolist()

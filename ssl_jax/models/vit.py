@@ -21,24 +21,7 @@ from ssl_jax.models.transformer import (
     layer_norm,
     linear_init,
 )
-
-
-def flatten_patches(images: Float[Array, "b h w c"], *, patch: int) -> Float[Array, "b l p"]:
-    """Images to rows of patch pixels in the order (row, column, channel); patches in row-major order.
-
-    >>> import jax.numpy as jnp
-    >>> flatten_patches(jnp.zeros((2, 8, 12, 3)), patch=4).shape
-    (2, 6, 48)
-    """
-    batch, height, width, channels = images.shape
-    check.require(
-        height % patch == 0 and width % patch == 0,
-        "images.shape",
-        images.shape,
-        f"sides divisible by {patch}",
-    )
-    grid = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
-    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
+from ssl_jax.targets import patchify
 
 
 class PatchEmbedding(nn.Module):
@@ -99,7 +82,7 @@ class VisionTransformer(nn.Module):
         output: str = "features",
     ) -> Array:
         check.choice("output", output, ("features", "tokens"))
-        patches = flatten_patches(images, patch=self.patch)
+        patches = patchify(images, patch=self.patch)
         positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
         if keep is not None:
             patches = gather_tokens(patches, keep)
@@ -129,6 +112,7 @@ class VisionTransformer(nn.Module):
 
     def finish(self, x: Array, output: str) -> Array:
         tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm")
+        # All parameters are made at the start, whichever output is asked for.
         if output == "tokens" and not self.is_initializing():
             return tokens
         prefix = self.class_token + self.registers
