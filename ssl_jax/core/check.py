@@ -75,8 +75,11 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     """
     parameters = list(options_of(function).items())[len(args) :]
     allowed = dict(parameters)
+    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    # A function that takes **options passes them on and checks them there.
+    passes_on = inspect.Parameter.VAR_KEYWORD in kinds
     for name in options:
-        if name not in allowed:
+        if name not in allowed and not passes_on:
             raise ValueError(f"{where}.{name} is not an option: {did_you_mean(name, allowed)}")
     missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in options]
     if missing:

@@ -1,0 +1,1 @@
+"""One file a method: ``get_config(arg)`` returns the config of a run."""

@@ -1,0 +1,1 @@
+"""What configs share: datasets, backbones, budgets and the options that signatures declare."""

@@ -1,0 +1,231 @@
+"""From ``arg`` and a method's recipe to the whole config.
+
+A recipe states only what differs from the defaults in the signatures; every option of the method, encoder, views and
+optimizer then stands in the config, so that each can be overridden from the command line and a misspelt one is refused.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs.common.datasets import DATASETS, Dataset
+from ssl_jax import models
+from ssl_jax.augment import presets
+from ssl_jax.core.check import did_you_mean
+from ssl_jax.methods.find import method_module
+from ssl_jax.optim.build import RULES
+from ssl_jax.optim.build import build as build_optimizer
+
+BUDGETS = ("smoke", "short", "paper")
+SMALL = 64
+"""Images up to this side get the small ResNet stem and small patches."""
+
+
+class Choice(NamedTuple):
+    """What ``arg`` chooses: ``--config=configs/simclr.py:cifar10,resnet50,short``."""
+
+    dataset: str
+    backbone: str
+    budget: str
+
+    @property
+    def data(self) -> Dataset:
+        """The dataset's numbers."""
+        return DATASETS[self.dataset]
+
+
+class Recipe(NamedTuple):
+    """What a method's config states.
+
+    Attributes:
+      batch_size: images a step.
+      epochs: passes over the training images.
+      method: options of the method's ``build``.
+      views: ``preset`` and its options.
+      optimizer: options of :func:`ssl_jax.optim.build.build`.
+      warmup_epochs: linear warm-up of the learning rate.
+      encoder: options of the encoder beyond those of :func:`encoder_options`.
+      freeze_epochs: pairs of a pattern and the epochs for which those parameters stand still.
+      method_epochs: options of the method that are counted in steps, here given in epochs.
+    """
+
+    batch_size: int
+    epochs: float
+    method: Mapping[str, Any]
+    views: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    warmup_epochs: float = 10
+    encoder: Mapping[str, Any] = {}
+    freeze_epochs: tuple[tuple[str, float], ...] = ()
+    method_epochs: Mapping[str, float] = {}
+
+
+def parse(arg: str, backbones: Mapping[str, str]) -> Choice:
+    """Read ``arg``: names of a dataset, a backbone and a budget, in any order, separated by commas.
+
+    Args:
+      arg: such as ``""``, ``"smoke"`` or ``"cifar10,resnet34"``.
+      backbones: default backbone for each dataset.
+
+    Raises:
+      ValueError: a word that is none of these; names the nearest.
+    """
+    axes = {"dataset": tuple(DATASETS), "backbone": tuple(models.BUILDERS), "budget": BUDGETS}
+    chosen: dict[str, str] = {}
+    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
+        axis = next((name for name, words in axes.items() if word in words), None)
+        if axis is None:
+            known = [w for words in axes.values() for w in words]
+            raise ValueError(f"{word!r} after the config's colon is unknown: {did_you_mean(word, known)}")
+        if axis in chosen:
+            raise ValueError(f"two words for the {axis}: {chosen[axis]!r} and {word!r}")
+        chosen[axis] = word
+    dataset = chosen.get("dataset", "embedded")
+    backbone = chosen.get("backbone", backbones[dataset])
+    return Choice(dataset, backbone, chosen.get("budget", "short"))
+
+
+def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
+    """The whole config of a run."""
+    data = choice.data
+    config = ConfigDict()
+    config.seed = 0
+    batch = recipe.batch_size
+    epoch = max(data.examples // batch, 1)
+    config.steps = max(round(recipe.epochs * epoch), 1)
+    config.batch_size = batch
+    config.accumulate = 1
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.data = ConfigDict(
+        {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.01}
+    )
+    config.data.channels = placeholder(int)
+    config.encoder = ConfigDict({"name": choice.backbone, **_encoder(choice, recipe)})
+    config.views = _views(data, recipe)
+    build = method_module(method).build
+    in_steps = {name: round(epochs * epoch) for name, epochs in recipe.method_epochs.items()}
+    config.method = _typed(_defaults(build, without=("encoder", "views")), {**recipe.method, **in_steps})
+    config.method.name = method
+    if "decay_steps" in config.method:
+        config.method.decay_steps = config.get_ref("steps")
+    config.optimizer = _optimizer(config, recipe, epoch)
+    often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
+    config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
+    config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
+    config.evaluate = ConfigDict({"train_split": data.train, "test_split": data.test, "crop_ratio": 1.0})
+    config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
+    config.log = ConfigDict({"every": min(often[50], 100), "tensorboard": False, "wandb": ""})
+    if choice.budget == "smoke":
+        _shrink(config)
+    return config
+
+
+def _shrink(config: ConfigDict) -> None:
+    """Seconds on one core: four steps of a few small images. Exercises every part and learns nothing."""
+    config.steps, config.batch_size = 4, 8
+    config.online.update({"every": 2, "bank": 40, "queries": 20, "k": 5})
+    config.checkpoint.every = 2
+    config.log.every = 1
+    for name, small in SMALL_OPTIONS.items():
+        if name in config.method:
+            config.method[name] = small
+    config.encoder.update({k: v for k, v in SMALL_ENCODER.items() if k in config.encoder})
+
+
+SMALL_OPTIONS = {
+    "projector_width": 32,
+    "hidden": 32,
+    "projection": 16,
+    "bottleneck": 16,
+    "prototypes": 64,
+    "queue_size": 32,
+    "decoder_width": 32,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+}
+SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "width_multiplier": 0.25}
+
+
+def _encoder(choice: Choice, recipe: Recipe) -> dict[str, Any]:
+    defaults = _defaults(models.BUILDERS[choice.backbone], without=())
+    size = choice.data.size
+    small = {"stem": "small", "image_size": size, "patch": 7 if size == 28 else 4}
+    fitting = small if size <= SMALL else {"image_size": size}
+    if size > SMALL:
+        fitting["dtype"] = "bfloat16"
+    options = {name: value for name, value in fitting.items() if name in defaults}
+    return _typed(defaults, {**options, **{k: v for k, v in recipe.encoder.items() if k in defaults}})
+
+
+def _views(data: Dataset, recipe: Recipe) -> ConfigDict:
+    """The preset's own options, and the fields of its views that they all share."""
+    options = dict(recipe.views)
+    preset = options.pop("preset")
+    options = {"size": data.size, "mean": data.mean, "std": data.std, **options}
+    views = presets.build(preset, **options)
+    own = _defaults(presets.PRESETS[preset], without=("strength", "overrides"))
+    first = {field.name: getattr(views[0], field.name) for field in dataclasses.fields(views[0])}
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name not in own and all(getattr(view, name) == value for view in views)
+    }
+    if shared.get("jitter") is None:
+        shared.pop("jitter", None)
+    else:
+        shared["jitter"] = dataclasses.asdict(shared["jitter"])
+    if shared.get("blur_kernel", 0) is None:
+        shared["blur_kernel"] = placeholder(int)
+    given = {name: options.get(name, default) for name, default in own.items()}
+    return ConfigDict({"preset": preset, **given, **shared})
+
+
+def _optimizer(config: ConfigDict, recipe: Recipe, epoch: int) -> ConfigDict:
+    name = recipe.optimizer["name"]
+    defaults = _defaults(build_optimizer, without=()) | _defaults(RULES[name], without=("exclude",))
+    options = dict(recipe.optimizer)
+    if options.pop("hold_each_epoch", False):
+        options["steps_per_epoch"] = epoch
+    options["freeze"] = tuple((pattern, round(epochs * epoch)) for pattern, epochs in recipe.freeze_epochs)
+    optimizer = ConfigDict(_typed(defaults, options))
+    optimizer.steps, optimizer.batch_size = config.get_ref("steps"), config.get_ref("batch_size")
+    # A share of the run in thousandths, so that it follows when --config.steps changes.
+    share = round(1000 * min(recipe.warmup_epochs / recipe.epochs, 0.5))
+    optimizer.warmup_steps = config.get_ref("steps") * share // 1000
+    return optimizer
+
+
+def _defaults(function: Callable[..., Any], *, without: tuple[str, ...]) -> dict[str, Any]:
+    """Keyword options of a function and their defaults; a type's placeholder where the default is None."""
+    options: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in without or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        if parameter.default is None:
+            options[name] = placeholder(_type_of(parameter.annotation))
+        else:
+            options[name] = parameter.default
+    return options
+
+
+def _type_of(annotation: Any) -> type:
+    """The plain type in an annotation such as ``int | None``."""
+    text = str(annotation)
+    return next((kind for kind in (str, float, int) if kind.__name__ in text), object)
+
+
+def _typed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults overridden by what a recipe gives; integers become floats where the default is a float."""
+    for name in given:
+        if name not in defaults:
+            raise ValueError(f"{name} is not an option: {did_you_mean(name, defaults)}")
+    options = {**defaults, **given}
+    return {
+        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
+        for name, value in options.items()
+        if value is not inspect.Parameter.empty
+    }

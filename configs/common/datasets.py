@@ -1,0 +1,44 @@
+"""Datasets: where the images are, their size, and the numbers that belong to them."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset as data.
+
+    Attributes:
+      source: for :func:`ssl_jax.data.open.open_source`.
+      train: split to pretrain on and to fit probes on.
+      test: split that evaluation reports; ``""`` if there is none.
+      size: side of the views in pixels.
+      examples: images in ``train``, from which epochs become steps.
+      mean: of the pixels in [0, 1], one number a channel.
+      std: likewise.
+    """
+
+    source: str
+    train: str
+    test: str
+    size: int
+    examples: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+# Mean and deviation of the 60,000 training images; computed from the files.
+FASHION = {"mean": (0.286,), "std": (0.353,)}
+
+DATASETS = {
+    # The 10,000 images that the package carries.
+    "embedded": Dataset("embedded", "train", "test", 28, 10_000, **FASHION),
+    "fashion_mnist": Dataset("fashion_mnist", "train", "test", 28, 60_000, **FASHION),
+    # Normalisation of CIFAR-10 as in MoCo's CIFAR notebook (reference sheet, 0.1).
+    "cifar10": Dataset(
+        "tfds:cifar10", "train", "test", 32, 50_000, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)
+    ),
+    "imagenet": Dataset("tfds:imagenet2012", "train", "validation", 224, 1_281_167, **IMAGENET),
+    # Your own folder: give --config.data.source=folder:PATH. Epochs are counted as if it held 10,000 images.
+    "folder": Dataset("folder:images", "train", "", 64, 10_000, **IMAGENET),
+}

@@ -1,0 +1,1 @@
+"""Launchers, run from a clone as ``python -m experiments.<verb>``."""

@@ -1,0 +1,107 @@
+"""Pretrain an encoder without labels.
+
+    python -m experiments.pretrain --config=configs/simclr.py --workdir=runs/first
+    python -m experiments.pretrain --config=configs/dino.py:cifar10,vit_tiny --workdir=runs/dino --config.batch_size=128
+
+The same command again goes on from the last checkpoint. Leaves ``config.json``, ``metrics.jsonl`` and
+``checkpoints/<step>/`` in the workdir.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import build, launch
+from ssl_jax.core import trees
+from ssl_jax.report.writers import open_writers
+from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.dump import read_dump
+from ssl_jax.train.hooks import OnlineEvaluation
+from ssl_jax.train.loop import Program, fit, make_program, sample_batch
+from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.workdir import Workdir
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/<method>.py[:dataset,backbone,budget].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
+_CHANGED = flags.DEFINE_bool("allow_changes", False, "Go on although the config differs from the one in the workdir.")
+_REPLAY = flags.DEFINE_string("replay", None, "Folder of a dumped step to run once more, instead of training.")
+
+MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "mesh", "data.workers")
+"""Parts of a config that a run may be continued with although they differ."""
+
+
+def main() -> None:
+    """Train, or replay one dumped step."""
+    if _REPLAY.value is not None:
+        replay(Path(_REPLAY.value))
+        return
+    if _CONFIG.value is None or not _WORKDIR.value:
+        missing = "--config=configs/simclr.py" if _CONFIG.value is None else "--workdir=DIR"
+        raise ValueError(f"{missing.split('=')[0]} is missing: give {missing}")
+    config = build.plain(_CONFIG.value)
+    with Workdir(Path(_WORKDIR.value)) as workdir:
+        train(config, workdir)
+
+
+def train(config: build.Config, workdir: Workdir) -> None:
+    """Train as the config says, from the last checkpoint in the workdir if there is one."""
+    method, optimizer = build.method(config), build.optimizer(config)
+    source = build.source(config, config["data"]["split"])
+    mesh = make_mesh(**config["mesh"])
+    workdir.write_config(config, may_change=MAY_CHANGE, allow_changes=_CHANGED.value)
+    saving, online = config["checkpoint"], config["online"]
+    hook = OnlineEvaluation(method, source, **online)
+    best = "online/knn" if saving["best"] and hook.labelled else None
+    folder = workdir.path / "checkpoints"
+    with Checkpoints(folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config) as checkpoints:
+        fitted = fit(
+            method,
+            source,
+            optimizer=optimizer,
+            steps=config["steps"],
+            batch_size=config["batch_size"],
+            seed=config["seed"],
+            mesh=mesh,
+            accumulate=config["accumulate"],
+            crop=config["data"]["crop"],
+            workers=config["data"]["workers"],
+            max_corrupt=config["data"]["max_corrupt"],
+            hooks=[hook],
+            writers=lambda step: open_writers(workdir.path, config["log"], resume_step=step),
+            checkpoints=checkpoints,
+            dumps=workdir.path / "nonfinite",
+            log_every=config["log"]["every"],
+        )
+    step = int(fitted.state.step)
+    if fitted.stopped_by:
+        print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
+    else:
+        print(f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}")
+
+
+def replay(dump: Path) -> None:
+    """Run a dumped step again and say which gradients and outputs were not finite."""
+    workdir = dump.resolve().parent.parent
+    config = build.read_config(workdir)
+    method, optimizer = build.method(config), build.optimizer(config)
+    mesh = make_mesh(**config["mesh"])
+    source = build.source(config, config["data"]["split"])
+    sample = sample_batch(source, method, crop=config["data"]["crop"])
+    program: Program = make_program(method, optimizer, sample, mesh, accumulate=config["accumulate"])
+    state, batch = read_dump(dump, program.abstract)
+    batch = jax.device_put(batch, batch_sharding(mesh))
+    before = jax.tree.map(np.asarray, state.params)
+    state, metrics = program.step(state, batch)
+    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    print(json.dumps(scalars, indent=2))
+    for path, leaf in trees.flatten(before).items():
+        if not np.isfinite(leaf).all():
+            print(f"not finite before the step: params/{path}")
+
+
+if __name__ == "__main__":
+    launch.run(main)
