@@ -14,7 +14,12 @@ from ssl_jax.core.types import Array, Params, PyTree, Schedule
 from ssl_jax.optim import clip, layerwise, masks, rules
 from ssl_jax.optim.lars import lars
 
-NAMES = ("adam", "adamw", "lars", "sgd")
+RULES: dict[str, Callable[..., rules.Rule]] = {
+    "adam": rules.adam,
+    "adamw": rules.adamw,
+    "lars": lars,
+    "sgd": rules.sgd,
+}
 
 
 class Optimizer(NamedTuple):
@@ -217,13 +222,7 @@ def _after_warmup(schedule, peak, steps, end, boundaries, factor, warmup) -> Sch
 
 
 def _rule(name: str, exclude: masks.Exclude, options: dict[str, Any]) -> rules.Rule:
-    check.choice("name", name, NAMES)
+    check.choice("name", name, RULES)
     if isinstance(exclude, str):
         check.choice("exclude", exclude, masks.EXCLUDES)
-    functions: dict[str, Callable[..., rules.Rule]] = {
-        "adam": rules.adam,
-        "adamw": rules.adamw,
-        "lars": lars,
-        "sgd": rules.sgd,
-    }
-    return check.call(functions[name], where=f"optimizer {name}", options={"exclude": exclude, **options})
+    return check.call(RULES[name], where=f"optimizer {name}", options={"exclude": exclude, **options})

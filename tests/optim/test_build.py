@@ -1,0 +1,255 @@
+"""The optimizer from numbers: schedules, decay, clipping, freezing, and a table over every rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssl_jax.optim import build as optim
+
+PARAMS = {
+    "body": {"kernel": jnp.arange(1.0, 5.0).reshape(2, 2), "bias": jnp.ones(2)},
+    "head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+}
+GRADIENTS = jax.tree.map(lambda p: 0.1 * jnp.ones_like(p), PARAMS)
+COMMON = {"steps": 10, "learning_rate": 0.1, "batch_size": 256}
+
+
+def run(optimizer, steps, gradients=GRADIENTS, params=PARAMS):
+    """The updates of every step."""
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(gradients, state, params)
+        return (optax.apply_updates(params, updates), state), updates
+
+    trail = jax.jit(lambda: jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[1])()
+    return [jax.tree.map(lambda x, t=t: np.asarray(x[t]), trail) for t in range(steps)]
+
+
+def types(tree):
+    return jax.tree.map(lambda x: x.dtype, tree)
+
+
+def rates(optimizer, *steps):
+    return [float(optimizer.learning_rate(step)) for step in steps]
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_bfloat16_gradients_move_float32_parameters_and_the_state_keeps_its_types(name):
+    optimizer = optim.build(name, weight_decay=0.1, **COMMON)
+    update = jax.jit(optimizer.update)
+    state = optimizer.init(PARAMS)
+    gradients = jax.tree.map(lambda g: g.astype(jnp.bfloat16), GRADIENTS)
+    updates, new = update(gradients, state, PARAMS)
+    assert types(updates) == types(PARAMS)
+    assert types(new) == types(state)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    full, _ = update(GRADIENTS, state, PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), updates, full)
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_zero_gradients_without_decay_move_nothing_and_zero_parameters_stay_finite(name):
+    optimizer = optim.build(name, **COMMON)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    for update in jax.tree.leaves(run(optimizer, 2, gradients=zeros)):
+        np.testing.assert_array_equal(update, 0.0)
+    for update in jax.tree.leaves(run(optimizer, 2, params=zeros)):
+        assert np.isfinite(update).all()
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_jit_equals_eager_with_everything_switched_on(name):
+    optimizer = optim.build(
+        name,
+        weight_decay=0.1,
+        weight_decay_end=0.2,
+        clip_norm=0.3,
+        clip_tensor=0.2,
+        freeze=(("head", 1), ("body/bias", -1)),
+        warmup_steps=2,
+        start_learning_rate=0.01,
+        **COMMON,
+    )
+    state = optimizer.init(PARAMS)
+    compiled_update = jax.jit(optimizer.update)
+    for _ in range(2):
+        eager, compiled = (f(GRADIENTS, state, PARAMS) for f in (optimizer.update, compiled_update))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), eager, compiled)
+        state = compiled[1]
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_a_quadratic_is_descended(name):
+    optimizer = optim.build(name, steps=40, learning_rate=0.1, batch_size=256, schedule="constant")
+    start = {"kernel": jnp.array([[3.0, -2.0]]), "bias": jnp.array([1.0])}
+    loss = lambda p: sum(jnp.sum(x**2) for x in jax.tree.leaves(p))  # noqa: E731
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), loss(params)
+
+    losses = jax.jit(lambda: jax.lax.scan(step, (start, optimizer.init(start)), length=21)[1])()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_hyper_parameters_may_be_traced_and_swept_by_vmap(name):
+    @jax.jit
+    def kernel(learning_rate, weight_decay):
+        optimizer = optim.build(
+            name, steps=10, learning_rate=learning_rate, weight_decay=weight_decay, batch_size=256
+        )
+        return optimizer.update(GRADIENTS, optimizer.init(PARAMS), PARAMS)[0]["body"]["kernel"]
+
+    swept = jax.vmap(kernel)(jnp.array([0.1, 0.2]), jnp.array([0.0, 0.1]))
+    np.testing.assert_allclose(swept[0], kernel(0.1, 0.0), rtol=1e-5)
+    np.testing.assert_allclose(swept[1], kernel(0.2, 0.1), rtol=1e-5)
+
+
+def test_it_serves_as_an_optax_transformation_in_a_chain():
+    optimizer = optim.build("sgd", **COMMON)
+    chained = optax.chain(optax.scale(2.0), optimizer)
+    updates, _ = chained.update(GRADIENTS, chained.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["head"]["bias"], -0.1 * 2.0 * 0.1, rtol=1e-6)
+
+
+def test_learning_rate_is_exact_at_the_start_the_end_of_the_warm_up_and_the_last_step():
+    options = {"warmup_steps": 4, "start_learning_rate": 0.25, "end_learning_rate": 0.125}
+    optimizer = optim.build("sgd", steps=12, learning_rate=0.5, batch_size=512, **options)
+    assert rates(optimizer, 0, 2, 4, 12, 99) == [0.25, 0.625, 1.0, 0.125, 0.125]
+    last = 0.125 + 0.875 * 0.5 * (1 + np.cos(np.pi * 7 / 8))
+    np.testing.assert_allclose(rates(optimizer, 11), last, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "batch_size", "reference", "expected"),
+    [("linear", 1024, 256, 0.4), ("sqrt", 1024, 256, 0.2), ("none", 1024, 256, 0.1), ("sqrt", 4096, 1, 6.4)],
+)
+def test_learning_rate_scales_with_the_batch(scaling, batch_size, reference, expected):
+    optimizer = optim.build(
+        steps=1, learning_rate=0.1, batch_size=batch_size, scaling=scaling, reference_batch=reference
+    )
+    np.testing.assert_allclose(rates(optimizer, 0), expected, rtol=1e-6)
+
+
+def test_square_root_scaling_with_reference_one_is_the_rule_of_simclr():
+    optimizer = optim.build(
+        "lars", steps=1, learning_rate=0.075, batch_size=4096, scaling="sqrt", reference_batch=1
+    )
+    np.testing.assert_allclose(rates(optimizer, 0), 4.8, rtol=1e-6)
+
+
+def test_the_cosine_may_move_by_the_epoch():
+    optimizer = optim.build("sgd", steps_per_epoch=5, **COMMON)
+    assert len(set(rates(optimizer, *range(5)))) == 1
+    np.testing.assert_allclose(rates(optimizer, 4, 5), [0.1, 0.05], rtol=1e-6)
+
+
+def test_step_schedule_drops_at_boundaries_counted_from_the_start_of_the_run():
+    optimizer = optim.build("sgd", schedule="step", boundaries=(4, 8), warmup_steps=2, **COMMON)
+    np.testing.assert_allclose(
+        rates(optimizer, 0, 1, 2, 3, 4, 7, 8), [0, 0.05, 0.1, 0.1, 0.01, 0.01, 1e-3], rtol=1e-5
+    )
+
+
+def test_the_update_uses_the_scheduled_learning_rate_and_decay_of_its_step():
+    optimizer = optim.build("adamw", weight_decay=0.04, weight_decay_end=0.4, warmup_steps=2, **COMMON)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for step in range(4):
+        updates, state = optimizer.update(zeros, state, params)
+        decay = 0.4 - 0.36 * 0.5 * (1 + np.cos(np.pi * step / 10))
+        np.testing.assert_allclose(float(optimizer.weight_decay(step)), decay, rtol=1e-6)
+        expected = -float(optimizer.learning_rate(step)) * decay * params["body"]["kernel"]
+        np.testing.assert_allclose(updates["body"]["kernel"], expected, rtol=1e-5)
+        np.testing.assert_array_equal(updates["body"]["bias"], 0.0)
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_frozen_parameters_do_not_move_by_a_bit_and_then_do(name):
+    optimizer = optim.build(name, weight_decay=0.5, freeze=(("^head", 2), ("body/bias", -1)), **COMMON)
+    trail = run(optimizer, 4)
+    for step, updates in enumerate(trail):
+        assert all((np.asarray(u) != 0).all() == (step >= 2) for u in jax.tree.leaves(updates["head"])), step
+        assert all((np.asarray(u) == 0).all() == (step < 2) for u in jax.tree.leaves(updates["head"])), step
+        assert (updates["body"]["bias"] == 0).all()
+        assert (updates["body"]["kernel"] != 0).all()
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_a_parameter_that_thaws_starts_like_a_fresh_one(name):
+    options = {"weight_decay": 0.5, "schedule": "constant", **COMMON}
+    thawed = run(optim.build(name, freeze=(("head", 3),), **options), 5)[3:]
+    fresh = run(optim.build(name, **options), 2)
+    for late, early in zip(thawed, fresh, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), late["head"], early["head"])
+
+
+def test_freezing_leaves_other_parameters_as_they_were():
+    options = {"weight_decay": 0.5, **COMMON}
+    frozen = run(optim.build("adamw", freeze=(("head", 3),), **options), 4)
+    free = run(optim.build("adamw", **options), 4)
+    for with_freeze, without in zip(frozen, free, strict=True):
+        np.testing.assert_array_equal(with_freeze["body"]["kernel"], without["body"]["kernel"])
+
+
+def test_frozen_gradients_do_not_count_in_the_global_norm():
+    gradients = {**GRADIENTS, "head": jax.tree.map(lambda g: 1e6 * g, GRADIENTS["head"])}
+    options = {"momentum": 0.0, "clip_norm": 1.0, **COMMON}
+    frozen = run(optim.build("sgd", freeze=(("head", -1),), **options), 1, gradients)[0]
+    np.testing.assert_allclose(frozen["body"]["bias"], -0.1 * 0.1, rtol=1e-6)
+
+
+def test_parameters_frozen_for_ever_cost_no_state():
+    size = lambda o: sum(x.size for x in jax.tree.leaves(o.init(PARAMS)))  # noqa: E731
+    frozen = optim.build("adamw", freeze=(("head", -1),), **COMMON)
+    assert size(optim.build("adamw", **COMMON)) - size(frozen) == 2 * (4 + 2)
+
+
+def test_clipping_comes_before_the_rule_per_tensor_and_globally():
+    options = {"momentum": 0.0, "schedule": "constant", "steps": 10, "learning_rate": 1.0, "batch_size": 256}
+    gradients = jax.tree.map(lambda p: jnp.full_like(p, 7.0), PARAMS)
+    each = run(optim.build("sgd", clip_tensor=3.0, **options), 1, gradients)[0]
+    for update in jax.tree.leaves(each):
+        np.testing.assert_allclose(np.linalg.norm(update), 3.0, rtol=1e-5)
+    both = run(optim.build("sgd", clip_norm=2.0, **options), 1, gradients)[0]
+    np.testing.assert_allclose(float(optax.tree.norm(both)), 2.0, rtol=1e-5)
+
+
+def test_layer_decay_scales_the_whole_update_decay_included():
+    params = {"blocks_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    optimizer = optim.build("adamw", layer_decay=0.5, weight_decay=0.3, **COMMON)
+    update = run(optimizer, 1, gradients, params)[0]
+    np.testing.assert_allclose(2 * update["blocks_0"]["kernel"], update["head"]["kernel"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "adamW"}, "name='adamW'"),
+        ({"momentun": 0.9, "name": "sgd"}, "did you mean 'momentum'"),
+        ({"nesterov": True, "name": "adamw"}, "nesterov is not an option"),
+        ({"scaling": "square"}, "scaling='square'"),
+        ({"schedule": "cos"}, "did you mean 'cosine'"),
+        ({"schedule": "step"}, "boundaries"),
+        ({"exclude": "biases"}, "exclude='biases'"),
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"warmup_steps": 11}, "warmup_steps=11"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_nearest_right_one(options, message):
+    with pytest.raises(ValueError, match=message):
+        optim.build(**{**COMMON, **options})
+
+
+def test_update_without_parameters_is_refused():
+    optimizer = optim.build("sgd", **COMMON)
+    with pytest.raises(ValueError, match="params"):
+        optimizer.update(GRADIENTS, optimizer.init(PARAMS))
