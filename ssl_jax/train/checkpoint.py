@@ -1,0 +1,342 @@
+"""Checkpoints of a run: asynchronous, atomic, verified, the last and the best kept.
+
+``DIR/<step>/`` holds the items ``model`` (params, state, step, key), all that evaluation needs, and ``opt``
+(optimizer state, finite), with a manifest (:mod:`ssl_jax.train.storage`) that carries the configuration, the
+metrics and the checksums. A directory copied elsewhere is complete.
+"""
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from ssl_jax.core import check
+from ssl_jax.core.trees import unflatten
+from ssl_jax.core.types import Params, PyTree, State
+from ssl_jax.train import storage
+from ssl_jax.train.state import TrainState
+
+
+class NoUsableCheckpointError(RuntimeError):
+    """There are checkpoints, and every one of them is damaged."""
+
+
+class RestoredModel(NamedTuple):
+    """What evaluation reads from a checkpoint: arrays are numpy's, the optimizer is left out.
+
+    Attributes:
+      params: parameters.
+      state: what the method keeps besides.
+      metadata: what :class:`Checkpoints` was given.
+      step: number of updates made.
+    """
+
+    params: Params
+    state: State
+    metadata: dict[str, Any]
+    step: int
+
+
+def steps(directory: str | Path) -> list[int]:
+    """Steps of which a committed checkpoint exists, ascending; whether it is whole shows when it is read.
+
+    >>> steps("/nowhere")
+    []
+    """
+    directory = Path(directory)
+    names = [path.name for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+class Checkpoints:
+    """The checkpoints of one run, as a context manager.
+
+    Args:
+      directory: where; created with the first save.
+      every: steps between checkpoints; for the loop, which asks for each save.
+      keep: how many of the latest to keep, 1 or more. With 1, there is nothing to fall back on.
+      best: name of a metric; the checkpoint where it was highest is kept too. ``None``: only the latest are.
+      metadata: JSON-able mapping, stored with each checkpoint: the run's configuration.
+
+    Raises:
+      ValueError: an argument out of range, or metadata that is not JSON-able.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        every: int,
+        keep: int = 2,
+        best: str | None = None,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        check.require(every >= 1, "every", every, "a number of steps of 1 or more")
+        check.require(keep >= 1, "keep", keep, "a number of checkpoints of 1 or more")
+        try:
+            self._metadata = json.loads(json.dumps(metadata))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metadata: allowed is what JSON can hold ({error})") from error
+        self.directory = Path(directory).absolute()
+        self.every = every
+        self._keep, self._best = keep, best
+        self._restored = False
+        self._checkpointer: ocp.training.Checkpointer | None = None
+        self._policy = _LatestAndBest(keep)
+
+    def save(self, step: int, state: TrainState, *, metrics: Mapping[str, Any] | None = None) -> bool:
+        """Save a state: returns when it has been copied from the devices, and is written in the background.
+
+        The state may be donated right after. A kill at any moment leaves either the whole checkpoint or none.
+        An error of the write is raised by the next call of ``save``, ``wait`` or ``close``.
+
+        Args:
+          step: ``int(state.step)``, without waiting for the device.
+          state: what to save.
+          metrics: scalars at this step; the one named ``best`` ranks the checkpoint.
+
+        Returns:
+          Whether a checkpoint was made: not if there is one of this step.
+
+        Raises:
+          RuntimeError: the directory holds checkpoints of an earlier run that was not restored.
+        """
+        existing = steps(self.directory)
+        if existing and not self._restored:
+            raise RuntimeError(
+                f"{self.directory} holds checkpoints of steps {existing}: restore first, or save elsewhere"
+            )
+        self._restored = True
+        checkpointer = self._open()
+        if step in existing:
+            return False
+        scalars = {name: float(value) for name, value in (metrics or {}).items()}
+        self._policy.values[step] = _rank(scalars, self._best)
+        facts = {
+            "step": step,
+            "best": self._best,
+            "metrics": scalars,
+            "metadata": self._metadata,
+        }
+        checkpointer.save_checkpointables_async(step, storage.packed(_items(state), facts), force=True)
+        return True
+
+    def restore(self, abstract_state: TrainState) -> TrainState | None:
+        """The latest checkpoint that is whole, with one warning for each damaged one that is passed over.
+
+        Damaged checkpoints later than the one restored are renamed to ``<step>.damaged``, so that the run can
+        save those steps again. If nothing can be restored, nothing is renamed.
+
+        Args:
+          abstract_state: state of ``jax.ShapeDtypeStruct`` with the shardings to restore to, which need not
+            be those that were saved.
+
+        Returns:
+          The state, bit for bit as it was saved; ``None`` if there are no checkpoints.
+
+        Raises:
+          MismatchError: a checkpoint is of another configuration; names the first path that differs.
+          NoUsableCheckpointError: there are checkpoints and all are damaged.
+        """
+        self.close()
+        wanted = _items(abstract_state)
+        damaged: dict[int, str] = {}
+        for step in reversed(steps(self.directory)):
+            items, problem = None, ""
+            try:
+                manifest = _manifest(self.directory, step)
+                storage.require_fit(self.directory / str(step), manifest, wanted)
+                items = storage.load(self.directory / str(step), manifest, wanted)
+            except storage.DamagedError as error:
+                problem = str(error)
+            damaged[step] = storage.agreed(problem)
+            if items is not None and not damaged.pop(step):
+                storage.on_first_process(lambda: _set_aside(self.directory, damaged))
+                self._restored = True
+                return TrainState(**items["model"], **items["opt"])
+            _warn(self.directory, step, damaged[step])
+        if damaged:
+            raise _unusable(self.directory, damaged)
+        return None
+
+    def wait(self) -> None:
+        """Return when all saves are on disk; raises what went wrong with them."""
+        if self._checkpointer is not None:
+            self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Wait, and release what the saves needed."""
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+            self._checkpointer = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> ocp.training.Checkpointer:
+        """Opened with the first save, after restoring cleared the way; removes what a killed save left."""
+        if self._checkpointer is None:
+            self._policy.values = {
+                step: _recorded_rank(self.directory, step) for step in steps(self.directory)
+            }
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory,
+                preservation_policy=self._policy,
+                cleanup_tmp_directories=True,
+                # Steps may be damaged, and nothing is needed of them here.
+                lightweight_initialize=True,
+            )
+        return self._checkpointer
+
+
+def restore_model(
+    directory: str | Path,
+    *,
+    step: int | Literal["latest", "best"] = "latest",
+    abstract: tuple[PyTree, PyTree] | None = None,
+) -> RestoredModel:
+    """Read parameters and method state on any machine, without the optimizer.
+
+    Args:
+      directory: the ``checkpoints`` of a run.
+      step: which; ``"latest"`` passes over damaged ones with a warning, ``"best"`` is where the metric that
+        the run ranked by was highest.
+      abstract: ``(params, state)`` as arrays or ``jax.ShapeDtypeStruct``: what comes back has this structure,
+        and an error names the first path that does not fit. Without it, every level is a dict: named tuples
+        become dicts by field, empty branches are left out, and keys come as their data.
+
+    Returns:
+      The model, with the metadata of its run.
+
+    Raises:
+      ValueError: there is no such checkpoint, or it does not fit ``abstract``.
+      NoUsableCheckpointError: those asked for are damaged.
+    """
+    directory = Path(directory).absolute()
+    candidates = _candidates(directory, step)
+    damaged = {}
+    for candidate in candidates:
+        try:
+            return _restore_model(directory, candidate, abstract)
+        except storage.DamagedError as error:
+            damaged[candidate] = str(error)
+            if len(candidates) > 1:
+                _warn(directory, candidate, str(error))
+    raise _unusable(directory, damaged)
+
+
+def _candidates(directory: Path, step: int | str) -> list[int]:
+    """Steps to try, in this order."""
+    existing = steps(directory)
+    if not existing:
+        raise ValueError(f"there is no checkpoint in {directory}")
+    if step == "latest":
+        return existing[::-1]
+    if step == "best":
+        ranks = {existing_step: _recorded_rank(directory, existing_step) for existing_step in existing}
+        best = max(ranks, key=lambda s: (ranks[s], s))
+        if ranks[best] == -math.inf:
+            raise ValueError(
+                f"step='best': no checkpoint in {directory} has the metric it would be ranked by"
+            )
+        return [best]
+    return [check.choice("step", step, existing)]
+
+
+def _restore_model(directory: Path, step: int, abstract: tuple[PyTree, PyTree] | None) -> RestoredModel:
+    manifest = _manifest(directory, step)
+    facts, described = manifest["facts"], manifest["items"]["model"]
+    described = {
+        path: entry for path, entry in described.items() if path.split("/")[0] in ("params", "state")
+    }
+    manifest = {"items": {"model": described}}
+    if abstract is None:
+        wanted = {"params": {}, "state": {}} | unflatten(
+            {path: _empty(entry) for path, entry in described.items()}
+        )
+    else:
+        tree = {"params": abstract[0], "state": abstract[1]}
+        storage.require_fit(directory / str(step), manifest, {"model": tree})
+        wanted = jax.tree.map(lambda x: x if storage.is_key(x) else np.empty(x.shape, x.dtype), tree)
+    model = storage.load(directory / str(step), manifest, {"model": wanted})["model"]
+    return RestoredModel(model["params"], model["state"], facts["metadata"], facts["step"])
+
+
+def _empty(entry: Mapping[str, Any]) -> np.ndarray:
+    """Where an array is read to; the data of keys has the shape that is on disk, whatever is asked for."""
+    dtype = "uint32" if entry["dtype"].startswith("key<") else entry["dtype"]
+    return np.empty(entry["shape"], jax.numpy.dtype(dtype))
+
+
+def _items(state: TrainState) -> dict[str, PyTree]:
+    model = {"params": state.params, "state": state.state, "step": state.step, "key": state.key}
+    return {"model": model, "opt": {"opt_state": state.opt_state, "finite": state.finite}}
+
+
+def _manifest(directory: Path, step: int) -> dict[str, Any]:
+    manifest = storage.read_manifest(directory / str(step))
+    if manifest["facts"]["step"] != step:
+        raise storage.DamagedError(f"it is a checkpoint of step {manifest['facts']['step']}")
+    return manifest
+
+
+def _rank(metrics: Mapping[str, Any], best: str | None) -> float:
+    """The metric to rank by; minus infinity where it is missing or not finite."""
+    value = metrics.get(best) if best else None
+    return value if isinstance(value, float) and math.isfinite(value) else -math.inf
+
+
+def _recorded_rank(directory: Path, step: int) -> float:
+    try:
+        facts = storage.read_manifest(directory / str(step))["facts"]
+    except storage.DamagedError:
+        return -math.inf
+    return _rank(facts["metrics"], facts["best"])
+
+
+class _LatestAndBest:
+    """Orbax's ``PreservationPolicy``; with its own, a damaged file of metrics stops it from opening."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self.values: dict[int, float] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        found = sorted(checkpoint.step for checkpoint in checkpoints)
+        kept = set(found[-self._keep :])
+        ranked = [step for step in found if self.values.get(step, -math.inf) > -math.inf]
+        if ranked:
+            kept.add(max(ranked, key=lambda step: (self.values[step], step)))
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
+def _warn(directory: Path, step: int, reason: str) -> None:
+    warnings.warn(f"checkpoint {step} in {directory} is damaged and passed over: {reason}", stacklevel=3)
+
+
+def _unusable(directory: Path, damaged: Mapping[int, str]) -> NoUsableCheckpointError:
+    reasons = "".join(f"\n  {step}: {reason}" for step, reason in damaged.items())
+    return NoUsableCheckpointError(
+        f"no usable checkpoint in {directory}:{reasons}\nTo start again, remove these or go elsewhere"
+    )
+
+
+def _set_aside(directory: Path, damaged: Mapping[int, str]) -> None:
+    for step in damaged:
+        aside = directory / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (directory / str(step)).rename(aside)

@@ -1,0 +1,283 @@
+"""One directory of arrays on disk, written atomically and read back verified.
+
+Orbax commits a directory by renaming it, so an interrupted write leaves nothing that could be mistaken for
+whole. It does not notice bytes that change afterwards. Each directory therefore carries ``manifest.json``:
+the shape, dtype and CRC-32 of every array, and a CRC-32 of itself. The manifest also tells a damaged
+directory from one that belongs to another configuration, which orbax reports alike.
+"""
+
+import asyncio
+import json
+import math
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import v1 as ocp
+
+from ssl_jax.core.trees import flatten, unflatten
+from ssl_jax.core.types import PyTree
+
+MANIFEST = "manifest"
+Items = Mapping[str, PyTree]
+"""Name of a part of a directory that can be read on its own -> tree of arrays."""
+
+
+class DamagedError(Exception):
+    """What is on disk is not what was written."""
+
+
+class MismatchError(ValueError):
+    """What is on disk is whole, but belongs to another configuration."""
+
+
+class Manifest:
+    """Description of a directory, written next to the arrays while orbax writes them.
+
+    Implements orbax's ``StatefulCheckpointable``: the arrays are held on the host when the constructor
+    returns, their checksums are computed in the background, and the commit waits for them. An array of which
+    no process holds all (sharded over several hosts) gets ``null`` for a checksum.
+
+    Args:
+      items: what is saved in the directory.
+      facts: JSON-able mapping, stored under ``facts``; numbers that are not finite become strings.
+    """
+
+    def __init__(self, items: Items, facts: Mapping[str, Any]) -> None:
+        leaves = {(item, path): leaf for item, tree in items.items() for path, leaf in flatten(tree).items()}
+        for leaf in leaves.values():
+            _start_copy(leaf)
+        self._arrays = {name: to_host(leaf) for name, leaf in leaves.items()}
+        self._leaves = {name: describe(leaf) for name, leaf in leaves.items()}
+        self._facts = strict_json(facts)
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        return self._save(directory)
+
+    async def _save(self, directory: Any) -> None:
+        path = Path(await directory.await_creation())
+        if jax.process_index() == 0:
+            await asyncio.to_thread(self._write, path / f"{MANIFEST}.json")
+        self._arrays.clear()
+
+    def _write(self, path: Path) -> None:
+        leaves: dict[str, dict[str, Any]] = {}
+        for (item, name), code in zip(self._arrays, checksums(self._arrays.values()), strict=True):
+            leaves.setdefault(item, {})[name] = {**self._leaves[item, name], "crc32": code}
+        content = {"facts": self._facts, "items": leaves}
+        path.write_text(json.dumps({"crc32": _checksum_of_json(content), **content}, indent=1))
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        raise NotImplementedError("read a manifest with read_manifest")
+
+
+def describe(leaf: Any) -> dict[str, Any]:
+    """Shape and dtype of an array, JSON-able.
+
+    >>> import numpy as np
+    >>> describe(np.ones((2, 3), np.float32))
+    {'shape': [2, 3], 'dtype': 'float32'}
+    """
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or the description of one, holds typed PRNG keys."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def to_host(leaf: Any) -> np.ndarray | None:
+    """The bits of an array in host memory, of keys their data; ``None`` if this process does not hold all."""
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        if not leaf.is_fully_replicated:
+            return None
+        leaf = leaf.addressable_data(0)
+    return np.asarray(leaf)
+
+
+def _start_copy(leaf: Any) -> None:
+    """Let the copies to the host of many arrays overlap."""
+    if isinstance(leaf, jax.Array) and not is_key(leaf) and leaf.is_fully_addressable:
+        leaf.copy_to_host_async()
+
+
+def checksums(arrays: Iterable[np.ndarray | None]) -> list[int | None]:
+    """CRC-32 of the bytes of each array, several at a time (zlib lets other threads run).
+
+    >>> import numpy as np
+    >>> checksums([np.arange(3, dtype=np.uint8), None])
+    [139757951, None]
+    """
+
+    def checksum(array: np.ndarray | None) -> int | None:
+        # Viewed as bytes: bfloat16 has no buffer protocol.
+        return (
+            None if array is None else zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        )
+
+    with ThreadPoolExecutor(thread_name_prefix="checksum") as pool:
+        return list(pool.map(checksum, arrays))
+
+
+def _checksum_of_json(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def strict_json(value: Any) -> Any:
+    """The same value with infinities and NaN as strings, which JSON has no numbers for.
+
+    >>> strict_json({"loss": float("nan"), "steps": [1, 2.5]})
+    {'loss': 'nan', 'steps': [1, 2.5]}
+    """
+    if isinstance(value, Mapping):
+        return {key: strict_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict_json(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def packed(items: Items, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What orbax is given to save: each item as nested plain dicts, and the manifest.
+
+    Arrays without elements, which orbax does not store, are in the manifest only.
+    """
+    trees = {item: _stored(flatten(tree)) for item, tree in items.items()}
+    return {**trees, MANIFEST: Manifest(items, facts)}
+
+
+def _stored(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return unflatten({path: leaf for path, leaf in flat.items() if 0 not in leaf.shape})
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a directory: ``facts`` and, under ``items``, each array's shape, dtype and checksum.
+
+    Raises:
+      DamagedError: it is missing or not as it was written.
+    """
+    path = directory / MANIFEST / f"{MANIFEST}.json"
+    try:
+        content = json.loads(path.read_text())
+        code = content.pop("crc32")
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path} is missing") from error
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise DamagedError(f"{path} cannot be read ({error})") from error
+    if code != _checksum_of_json(content):
+        raise DamagedError(f"{path} fails its checksum")
+    return content
+
+
+def require_fit(directory: Path, manifest: Mapping[str, Any], items: Items) -> None:
+    """Compare the description of arrays on disk with the arrays wanted.
+
+    Raises:
+      MismatchError: names the first path that differs, with both shapes and dtypes.
+    """
+    for item, tree in items.items():
+        found = {path: _text(entry) for path, entry in manifest["items"].get(item, {}).items()}
+        wanted = {path: _text(describe(leaf)) for path, leaf in flatten(tree).items()}
+        for path in [*wanted, *found]:
+            here, there = wanted.get(path, "absent"), found.get(path, "absent")
+            if here != there:
+                raise MismatchError(
+                    f"{directory} does not fit this configuration: {path} is {there} in the checkpoint and "
+                    f"{here} in the run. Restore the configuration that wrote it, or use another directory"
+                )
+
+
+def _text(entry: Mapping[str, Any]) -> str:
+    """As in ``float32[2,3]``."""
+    return f"{entry['dtype']}[{','.join(map(str, entry['shape']))}]"
+
+
+def load(directory: Path, manifest: Mapping[str, Any], items: Items) -> dict[str, PyTree]:
+    """Read items and verify the checksum of every array.
+
+    Args:
+      directory: a committed directory.
+      manifest: its manifest.
+      items: trees of ``jax.ShapeDtypeStruct`` (read to that sharding, or to the first device without one), or
+        of numpy arrays (read to the host, whatever devices wrote it).
+
+    Returns:
+      The items as trees of the same structure.
+
+    Raises:
+      DamagedError: an array cannot be read, or its bits are not what was saved.
+    """
+    trees = {}
+    for item, tree in items.items():
+        wanted = {path: _with_sharding(leaf) for path, leaf in flatten(tree).items()}
+        flat = flatten(_read(directory, item, _stored(wanted)))
+        flat |= {path: _without_elements(leaf) for path, leaf in wanted.items() if 0 in leaf.shape}
+        _verify(manifest["items"][item], flat)
+        trees[item] = jax.tree.unflatten(jax.tree.structure(tree), [flat[path] for path in wanted])
+    return trees
+
+
+def _read(directory: Path, item: str, abstract: dict[str, Any]) -> PyTree:
+    # Whatever of the item is not asked for is passed over.
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    try:
+        with context:
+            return ocp.load_checkpointables(directory, {item: abstract})[item]
+    except Exception as error:
+        cause = innermost(error)
+        # These say nothing about the files.
+        if isinstance(cause, (MemoryError, jax.errors.JaxRuntimeError, PermissionError, Warning)):
+            raise cause from error
+        reason = str(cause).strip().split("\n")[0][:200]
+        raise DamagedError(f"{item} cannot be read: {type(cause).__name__}: {reason}") from error
+
+
+def _verify(described: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
+    for (path, leaf), found in zip(flat.items(), checksums(map(to_host, flat.values())), strict=True):
+        written = described[path]["crc32"]
+        if None not in (written, found) and written != found:
+            raise DamagedError(f"{path} {_text(describe(leaf))} fails its checksum")
+
+
+def _with_sharding(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _without_elements(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error at the bottom of a chain of causes: orbax wraps the true one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def agreed(problem: str) -> str:
+    """The same verdict in every process: a process without a problem of its own hears of the others'."""
+    if jax.process_count() == 1:
+        return problem
+    others = multihost_utils.process_allgather(np.asarray(bool(problem)))
+    return problem or ("another process could not read it" if others.any() else "")
+
+
+def on_first_process(action: Callable[[], None]) -> None:
+    """Do something to the shared file system once, and go on when it is done."""
+    if jax.process_index() == 0:
+        action()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("file system")

@@ -1,0 +1,230 @@
+"""The directory of a run: one live process at a time, and the configuration that it was started with."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+ABSENT = "<absent>"
+LOCK = ".lock"
+CONFIG = "config.json"
+
+
+class Difference(NamedTuple):
+    """One value in which two configurations differ.
+
+    Attributes:
+      path: keys joined by dots.
+      old: the value before; ``ABSENT`` if there was none.
+      new: the value now; ``ABSENT`` if there is none.
+    """
+
+    path: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_text(self.old)} -> {_text(self.new)}"
+
+
+class WorkdirInUseError(RuntimeError):
+    """Another live run holds the directory."""
+
+
+class Workdir:
+    """A run's directory, locked until it is closed or the process ends, however it ends.
+
+    Args:
+      path: a local or mounted directory; created with its parents.
+      primary: whether this process locks and writes: of a run of several processes, the first one only.
+
+    Raises:
+      ValueError: the path is a file, remote, or cannot be written to.
+      WorkdirInUseError: another live run holds it; says which.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Workdir(folder) as workdir:
+    ...     workdir.configure({"steps": 10})
+    ...     read_config(folder)
+    []
+    {'steps': 10}
+    """
+
+    def __init__(self, path: str | Path, *, primary: bool = True) -> None:
+        if "://" in str(path):
+            raise ValueError(f"workdir={str(path)!r}: allowed is a local path; mount remote storage")
+        self.path = Path(path).absolute()
+        self._primary = primary
+        self._lock: int | None = None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if primary:
+                self._lock = _lock(self.path)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(
+                f"workdir={str(path)!r}: allowed is a directory, and {error.filename} is a file"
+            ) from error
+        except OSError as error:
+            raise ValueError(f"workdir={str(path)!r}: it cannot be written to ({error.strerror})") from error
+        if self._lock is not None:
+            _close_in_children(self)
+
+    def configure(
+        self, config: Mapping[str, Any], *, allowed: Iterable[str] = (), allow_changes: bool = False
+    ) -> list[Difference]:
+        """Record the configuration, and on resuming refuse one that makes it another run.
+
+        Args:
+          config: JSON-able mapping.
+          allowed: paths (``log``, ``checkpoint.every``) below which values may change.
+          allow_changes: whether any value may.
+
+        Returns:
+          What changed since the directory was last configured; all of it is allowed.
+
+        Raises:
+          ValueError: a value changed that may not, one line for each; or the config cannot be read.
+        """
+        try:
+            new = json.loads(json.dumps(config))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config: allowed is what JSON can hold ({error})") from error
+        changes = differences(read_config(self.path), new) if self.resuming else []
+        allowed = tuple(allowed)
+        refused = [change for change in changes if not _is_below(change.path, allowed)]
+        if refused and not allow_changes:
+            lines = "".join(f"\n  {change}" for change in refused)
+            raise ValueError(
+                f"the configuration differs from that of the run in {self.path}:{lines}\n"
+                f"Use another workdir, restore these values, or allow the changes"
+            )
+        if self._primary and (changes or not self.resuming):
+            write_atomically(self.path / CONFIG, json.dumps(new, indent=2) + "\n")
+        return changes
+
+    @property
+    def resuming(self) -> bool:
+        """Whether a run was started here before."""
+        return (self.path / CONFIG).exists()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """The configuration of the run in a directory.
+
+    Raises:
+      ValueError: there is none, or it cannot be read.
+    """
+    path = Path(workdir) / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"workdir={str(workdir)!r}: there is no run in it ({CONFIG} is missing)") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """Where two configurations differ, by path; lists are compared whole.
+
+    >>> for change in differences({"optim": {"lr": 0.1, "name": "sgd"}}, {"optim": {"lr": 0.2}, "seed": 1}):
+    ...     print(change)
+    optim.lr: 0.1 -> 0.2
+    optim.name: 'sgd' -> <absent>
+    seed: <absent> -> 1
+    """
+    before, after = _leaves(old), _leaves(new)
+    paths = [*before, *(path for path in after if path not in before)]
+    pairs = [Difference(path, before.get(path, ABSENT), after.get(path, ABSENT)) for path in paths]
+    # 1 and 1.0 are the same value, 1 and True are not.
+    return [p for p in pairs if p.old != p.new or isinstance(p.old, bool) != isinstance(p.new, bool)]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is seen complete or not at all, also after a crash."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _leaves(config: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping) or (path and not config):
+        return {path: config}
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        leaves |= _leaves(value, f"{path}.{key}" if path else str(key))
+    return leaves
+
+
+def _is_below(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(f"{root}.") for root in roots)
+
+
+def _text(value: Any) -> str:
+    return value if value == ABSENT else repr(value)
+
+
+def _lock(directory: Path) -> int | None:
+    """File descriptor that holds the directory; ``None`` where the file system has no locks.
+
+    The kernel drops the lock when the process ends, so there is no stale lock to clear; what the file says is
+    for people. It is never deleted: a lock on a deleted file would keep nobody out.
+    """
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise WorkdirInUseError(_who_holds(directory)) from error
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+            warnings.warn(f"{directory} is on a file system without locks: start one run only", stacklevel=3)
+            return None
+        raise
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+    return descriptor
+
+
+def _who_holds(directory: Path) -> str:
+    try:
+        holder = json.loads((directory / LOCK).read_text())
+        who = f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError):
+        who = "another process"
+    return f"workdir {directory} is in use by {who}: stop it first, or use another workdir"
+
+
+def _close_in_children(workdir: Workdir) -> None:
+    """A forked data worker that outlives a killed run must not hold its lock."""
+    reference = weakref.ref(workdir)
+
+    def close() -> None:
+        held = reference()
+        if held is not None:
+            held.close()
+
+    os.register_at_fork(after_in_child=close)
