@@ -1,0 +1,172 @@
+"""Weighted k-nearest-neighbour classification, the rule of InstDisc and DINO."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, ScalarLike
+
+from ssl_jax.core import check
+from ssl_jax.core.numerics import normalize
+from ssl_jax.core.types import Array
+
+AnyArray = Array | np.ndarray
+
+
+def knn_scores(
+    train_features: Float[AnyArray, "n d"],
+    train_labels: Int[AnyArray, " n"],
+    test_features: Float[AnyArray, "m d"],
+    *,
+    classes: int,
+    k: tuple[int, ...] = (20,),
+    temperature: ScalarLike = 0.07,
+    block: int = 256,
+) -> Float[Array, "k m classes"]:
+    """Share of the neighbours' votes that each class gets.
+
+    ``score_c ∝ Σ_{i ∈ top-k, y_i = c} exp(cos(x, x_i) / τ)``, normalised to sum 1 over classes. x is a row of
+    ``test_features``, x_i and y_i rows of ``train_features`` and ``train_labels``, τ ``temperature``. The
+    largest similarity is subtracted before the exponential; of equal similarities the earlier row counts
+    first.
+
+    Args:
+      train_features: the bank, any float type, not normalised.
+      train_labels: in [0, ``classes``).
+      test_features: the queries.
+      classes: number of classes.
+      k: numbers of neighbours, each in [1, n]; one search serves all.
+      temperature: τ > 0; may be traced.
+      block: queries at a time: memory is ``block × n``, the result does not depend on it.
+
+    Returns:
+      Scores in [0, 1], one table for each entry of ``k``.
+
+    Raises:
+      ValueError: k or labels out of range.
+
+    >>> train = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    >>> knn_scores(train, np.array([0, 1]), train, classes=2, k=(1,))[0].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
+    Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination (2018),
+      section 3.4;
+    DINO's ``eval_knn.py``. Deviation: scores are normalised, which keeps the ranking and cannot overflow.
+    """
+    check.require(bool(k) and min(k) >= 1, "k", k, "integers of 1 or more")
+    check.require(max(k) <= len(train_labels), "k", k, f"at most the {len(train_labels)} training examples")
+    check.require(block >= 1, "block", block, "an integer of 1 or more")
+    check_labels("train_labels", train_labels, classes)
+    return _scores(train_features, train_labels, test_features, temperature, classes, tuple(k), block)
+
+
+def knn_predict(
+    train_features: Float[AnyArray, "n d"],
+    train_labels: Int[AnyArray, " n"],
+    test_features: Float[AnyArray, "m d"],
+    *,
+    classes: int,
+    k: int = 20,
+    temperature: ScalarLike = 0.07,
+    block: int = 256,
+) -> Int[Array, " m"]:
+    """Class with the most weighted votes among the k nearest training features; see ``knn_scores``.
+
+    >>> train = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    >>> knn_predict(train, np.array([5, 7]), train, classes=10, k=1).tolist()
+    [5, 7]
+    """
+    scores = knn_scores(
+        train_features,
+        train_labels,
+        test_features,
+        classes=classes,
+        k=(k,),
+        temperature=temperature,
+        block=block,
+    )
+    return jnp.argmax(scores[0], axis=-1)
+
+
+def knn_accuracy(
+    train_features: Float[AnyArray, "n d"],
+    train_labels: Int[AnyArray, " n"],
+    test_features: Float[AnyArray, "m d"],
+    test_labels: Int[AnyArray, " m"],
+    *,
+    classes: int,
+    k: int | tuple[int, ...] = 20,
+    temperature: ScalarLike = 0.07,
+    block: int = 256,
+) -> float | dict[int, float]:
+    """Share of test examples that weighted kNN classifies right; see ``knn_scores``.
+
+    Args:
+      train_features: the bank.
+      train_labels: in [0, ``classes``).
+      test_features: the queries.
+      test_labels: in [0, ``classes``).
+      classes: number of classes.
+      k: one number of neighbours, or several that share one search.
+      temperature: τ > 0.
+      block: queries at a time.
+
+    Returns:
+      Accuracy in [0, 1], or ``{k: accuracy}`` for several k.
+
+    >>> train, labels = np.eye(3, dtype=np.float32), np.arange(3)
+    >>> knn_accuracy(train, labels, train, labels, classes=3, k=(1, 3))
+    {1: 1.0, 3: 1.0}
+    """
+    check_labels("test_labels", test_labels, classes)
+    numbers = (k,) if isinstance(k, int) else k
+    scores = knn_scores(
+        train_features,
+        train_labels,
+        test_features,
+        classes=classes,
+        k=numbers,
+        temperature=temperature,
+        block=block,
+    )
+    right = np.asarray(jnp.argmax(scores, axis=-1)) == np.asarray(test_labels)
+    accuracies = {number: float(row.mean()) for number, row in zip(numbers, right, strict=True)}
+    return accuracies[k] if isinstance(k, int) else accuracies
+
+
+def check_labels(name: str, labels: AnyArray, classes: int) -> None:
+    """Refuse labels outside [0, ``classes``), such as the -1 of an unlabelled example.
+
+    Raises:
+      ValueError: names the argument and the labels found.
+
+    >>> check_labels("train_labels", np.array([0, -1]), 10)
+    Traceback (most recent call last):
+    ...
+    ValueError: train_labels=[-1]: allowed is integers in [0, classes=10); -1 means unlabelled
+    """
+    found = np.unique(np.asarray(labels))
+    wrong = found[(found < 0) | (found >= classes)].tolist()
+    check.require(not wrong, name, wrong, f"integers in [0, classes={classes}); -1 means unlabelled")
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, ...], block: int) -> Array:
+    bank, queries = normalize(jnp.asarray(train)), normalize(jnp.asarray(test))
+
+    def of_one_block(rows: Array) -> Array:
+        similarity, nearest = jax.lax.top_k(rows @ bank.T, max(numbers))
+        weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
+        votes = [_vote(weight[:, :k], labels[nearest[:, :k]], classes) for k in numbers]
+        return jnp.stack([v / jnp.sum(v, axis=-1, keepdims=True) for v in votes], axis=1)
+
+    block = min(block, max(len(queries), 1))
+    padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)))
+    scores = jax.lax.map(of_one_block, padded.reshape(-1, block, queries.shape[-1]))
+    return jnp.moveaxis(scores.reshape(-1, len(numbers), classes)[: len(queries)], 1, 0)
+
+
+def _vote(weight: Array, labels: Array, classes: int) -> Array:
+    rows = jnp.arange(len(weight))[:, None]
+    return jnp.zeros((len(weight), classes), weight.dtype).at[rows, labels].add(weight)
