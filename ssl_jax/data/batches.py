@@ -12,8 +12,8 @@ seed s + 1, which correlates runs with neighbouring seeds; and every node of a c
 example.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -65,7 +65,8 @@ def example_indices(seed: int, start: int, count: int, length: int) -> np.ndarra
     return np.concatenate(parts)
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """The rows of every global batch that one process loads."""
 
     batch_size: int

@@ -4,7 +4,6 @@ What a batch holds is defined in ``batches.py``; here are the arguments, the thr
 what is counted while they run.
 """
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -123,7 +122,6 @@ class Stream(Iterator[Batch]):
 def _close_and_forget(iterators: list[Any]) -> None:
     """Grain complains at exit about iterators that are closed but still there: drop them too."""
     iterators.pop().close()
-    gc.collect()
 
 
 def _own(leaf: Any) -> Any:
@@ -144,7 +142,7 @@ def _killed(message: str) -> str:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leave signals to the main process, which stops the workers once it has saved; but end when it is gone."""
+    """Leave signals to the main process, which stops its workers after saving; end only when it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -341,7 +342,7 @@ from ssl_jax.data.sources import ArraySource
 if __name__ == "__main__":
     batches = stream(ArraySource(np.zeros([9, 4, 4], np.uint8)), seed=0, batch_size=4, workers=2)
     placed = prefetch(batches, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    batch = next(placed)
+    batch = [next(placed) for _ in range(3)]
     other = stream(ArraySource(np.zeros([9, 4, 4], np.uint8)), seed=0, batch_size=4, workers=1)
     held = next(other)
 """
@@ -362,7 +363,8 @@ def test_workers_end_when_their_program_is_killed(tmp_path):
     script += "    while True: next(placed)\n"
     (tmp_path / "forgetful.py").write_text(script)
     command = [sys.executable, "forgetful.py"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
         assert process.stdout is not None
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert len(workers) == 3
@@ -380,8 +382,8 @@ def test_workers_end_when_their_program_is_killed(tmp_path):
 
 def is_running(pid):
     try:
-        return "Z" not in open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
