@@ -1,0 +1,291 @@
+"""From the bytes of an image file to an array; whatever is wrong with the bytes becomes a `CorruptImage`.
+
+Rules, the same for every source of files:
+  - the first frame of an animation, the first page of a TIFF, upright by its EXIF orientation;
+  - palette, CMYK, YCbCr and LAB become RGB; transparent pixels are laid over white;
+  - gray -> colour repeats, colour -> gray is the luma ``.299 R + .587 G + .114 B``, channels change in no
+    other way;
+  - 16 -> 8 bit is ``round(x / 257)``, 8 -> 16 bit ``257 x``, floats are in [0, 1];
+  - 16 bit PNG and TIFF keep their 16 bits in colour too (Pillow alone halves them); 16 bit colour PPM does
+    not.
+"""
+
+import io
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from ssl_jax.core import check
+from ssl_jax.data import npy, tiff
+from ssl_jax.data.sources import DTYPES, CorruptImage
+
+# Only these of Pillow's readers are tried, whatever a file is called: others start programs (EPS).
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM")
+_GRAY = ("1", "L", "LA", "La", "I", "F")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*")
+
+
+class Header(NamedTuple):
+    """What a file says about its image, without a look at the pixels.
+
+    Attributes:
+      shape: ``(h, w, c)`` upright, alpha not counted.
+      dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+
+
+def read_header(file: BinaryIO | bytes, *, name: str) -> Header:
+    """Read the size, channels and depth of an image.
+
+    Args:
+      file: open for reading at its start, or the bytes themselves.
+      name: for the error.
+
+    Raises:
+      CorruptImage: the header cannot be read.
+
+    >>> png = io.BytesIO()
+    >>> Image.new("P", (5, 4)).save(png, "PNG")
+    >>> read_header(png.getvalue(), name="x.png")
+    Header(shape=(4, 5, 3), dtype='uint8')
+    """
+    return _guarded(_header, file, name)
+
+
+def decode(file: BinaryIO | bytes, *, name: str, channels: int, dtype: str) -> np.ndarray:
+    """Read an image as ``[h, w, channels]`` of ``dtype``, by the rules at the head of this file.
+
+    Args:
+      file: open for reading at its start, or the bytes themselves.
+      name: for the error.
+      channels: 1 or more.
+      dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+
+    Raises:
+      CorruptImage: truncated, not an image, too large to be one, or of another number of channels.
+
+    >>> png = io.BytesIO()
+    >>> Image.new("L", (5, 4), 7).save(png, "PNG")
+    >>> image = decode(png.getvalue(), name="x.png", channels=3, dtype="uint16")
+    >>> image.shape, image[0, 0]
+    ((4, 5, 3), array([1799, 1799, 1799], dtype=uint16))
+    >>> decode(png.getvalue()[:-30], name="x.png", channels=1, dtype="uint8")
+    Traceback (most recent call last):
+    ...
+    ssl_jax.data.sources.CorruptImage: x.png: image file is truncated
+    """
+    check.choice("dtype", dtype, DTYPES)
+    return _guarded(lambda opened: _convert(_pixels(opened), channels, dtype), file, name)
+
+
+def _guarded(read: Any, file: BinaryIO | bytes, name: str) -> Any:
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        return read(opened)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise CorruptImage(name, f"too large to be decoded safely: {error}") from error
+    # The parsers of eight formats meet hostile bytes here; what they raise is not a closed list.
+    except Exception as error:
+        raise CorruptImage(name, _reason(error, opened)) from error
+
+
+def _reason(error: Exception, file: BinaryIO) -> str:
+    try:
+        file.seek(0)
+        start = file.read(12)
+    except Exception:
+        start = b"unreadable"
+    if not start:
+        return "empty file (0 bytes)"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image of a known format: starts with {start!r}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(" (")[0] if text.startswith("image file is truncated") else text
+
+
+def _check_size(height: int, width: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if min(height, width) < 1:
+        raise ValueError(f"{height} x {width} has no pixels")
+    if limit is not None and height * width > limit:
+        raise ValueError(
+            f"{height} x {width} pixels are over the safe limit PIL.Image.MAX_IMAGE_PIXELS = {limit}"
+        )
+
+
+def _start(file: BinaryIO) -> bytes:
+    file.seek(0)
+    start = file.read(6)
+    file.seek(0)
+    return start
+
+
+def _header(file: BinaryIO) -> Header:
+    start = _start(file)
+    if start == npy.MAGIC:
+        shape, dtype = npy.read_header(file)[:2]
+        return Header(shape, "float32" if dtype.kind == "f" else "uint16" if dtype == np.uint16 else "uint8")
+    try:
+        image = _open(file)
+    except Image.UnidentifiedImageError:
+        if start[:4] not in _TIFF_MAGIC:
+            raise
+        layout = tiff.read_layout(file)
+        height, width, channels = layout.shape
+        size = (width, height) if layout.orientation >= 5 else (height, width)
+        return Header((*size, channels), layout.dtype.newbyteorder("=").name)
+    width, height = image.size
+    if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
+        height, width = width, height
+    if image.mode == "F":
+        return Header((height, width, 1), "float32")
+    if image.mode.startswith("I"):
+        return Header((height, width, 1), "uint16")
+    channels = 1 if image.mode in _GRAY else 4 if image.mode == "RGBX" else 3
+    return Header((height, width, channels), "uint16" if _raw_mode(image) else "uint8")
+
+
+def _pixels(file: BinaryIO) -> np.ndarray:
+    """``[h, w, c]`` of uint8, uint16 or float32 as stored, upright, alpha applied."""
+    start = _start(file)
+    if start == npy.MAGIC:
+        _check_size(*npy.read_header(file).shape[:2])
+        file.seek(0)
+        return _check_floats(npy.read_pixels(file))
+    try:
+        image = _open(file)
+    except Image.UnidentifiedImageError:
+        if start[:4] not in _TIFF_MAGIC:
+            raise
+        layout = tiff.read_layout(file)
+        _check_size(*layout.shape[:2])
+        return _check_floats(_upright(tiff.read_pixels(file, layout), layout.orientation))
+    raw_mode = _raw_mode(image)
+    pixels = _deep_pixels(image, raw_mode, file) if raw_mode else _plain_pixels(image)
+    # TIFF was turned by Pillow while it loaded, and its orientation is gone by now.
+    return _upright(_over_white(pixels, image.mode), _orientation(image))
+
+
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
+    file.seek(0)
+    image = Image.open(file, formats=_FORMATS)
+    _check_size(image.height, image.width)
+    return image
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str | None:
+    """Pillow's name of the layout in the file where that has 16 bits and Pillow's own image would have 8."""
+    if not image.tile or image.mode.startswith("I"):
+        return None
+    args: Any = image.tile[0].args
+    raw_mode = args if isinstance(args, str) else args[0] if args else None
+    return raw_mode if isinstance(raw_mode, str) and ";16" in raw_mode else None
+
+
+def _deep_pixels(image: ImageFile.ImageFile, raw_mode: str, file: BinaryIO) -> np.ndarray:
+    """Both bytes of each 16 bit sample: Pillow keeps the high one, or the low one if told the other order."""
+    little = raw_mode.endswith("L") or (raw_mode.endswith("N") and sys.byteorder == "little")
+    low = _open(file)
+    if raw_mode.startswith("LA"):  # four bytes a pixel, as RGBA has
+        low.tile = [tile._replace(args="RGBA") for tile in low.tile]
+        parts = np.asarray(low).astype(np.uint16)
+        image.load()
+        gray, alpha = parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]
+        return np.stack([gray, alpha], axis=-1)
+    swapped = raw_mode[:-1] + ("B" if little else "L")
+    low.tile = [
+        tile._replace(args=swapped if isinstance(tile.args, str) else (swapped, *(tile.args or ())[1:]))
+        for tile in low.tile
+    ]
+    high = np.asarray(image).astype(np.uint16)
+    return high << 8 | np.asarray(low)
+
+
+def _plain_pixels(image: ImageFile.ImageFile) -> np.ndarray:
+    image.load()
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint16:
+            low, high = int(pixels.min()), int(pixels.max())
+            if low < 0 or high > 65535:
+                raise ValueError(f"32 bit integers from {low} to {high}: allowed are 0 to 65535")
+        return pixels.astype(np.uint16)[..., None]
+    if image.mode == "F":
+        return _check_floats(np.asarray(image)[..., None])
+    if image.mode == "RGBX" and image.format == "TIFF":  # a fourth channel that is not alpha
+        return np.asarray(image)
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return np.asarray(image.convert("L"))[..., None]
+    if image.mode in ("L", "LA", "La"):
+        return np.asarray(image.convert("LA"))
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Alpha applied: ``(c a + white (white - a)) / white``, rounded."""
+    if pixels.shape[-1] not in (2, 4) or mode == "RGBX":
+        return pixels
+    white = np.iinfo(pixels.dtype).max
+    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    if (alpha == white).all():
+        return colour
+    mixed = colour.astype(np.uint64) * alpha + white * (white - alpha.astype(np.uint64))
+    return ((mixed + white // 2) // white).astype(pixels.dtype)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF data do not make the pixels useless
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation of 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _check_floats(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind != "f":
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"floats from {low:g} to {high:g}: allowed are 0 to 1")
+    return pixels
+
+
+def _convert(pixels: np.ndarray, channels: int, dtype: str) -> np.ndarray:
+    """``[h, w, channels]`` of ``dtype``, contiguous and owned."""
+    found = pixels.shape[-1]
+    if found != channels and {found, channels} != {1, 3}:
+        raise ValueError(f"{found} channels where the source has {channels}")
+    if found == 3 and channels == 1:
+        luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+        pixels = (luma if pixels.dtype.kind == "f" else np.rint(luma).astype(pixels.dtype))[..., None]
+    pixels = _cast(pixels, dtype)
+    if found == 1 and channels == 3:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    return np.array(pixels, order="C") if not pixels.flags.owndata else np.ascontiguousarray(pixels)
+
+
+def _cast(pixels: np.ndarray, dtype: str) -> np.ndarray:
+    if pixels.dtype == dtype:
+        return pixels
+    if dtype == "float32":
+        return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    if pixels.dtype.kind == "f":
+        return np.rint(pixels * np.iinfo(dtype).max).astype(dtype)
+    if dtype == "uint16":
+        return pixels.astype(np.uint16) * np.uint16(257)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,91 @@
+"""What the sources of encoded image files share: a look at a sample of headers, and what follows from it."""
+
+import os
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+from ssl_jax.core import check
+from ssl_jax.data.decode import Header, read_header
+from ssl_jax.data.sources import DTYPES, CorruptImage
+
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".npy"),
+    }
+)
+"""Files of a folder that are images (in any case)."""
+SAMPLE = 256
+"""How many headers a source looks at to infer its channels and depth."""
+
+
+def sample_indices(length: int) -> list[int]:
+    """Up to `SAMPLE` positions, evenly spread; all of them in a smaller source.
+
+    >>> sample_indices(3), sample_indices(10**6)[:3], len(sample_indices(10**6))
+    ([0, 1, 2], [0, 3922, 7843], 256)
+    """
+    count = min(length, SAMPLE)
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def sampled_headers(files: Iterable[tuple[str, Any]]) -> tuple[list[Header], list[CorruptImage]]:
+    """Headers of the files that have one, and what was wrong with the others.
+
+    Args:
+      files: pairs of a name and a path, bytes, or a `CorruptImage` that stands for a record without an image.
+    """
+    headers: list[Header] = []
+    damaged: list[CorruptImage] = []
+    for name, content in files:
+        try:
+            if isinstance(content, CorruptImage):
+                raise content
+            if isinstance(content, bytes):
+                headers.append(read_header(content, name=name))
+            else:
+                with open_file(content, name=name) as file:
+                    headers.append(read_header(file, name=name))
+        except CorruptImage as error:
+            damaged.append(error)
+    return headers, damaged
+
+
+def infer_format(
+    headers: list[Header], *, channels: int | None, dtype: str | None, where: str
+) -> tuple[int, str]:
+    """Channels and dtype of a source from a sample of its headers, where the user does not give them.
+
+    All gray -> 1; gray and colour -> 3; all of N channels -> N. All 16 bit -> uint16; all floats -> float32;
+    else uint8.
+
+    Raises:
+      ValueError: N-channel images among others.
+
+    >>> gray, colour = Header((8, 8, 1), "uint16"), Header((8, 8, 3), "uint8")
+    >>> infer_format([gray], channels=None, dtype=None, where="folder")
+    (1, 'uint16')
+    >>> infer_format([gray, colour], channels=None, dtype=None, where="folder")
+    (3, 'uint8')
+    """
+    counts = sorted({header.shape[2] for header in headers})
+    types = {header.dtype for header in headers}
+    if channels is None:
+        if len(counts) > 1 and not set(counts) <= {1, 3}:
+            raise ValueError(
+                f"{where} mixes images of {counts} channels: keep one kind, or give channels=N "
+                "(the others then count as corrupt)"
+            )
+        channels = counts[-1]
+    check.require(channels >= 1, "channels", channels, "an integer of 1 or more")
+    if dtype is None:
+        dtype = types.pop() if len(types) == 1 else "uint8"
+    return channels, check.choice("dtype", dtype, DTYPES)
+
+
+def open_file(path: str | os.PathLike[str], *, name: str) -> BinaryIO:
+    """Open a file; a file that cannot be opened is a `CorruptImage`."""
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise CorruptImage(name, f"cannot be opened: {error.strerror}") from error

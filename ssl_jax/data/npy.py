@@ -1,0 +1,63 @@
+"""Images in .npy files; nothing is ever unpickled."""
+
+import os
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+MAGIC = b"\x93NUMPY"
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class NpyHeader(NamedTuple):
+    """What the head of a .npy file says.
+
+    Attributes:
+      shape: ``(h, w, c)``; an array of two axes has one channel.
+      dtype: as stored.
+      stored: the shape as stored.
+      fortran: the order of the axes in the file.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    stored: tuple[int, ...]
+    fortran: bool
+
+
+def read_header(file: BinaryIO) -> NpyHeader:
+    """Read the head of a .npy file; the file is left where the numbers begin.
+
+    Raises:
+      ValueError: damaged, or an array that is no image.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _READERS:
+        raise ValueError(f".npy format {version} is not supported")
+    stored, fortran, dtype = _READERS[version](file)
+    if dtype.hasobject or (dtype.kind not in "fb" and dtype not in (np.uint8, np.uint16)):
+        raise ValueError(f".npy of dtype {dtype}: allowed are uint8, uint16, bool, or floats in [0, 1]")
+    if len(stored) not in (2, 3) or (len(stored) == 3 and stored[2] < 1):
+        raise ValueError(f".npy of shape {stored}: allowed are [h, w] and [h, w, c]")
+    height, width, channels = (*stored, 1)[:3]
+    return NpyHeader((height, width, channels), dtype, stored, fortran)
+
+
+def read_pixels(file: BinaryIO) -> np.ndarray:
+    """Read a .npy file as ``[h, w, c]`` of uint8, uint16 or float32.
+
+    Raises:
+      ValueError: damaged, truncated, or an array that is no image.
+    """
+    header = read_header(file)
+    begin = file.tell()
+    size = header.dtype.itemsize * int(np.prod(header.stored, dtype=object))
+    found = file.seek(0, os.SEEK_END) - begin
+    if found < size:
+        raise ValueError(f".npy file is truncated: {found} of {size} bytes")
+    file.seek(begin)
+    pixels = np.frombuffer(file.read(size), header.dtype)
+    pixels = pixels.reshape(header.stored, order="F" if header.fortran else "C").reshape(header.shape)
+    if header.dtype.kind == "b":
+        return pixels.astype(np.uint8) * np.uint8(255)
+    return pixels.astype(np.float32 if header.dtype.kind == "f" else header.dtype.newbyteorder("="))
