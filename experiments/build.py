@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ssl_jax import models
@@ -16,6 +18,9 @@ from ssl_jax.methods.find import method_module
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.optim.build import build as build_optimizer
+from ssl_jax.train.checkpoint import RestoredModel, restore_model
+from ssl_jax.train.step import make_init
+from ssl_jax.train.workdir import read_config
 
 Config = dict[str, Any]
 
@@ -36,20 +41,6 @@ def tuples(value: Any) -> Any:
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
-def read_config(workdir: Path) -> Config:
-    """The config of a finished or running run.
-
-    Raises:
-      FileNotFoundError: the folder holds no run.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"workdir={str(workdir)!r} holds no run: {path.name} is missing. Give the --workdir of experiments.pretrain"
-        )
-    return tuples(json.loads(path.read_text()))
-
-
 def method(config: Config) -> Method:
     """The method that a config describes, with its encoder and views."""
     encoder = models.build(**config["encoder"])
@@ -64,8 +55,41 @@ def optimizer(config: Config) -> Optimizer:
     return call(build_optimizer, where="config.optimizer", options=config["optimizer"])
 
 
-def source(config: Config, split: str) -> Source:
-    """A split of the data that a config describes."""
-    data = config["data"]
-    options = {} if data["channels"] is None else {"channels": data["channels"]}
-    return open_source(data["source"], split, **options)
+def source(config: Config, spec: str, split: str) -> Source:
+    """Images for a config: of its number of channels, where the kind of source can convert.
+
+    Raises:
+      ValueError: what the source finds wrong, or another number of channels.
+    """
+    channels = config["data"]["channels"]
+    converts = channels is not None and spec.startswith(("folder:", "parquet:"))
+    opened = open_source(spec, split, **({"channels": channels} if converts else {}))
+    if channels not in (None, opened.channels):
+        raise ValueError(f"config.data.channels={channels}, but the images of {spec} have {opened.channels}")
+    return opened
+
+
+def sample(config: Config) -> dict[str, Any]:
+    """Shapes of one raw example, enough to initialise without opening the data."""
+    size = config["views"]["size"]
+    return {"image": jax.ShapeDtypeStruct((1, size, size, config["data"]["channels"]), jnp.uint8)}
+
+
+def restore(workdir: Path, step: str) -> tuple[Config, Method, RestoredModel]:
+    """The config, method and weights of a run.
+
+    Args:
+      workdir: of ``experiments.pretrain``.
+      step: ``latest``, ``best`` (by the online kNN) or a number.
+
+    Raises:
+      ValueError: no run or no such checkpoint in the folder.
+    """
+    if step not in ("latest", "best") and not step.isdigit():
+        raise ValueError(f"step={step!r}: allowed is latest, best or a number of steps")
+    config = tuples(read_config(workdir))
+    built = method(config)
+    abstract = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0)
+    which: Any = int(step) if step.isdigit() else step
+    model = restore_model(workdir / "checkpoints", step=which, abstract=(abstract.params, abstract.state))
+    return config, built, model

@@ -21,9 +21,9 @@ from ssl_jax.report.writers import open_writers
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.hooks import OnlineEvaluation
-from ssl_jax.train.loop import Program, fit, make_program, sample_batch
+from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
-from ssl_jax.train.workdir import Workdir
+from ssl_jax.train.workdir import Workdir, read_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/<method>.py[:dataset,backbone,budget].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
@@ -44,17 +44,18 @@ def main() -> None:
         raise ValueError(f"{missing.split('=')[0]} is missing: give {missing}")
     config = build.plain(_CONFIG.value)
     with Workdir(Path(_WORKDIR.value)) as workdir:
-        train(config, workdir)
+        train(config, workdir, allow_changes=_CHANGED.value)
 
 
-def train(config: build.Config, workdir: Workdir) -> None:
+def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False) -> None:
     """Train as the config says, from the last checkpoint in the workdir if there is one."""
     method, optimizer = build.method(config), build.optimizer(config)
-    source = build.source(config, config["data"]["split"])
+    source = build.source(config, config["data"]["source"], config["data"]["split"])
+    config = {**config, "data": {**config["data"], "channels": source.channels}}
     mesh = make_mesh(**config["mesh"])
-    workdir.write_config(config, may_change=MAY_CHANGE, allow_changes=_CHANGED.value)
-    saving, online = config["checkpoint"], config["online"]
-    hook = OnlineEvaluation(method, source, **online)
+    workdir.configure(config, allowed=MAY_CHANGE, allow_changes=allow_changes)
+    saving = config["checkpoint"]
+    hook = OnlineEvaluation(method, source, **config["online"], crop_ratio=config["evaluate"]["crop_ratio"])
     best = "online/knn" if saving["best"] and hook.labelled else None
     folder = workdir.path / "checkpoints"
     with Checkpoints(folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config) as checkpoints:
@@ -86,12 +87,10 @@ def train(config: build.Config, workdir: Workdir) -> None:
 def replay(dump: Path) -> None:
     """Run a dumped step again and say which gradients and outputs were not finite."""
     workdir = dump.resolve().parent.parent
-    config = build.read_config(workdir)
+    config = build.tuples(read_config(workdir))
     method, optimizer = build.method(config), build.optimizer(config)
     mesh = make_mesh(**config["mesh"])
-    source = build.source(config, config["data"]["split"])
-    sample = sample_batch(source, method, crop=config["data"]["crop"])
-    program: Program = make_program(method, optimizer, sample, mesh, accumulate=config["accumulate"])
+    program = make_program(method, optimizer, build.sample(config), mesh, accumulate=config["accumulate"])
     state, batch = read_dump(dump, program.abstract)
     batch = jax.device_put(batch, batch_sharding(mesh))
     before = jax.tree.map(np.asarray, state.params)

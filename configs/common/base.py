@@ -116,7 +116,10 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
     config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
     config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
-    config.evaluate = ConfigDict({"train_split": data.train, "test_split": data.test, "crop_ratio": 1.0})
+    # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
+    splits = (data.train, data.test) if data.test else (f"{data.train}[:80%]", f"{data.train}[80%:]")
+    config.evaluate = ConfigDict({"train_split": splits[0], "test_split": splits[1], "k": 20, "temperature": 0.07})
+    config.evaluate.per_class, config.evaluate.draws = (10, 100), 5
     config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
     config.log = ConfigDict({"every": min(often[50], 100), "tensorboard": False, "wandb": ""})
     if choice.budget == "smoke":

@@ -1,0 +1,230 @@
+"""The conformance table: what every method must show (docs/architecture.md). Methods are found by module path."""
+
+import importlib
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build
+from ssl_jax.augment.views import make_views
+from ssl_jax.core import trees
+from ssl_jax.data.open import open_source
+from ssl_jax.data.sources import Subset
+from ssl_jax.methods.find import names
+from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.hooks import OnlineEvaluation
+from ssl_jax.train.loop import Program, fit, make_program
+from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.state import TrainState
+
+METHODS = list(names())
+BATCH = 16
+
+
+class Case(NamedTuple):
+    config: build.Config
+    method: object
+    optimizer: object
+    batch: dict
+    one: Program
+    eight: Program
+
+
+def config_of(name, *, batch_size=BATCH, steps=4):
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    config.batch_size, config.steps = batch_size, steps
+    return build.plain(config)
+
+
+def real_batch(count=BATCH):
+    source = open_source("embedded", "train")
+    images = np.stack([source[i * 7]["image"] for i in range(count)])
+    return {"image": images, "label": np.zeros(count, np.int32), "index": np.arange(count, dtype=np.int32)}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def case(request):
+    config = config_of(request.param)
+    method, optimizer, batch = build.method(config), build.optimizer(config), real_batch()
+    one, eight = (
+        make_program(method, optimizer, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8)
+    )
+    return Case(config, method, optimizer, batch, one, eight)
+
+
+def placed(batch, devices):
+    return jax.device_put(batch, batch_sharding(make_mesh(devices=jax.devices()[:devices])))
+
+
+def run(program, batch, steps, state=None):
+    state = program.init(0) if state is None else state
+    losses = []
+    for _ in range(steps):
+        state, metrics = program.step(state, batch)
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def leaves(state: TrainState):
+    """Every array of a state, by path; keys as their data."""
+    data = state._replace(key=jax.random.key_data(state.key))
+    return {path: np.asarray(leaf) for path, leaf in trees.flatten(data).items()}
+
+
+def assert_same_bits(first, second):
+    first, second = leaves(first), leaves(second)
+    assert first.keys() == second.keys()
+    for path, leaf in first.items():
+        np.testing.assert_array_equal(leaf, second[path], err_msg=path, strict=True)
+
+
+def loss_inputs(case, seed=0):
+    state = case.one.init(seed)
+    batch = {**case.batch, "views": make_views(jax.random.key(1), case.batch, case.method.views)}
+    return state.params, state.state, batch
+
+
+def floats(tree):
+    return {p: x for p, x in trees.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+
+
+def test_loss_and_gradients_are_finite_and_no_gradient_reaches_the_state(case):
+    params, state, batch = loss_inputs(case)
+
+    def loss(params, float_leaves):
+        merged = jax.tree.unflatten(
+            jax.tree.structure(state),
+            [float_leaves.get(p, x) for p, x in trees.flatten(state).items()],
+        )
+        return case.method.loss(params, merged, batch, jax.random.key(2), jnp.int32(0))[0]
+
+    value, (to_params, to_state) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, floats(state))
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(to_params))
+    assert sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(to_params)) > 0
+    for path, gradient in to_state.items():
+        assert not np.any(gradient), f"a gradient reaches {path}"
+
+
+def collapsed(name, case):
+    """Loss at a degenerate point and the constant that theory predicts there."""
+    params, state, batch = loss_inputs(case)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    method = case.method
+    if name == "byol":
+        # Teacher equal to student, no predictor, identical views: perfect agreement.
+        config = {**case.config, "method": {**case.config["method"], "predictor": "none"}}
+        method = build.method(config)
+        params, state = method.init(jax.random.key(0), batch)
+        teacher = {name: params[name] for name in ("encoder", "projector")}
+        state["teacher"]["variables"] = state["teacher"]["variables"]._replace(average=teacher)
+        view = batch["views"][0][:, :1]
+        batch, zero, expected = {**batch, "views": (jnp.concatenate([view, view], axis=1),)}, params, 0.0
+    elif name == "simclr":
+        expected = math.log(2 * BATCH - 1)
+    elif name == "moco_v2":
+        expected = math.log(case.config["method"]["queue_size"] + 1)
+    elif name == "dino":
+        expected = math.log(case.config["method"]["prototypes"])
+    elif name == "mae":
+        # Predictions 0 against standardised patches: their mean square, (P - 1)/P for the unbiased variance.
+        pixels = case.config["encoder"]["patch"] ** 2
+        noise = jax.random.normal(jax.random.key(3), batch["views"][0].shape)
+        batch, expected = {**batch, "views": (noise,)}, (pixels - 1) / pixels
+    else:
+        pytest.fail(f"state the collapse constant of {name} here")
+    loss, _ = method.loss(zero, state, batch, jax.random.key(2), jnp.int32(0))
+    return float(loss), expected
+
+
+def test_collapse_gives_the_constant_of_theory(case):
+    found, expected = collapsed(case.config["method"]["name"], case)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
+    first, losses = run(case.one, placed(case.batch, 1), 3)
+    second, others = run(case.eight, placed(case.batch, 8), 3)
+    np.testing.assert_allclose(losses, others, rtol=2e-5)
+    before = case.eight.abstract
+    assert jax.tree.structure(before) == jax.tree.structure(second)
+    for (path, old), new in zip(trees.flatten(before).items(), jax.tree.leaves(second), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype), path
+        assert new.sharding.is_equivalent_to(old.sharding, new.ndim), path
+    # Adam divides by the root of a tiny second moment at first, so parameters agree less closely than losses.
+    for path, leaf in leaves(first).items():
+        if np.issubdtype(leaf.dtype, np.floating):
+            np.testing.assert_allclose(leaf, leaves(second)[path], rtol=1e-2, atol=2e-3, err_msg=path)
+
+
+def test_many_steps_need_one_compilation(case):
+    batch = placed(case.batch, 1)
+    state, _ = run(case.one, batch, 1)
+    compilations = []
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compilations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run(case.one, batch, 3, state)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compilations
+
+
+def test_encode_is_deterministic_and_leaves_the_batch_independent(case):
+    state = case.one.init(0)
+    images = jnp.asarray(case.batch["image"][:4], jnp.float32) / 255
+    encode = jax.jit(case.method.encode)
+    features = encode(state.params, state.state, images)
+    assert features.dtype == jnp.float32
+    assert features.shape == (4, case.method.encoder.features)
+    np.testing.assert_array_equal(features, encode(state.params, state.state, images))
+    np.testing.assert_allclose(features[1:3], case.method.encode(state.params, state.state, images[1:3]), atol=1e-5)
+
+
+def test_loss_falls_on_a_small_real_batch(case):
+    config = {**case.config, "optimizer": {**case.config["optimizer"], "steps": 60, "warmup_steps": 0, "freeze": ()}}
+    config["optimizer"]["learning_rate"] = 3e-3
+    program = make_program(
+        build.method(config), build.optimizer(config), case.batch, make_mesh(devices=jax.devices()[:1])
+    )
+    _, losses = run(program, placed(case.batch, 1), 60)
+    assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:5])
+
+
+def test_bfloat16_runs_and_agrees_loosely(case):
+    config = {**case.config, "encoder": {**case.config["encoder"], "dtype": "bfloat16"}}
+    params, state, batch = loss_inputs(case)
+    half = build.method(config)
+    key, step = jax.random.key(2), jnp.int32(0)
+    value, (new_state, _) = jax.jit(half.loss)(params, state, batch, key, step)
+    expected, _ = jax.jit(case.method.loss)(params, state, batch, key, step)
+    assert value.dtype == jnp.float32
+    assert float(value) == pytest.approx(float(expected), rel=0.05)
+    assert all(leaf.dtype == jnp.float32 for leaf in floats(new_state).values())
+
+
+def train(case, folder, *, steps, hooks=(), stop_after=None):
+    """``fit`` on a few real images, on eight devices; ``stop_after`` ends the run early, as a kill would."""
+    source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
+    options = {"optimizer": case.optimizer, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
+    if folder is None:
+        return fit(case.method, source, steps=steps, **options).state
+    with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
+        return fit(case.method, source, steps=stop_after or steps, checkpoints=checkpoints, **options).state
+
+
+def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):
+    whole = train(case, None, steps=4)
+    train(case, tmp_path / "checkpoints", steps=4, stop_after=2)
+    assert_same_bits(train(case, tmp_path / "checkpoints", steps=4), whole)
+    source = open_source("embedded", "train")
+    probe = OnlineEvaluation(case.method, source, every=1, bank=40, queries=20, k=5)
+    assert_same_bits(train(case, None, steps=4, hooks=[probe]), whole)
