@@ -89,6 +89,7 @@ class Checkpoints:
         self.every = every
         self._keep, self._best = keep, best
         self._restored = False
+        self._saving: int | None = None
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._policy = _LatestAndBest(keep)
 
@@ -109,15 +110,17 @@ class Checkpoints:
         Raises:
           RuntimeError: the directory holds checkpoints of an earlier run that was not restored.
         """
-        existing = steps(self.directory)
-        if existing and not self._restored:
+        if not self._restored and (existing := steps(self.directory)):
             raise RuntimeError(
                 f"{self.directory} holds checkpoints of steps {existing}: restore first, or save elsewhere"
             )
         self._restored = True
-        checkpointer = self._open()
-        if step in existing:
+        if step == self._saving:
+            self.wait()
+        if step in steps(self.directory):
             return False
+        checkpointer = self._open()
+        self._saving = step
         scalars = {name: float(value) for name, value in (metrics or {}).items()}
         self._policy.values[step] = _rank(scalars, self._best)
         facts = {
@@ -196,8 +199,6 @@ class Checkpoints:
                 self.directory,
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
-                # Steps may be damaged, and nothing is needed of them here.
-                lightweight_initialize=True,
             )
         return self._checkpointer
 

@@ -38,7 +38,7 @@ def write_dump(
     facts = {"step": step, "metrics": scalars, "command": command, "batch": _skeleton(batch)}
     storage.on_first_process(lambda: shutil.rmtree(path, ignore_errors=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    items = {"state": state._asdict(), "batch": batch}
+    items = {"state": state, "batch": batch}
     ocp.save_checkpointables(path, storage.packed(items, facts))
     return path
 
@@ -59,13 +59,13 @@ def read_dump(path: str | Path, abstract_state: TrainState) -> tuple[TrainState,
     path = Path(path).absolute()
     try:
         manifest = storage.read_manifest(path)
-        items = {"state": abstract_state._asdict()}
+        items = {"state": abstract_state}
         storage.require_fit(path, {"items": {"state": manifest["items"]["state"]}}, items)
         batch = _fill(manifest["facts"]["batch"], manifest["items"]["batch"])
         loaded = storage.load(path, manifest, {**items, "batch": batch})
     except storage.DamagedError as error:
         raise ValueError(f"{path} is not a whole dump: {error}") from error
-    return TrainState(**loaded["state"]), loaded["batch"]
+    return loaded["state"], loaded["batch"]
 
 
 def _skeleton(tree: Any, path: str = "") -> Any:
