@@ -12,6 +12,7 @@ Rules, the same for every source of files:
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -83,7 +84,7 @@ def decode(file: BinaryIO | bytes, *, name: str, channels: int, dtype: str) -> n
     return _guarded(lambda opened: _convert(_pixels(opened), channels, dtype), file, name)
 
 
-def _guarded(read: Any, file: BinaryIO | bytes, name: str) -> Any:
+def _guarded(read: Callable[[BinaryIO], Any], file: BinaryIO | bytes, name: str) -> Any:
     opened = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         return read(opened)
@@ -129,7 +130,7 @@ def _header(file: BinaryIO) -> Header:
     start = _start(file)
     if start == npy.MAGIC:
         shape, dtype = npy.read_header(file)[:2]
-        return Header(shape, "float32" if dtype.kind == "f" else "uint16" if dtype == np.uint16 else "uint8")
+        return Header(shape, "float32" if dtype.kind == "f" else "uint8" if dtype.itemsize == 1 else "uint16")
     try:
         image = _open(file)
     except Image.UnidentifiedImageError:
@@ -140,14 +141,17 @@ def _header(file: BinaryIO) -> Header:
         size = (width, height) if layout.orientation >= 5 else (height, width)
         return Header((*size, channels), layout.dtype.newbyteorder("=").name)
     width, height = image.size
-    if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
+    # Pillow turns TIFF itself; its getexif of PNG would load the pixels.
+    if image.format != "TIFF" and _orientation(Image.Image.getexif, image) >= 5:
         height, width = width, height
     if image.mode == "F":
         return Header((height, width, 1), "float32")
     if image.mode.startswith("I"):
         return Header((height, width, 1), "uint16")
-    channels = 1 if image.mode in _GRAY else 4 if image.mode == "RGBX" else 3
-    return Header((height, width, channels), "uint16" if _raw_mode(image) else "uint8")
+    raw_mode = _raw_mode(image) or ""
+    gray = image.mode in _GRAY or raw_mode.startswith("LA")
+    channels = 1 if gray else 4 if image.mode == "RGBX" else 3
+    return Header((height, width, channels), "uint16" if raw_mode else "uint8")
 
 
 def _pixels(file: BinaryIO) -> np.ndarray:
@@ -168,7 +172,7 @@ def _pixels(file: BinaryIO) -> np.ndarray:
     raw_mode = _raw_mode(image)
     pixels = _deep_pixels(image, raw_mode, file) if raw_mode else _plain_pixels(image)
     # TIFF was turned by Pillow while it loaded, and its orientation is gone by now.
-    return _upright(_over_white(pixels, image.mode), _orientation(image))
+    return _upright(_over_white(pixels, image.mode), _orientation(type(image).getexif, image))
 
 
 def _open(file: BinaryIO) -> ImageFile.ImageFile:
@@ -220,10 +224,11 @@ def _plain_pixels(image: ImageFile.ImageFile) -> np.ndarray:
     if image.mode == "RGBX" and image.format == "TIFF":  # a fourth channel that is not alpha
         return np.asarray(image)
     if image.mode in ("1", "L") and not image.has_transparency_data:
-        return np.asarray(image.convert("L"))[..., None]
+        return np.asarray(image if image.mode == "L" else image.convert("L"))[..., None]
     if image.mode in ("L", "LA", "La"):
         return np.asarray(image.convert("LA"))
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
@@ -238,9 +243,9 @@ def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
     return ((mixed + white // 2) // white).astype(pixels.dtype)
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(read_exif: Callable[[Any], Image.Exif], image: ImageFile.ImageFile) -> int:
     try:
-        return int(image.getexif().get(0x0112, 1))
+        return int(read_exif(image).get(0x0112, 1))
     except Exception:  # damaged EXIF data do not make the pixels useless
         return 1
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from ssl_jax.core import check
 from ssl_jax.data.decode import Header, read_header
 from ssl_jax.data.sources import DTYPES, CorruptImage
@@ -81,6 +83,13 @@ def infer_format(
     if dtype is None:
         dtype = types.pop() if len(types) == 1 else "uint8"
     return channels, check.choice("dtype", dtype, DTYPES)
+
+
+def as_promised(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: str) -> np.ndarray:
+    """The image, or a `CorruptImage` where the source says that all have another shape."""
+    if shape is not None and image.shape != shape:
+        raise CorruptImage(name, f"shape {image.shape} where all others have {shape}")
+    return image
 
 
 def open_file(path: str | os.PathLike[str], *, name: str) -> BinaryIO:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import SUFFIXES, infer_format, open_file, sample_indices, sampled_headers
+from ssl_jax.data.files import SUFFIXES, as_promised, infer_format, open_file, sample_indices, sampled_headers
 from ssl_jax.data.sources import Element, Source, parse_split, take_part
 
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
@@ -112,7 +112,7 @@ class FolderSource:
         name = self.file_name(index)
         with open_file(os.path.join(self.root, self._names[index]), name=name) as file:
             image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
-        return {"image": image, "label": int(self.labels[index])}
+        return {"image": as_promised(image, self.shape, name=name), "label": int(self.labels[index])}
 
     def file_name(self, index: int, /) -> str:
         # Names that are not UTF-8 must not break the JSON and the tables that they are written to.

@@ -35,7 +35,7 @@ def read_header(file: BinaryIO) -> NpyHeader:
     if version not in _READERS:
         raise ValueError(f".npy format {version} is not supported")
     stored, fortran, dtype = _READERS[version](file)
-    if dtype.hasobject or (dtype.kind not in "fb" and dtype not in (np.uint8, np.uint16)):
+    if dtype.hasobject or (dtype.kind not in "fb" and dtype.newbyteorder("=") not in (np.uint8, np.uint16)):
         raise ValueError(f".npy of dtype {dtype}: allowed are uint8, uint16, bool, or floats in [0, 1]")
     if len(stored) not in (2, 3) or (len(stored) == 3 and stored[2] < 1):
         raise ValueError(f".npy of shape {stored}: allowed are [h, w] and [h, w, c]")

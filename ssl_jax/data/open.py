@@ -93,8 +93,8 @@ def check_size(source: Source, minimum: int) -> None:
     if sizes and max(map(min, sizes)) < minimum:
         height, width = max(sizes, key=min)
         raise ValueError(
-            f"{source.name}: all images looked at are smaller than {minimum} pixels, the largest is {height} x "
-            f"{width}: choose a smaller view size or patch, or larger images"
+            f"{source.name}: all images looked at are smaller than {minimum} pixels, the largest is "
+            f"{height} x {width}: choose a smaller view size or patch, or larger images"
         )
 
 
@@ -107,7 +107,7 @@ def _what_is_allowed(spec: str) -> str:
     if kind in _WITH_PLACE:
         form = next(form for form in FORMS if form.startswith(kind))
         return f"say which: {form}"
-    if "/" in spec or "." in spec:
+    if "/" in kind or "." in kind or "~" in kind:
         return f"a path needs its kind in front: folder:{spec} or parquet:{spec}"
     hint = check.did_you_mean(kind, [form.partition(":")[0] for form in FORMS])
     return hint.split("allowed:")[0] + f"allowed: {', '.join(sorted(FORMS))}"

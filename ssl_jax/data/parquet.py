@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import infer_format, sample_indices, sampled_headers
+from ssl_jax.data.files import as_promised, infer_format, sample_indices, sampled_headers
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
 
 SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlabeled", "unsupervised"})
@@ -100,7 +100,7 @@ class ParquetSource:
         if isinstance(content, CorruptImage):
             raise content
         image = decode(content, name=name, channels=self.channels, dtype=self.dtype)
-        return {"image": image, "label": int(self.labels[index])}
+        return {"image": as_promised(image, self.shape, name=name), "label": int(self.labels[index])}
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
@@ -119,7 +119,7 @@ class _LocalTable:
     """Two columns of local parquet files, through a memory-mapped Arrow copy."""
 
     def __init__(self, files: list[Path], image: str | None, label: str | None, cache: Path):
-        schema = _optional("pyarrow.parquet").read_schema(files[0])
+        schema = _read_schema(files[0])
         self.features = _features(schema)
         self.image_column = _image_column(schema, self.features, image, files[0])
         self.label_column = _label_column(schema.names, self.features, label, files[0])
@@ -157,8 +157,8 @@ class _HubTable:
             rows = datasets.load_dataset(repository, config or None, split=split)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"parquet:{name} is not a path here, and the Hugging Face hub gave no split {split!r} of a set of "
-                f"that name: {' '.join(str(error).split())}"
+                f"parquet:{name} is not a path here, and the Hugging Face hub gave no split {split!r} of "
+                f"a set of that name: {' '.join(str(error).split())}"
             ) from error
         schema = rows.features.arrow_schema
         self.features = _features(schema)
@@ -203,9 +203,16 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
         return found[split.lower()]
     have = ", ".join(sorted(name for name in found if name)) or "no splits in its file names"
     raise ValueError(
-        f"split={split!r}: parquet:{path} has {have}. Name the files of a split such as {split}-0.parquet, or "
+        f"split={split!r}: parquet:{path} has {have}. Name the files of a split {split}-0.parquet, or "
         "take parts, such as train[:90%] and train[90%:]"
     )
+
+
+def _read_schema(file: Path) -> Any:
+    try:
+        return _optional("pyarrow.parquet").read_schema(file)
+    except _optional("pyarrow").ArrowException as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def _features(schema: Any) -> dict[str, Any]:

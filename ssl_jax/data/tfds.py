@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import infer_format, sample_indices, sampled_headers
-from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
+from ssl_jax.data.files import as_promised, infer_format, sample_indices, sampled_headers
+from ssl_jax.data.sources import Element, Source, parse_split
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -122,8 +122,7 @@ class TfdsSource:
             image = decode(image, name=self.file_name(index), channels=self.channels, dtype=self.dtype)
         image = np.asarray(image)
         image = image if image.ndim == 3 else image[..., None]
-        if self.shape is not None and image.shape != self.shape:
-            raise CorruptImage(self.file_name(index), f"shape {image.shape} where the set says {self.shape}")
+        image = as_promised(image, self.shape, name=self.file_name(index))
         return {"image": image, "label": int(record[self._label]) if self._label else -1}
 
     def file_name(self, index: int, /) -> str:
