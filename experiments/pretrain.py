@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from experiments import build, launch
 from ssl_jax.core import trees
-from ssl_jax.report.writers import open_writers
+from ssl_jax.report.writers import JsonlWriter, TensorBoardWriter, WandbWriter, Writer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.hooks import OnlineEvaluation
@@ -29,6 +29,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
 _CHANGED = flags.DEFINE_bool("allow_changes", False, "Go on although the config differs from the one in the workdir.")
 _REPLAY = flags.DEFINE_string("replay", None, "Folder of a dumped step to run once more, instead of training.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves."
+)
 
 MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "mesh", "data.workers")
 """Parts of a config that a run may be continued with although they differ."""
@@ -42,8 +45,10 @@ def main() -> None:
     if _CONFIG.value is None or not _WORKDIR.value:
         missing = "--config=configs/simclr.py" if _CONFIG.value is None else "--workdir=DIR"
         raise ValueError(f"{missing.split('=')[0]} is missing: give {missing}")
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
     config = build.plain(_CONFIG.value)
-    with Workdir(Path(_WORKDIR.value)) as workdir:
+    with Workdir(Path(_WORKDIR.value), primary=jax.process_index() == 0) as workdir:
         train(config, workdir, allow_changes=_CHANGED.value)
 
 
@@ -72,7 +77,7 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
             workers=config["data"]["workers"],
             max_corrupt=config["data"]["max_corrupt"],
             hooks=[hook],
-            writers=lambda step: open_writers(workdir.path, config["log"], resume_step=step),
+            writers=lambda step: open_writers(workdir.path, config, step) if jax.process_index() == 0 else (),
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
             log_every=config["log"]["every"],
@@ -82,6 +87,16 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
         print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
     else:
         print(f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}")
+
+
+def open_writers(folder: Path, config: build.Config, step: int) -> list[Writer]:
+    """Where the scalars of a run go that starts or goes on after ``step`` updates."""
+    writers: list[Writer] = [JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1)]
+    if config["log"]["tensorboard"]:
+        writers.append(TensorBoardWriter(folder / "tensorboard"))
+    if config["log"]["wandb"]:
+        writers.append(WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config))
+    return writers
 
 
 def replay(dump: Path) -> None:

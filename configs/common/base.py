@@ -101,7 +101,7 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.accumulate = 1
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     config.data = ConfigDict(
-        {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.01}
+        {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.1}
     )
     config.data.channels = placeholder(int)
     config.encoder = ConfigDict({"name": choice.backbone, **_encoder(choice, recipe)})

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Batch
 from ssl_jax.data.loader import Stream, stream
-from ssl_jax.data.place import prefetch
+from ssl_jax.data.place import local_share, prefetch
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
@@ -176,6 +176,8 @@ def fit(
     state = checkpoints.restore(program.abstract) if checkpoints else None
     state = program.init(seed) if state is None else state
     start = int(state.step)
+    # The part of every batch that this process's devices hold: not always the one of its rank.
+    index, count = local_share(batch_sharding(mesh), batch_size)
     with ExitStack() as stack:
         images = stream(
             source,
@@ -186,8 +188,8 @@ def fit(
             start_step=start,
             workers=workers,
             max_corrupt=max_corrupt,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
         stack.callback(images.close)
         progress = Progress(steps, start, batch_size)

@@ -7,7 +7,12 @@ from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
-from ssl_jax.losses.distillation import dino_loss, teacher_metrics
+from ssl_jax.losses.distillation import (
+    dino_loss,
+    divergence_from_uniform,
+    teacher_entropy,
+    teacher_log_probabilities,
+)
 from ssl_jax.methods.common import compute_dtype, encode_with, merge_views, pair_health, split_views
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
@@ -127,8 +132,12 @@ def build(
         logits, online = embed(encoder, params, state["online"], batch["views"], student_key)
         temperatures = {"student_temperature": student_temperature, "teacher_temperature": temperature(step)}
         value = dino_loss(logits, targets, center.average, **temperatures)
-        metrics = teacher_metrics(targets, center.average, temperature=temperature(step))
-        metrics |= pair_health(logits[:, 0], logits[:, 1])
+        beliefs = teacher_log_probabilities(targets, center.average, temperature(step))
+        metrics = {
+            "teacher_entropy": teacher_entropy(beliefs),
+            "teacher_kl_uniform": divergence_from_uniform(beliefs),
+            **pair_health(logits[:, 0], logits[:, 1]),
+        }
         if centering:
             _, center = center_average.update(jnp.mean(targets, axis=(0, 1)), center)
         state = {"online": online, "teacher": {**teacher, "state": teacher_state}, "center": center}
