@@ -111,14 +111,14 @@ def mae_decoder_from_torch(state_dict: StateDict) -> tuple[Params, State]:
     flat = {"mask_token": jnp.asarray(state_dict["mask_token"], jnp.float32)}
     prefixes = {torch: ours for ours, torch in DECODER.items()}
     for name, array in state_dict.items():
-        first, *middle, last = name.split(".")
+        first, *rest = name.split(".")
         if first == "decoder_blocks":
-            parents = [f"blocks_{middle[0]}", *middle[1:]]
+            parents = [f"blocks_{rest[0]}", *rest[1:-1]]
         elif first in prefixes:
             parents = [prefixes[first]]
         else:
             continue
-        leaf = "bias" if last == "bias" else ("kernel" if array.ndim == 2 else "scale")
+        leaf = "bias" if rest[-1] == "bias" else ("kernel" if array.ndim == 2 else "scale")
         flat["/".join([*parents, leaf])] = jnp.asarray(_from_torch_layout(np.asarray(array, np.float32)))
     return trees.unflatten(flat), {}
 
