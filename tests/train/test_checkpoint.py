@@ -28,6 +28,9 @@ from ssl_jax.train.state import TrainState
 CONFIG = {"method": "simclr", "optimizer": {"learning_rate": 0.1}}
 RULES = [("^(params|opt_state).*kernel$", PartitionSpec(None, "fsdp"))]
 
+# When a read fails, orbax closes its event loop under the other reads, which complain when they finish.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 class Queue(NamedTuple):
     items: jax.Array

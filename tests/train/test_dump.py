@@ -1,7 +1,7 @@
 """A dump holds what is needed to run a step again, or is not there."""
 
 import json
-from pathlib import Path
+import os
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,9 @@ from ssl_jax.train import storage
 from ssl_jax.train.dump import read_dump, write_dump
 from ssl_jax.train.sharding import batch_sharding, make_mesh, state_shardings
 from ssl_jax.train.state import TrainState
+
+# When a read fails, orbax closes its event loop under the other reads, which complain when they finish.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 class Moments(NamedTuple):
@@ -103,11 +106,7 @@ def test_what_is_not_a_whole_dump_of_this_configuration_is_refused(tmp_path):
         read_dump(path, abstract(make_state(width=5)))
     with pytest.raises(ValueError, match="not a whole dump"):
         read_dump(tmp_path / "absent", abstract(make_state()))
-    data = max((file for file in path.rglob("*") if file.is_file() and "batch" in str(file)), key=_size)
-    data.write_bytes(data.read_bytes()[:-40])
+    for file in path.glob("batch/**/d/*"):
+        os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(ValueError, match="not a whole dump: batch"):
         read_dump(path, abstract(make_state()))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
