@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, ScalarLike
+from jaxtyping import Bool, Float, Int, ScalarLike
 
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
@@ -55,8 +55,9 @@ def nt_xent(
     u1, u2 = numerics.normalize(z1), numerics.normalize(z2)
     # Stacked beside the batch axis: concatenating along a sharded one would move rows between devices.
     views = jnp.stack([u1, u2], axis=1).reshape(-1, z1.shape[1])
-    log_partition = _log_partition(views / temperature, views, exclude_self=True, block_size=block_size)
-    return jnp.mean(log_partition) - jnp.mean(jnp.sum(u1 * u2, axis=1)) / temperature
+    positives = jnp.repeat(jnp.sum(u1 * u2, axis=1), 2)
+    scale = jnp.asarray(1 / temperature, views.dtype)
+    return jnp.mean(_log_ratio(views, views, positives, scale, exclude_self=True, block_size=block_size))
 
 
 def info_nce(
@@ -105,17 +106,16 @@ def info_nce(
     _check_pair("keys", keys, "queries", queries)
     _check_options(temperature, block_size)
     q, k = numerics.normalize(queries), numerics.normalize(keys)
-    positives = jnp.sum(q * k, axis=1) / temperature
+    positives = jnp.sum(q * k, axis=1)
+    scale = jnp.asarray(1 / temperature, q.dtype)
     if negatives is None:
-        log_partition = _log_partition(q / temperature, k, exclude_self=False, block_size=block_size)
-    else:
-        allowed = f"an array [k, {queries.shape[1]}] with k of 1 or more"
-        fits = negatives.ndim == 2 and negatives.shape[1] == queries.shape[1] and negatives.shape[0] > 0
-        check.require(fits, "negatives.shape", negatives.shape, allowed)
-        candidates = numerics.normalize(negatives)
-        rest = _log_partition(q / temperature, candidates, exclude_self=False, block_size=block_size)
-        log_partition = jnp.logaddexp(positives, rest)
-    return jnp.mean(log_partition - positives)
+        return jnp.mean(_log_ratio(q, k, positives, scale, exclude_self=False, block_size=block_size))
+    allowed = f"[k, {queries.shape[1]}] with k of 1 or more"
+    fits = negatives.ndim == 2 and negatives.shape[1] == queries.shape[1] and negatives.shape[0] > 0
+    check.require(fits, "negatives.shape", negatives.shape, allowed)
+    candidates = numerics.normalize(negatives)
+    log_ratio = _log_ratio(q, candidates, positives, scale, exclude_self=False, block_size=block_size)
+    return jnp.mean(jax.nn.softplus(log_ratio))  # log(1 + Σ): the positive is a candidate too, at margin 0
 
 
 def _check_pair(name: str, found: Array, other_name: str, other: Array) -> None:
@@ -139,63 +139,81 @@ def _products(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
-def _log_partition(
+# Logits are taken relative to the positive's before they are scaled and summed. Subtracted afterwards, a
+# loss of 0.01 would be the difference of two numbers near 1/τ, and the gradient to τ that of two near 1/τ².
+
+
+def _log_ratio(
     queries: Float[Array, "n d"],
     candidates: Float[Array, "m d"],
+    positives: Float[Array, " n"],
+    scale: Float[Array, ""],
     *,
     exclude_self: bool,
     block_size: int | None,
 ) -> Float[Array, " n"]:
-    """``log Σ_j exp(queries_i · candidates_j)``, without j = i where ``exclude_self``."""
+    """``log Σ_j exp(scale · (queries_i · candidates_j − positives_i))``; j ≠ i where ``exclude_self``."""
     if block_size is not None:
-        return _blockwise(queries, candidates, min(block_size, candidates.shape[0]), exclude_self)
-    logits = _products(queries, candidates.T)
+        size = min(block_size, candidates.shape[0])
+        return _blockwise(queries, candidates, positives, scale, size, exclude_self)
+    logits = scale * (_products(queries, candidates.T) - positives[:, None])
     if exclude_self:
         logits = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
     return jax.nn.logsumexp(logits, axis=1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _blockwise(
-    queries: Float[Array, "n d"], candidates: Float[Array, "m d"], block_size: int, exclude_self: bool
+    queries: Float[Array, "n d"],
+    candidates: Float[Array, "m d"],
+    positives: Float[Array, " n"],
+    scale: Float[Array, ""],
+    block_size: int,
+    exclude_self: bool,
 ) -> Float[Array, " n"]:
     """The same as the dense form by a streaming log-sum-exp: a running maximum and a sum scaled by it."""
 
     def step(carry: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         maximum, total = carry
-        logits = _block_logits(queries, *block, candidates.shape[0], exclude_self)
+        margins, masked = _margins(queries, positives, *block, candidates.shape[0], exclude_self)
+        logits = jnp.where(masked, -jnp.inf, scale * margins)
         larger = jnp.maximum(maximum, jnp.max(logits, axis=1))
         total = total * jnp.exp(maximum - larger) + jnp.sum(jnp.exp(logits - larger[:, None]), axis=1)
         return (larger, total), None
 
     # The lowest finite number, not −inf: a block in which all is masked would give −inf − (−inf).
-    start = jnp.full_like(queries[:, 0], jnp.finfo(queries.dtype).min), jnp.zeros_like(queries[:, 0])
+    start = jnp.full_like(positives, jnp.finfo(positives.dtype).min), jnp.zeros_like(positives)
     (maximum, total), _ = jax.lax.scan(step, start, _blocks(candidates, block_size))
     return maximum + jnp.log(total)
 
 
 def _blockwise_forward(
-    queries: Array, candidates: Array, block_size: int, exclude_self: bool
-) -> tuple[Array, tuple[Array, Array, Array]]:
-    log_partition = _blockwise(queries, candidates, block_size, exclude_self)
-    return log_partition, (queries, candidates, log_partition)
+    queries: Array, candidates: Array, positives: Array, scale: Array, block_size: int, exclude_self: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    log_ratio = _blockwise(queries, candidates, positives, scale, block_size, exclude_self)
+    return log_ratio, (queries, candidates, positives, scale, log_ratio)
 
 
 def _blockwise_backward(
-    block_size: int, exclude_self: bool, residuals: tuple[Array, Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-    """The gradient of log Z is the softmax, computed again block by block from log Z itself."""
-    queries, candidates, log_partition = residuals
+    block_size: int, exclude_self: bool, residuals: tuple[Array, ...], cotangent: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The gradient to the logits is the softmax, computed again block by block from the result itself."""
+    queries, candidates, positives, scale, log_ratio = residuals
     size = candidates.shape[0]
 
-    def step(query_gradient: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
-        logits = _block_logits(queries, *block, size, exclude_self)
-        weights = jnp.exp(logits - log_partition[:, None]) * cotangent[:, None]
-        return query_gradient + _products(weights, block[0]), _products(weights.T, queries)
+    def step(carry: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
+        query_gradient, scale_gradient = carry
+        margins, masked = _margins(queries, positives, *block, size, exclude_self)
+        probabilities = jnp.where(masked, 0.0, jnp.exp(scale * margins - log_ratio[:, None]))
+        weights = probabilities * cotangent[:, None]
+        carry = query_gradient + _products(weights, block[0]), scale_gradient + jnp.sum(weights * margins)
+        return carry, _products(weights.T, queries)
 
-    blocks = _blocks(candidates, block_size)
-    query_gradient, block_gradients = jax.lax.scan(step, jnp.zeros_like(queries), blocks)
-    return query_gradient, block_gradients.reshape(-1, candidates.shape[1])[:size]
+    start = jnp.zeros_like(queries), jnp.zeros_like(scale)
+    carry, block_gradients = jax.lax.scan(step, start, _blocks(candidates, block_size))
+    query_gradient, scale_gradient = carry
+    candidate_gradient = block_gradients.reshape(-1, candidates.shape[1])[:size]
+    return scale * query_gradient, scale * candidate_gradient, -scale * cotangent, scale_gradient
 
 
 _blockwise.defvjp(_blockwise_forward, _blockwise_backward)
@@ -211,16 +229,17 @@ def _blocks(
     return padded.reshape(count, block_size, features), jnp.arange(count) * block_size
 
 
-def _block_logits(
+def _margins(
     queries: Float[Array, "n d"],
+    positives: Float[Array, " n"],
     block: Float[Array, "size d"],
     first: Int[Array, ""],
     candidates: int,
     exclude_self: bool,
-) -> Float[Array, "n size"]:
-    """Logits against one block, −inf at padding and, where ``exclude_self``, at the query's own index."""
+) -> tuple[Float[Array, "n size"], Bool[Array, "#n size"]]:
+    """Similarities to a block relative to the positive's, and which do not count: padding and oneself."""
     columns = first + jnp.arange(block.shape[0])
     masked = (columns >= candidates)[None, :]
     if exclude_self:
         masked = masked | (columns[None, :] == jnp.arange(queries.shape[0])[:, None])
-    return jnp.where(masked, -jnp.inf, _products(queries, block.T))
+    return _products(queries, block.T) - positives[:, None], masked
