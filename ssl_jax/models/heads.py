@@ -75,14 +75,15 @@ def mlp(
 
     The heads of the papers:
 
-    * SimCLR: ``mlp((2048, 128), hidden_bias=False, last_bias=False, last_norm="batch_scale", kernel_init=0.01)``
+    * SimCLR: ``mlp((2048, 128), hidden_bias=False, last_bias=False, last_norm="batch_scale",
+      kernel_init=0.01)``
     * MoCo v2: ``mlp((2048, 128), hidden_norm="none")``; v1: ``mlp((128,))``
     * MoCo v3 (ViT): projector ``mlp((4096, 4096, 256), hidden_bias=False, last_bias=False,
       last_norm="batch_no_affine")``, predictor the same with ``(4096, 256)``
     * BYOL: ``mlp((4096, 256), last_bias=False, kernel_init="lecun")``
-    * SimSiam: projector ``mlp((2048, 2048, 2048), hidden_bias=False, last_bias=False, last_norm="batch_no_affine")``
-      (the code keeps a frozen last bias, which the normalisation cancels), predictor
-      ``mlp((512, 2048), hidden_bias=False)``
+    * SimSiam: projector ``mlp((2048, 2048, 2048), hidden_bias=False, last_bias=False,
+      last_norm="batch_no_affine")`` (the code keeps a frozen last bias, which the normalisation cancels),
+      predictor ``mlp((512, 2048), hidden_bias=False)``
     * Barlow Twins, VICReg: ``mlp((8192, 8192, 8192), hidden_bias=False, last_bias=False)``
 
     Biases start at 0 (torch: U(±1/sqrt(fan_in))).
@@ -94,7 +95,8 @@ def mlp(
       last_bias: whether the last layer has a bias.
       last_norm: ``"none"``, ``"batch"``, ``"batch_scale"`` (γ only) or ``"batch_no_affine"``.
       activation: ``"relu"`` or ``"gelu"`` (exact).
-      kernel_init: ``"torch"`` U(±1/sqrt(fan_in)), ``"lecun"``, ``"xavier"``, or a number: the standard deviation of a normal.
+      kernel_init: ``"torch"`` U(±1/sqrt(fan_in)), ``"lecun"``, ``"xavier"``, or a number: the standard
+        deviation of a normal.
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
 
     Returns:
@@ -171,8 +173,8 @@ def dino_head(
 ) -> Network:
     """DINO's head: MLP with GELU to a bottleneck, L2 normalisation, weight-normalised prototypes.
 
-    ``logits_k = g_k · n(mlp(h)) · v_k / ‖v_k‖`` with ``n(z) = z/‖z‖``. Dense kernels start as N(0, 0.02²), biases at 0, v as
-    U(±1/sqrt(bottleneck)).
+    ``logits_k = g_k · n(mlp(h)) · v_k / ‖v_k‖`` with ``n(z) = z/‖z‖``. Dense kernels start as N(0, 0.02²),
+    biases at 0, v as U(±1/sqrt(bottleneck)).
 
     Params: ``mlp/dense_<i>``, ``prototypes/direction`` (v, ``[bottleneck, K]``) and, where it is trained,
     ``prototypes/gain`` (g, ``[K]``).

@@ -17,12 +17,15 @@ class Network(NamedTuple):
     """A network as a pair of pure functions, with what is needed to build it again.
 
     Attributes:
-      init: ``(key, inputs) -> (params, state)``. ``inputs`` is an array of the right shape (its values are not read).
-        ``params`` are float32; ``state`` holds batch statistics and other arrays that no gradient reaches, ``{}`` if none.
-      apply: ``(params, state, inputs, *, train=False, key=None, **options) -> (outputs, state)``. With ``train=False`` it is
-        deterministic and returns ``state`` as it came. ``key`` is needed only where training draws (stochastic depth).
+      init: ``(key, inputs) -> (params, state)``. ``inputs`` is an array of the right shape (its values are
+        not read). ``params`` are float32; ``state`` holds batch statistics and other arrays that no gradient
+        reaches, ``{}`` if none.
+      apply: ``(params, state, inputs, *, train=False, key=None, **options) -> (outputs, state)``. With
+        ``train=False`` it is deterministic and returns ``state`` as it came. ``key`` is needed only where
+        training draws (stochastic depth).
       features: width of the last axis of the outputs.
-      config: ``{"name": ..., **options}``: ``models.build(**config)`` builds the same encoder again. ``{}`` for heads.
+      config: ``{"name": ..., **options}``: ``models.build(**config)`` builds the same encoder again. ``{}``
+        for heads.
     """
 
     init: Callable[..., tuple[Params, State]]
@@ -34,9 +37,9 @@ class Network(NamedTuple):
 def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | None = None) -> Network:
     """A Linen module as a pair of pure functions over plain dicts.
 
-    The module's ``__call__`` is ``(inputs, *, train, **options)``. Collection ``params`` becomes the params; all other
-    collections become the state, of which training changes ``batch_stats`` only (``frozen`` stays as it is). What
-    training draws comes from the random stream ``"train"``.
+    The module's ``__call__`` is ``(inputs, *, train, **options)``. Collection ``params`` becomes the params;
+    all other collections become the state, of which training changes ``batch_stats`` only (``frozen`` stays
+    as it is). What training draws comes from the random stream ``"train"``.
 
     Args:
       module: the Linen module.
@@ -96,9 +99,10 @@ def grouped_apply(
 ) -> tuple[Any, State]:
     """Apply a network to ``groups`` contiguous parts of the batch, each with batch statistics of its own.
 
-    With as many groups as devices this is per-device BatchNorm (MoCo's key encoder, "ghost" BatchNorm), defined by the
-    batch and not by the hardware. The running statistics become the mean of the groups' new ones (MoCo's code keeps those
-    of device 0). With ``train=False`` groups make no difference, and the network is applied to the whole batch.
+    With as many groups as devices this is per-device BatchNorm (MoCo's key encoder, "ghost" BatchNorm),
+    defined by the batch and not by the hardware. The running statistics become the mean of the groups' new
+    ones (MoCo's code keeps those of device 0). With ``train=False`` groups make no difference, and the
+    network is applied to the whole batch.
 
     Args:
       network: the network; its outputs carry the batch on their first axis.

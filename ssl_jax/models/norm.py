@@ -17,10 +17,10 @@ AFFINE = ("full", "scale", "none")
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last.
 
-    ``y = γ (x − μ) / sqrt(σ² + ε) + β``. In training μ and σ² (biased) are those of the batch, computed in float32 or
-    wider, and the running ones move by ``running ← d·running + (1 − d)·batch`` with the *unbiased* variance, as in torch
-    (flax's own BatchNorm stores the biased one). The batch is the global one: on a mesh the statistics are synchronised,
-    and the same on 1 device and on 8.
+    ``y = γ (x − μ) / sqrt(σ² + ε) + β``. In training μ and σ² (biased) are those of the batch, computed in
+    float32 or wider, and the running ones move by ``running ← d·running + (1 − d)·batch`` with the *unbiased*
+    variance, as in torch (flax's own BatchNorm stores the biased one). The batch is the global one: on a mesh
+    the statistics are synchronised, and the same on 1 device and on 8.
 
     Attributes:
       affine: ``"full"`` γ and β, ``"scale"`` γ only, ``"none"`` neither (torch's ``affine=False``).

@@ -20,7 +20,7 @@ OUTPUTS = ("features", "tokens")
 
 
 def conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """Convolution without bias, padded as in torch by ``kernel // 2`` on every side (SAME is lopsided at stride 2)."""
+    """Convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided)."""
     init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
         width,
@@ -81,7 +81,7 @@ def shortcut(x: Array, y: Array, *, stride: int, train: bool, dtype: Any) -> Arr
 
 
 class ResNet(nn.Module):
-    """Stem, four stages of blocks, global mean. Names of layers are torchvision's, ``layer1.0`` written ``layer1_0``."""
+    """Stem, four stages of blocks, global mean. Names are torchvision's, ``layer1.0`` as ``layer1_0``."""
 
     stages: tuple[int, ...]
     bottleneck: bool
@@ -121,21 +121,23 @@ def resnet(
 ) -> Network:
     """Residual network: stem, four stages of residual blocks, global mean.
 
-    ``x ← relu(f(x) + shortcut(x))`` in each block. Version 1.5: the 3x3 convolution of a bottleneck carries the stride
-    (in the paper the first 1x1 does). Convolutions start as N(0, 2/fan_out).
+    ``x ← relu(f(x) + shortcut(x))`` in each block. Version 1.5: the 3x3 convolution of a bottleneck carries
+    the stride (in the paper the first 1x1 does). Convolutions start as N(0, 2/fan_out).
 
     Args:
       name: ``"resnet18"``, ``"resnet34"`` or ``"resnet50"``.
-      stem: ``"imagenet"`` (7x7 stride 2, then 3x3 max-pool stride 2) or ``"small"`` (3x3 stride 1, no pooling: for 32 px).
+      stem: ``"imagenet"`` (7x7 stride 2, then 3x3 max-pool stride 2) or ``"small"`` (3x3 stride 1, no
+        pooling: for 32 px).
       width: factor on the number of channels of every layer, as in SimCLR ("2x"); 64 · width is rounded.
-      zero_init_residual: start γ of each block's last BatchNorm at 0, so that blocks start as the identity (SimCLR,
-        SimSiam, MoCo v3, Barlow Twins, VICReg do; MoCo v1 and v2 and SwAV do not).
+      zero_init_residual: start γ of each block's last BatchNorm at 0, so that blocks start as the identity
+        (SimCLR, SimSiam, MoCo v3, Barlow Twins, VICReg do; MoCo v1 and v2 and SwAV do not).
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
 
     Returns:
-      ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50: ``2048 · width``).
-      Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]`` in the compute dtype.
+      ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50:
+      ``2048 · width``). Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]``
+      in the compute dtype.
 
     Raises:
       ValueError: an unknown name, stem or dtype, or a width that leaves no channel.

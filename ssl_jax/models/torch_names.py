@@ -18,8 +18,8 @@ IGNORED = ("fc.weight", "fc.bias")
 def resnet_from_torch(state_dict: Mapping[str, np.ndarray], network: Network) -> tuple[Params, State]:
     """Variables of a ResNet from a torch ``state_dict``.
 
-    Convolutions turn from ``[out, in, h, w]`` to ``[h, w, in, out]``. The classifier and ``num_batches_tracked`` are left
-    out.
+    Convolutions turn from ``[out, in, h, w]`` to ``[h, w, in, out]``. The classifier and
+    ``num_batches_tracked`` are left out.
 
     Args:
       state_dict: torch name to numpy array, as in torchvision and timm.
