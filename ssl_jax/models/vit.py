@@ -82,7 +82,7 @@ class VisionTransformer(nn.Module):
         output: str = "features",
     ) -> Array:
         check.choice("output", output, ("features", "tokens"))
-        patches = patchify(images, patch=self.patch)
+        patches = patchify(jnp.asarray(images), patch=self.patch)
         positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
         if keep is not None:
             patches = gather_tokens(patches, keep)
