@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.evaluate.knn import AnyArray, check_labels
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 
 
 class LinearResult(NamedTuple):
@@ -76,7 +76,7 @@ def logistic_regression(
     *,
     classes: int,
     l2: Float[Array, " g"],
-    iterations: int = 200,
+    iterations: int = 100,
 ) -> tuple[Float[Array, "g d classes"], Float[Array, "g classes"]]:
     """Multinomial logistic regression for every penalty of a grid at once, with a fixed number of iterations.
 
@@ -91,8 +91,8 @@ def logistic_regression(
       labels: in [0, ``classes``).
       classes: number of classes.
       l2: penalties > 0.
-      iterations: 200 reach the optimum to three digits of accuracy or better even for the smallest usual
-        penalties.
+      iterations: 100 bring the objective within 1e-4 of its optimum for penalties of .01 and more on 10 000
+        standardised features of Fashion-MNIST; smaller penalties need more.
 
     Returns:
       Weights W and intercepts b for each penalty.
@@ -155,7 +155,7 @@ def linear_probe(
     classes: int,
     l2: tuple[float, ...] = PENALTIES,
     holdout: float = 0.1,
-    iterations: int = 200,
+    iterations: int = 100,
     seed: int = 0,
 ) -> LinearResult:
     """Accuracy of logistic regression on standardised frozen features.
@@ -211,16 +211,15 @@ def few_labels(
     per_class: int = 10,
     draws: int = 5,
     l2: tuple[float, ...] = PENALTIES,
-    iterations: int = 200,
+    iterations: int = 100,
     seed: int = 0,
 ) -> FewLabelResult:
-    """Test accuracy of logistic regression on a few labels of each class, over several balanced draws of
-    them.
+    """Test accuracy of logistic regression on a few labels a class, over several balanced draws of them.
 
-    For every draw the penalty is chosen by cross-validation inside the labels drawn (5 folds, or
-    ``per_class`` if that is fewer; of equals the strongest), never by other labels. Features are standardised
-    over the whole training set, which reads no label. The draws depend on ``train_labels`` and ``seed`` only,
-    so encoders are compared on the same.
+    For every draw the penalty is chosen inside the labels drawn, never by other labels: by cross-validation
+    in 5 folds, or ``per_class`` if that is fewer; from 50 labels a class on by one held-out fifth. Of equals
+    the strongest is taken. Features are standardised over the whole training set, which reads no label. The
+    draws depend on ``train_labels`` and ``seed`` only, so encoders are compared on the same.
 
     Args:
       train_features: any float type; a draw's examples are taken from them.
@@ -253,7 +252,7 @@ def few_labels(
     chosen, found = [], []
     for draw in range(draws):
         taken = balanced_draw(train_labels, classes=classes, per_class=per_class, seed=(seed, draw))
-        folds = [_folds(taken, min(5, per_class), fold) for fold in range(min(5, per_class))]
+        folds = _folds(taken)
         scores = [_accuracies(fit(train[a], labels[a], l2=grid), train[b], labels[b]) for a, b in folds]
         best = int(np.argmax(np.sum([s * b.size for s, (_, b) in zip(scores, folds, strict=True)], axis=0)))
         everything = taken.ravel()
@@ -330,9 +329,14 @@ def _accuracies(model: tuple[Array, Array], features: Array, labels: Array) -> A
     return jnp.mean(predicted == labels, axis=-1)
 
 
-def _folds(taken: np.ndarray, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    held = np.arange(taken.shape[1]) % folds == fold
-    return taken[:, ~held].ravel(), taken[:, held].ravel()
+def _folds(taken: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (examples to fit, held-out examples), balanced like the draw ``[classes, per_class]``."""
+    per_class = taken.shape[1]
+    count = min(5, per_class)
+    place = np.arange(per_class) % count
+    # Many labels choose well enough by one fold, and cross-validation would cost most where it matters least.
+    folds = range(count if per_class < 50 else 1)
+    return [(taken[:, place != fold].ravel(), taken[:, place == fold].ravel()) for fold in folds]
 
 
 def _check(train_labels: AnyArray, test_labels: AnyArray, classes: int, l2: tuple[float, ...]) -> None:
