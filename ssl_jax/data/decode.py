@@ -109,11 +109,11 @@ def _reason(error: Exception, file: BinaryIO) -> str:
     return text.split(" (")[0] if text.startswith("image file is truncated") else text
 
 
-def _check_size(height: int, width: int) -> None:
+def _check_size(height: int, width: int, channels: int = 1) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if min(height, width) < 1:
         raise ValueError(f"{height} x {width} has no pixels")
-    if limit is not None and height * width > limit:
+    if limit is not None and height * width * max(channels // 16, 1) > limit:
         raise ValueError(
             f"{height} x {width} pixels are over the safe limit PIL.Image.MAX_IMAGE_PIXELS = {limit}"
         )
@@ -131,15 +131,12 @@ def _header(file: BinaryIO) -> Header:
     if start == npy.MAGIC:
         shape, dtype = npy.read_header(file)[:2]
         return Header(shape, "float32" if dtype.kind == "f" else "uint8" if dtype.itemsize == 1 else "uint16")
-    try:
-        image = _open(file)
-    except Image.UnidentifiedImageError:
-        if start[:4] not in _TIFF_MAGIC:
-            raise
-        layout = tiff.read_layout(file)
+    layout = _channels_of_tiff(file, start)
+    if layout is not None:
         height, width, channels = layout.shape
         size = (width, height) if layout.orientation >= 5 else (height, width)
         return Header((*size, channels), layout.dtype.newbyteorder("=").name)
+    image = _open(file)
     width, height = image.size
     # Pillow turns TIFF itself; its getexif of PNG would load the pixels.
     if image.format != "TIFF" and _orientation(Image.Image.getexif, image) >= 5:
@@ -158,20 +155,17 @@ def _pixels(file: BinaryIO) -> np.ndarray:
     """``[h, w, c]`` of uint8, uint16 or float32 as stored, upright, alpha applied."""
     start = _start(file)
     if start == npy.MAGIC:
-        _check_size(*npy.read_header(file).shape[:2])
+        _check_size(*npy.read_header(file).shape)
         file.seek(0)
         return _check_floats(npy.read_pixels(file))
-    try:
-        image = _open(file)
-    except Image.UnidentifiedImageError:
-        if start[:4] not in _TIFF_MAGIC:
-            raise
-        layout = tiff.read_layout(file)
-        _check_size(*layout.shape[:2])
+    layout = _channels_of_tiff(file, start)
+    if layout is not None:
+        _check_size(*layout.shape)
         return _check_floats(_upright(tiff.read_pixels(file, layout), layout.orientation))
+    image = _open(file)
     raw_mode = _raw_mode(image)
     pixels = _deep_pixels(image, raw_mode, file) if raw_mode else _plain_pixels(image)
-    # TIFF was turned by Pillow while it loaded, and its orientation is gone by now.
+    # Pillow turned TIFF while it loaded, and its orientation is gone by now.
     return _upright(_over_white(pixels, image.mode), _orientation(type(image).getexif, image))
 
 
@@ -180,6 +174,19 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
     image = Image.open(file, formats=_FORMATS)
     _check_size(image.height, image.width)
     return image
+
+
+def _channels_of_tiff(file: BinaryIO, start: bytes) -> tiff.Layout | None:
+    """The layout of a TIFF that Pillow would refuse or misread; None for one that it reads, and other files."""
+    if start[:4] not in _TIFF_MAGIC:
+        return None
+    try:
+        layout = tiff.read_layout(file)
+    except ValueError:
+        return None
+    channels, floats = layout.shape[2], layout.dtype.kind == "f"
+    mine = channels > 4 or (layout.plain and (channels > 1 or (floats and not tiff.why_unreadable(layout))))
+    return layout if mine else None
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str | None:

@@ -40,7 +40,7 @@ CLASSES = (
 
 @functools.cache
 def _embedded_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
-    # Straight from the files we made: several times as fast as a tfds builder and the decoder of unknown files,
+    # Straight from the files we made: several times as fast as a tfds builder and the decoder for any file,
     # and every quick run and many tests begin with this.
     images: list[np.ndarray] = []
     labels: list[int] = []

@@ -24,6 +24,7 @@ class Layout(NamedTuple):
       planar: each channel has its own blocks.
       tiled: blocks at the edge are whole.
       compression, predictor, orientation: as in the file.
+      plain: the samples are channels as they are: no palette, no colour model, no alpha.
     """
 
     shape: tuple[int, int, int]
@@ -36,6 +37,7 @@ class Layout(NamedTuple):
     compression: int
     predictor: int
     orientation: int
+    plain: bool
 
 
 def _read(file: BinaryIO, offset: int, count: int) -> bytes:
@@ -84,7 +86,7 @@ def read_layout(file: BinaryIO) -> Layout:
     if len(bits) > 1 or len(kind) > 1 or code is None:
         raise ValueError(f"TIFF with {sorted(bits)} bits of sample format {sorted(kind)} is not supported")
     tiled = 324 in tags
-    layout = Layout(
+    return Layout(
         shape=(height, width, channels),
         dtype=np.dtype(order + code),
         block=(first(323, 0), first(322, 0)) if tiled else (min(first(278, height), height), width),
@@ -95,14 +97,17 @@ def read_layout(file: BinaryIO) -> Layout:
         compression=first(259, 1),
         predictor=first(317, 1),
         orientation=first(274, 1),
+        plain=first(262, 1) == 1 and not {1, 2} & set(tags.get(338, ())),
     )
+
+
+def why_unreadable(layout: Layout) -> str:
+    """What of a layout is not supported by `read_pixels`; empty if nothing."""
     if layout.compression not in (1, 8, 32946):
-        raise ValueError(
-            f"TIFF compression {layout.compression} is not supported here: deflate it, or use .npy"
-        )
-    if layout.predictor not in (1, 2) or (layout.predictor == 2 and code == "f4"):
-        raise ValueError(f"TIFF predictor {layout.predictor} of {code} is not supported")
-    return layout
+        return f"TIFF compression {layout.compression} of channels is not supported: deflate it, or use .npy"
+    if layout.predictor not in (1, 2) or (layout.predictor == 2 and layout.dtype.kind == "f"):
+        return f"TIFF predictor {layout.predictor} of {layout.dtype} is not supported"
+    return ""
 
 
 def _block(file: BinaryIO, layout: Layout, index: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -113,7 +118,9 @@ def _block(file: BinaryIO, layout: Layout, index: int, shape: tuple[int, int, in
     if len(data) < size:
         raise ValueError("truncated TIFF file")
     pixels = np.frombuffer(data[:size], layout.dtype).reshape(shape).astype(layout.dtype.newbyteorder("="))
-    if layout.predictor == 2:  # differences along the row, modulo the range of the type
+    if (
+        layout.compression != 1 and layout.predictor == 2
+    ):  # differences along the row, modulo the type's range
         pixels = np.cumsum(pixels, axis=1, dtype=pixels.dtype)
     return pixels
 
@@ -122,8 +129,10 @@ def read_pixels(file: BinaryIO, layout: Layout) -> np.ndarray:
     """Read the pixels ``[h, w, c]`` that a header describes, in the byte order of the machine.
 
     Raises:
-      ValueError, zlib.error: damaged.
+      ValueError, zlib.error: damaged, or of a form that is not read here.
     """
+    if why_unreadable(layout):
+        raise ValueError(why_unreadable(layout))
     height, width, channels = layout.shape
     rows, columns = layout.block
     if min(rows, columns) < 1:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_jax.data import tiff
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.files import infer_format
 from ssl_jax.data.sources import CorruptImage
@@ -137,6 +138,32 @@ def test_tiff_of_many_channels_is_read(order, planar, form):
     assert read_header(data, name="x") == (DEEP.shape, "uint16")
     small = (DEEP >> 8).astype(np.uint8)
     assert (read(encode_tiff(small, order=order, planar=planar, **form), 6) == small).all()
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_many_channels_in_an_unknown_compression_say_so(channels):
+    data = encode_tiff(np.zeros([8, 8, channels], np.uint8)).replace(
+        b"\3\1\4\0\1\0\0\0\1", b"\3\1\4\0\1\0\0\0\5"
+    )
+    with pytest.raises(CorruptImage, match=r"compression 5 .* deflate it, or use .npy"):
+        read(data, channels)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_of_a_tiff_are_not_taken_for_alpha(channels):
+    small = (DEEP[..., :channels] >> 8).astype(np.uint8)
+    assert (read(encode_tiff(small), channels) == small).all()
+    assert read_header(encode_tiff(small), name="x").shape == small.shape
+    gray_and_alpha = encode(np.dstack([GRAY, np.full_like(GRAY, 255)]), "TIFF")
+    assert (read(gray_and_alpha, 1)[..., 0] == GRAY).all()
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_tiff_reader_agrees_with_files_of_pillow(compression, predictor):
+    data = encode(COLOUR, "TIFF", compression=compression, tiffinfo={317: predictor})
+    file = io.BytesIO(data)
+    assert (tiff.read_pixels(file, tiff.read_layout(file)) == COLOUR).all()
 
 
 def test_float_tiff_and_npy_are_read_in_zero_to_one():
