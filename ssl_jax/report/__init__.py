@@ -1,1 +1,1 @@
-""""""
+"""Floor 5: what a run leaves to read."""

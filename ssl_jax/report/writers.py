@@ -1,0 +1,179 @@
+"""Where the numbers of a run go: a line of JSON each, TensorBoard, Weights & Biases."""
+
+import importlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+
+class Writer(Protocol):
+    """Takes named scalars at steps, and is closed once."""
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Record scalars (Python numbers, numpy or JAX scalars) of one step."""
+
+    def close(self) -> None:
+        """Flush and release; writing afterwards is an error."""
+
+
+class JsonlWriter:
+    """One JSON object a line: ``{"step": 10, "loss": 1.5}``, flushed line by line.
+
+    A number that is not finite becomes ``null``: JSON has none, and readers such as pandas make NaN of it. A
+    resumed run drops the records that it will write again, through a new file that takes the old one's place
+    in one step.
+
+    Args:
+      path: the file; missing folders are made, an existing file is appended to.
+      resume_step: drop records with a step at or after this one, and a last line cut off by a kill; ``None``:
+        keep all.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+    >>> writer = JsonlWriter(path)
+    >>> writer.write(0, {"loss": 1.5})
+    >>> writer.close()
+    >>> path.read_text()
+    '{"step": 0, "loss": 1.5}\\n'
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._rewrite(resume_step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Append one record; on disk, as far as this process is concerned, when it returns."""
+        record = {"step": int(step), **{name: _number(value) for name, value in scalars.items()}}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    def _rewrite(self, resume_step: int | None) -> None:
+        text = self.path.read_bytes()
+        whole = [line for line in text.split(b"\n") if line]
+        if whole and not text.endswith(b"\n"):
+            whole.pop()  # cut off by a kill
+        kept = [line for line in whole if resume_step is None or json.loads(line)["step"] < resume_step]
+        content = b"".join(line + b"\n" for line in kept)
+        if content == text:
+            return
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+
+
+class TensorBoardWriter:
+    """Scalars as TensorBoard events; needs the extra ``tensorboard``.
+
+    Args:
+      folder: where the event file goes.
+      resume_step: events at or after this step of earlier files are hidden by TensorBoard; ``None``: keep
+        all.
+
+    Raises:
+      ImportError: tensorboardX is not installed; the message names the extra.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
+        module = _optional("tensorboardX", extra="tensorboard")
+        self._writer = module.SummaryWriter(str(folder), purge_step=resume_step)
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Record scalars of one step."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, float(value), step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+class WandbWriter:
+    """Scalars to Weights & Biases; needs the extra ``wandb``.
+
+    Args:
+      **options: for ``wandb.init``, such as project, name, config, dir, id, resume.
+
+    Raises:
+      ImportError: wandb is not installed; the message names the extra.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._run = _optional("wandb", extra="wandb").init(**options)
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Record scalars of one step."""
+        self._run.log({name: float(value) for name, value in scalars.items()}, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class MultiWriter:
+    """Hands every record to several writers, in order.
+
+    All are closed even when closing one fails; the first error is raised then.
+
+    >>> MultiWriter([]).write(0, {"loss": 1.0})
+    """
+
+    def __init__(self, writers: Sequence[Writer]) -> None:
+        self._writers = tuple(writers)
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Record scalars of one step everywhere."""
+        for writer in self._writers:
+            writer.write(step, scalars)
+
+    def close(self) -> None:
+        """Close all."""
+        errors = list(_errors(self._writers))
+        if errors:
+            raise errors[0]
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a file that ``JsonlWriter`` wrote; a last line that a kill cut off is left out.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+    >>> _ = path.write_text('{"step": 0, "loss": null}\\n{"st')
+    >>> read_jsonl(path)
+    [{'step': 0, 'loss': None}]
+    """
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _errors(writers: Sequence[Writer]) -> Iterator[Exception]:
+    for writer in writers:
+        try:
+            writer.close()
+        except Exception as error:
+            yield error
+
+
+def _number(value: Any) -> float | int | None:
+    number = value if isinstance(value, int | float) else getattr(value, "item", lambda: float(value))()
+    return number if math.isfinite(number) else None
+
+
+def _optional(name: str, *, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{name} is not installed: pip install 'ssl-jax[{extra}]'") from error
