@@ -177,7 +177,7 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _channels_of_tiff(file: BinaryIO, start: bytes) -> tiff.Layout | None:
-    """The layout of a TIFF that Pillow would refuse or misread; None for one that it reads, and other files."""
+    """The layout of a TIFF that Pillow would refuse or misread; None for any other file."""
     if start[:4] not in _TIFF_MAGIC:
         return None
     try:
