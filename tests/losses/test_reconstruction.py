@@ -1,0 +1,84 @@
+"""Masked mean squared error: golden numbers of MAE, a loop, what is not read."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax.losses.reconstruction import masked_mse
+from ssl_jax.targets import normalize_patches, patchify
+from tests.golden_files import assert_close, golden
+
+
+def rows(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+MASK = jnp.array([[True, False, True], [False, False, True]])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 5e-5), (jnp.float64, 1e-8)])
+@pytest.mark.parametrize("normalise", [0, 1])
+def test_pixel_loss_equals_golden_with_gradients_to_predictions_and_image(normalise, dtype, tolerance):
+    file = golden("mae")
+
+    def loss(predictions, images):
+        patches = patchify(images.transpose(0, 2, 3, 1), patch=8)
+        return masked_mse(predictions, normalize_patches(patches) if normalise else patches, mask)
+
+    with jax.enable_x64(dtype == jnp.float64):
+        predictions, images, mask = (
+            jnp.asarray(file[f"in__{x}"], dtype) for x in ("pred", "img", "mask_0p75")
+        )
+        value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(predictions, images)
+        case = f"loss_norm{normalise}"
+        np.testing.assert_allclose(value, file[f"{case}__loss"], rtol=tolerance / 10)
+        assert_close(gradients[0], file[f"{case}__grad__pred"], tolerance=tolerance)
+        assert_close(gradients[1], file[f"{case}__grad__img"], tolerance=tolerance)
+
+
+def test_loss_is_the_mean_over_all_hidden_patches_of_the_batch():
+    predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
+    hidden = [(0, 0), (0, 2), (1, 2)]
+    expected = np.mean([((predictions[i] - targets[i]) ** 2).mean() for i in hidden])
+    np.testing.assert_allclose(masked_mse(predictions, targets, MASK), expected, rtol=1e-6)
+    np.testing.assert_allclose(masked_mse(predictions, targets, 2.0 * MASK), expected, rtol=1e-6)
+
+
+def test_visible_patches_are_not_read_and_get_no_gradient():
+    predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
+    gradient = jax.grad(masked_mse)(predictions, targets, MASK)
+    assert not gradient[~MASK].any()
+    assert gradient[MASK].all()
+    np.testing.assert_allclose(gradient[0, 0], 2 * (predictions - targets)[0, 0] / (4 * 3), rtol=1e-5)
+
+
+def test_loss_is_zero_with_zero_gradient_when_nothing_is_hidden():
+    predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
+    loss, gradient = jax.value_and_grad(masked_mse)(predictions, targets, jnp.zeros((2, 3), bool))
+    assert loss == 0
+    assert not gradient.any()
+
+
+def test_jit_equals_eager_and_vmap_equals_a_loop():
+    predictions, targets = rows(0, 4, 2, 3, 4), rows(1, 4, 2, 3, 4)
+    one_by_one = jnp.stack([masked_mse(p, t, MASK) for p, t in zip(predictions, targets, strict=True)])
+    mapped = jax.jit(jax.vmap(masked_mse, in_axes=(0, 0, None)))(predictions, targets, MASK)
+    np.testing.assert_allclose(mapped, one_by_one, rtol=1e-6)
+
+
+def test_bfloat16_predictions_are_compared_in_float32():
+    predictions, targets = rows(0, 2, 3, 4).astype(jnp.bfloat16), rows(1, 2, 3, 4)
+    found = masked_mse(predictions, targets, MASK)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, masked_mse(predictions.astype(jnp.float32), targets, MASK), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "mask", "message"), [((2, 3, 1), (2, 3), "targets.shape"), ((2, 3, 4), (1, 3), "mask.shape")]
+)
+def test_shapes_that_would_broadcast_are_refused(targets, mask, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(masked_mse)(jnp.zeros((2, 3, 4)), jnp.zeros(targets), jnp.zeros(mask))
