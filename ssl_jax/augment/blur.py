@@ -1,38 +1,96 @@
-"""Gaussian blur of one image with a traced width, as products with two banded matrices."""
+"""Gaussian blur of one image: two passes of shifted sums, with a width that may be traced."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ssl_jax.core import check
 from ssl_jax.core.types import Array, Key
 
 
-def _taps(sigma: Any, kernel: int, dtype: Any) -> Array:
-    radius = kernel // 2
-    x = jnp.arange(-radius, radius + 1, dtype=dtype)
-    weights = jnp.exp(-0.5 * (x / sigma) ** 2)
-    return weights / jnp.sum(weights)
+def _along(planes: Array, taps: Array, axis: int) -> Array:
+    """Weighted sum of shifted copies along an axis, the border mirrored without repeating its pixel."""
+    radius, length = taps.shape[0] // 2, planes.shape[axis]
+    widths = [(radius, radius) if i == axis else (0, 0) for i in range(planes.ndim)]
+    padded = jnp.pad(planes, widths, mode="reflect")
+    shifted = (jax.lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(taps.shape[0]))
+    return sum((tap * copy for tap, copy in zip(taps, shifted, strict=True)), start=jnp.zeros_like(planes))
 
 
-def _blur(image: Array, taps: Array) -> Array:
-    radius = taps.shape[0] // 2
-    height, width, _ = image.shape
-    padded = jnp.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="reflect")
-    rows = sum(taps[k] * padded[k : k + height] for k in range(taps.shape[0]))
-    return sum(taps[k] * rows[:, k : k + width] for k in range(taps.shape[0]))
+def gaussian_blur_planes(planes: Float[Array, "c h w"], sigma: Any, *, kernel: int) -> Float[Array, "c h w"]:
+    """`gaussian_blur` on planes ``[c, h, w]``.
+
+    >>> import jax.numpy as jnp
+    >>> gaussian_blur_planes(jnp.zeros((1, 4, 4)), 1.0, kernel=3).shape
+    (1, 4, 4)
+    """
+    check.require(kernel % 2 == 1, "kernel", kernel, "an odd number of taps")
+    shortest = min(planes.shape[1:])
+    check.require(
+        kernel // 2 < shortest, "kernel", kernel, f"fewer than {2 * shortest} taps at {shortest} pixels"
+    )
+    x = jnp.arange(-(kernel // 2), kernel // 2 + 1, dtype=planes.dtype)
+    taps = jnp.exp(-0.5 * (x / sigma) ** 2)
+    taps = taps / jnp.sum(taps)
+    # Without the barrier the compiler puts the first pass into the second one and computes it kernel times
+    # over.
+    return _along(jax.lax.optimization_barrier(_along(planes, taps, 1)), taps, 2)
 
 
 def gaussian_blur(image: Float[Array, "h w c"], sigma: Any, *, kernel: int) -> Float[Array, "h w c"]:
-    return _blur(image, _taps(sigma, kernel, image.dtype))
+    """Convolution with a Gaussian, ``w(i, j) ∝ exp(-(i² + j²) / 2σ²)``, cut off and normalised.
+
+    Args:
+      image: ``[h, w, c]``.
+      sigma: σ in pixels, positive; may be traced.
+      kernel: odd number of taps along each axis, less than twice the shorter side. The border is mirrored.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: an even or too large kernel.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(gaussian_blur(jnp.ones((5, 5, 1)), 2.0, kernel=5)[2, 2, 0]), 6)
+      1.0
+
+    Reference: ``torchvision.transforms.functional.gaussian_blur``. SimCLR's and BYOL's TensorFlow code pads
+    with zeros; PIL's ``GaussianBlur`` (MoCo, DINO) approximates the Gaussian by repeated box filters.
+    """
+    return jnp.moveaxis(gaussian_blur_planes(jnp.moveaxis(image, -1, 0), sigma, kernel=kernel), 0, -1)
 
 
 def random_blur(
     key: Key, image: Float[Array, "h w c"], *, probability: Any, sigma: tuple[float, float], kernel: int
 ) -> Float[Array, "h w c"]:
-    draw, width = jax.random.split(key)
-    chosen = jax.random.uniform(width, (), minval=sigma[0], maxval=sigma[1])
-    identity = jnp.arange(kernel) == kernel // 2
-    taps = jnp.where(jax.random.bernoulli(draw, probability), _taps(chosen, kernel, image.dtype), identity)
-    return _blur(image, taps)
+    """`gaussian_blur` with σ ~ U(sigma), with a probability; otherwise the image as it is.
+
+    Args:
+      key: used once.
+      image: ``[h, w, c]``.
+      probability: 0 to 1; may be traced.
+      sigma: least and greatest width, pixels, positive.
+      kernel: odd number of taps.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: an even or too large kernel.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> image = jnp.eye(4)[..., None]
+      >>> same = random_blur(jax.random.key(0), image, probability=0.0, sigma=(0.1, 2.0), kernel=3)
+      >>> bool((same == image).all())
+      True
+    """
+    uniforms = jax.random.uniform(key, (2,), dtype=jnp.float32)
+    drawn = sigma[0] + (sigma[1] - sigma[0]) * uniforms[1]
+    blurred = functools.partial(gaussian_blur, sigma=drawn, kernel=kernel)
+    return jax.lax.cond(uniforms[0] < probability, blurred, lambda x: x, image)

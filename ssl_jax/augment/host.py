@@ -6,38 +6,64 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from ssl_jax.augment.crop import METHODS, Box, resampling_matrix
+from ssl_jax.augment.crop import METHODS, Box, resampling_weights
 from ssl_jax.core import check
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def _from_float(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """Back to the dtype of the pixels: integers are rounded and clipped, floats become float32 and keep overshoot."""
+def _restore(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """Back to the dtype of the pixels: integers rounded and clipped; floats as float32, overshoot kept."""
     if np.issubdtype(dtype, np.integer):
         return np.clip(np.rint(x), 0, np.iinfo(dtype).max).astype(dtype)
     return x.astype(np.float32)
 
 
+def _matrix(length: int, size: int, method: str) -> np.ndarray:
+    """Matrix ``[size, length]`` that resamples a whole line, antialiased."""
+    scale = np.float32(length / size)
+    centre = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale
+    position = np.arange(length, dtype=np.float32)[None]
+    return resampling_weights(centre, position, length, scale, method=method, antialias=True, xp=np)
+
+
 def _resize(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
     if image.shape[:2] == (height, width):
-        return image.astype(np.float32) if np.issubdtype(image.dtype, np.floating) else image
+        return _restore(image, image.dtype)
     channels = image.shape[2]
     if image.dtype == np.uint8 and channels in (1, 3):
         pixels = np.ascontiguousarray(image[..., 0] if channels == 1 else image)
         resized = np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[method]))
         return resized.reshape(height, width, channels)
-    options: Any = {"method": method, "antialias": True, "dtype": np.float32, "xp": np}
-    rows = resampling_matrix(0, image.shape[0], image.shape[0], height, **options)
-    columns = resampling_matrix(0, image.shape[1], image.shape[1], width, **options)
+    rows, columns = _matrix(image.shape[0], height, method), _matrix(image.shape[1], width, method)
     planes = rows @ np.moveaxis(image.astype(np.float32), -1, 0) @ columns.T
-    return _from_float(np.moveaxis(planes, 0, -1), image.dtype)
+    return _restore(np.moveaxis(planes, 0, -1), image.dtype)
 
 
 def host_crop(
     image: Shaped[np.ndarray, "h w c"], box: Box, *, size: int, method: str = "bilinear"
 ) -> Shaped[np.ndarray, "{size} {size} c"]:
-    """Crop a box and resize it to ``size`` x ``size`` pixels, in numpy."""
+    """Crop a box and resize it to ``size`` x ``size`` pixels: the host's `crop_resize`, antialiased.
+
+    Args:
+      image: ``[h, w, c]``, any number of channels; uint8, uint16 or float. uint8 with 1 or 3 channels goes
+        through PIL, the rest through the same matrices as on the device.
+      box: top, left, height, width in pixels.
+      size: of the output, pixels.
+      method: ``bilinear`` or ``bicubic``.
+
+    Returns:
+      ``[size, size, c]``. Integers keep their dtype, rounded and clipped (within one level of `crop_resize`
+      clipped to [0, 1]); floats become float32 and keep the overshoot of bicubic.
+
+    Raises:
+      ValueError: unknown method.
+
+    Example:
+      >>> import numpy as np
+      >>> host_crop(np.arange(16, dtype=np.uint8).reshape(4, 4, 1), Box(1, 1, 2, 2), size=2)[..., 0].tolist()
+      [[5, 6], [9, 10]]
+    """
     check.choice("method", method, METHODS)
     top, left, height, width = (int(n) for n in box)
     return _resize(image[top : top + height, left : left + width], size, size, method)
@@ -46,7 +72,26 @@ def host_crop(
 def center_crop_resize(
     image: Shaped[np.ndarray, "h w c"], size: int, *, ratio: float = 1.0, method: str = "bicubic"
 ) -> Shaped[np.ndarray, "{size} {size} c"]:
-    """Resize the shorter side to ``round(size / ratio)`` and cut the central ``size`` x ``size`` pixels."""
+    """Evaluation's crop: shorter side to ``round(size / ratio)``, then the centre ``size`` x ``size`` pixels.
+
+    Args:
+      image: ``[h, w, c]``; uint8, uint16 or float.
+      size: of the output, pixels.
+      ratio: share of the shorter side that the crop keeps, in (0, 1]; 224 / 256 = 0.875 is the custom at 224
+        pixels.
+      method: ``bilinear`` or ``bicubic``.
+
+    Returns:
+      ``[size, size, c]``, dtypes as in `host_crop`. An image that has this size already comes back as it is.
+
+    Raises:
+      ValueError: unknown method, or a ratio outside (0, 1].
+
+    Example:
+      >>> import numpy as np
+      >>> center_crop_resize(np.zeros((40, 60, 3), np.uint8), 32, ratio=0.875).shape
+      (32, 32, 3)
+    """
     check.choice("method", method, METHODS)
     check.require(0 < ratio <= 1, "ratio", ratio, "above 0 and at most 1")
     height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""Views of published recipes. Sources of the numbers: the papers' appendices and the authors' code, named with each."""
+"""Views of published recipes; the sources of the numbers are named with each."""
 
 import dataclasses
 from collections.abc import Mapping

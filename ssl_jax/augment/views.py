@@ -1,8 +1,9 @@
 """What views a method asks for (`View`, plain data) and how they are made, on the device and on the host."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,9 @@ class Jitter:
       hue: largest shift in turns of the hue circle, 0 to 0.5.
       probability: of jittering the view at all.
       additive_brightness: add U(-b, b) instead of multiplying (BYOL, SimCLR version 1).
-      exact: True clips after each operation and shifts the hue in HSV space; False composes the four operations into one
-        affine map of the colours with the hue as a rotation in YIQ space, and clips once (several times faster).
+      exact: True clips after each operation and turns the hue in HSV space; False composes the four
+        operations into one affine map of the colours, with the hue turned in YIQ space, and clips once
+        (faster).
     """
 
     brightness: float = 0.8
@@ -48,9 +50,9 @@ class Jitter:
 class View:
     """One view of an image, as data: hashable, and JSON-able through ``dataclasses.asdict``.
 
-    The operations are applied in the order of the attributes: crop, flip, jitter, gray, blur, solarize; then the pixels are
-    clipped to [0, 1] and normalised. Lists become tuples and a mapping becomes a `Jitter`, so that ``View(**data)`` reads
-    back what ``asdict`` and JSON made of a view.
+    The operations are applied in the order of the attributes: crop, flip, jitter, gray, blur, solarize; then
+    the pixels are clipped to [0, 1] and normalised. Lists become tuples and a mapping becomes a `Jitter`, so
+    that ``View(**data)`` reads back what ``asdict`` and JSON made of a view.
 
     Attributes:
       size: of the square output, pixels.
@@ -76,7 +78,7 @@ class View:
     method: str = "bicubic"
     antialias: bool = True
     flip: float = 0.5
-    jitter: Jitter | None = Jitter()  # noqa: RUF009 (frozen, so a shared default is safe)
+    jitter: Jitter | None = Jitter()
     gray: float = 0.2
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
@@ -115,7 +117,7 @@ def blur_taps(view: View) -> int:
 
 
 def groups(views: tuple[View, ...]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the views of each size, sizes in order of first appearance: one array of views is made for each.
+    """Indices of the views of each size, sizes in order of first appearance; each size makes one array.
 
     >>> groups((View(size=224), View(size=96), View(size=224)))
     ((0, 2), (1,))
@@ -124,56 +126,217 @@ def groups(views: tuple[View, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(i for i, view in enumerate(views) if view.size == size) for size in sizes)
 
 
-def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "s s c"]:
-    """Everything but the crop: flip, jitter, gray, blur, solarize, clip, normalise."""
-    keys = jax.random.split(key, 5)
-    image = crop.random_flip(keys[0], image, probability=view.flip)
+class Draw(NamedTuple):
+    """The random numbers of one view but for its box."""
+
+    flip: Any
+    jitter: color.JitterDraw | None
+    gray: Any
+    blur: Any
+    sigma: Any
+    solarize: Any
+
+
+def _draw(key: Key, view: View) -> Draw:
+    uniforms = jax.random.uniform(key, (14,), dtype=jnp.float32)
+    jitter = None
     if view.jitter is not None:
-        image = color.color_jitter(keys[1], image, **dataclasses.asdict(view.jitter))
-    if view.gray:
-        image = jnp.where(jax.random.bernoulli(keys[2], view.gray), color.grayscale(image), image)
-    if view.blur:
-        image = blur.random_blur(
-            keys[3], image, probability=view.blur, sigma=view.blur_sigma, kernel=blur_taps(view)
-        )
-    if view.solarize:
-        inverted = color.solarize(image, threshold=view.solarize_threshold)
-        image = jnp.where(jax.random.bernoulli(keys[4], view.solarize), inverted, image)
-    return color.normalize(jnp.clip(image, 0.0, 1.0), mean=view.mean, std=view.std)
+        options = dataclasses.asdict(view.jitter)
+        del options["exact"]
+        jitter = color.draw_jitter(uniforms[5:], **options)
+    low, high = view.blur_sigma
+    flip, gray, blurred, solarize = uniforms[:4] < jnp.array([view.flip, view.gray, view.blur, view.solarize])
+    return Draw(flip, jitter, gray, blurred, low + (high - low) * uniforms[4], solarize)
 
 
-def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, "{view.size} {view.size} c"]:
-    """One random view of one image."""
+def _where(drawn: Any, probability: float, function: Callable[[Array], Array], x: Array) -> Array:
+    """The function of ``x`` where drawn; nothing is computed for the probability 0."""
+    return jax.lax.cond(drawn, function, lambda y: y, x) if probability else x
+
+
+def _apply(draw: Draw, image: Array, view: View) -> Array:
+    """A view from its crop and its random numbers."""
+    planes = jnp.clip(jnp.moveaxis(image, -1, 0), 0.0, 1.0)
+    planes = _where(draw.flip, view.flip, lambda x: x[:, :, ::-1], planes)
+    if view.jitter is not None and draw.jitter is not None:
+        additive, exact = view.jitter.additive_brightness, view.jitter.exact
+        planes = color.apply_jitter(planes, draw.jitter, additive_brightness=additive, exact=exact)
+    if planes.shape[0] > 1:
+        planes = _where(draw.gray, view.gray, color.gray_planes, planes)
+    blurred = functools.partial(blur.gaussian_blur_planes, sigma=draw.sigma, kernel=blur_taps(view))
+    planes = _where(draw.blur, view.blur, blurred, planes)
+    solarized = functools.partial(color.solarize, threshold=view.solarize_threshold)
+    planes = _where(draw.solarize, view.solarize, solarized, planes)
+    return color.normalize(jnp.clip(jnp.moveaxis(planes, 0, -1), 0.0, 1.0), mean=view.mean, std=view.std)
+
+
+def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "s s c"]:
+    """Everything of a view but its crop: flip, jitter, gray, blur, solarize, clip, normalise.
+
+    Args:
+      key: used once.
+      image: a crop ``[s, s, c]`` in [0, 1]; bicubic overshoot is clipped.
+      view: what to do.
+
+    Returns:
+      ``[s, s, c]``, at least float32; in [0, 1] before normalisation.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> view = View(size=4, flip=0.0, jitter=None, gray=0.0, blur=0.0, mean=(0.5,), std=(0.25,))
+      >>> finish(jax.random.key(0), jnp.ones((4, 4, 3)), view)[0, 0].tolist()
+      [2.0, 2.0, 2.0]
+    """
+    return _apply(_draw(key, view), image, view)
+
+
+def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, "size size c"]:
+    """One random view of one image: a random resized crop, then `finish`.
+
+    Args:
+      key: used once.
+      image: ``[h, w, c]`` in [0, 1], any number of channels.
+      view: what to do.
+
+    Returns:
+      ``[view.size, view.size, c]``, at least float32.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> augment(jax.random.key(0), jnp.ones((8, 6, 3)), View(size=4, blur=0.0)).shape
+      (4, 4, 3)
+
+    Reference: Chen et al. 2020 (SimCLR), appendix A; Grill et al. 2020 (BYOL), appendix B. The crop is
+    clipped to [0, 1] before the colours, as 8-bit pipelines do.
+    """
+    box, draw = _draw_all(key, image.shape[0], image.shape[1], view)
+    return _apply(draw, _crop(image, box, view), view)
+
+
+def _draw_all(key: Key, height: int, width: int, view: View) -> tuple[crop.Box, Draw]:
     key_box, key_finish = jax.random.split(key)
-    box = crop.random_box(key_box, image.shape[0], image.shape[1], area=view.area, ratio=view.ratio)
-    cropped = crop.crop_resize(image, box, size=view.size, method=view.method, antialias=view.antialias)
-    return finish(key_finish, jnp.clip(cropped, 0.0, 1.0), view)
+    return crop.random_box(key_box, height, width, area=view.area, ratio=view.ratio), _draw(key_finish, view)
 
 
-def make_views(key: Key, batch: Batch, views: tuple[View, ...]) -> tuple[Float[Array, "b v s s c"], ...]:
-    """All views of a batch: one array for each size, in order of first appearance."""
+def _crop(image: Array, box: crop.Box, view: View) -> Array:
+    return crop.crop_resize(image, box, size=view.size, method=view.method, antialias=view.antialias)
+
+
+def _views_of_one_kind(
+    keys: Array, source: Array, view: View, *, cropped: bool, loop: bool | None
+) -> Float[Array, "b v s s c"]:
+    """Views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images ``[b, ...]`` or crops.
+
+    The random numbers of the whole batch are drawn at once, outside the loop: one image at a time they would
+    cost as much as the pixels of a small image.
+    """
+    height, width = source.shape[-3:-1]
+    draw = (lambda k: _draw(k, view)) if cropped else (lambda k: _draw_all(k, height, width, view))
+    draws: Any = jax.vmap(jax.vmap(draw))(keys)
+
+    def vectorized(function: Callable[..., Array], *arrays: Any) -> Array:
+        return jax.vmap(function)(*arrays)
+
+    def looped(function: Callable[..., Array], *arrays: Any) -> Array:
+        return jax.lax.map(lambda args: function(*args), arrays)
+
+    def of_example(mapped: Callable[..., Array], draws: Any, x: Array) -> Array:
+        x = color.to_float(x)
+        if cropped:
+            return mapped(lambda d, c: _apply(d, c, view), draws, x)
+        return mapped(lambda d: _apply(d[1], _crop(x, d[0], view), view), draws)
+
+    def of_batch(mapped: Callable[..., Array]) -> Callable[..., Array]:
+        return lambda draws, source: mapped(functools.partial(of_example, mapped), draws, source)
+
+    if loop is None:
+        return jax.lax.platform_dependent(draws, source, cpu=of_batch(looped), default=of_batch(vectorized))
+    return of_batch(looped if loop else vectorized)(draws, source)
+
+
+def make_views(
+    key: Key, batch: Batch, views: tuple[View, ...], *, loop: bool | None = None
+) -> tuple[Float[Array, "b v s s c"], ...]:
+    """All views of a batch: one array for each size, sizes in order of first appearance (see `groups`).
+
+    The key of view v of example i is ``fold_in(fold_in(key, i), v)``: what becomes of an example depends on
+    its place in the global batch and on nothing else, neither on the other examples nor on the number of
+    devices.
+
+    Args:
+      key: used once.
+      batch: with ``crops``, a tuple of ``[b, v, s, s, c]`` as `host_crops` makes them, only `finish` is
+        applied; else ``image`` ``[b, h, w, c]`` is cropped here. uint8, uint16 or float in [0, 1].
+      views: which views.
+      loop: True goes through the examples one after another, so that an operation that was not drawn costs
+        nothing and one image fits in the cache; False does all at once, where an operation is computed for
+        every example and then selected. None loops on CPU only. The results agree to float rounding. Several
+        CPU devices or processes that share a batch should say False: the loop is not divided among them.
+
+    Returns:
+      ``[b, v, s, s, c]`` for each size, float32.
+
+    Raises:
+      ValueError: neither ``crops`` nor ``image``, or crops that do not match the views.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> batch = {"image": np.zeros((2, 8, 8, 3), np.uint8)}
+      >>> views = (View(size=4, blur=0.0), View(size=2, blur=0.0), View(size=4, blur=0.0))
+      >>> [x.shape for x in make_views(jax.random.key(0), batch, views)]
+      [(2, 2, 4, 4, 3), (2, 1, 2, 2, 3)]
+    """
+    cropped = "crops" in batch
+    check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'crops'")
+    sources = _checked_crops(batch["crops"], views) if cropped else (jnp.asarray(batch["image"]),)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(sources[0].shape[0]))
+    keys = jax.vmap(lambda k: jax.vmap(lambda v: jax.random.fold_in(k, v))(jnp.arange(len(views))))(keys)
     made = []
     for group, indices in enumerate(groups(views)):
-        arrays = []
-        for position, index in enumerate(indices):
-            source = batch["crops"][group][:, position] if "crops" in batch else batch["image"]
-            one = finish if "crops" in batch else augment
-            keys = jax.vmap(lambda i, n=index: jax.random.fold_in(jax.random.fold_in(key, i), n))(
-                jnp.arange(len(source))
-            )
-            arrays.append(
-                jax.vmap(lambda k, x, f=one, v=views[index]: f(k, color.to_float(x), v))(keys, source)
-            )
-        made.append(jnp.stack(arrays, axis=1))
+        parts, places = [], []
+        for view in dict.fromkeys(views[i] for i in indices):
+            chosen = [place for place, i in enumerate(indices) if views[i] == view]
+            source = sources[group][:, np.array(chosen)] if cropped else sources[0]
+            own_keys = keys[:, np.array([indices[place] for place in chosen])]
+            parts.append(_views_of_one_kind(own_keys, source, view, cropped=cropped, loop=loop))
+            places += chosen
+        joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+        made.append(joined if places == sorted(places) else joined[:, np.argsort(places)])
     return tuple(made)
 
 
+def _checked_crops(crops: Any, views: tuple[View, ...]) -> tuple[Array, ...]:
+    """Crops as arrays, one ``[b, v, s, s, c]`` for each size of the views."""
+    crops = tuple(jnp.asarray(x) for x in crops)
+    found = tuple(x.shape[1:4] for x in crops)
+    wanted = tuple((len(g), views[g[0]].size, views[g[0]].size) for g in groups(views))
+    check.require(found == wanted, "batch['crops'] [views, size, size]", found, f"{wanted} for these views")
+    return crops
+
+
 def host_crops(
-    rng: np.random.Generator, image: np.ndarray, views: tuple[View, ...]
-) -> tuple[np.ndarray, ...]:
-    """The crops of one image, made on the host: one array ``[views, size, size, c]`` for each size, dtype as it came."""
+    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
+) -> tuple[Shaped[np.ndarray, "v s s c"], ...]:
+    """The crops of one image, made on the host: for images that vary in size, or to send less to the device.
+
+    The boxes have the same distribution as those of `augment` (one implementation, `crop.sample_box`).
+
+    Args:
+      rng: advanced by 40 numbers a view, whatever they turn out to be.
+      image: ``[h, w, c]``; uint8, uint16 or float.
+      views: which views; ``antialias`` is on whatever they say.
+
+    Returns:
+      ``[v, s, s, c]`` for each size, in the grouping of `groups`; the dtypes of `host.host_crop`.
+
+    Example:
+      >>> import numpy as np
+      >>> image = np.zeros((8, 6, 3), np.uint8)
+      >>> [x.shape for x in host_crops(np.random.default_rng(0), image, (View(size=4), View(size=2)))]
+      [(1, 4, 4, 3), (1, 2, 2, 3)]
+    """
     height, width = image.shape[:2]
-    crops: list[Any] = []
+    crops: list[np.ndarray] = []
     for view in views:
         uniforms = rng.random((crop.TRIES, 4), dtype=np.float32)
         box = crop.sample_box(uniforms, height, width, area=view.area, ratio=view.ratio, xp=np)
@@ -184,5 +347,19 @@ def host_crops(
 def normalize_for_evaluation(
     images: Shaped[Array | np.ndarray, "b h w c"], view: View
 ) -> Float[Array, "b h w c"]:
-    """Images for the encoder at evaluation: floats in [0, 1], normalised as the view is, nothing random."""
+    """Images for the encoder at evaluation: floats in [0, 1], normalised as the view is, nothing random.
+
+    Args:
+      images: ``[b, h, w, c]``; uint8, uint16 or float.
+      view: whose mean and std are used.
+
+    Returns:
+      ``[b, h, w, c]``, at least float32.
+
+    Example:
+      >>> import numpy as np
+      >>> view = View(mean=(0.5,), std=(0.5,))
+      >>> normalize_for_evaluation(np.full((1, 1, 1, 3), 255, np.uint8), view).tolist()
+      [[[[1.0, 1.0, 1.0]]]]
+    """
     return color.normalize(color.to_float(images), mean=view.mean, std=view.std)
