@@ -14,7 +14,7 @@ from tests.golden_files import assert_close, golden
 
 TINY = {"stem": "small", "width": 1 / 16}
 CHECKSUM = "849837eda255004a2c891c0e0bb0fe06e8074c45eec4c2c03ca0edc060069b8e"
-"""SHA-256 of the weights the golden outputs were computed with, concatenated in the order of the state_dict."""
+"""SHA-256 of the weights behind the golden outputs, concatenated in the order of the state_dict."""
 
 
 def resnet18_shapes():
