@@ -1,0 +1,181 @@
+"""Linear probes: the optimum, what may choose the penalty, balanced draws, determinism."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+from ssl_jax.evaluate import linear
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(90) % 3
+CENTRES = RNG.normal(size=(3, 6))
+FEATURES = (CENTRES[LABELS] + RNG.normal(size=(90, 6)) * 0.7).astype(np.float32)
+TEST_LABELS = np.arange(60) % 3
+TEST = (CENTRES[TEST_LABELS] + RNG.normal(size=(60, 6)) * 0.7).astype(np.float32)
+SETS = (FEATURES, LABELS, TEST, TEST_LABELS)
+
+
+def scipy_optimum(x, y, l2, classes):
+    """Weights, intercepts and the value of the objective at its minimum, by scipy."""
+    n, d = x.shape
+
+    def objective(flat):
+        w, b = flat[: d * classes].reshape(d, classes), flat[d * classes :]
+        log_p = scipy.special.log_softmax(x @ w + b, axis=1)
+        error = (np.exp(log_p) - np.eye(classes)[y]) / n
+        gradient = np.concatenate([(x.T @ error + l2 * w).ravel(), error.sum(0)])
+        return -log_p[np.arange(n), y].mean() + l2 / 2 * (w**2).sum(), gradient
+
+    start = np.zeros((d + 1) * classes)
+    found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", tol=1e-12)
+    return found.x[: d * classes].reshape(d, classes), found.fun
+
+
+@pytest.mark.parametrize("rows", [90, 12], ids=["many_rows", "two_rows_a_dimension"])
+@pytest.mark.parametrize("width", [6, 20], ids=["narrow", "wide"])
+def test_every_penalty_of_the_grid_reaches_the_optimum_that_scipy_finds(rows, width):
+    rng = np.random.default_rng(1)
+    x = (FEATURES[:rows] @ rng.normal(size=(6, width)) + 0.3 * rng.normal(size=(rows, width)) + 1.0).astype(
+        np.float32
+    )
+    y, grid = LABELS[:rows], (1.0, 0.1)
+    weights, _ = linear.logistic_regression(
+        jnp.asarray(x), jnp.asarray(y), classes=3, l2=jnp.array(grid), iterations=300
+    )
+    for found, l2 in zip(weights, grid, strict=True):
+        expected, _ = scipy_optimum(x.astype(np.float64), y, l2, 3)
+        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_the_objective_is_reached_even_where_classes_are_separable_and_the_penalty_small():
+    x, y = jnp.asarray(FEATURES[:9]), jnp.asarray(LABELS[:9])
+    weights, intercept = linear.logistic_regression(x, y, classes=3, l2=jnp.array([1e-2]), iterations=300)
+    log_p = jax.nn.log_softmax(x @ weights[0] + intercept[0])
+    value = -log_p[jnp.arange(9), y].mean() + 0.5e-2 * jnp.sum(weights[0] ** 2)
+    _, expected = scipy_optimum(FEATURES[:9].astype(np.float64), LABELS[:9], 1e-2, 3)
+    np.testing.assert_allclose(value, expected, rtol=1e-3)
+
+
+def test_the_intercept_is_not_penalised():
+    # Features that say nothing and three quarters of class 1: only the intercept can tell.
+    x, y = jnp.zeros((8, 2)), jnp.array([0, 0, 1, 1, 1, 1, 1, 1])
+    _, intercept = linear.logistic_regression(x, y, classes=2, l2=jnp.array([100.0]))
+    np.testing.assert_allclose(jax.nn.softmax(intercept[0]), [0.25, 0.75], rtol=1e-4)
+
+
+def test_standardisation_reads_the_training_set_only_and_silences_constant_dimensions():
+    train = np.array([[1.0, 5.0, 1e4], [3.0, 5.0, 1e4 * (1 + 1e-7)]], np.float32)
+    test = np.array([[5.0, 7.0, 0.0]], np.float32)
+    found, other = linear.standardize(train, test)
+    np.testing.assert_allclose(found, [[-1, 0, 0], [1, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(other, [[3, 0, 0]], atol=1e-6)
+
+
+def test_linear_probe_is_deterministic_and_good_on_separable_classes():
+    first, second = (linear.linear_probe(*SETS, classes=3, iterations=50) for _ in range(2))
+    assert first == second
+    assert first.accuracy > 0.8 and first.l2 in [pytest.approx(p) for p in linear.PENALTIES]
+
+
+def test_scale_and_shift_of_the_features_do_not_matter():
+    scale, shift = np.float32([1e-3, 1, 10, 100, 1, 1]), np.float32([0, 5, 0, -3, 0, 0])
+    moved = (FEATURES * scale + shift, LABELS, TEST * scale + shift, TEST_LABELS)
+    plain, other = (linear.linear_probe(*sets, classes=3, iterations=50) for sets in (SETS, moved))
+    assert other.accuracy == pytest.approx(plain.accuracy, abs=0.02)
+
+
+def test_the_penalty_does_not_depend_on_the_test_set():
+    flipped = (FEATURES, LABELS, -TEST, (TEST_LABELS + 1) % 3)
+    honest, other = (linear.linear_probe(*sets, classes=3, iterations=50) for sets in (SETS, flipped))
+    assert (honest.l2, honest.validation) == (other.l2, other.validation)
+
+
+def test_the_held_out_part_is_not_fitted_when_the_penalty_is_chosen():
+    # Labels that are pure noise in features with room to memorise: held-out accuracy must stay near chance.
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(120, 60)).astype(np.float32), rng.integers(0, 2, 120)
+    result = linear.linear_probe(x, y, x, y, classes=2, holdout=0.5, iterations=50, l2=(1e-3,))
+    assert result.accuracy > 0.9 and result.validation < 0.7
+
+
+def test_draws_are_balanced_distinct_and_a_function_of_the_seed():
+    draw = linear.balanced_draw(LABELS, classes=3, per_class=10, seed=(0, 1))
+    assert draw.shape == (3, 10) and len(np.unique(draw)) == 30
+    for label, row in enumerate(draw):
+        assert (LABELS[row] == label).all()
+    np.testing.assert_array_equal(draw, linear.balanced_draw(LABELS, classes=3, per_class=10, seed=(0, 1)))
+    assert (draw != linear.balanced_draw(LABELS, classes=3, per_class=10, seed=(0, 2))).any()
+
+
+def test_few_labels_is_deterministic_and_reports_mean_and_spread_of_its_draws():
+    options = {"classes": 3, "per_class": 4, "draws": 3, "iterations": 30}
+    first, second = (linear.few_labels(*SETS, **options) for _ in range(2))
+    assert first == second
+    assert first.mean == pytest.approx(np.mean(first.accuracies))
+    assert first.std == pytest.approx(np.std(first.accuracies, ddof=1))
+    assert linear.few_labels(*SETS, **options, seed=1).accuracies != first.accuracies
+
+
+def test_few_labels_reads_no_label_outside_its_draw():
+    options = {"classes": 3, "per_class": 4, "draws": 1, "iterations": 30}
+    taken = linear.balanced_draw(LABELS, classes=3, per_class=4, seed=(0, 0)).ravel()
+    # Swapping the features of examples that were not drawn within one class changes nothing that may be read.
+    rest = [i for i in np.flatnonzero(LABELS == 0) if i not in taken]
+    swapped = FEATURES.copy()
+    swapped[rest] = FEATURES[rest[::-1]]
+    moved = linear.few_labels(swapped, LABELS, TEST, TEST_LABELS, **options)
+    assert moved == linear.few_labels(*SETS, **options)
+
+
+@pytest.mark.parametrize(("per_class", "count", "held"), [(2, 2, 1), (10, 5, 2), (50, 1, 10)])
+def test_folds_inside_a_draw_are_balanced_and_cover_it(per_class, count, held):
+    taken = np.arange(3 * per_class).reshape(3, per_class)
+    folds = linear._folds(taken)
+    assert len(folds) == count
+    for fit, chooser in folds:
+        assert np.bincount(chooser // per_class).tolist() == [held] * 3
+        assert sorted([*fit, *chooser]) == list(range(3 * per_class))
+
+
+def test_ridge_probe_equals_the_normal_equations_and_is_good():
+    accuracy = linear.ridge_probe(*SETS, classes=3, l2=0.2)
+    mean, std = FEATURES.mean(0), FEATURES.std(0)
+    x, t = (FEATURES - mean) / std, (TEST - mean) / std
+    y = np.eye(3)[LABELS]
+    weights = np.linalg.solve(x.T @ x / 90 + 0.2 * np.eye(6), x.T @ (y - y.mean(0)) / 90)
+    expected = np.mean(np.argmax(t @ weights + y.mean(0), axis=1) == TEST_LABELS)
+    assert float(accuracy) == pytest.approx(expected) and expected > 0.8
+
+
+def test_ridge_probe_of_collapsed_features_is_chance_and_finite():
+    ones = np.ones((90, 6), np.float32)
+    assert float(linear.ridge_probe(ones, LABELS, ones[:60], TEST_LABELS, classes=3)) == pytest.approx(1 / 3)
+
+
+def test_bfloat16_features_agree_loosely_with_float32():
+    narrow = (jnp.asarray(FEATURES, jnp.bfloat16), LABELS, jnp.asarray(TEST, jnp.bfloat16), TEST_LABELS)
+    for probe in (
+        lambda sets: float(linear.ridge_probe(*sets, classes=3)),
+        lambda sets: linear.linear_probe(*sets, classes=3, iterations=50).accuracy,
+    ):
+        assert probe(narrow) == pytest.approx(probe(SETS), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("function", "change", "message"),
+    [
+        ("linear_probe", {"l2": ()}, "l2"),
+        ("linear_probe", {"l2": (0.0,)}, "l2"),
+        ("linear_probe", {"holdout": 1.0}, "holdout"),
+        ("linear_probe", {"classes": 2}, "train_labels"),
+        ("few_labels", {"per_class": 1}, "per_class=1"),
+        ("few_labels", {"per_class": 31}, "at most 30, the training examples of class 0"),
+        ("few_labels", {"draws": 0}, "draws=0"),
+    ],
+)
+def test_wrong_arguments_are_refused(function, change, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(linear, function)(*SETS, **{"classes": 3, **change})
