@@ -2,7 +2,13 @@
 
 import os
 
+from experiments import cpu
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile much and compute little: without optimisation compiling takes a tenth of the time.
+FAST_COMPILATION = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "false"}
+KNOWN = [f"--{name}={value}" for name, value in FAST_COMPILATION.items() if cpu.jaxlib_knows(name.encode())]
+os.environ.setdefault("XLA_FLAGS", " ".join(KNOWN))
 
 import jax
 import pytest

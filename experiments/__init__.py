@@ -1,1 +1,5 @@
 """Launchers, run from a clone as ``python -m experiments.<verb>``."""
+
+from experiments import cpu
+
+cpu.tune()

@@ -8,7 +8,7 @@ from ssl_jax.core.types import Array
 
 
 def normalize(x: Float[Array, "... d"], *, epsilon: float = 1e-12) -> Float[Array, "... d"]:
-    """L2-normalise the last axis: ``x / max(‖x‖₂, epsilon)``, with gradient 0 instead of NaN at ``x = 0``.
+    """L2-normalise the last axis: ``x / max(‖x‖₂, epsilon)``, with a finite gradient at ``x = 0``.
 
     The same value as ``torch.nn.functional.normalize``. Computed in float32 or wider.
 

@@ -1,0 +1,63 @@
+"""A Linux CPU set up for speed, before anything heavy is imported."""
+
+import importlib.util
+import mmap
+import os
+import sys
+from pathlib import Path
+
+# Keep freed memory instead of handing gigabytes back to the kernel after every step.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+# XLA's default kernels for single convolutions take 3 to 5 times as long for the weight gradient.
+CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+
+
+def tune() -> None:
+    """On a Linux CPU, start this process again once with settings that roughly halve the time of a step.
+
+    They have to stand in the environment before the process starts. ``SSL_JAX_TUNE_CPU=0`` turns this off; variables that
+    are set already are left alone; accelerators are not affected.
+    """
+    wanted = os.environ.get("SSL_JAX_TUNE_CPU", "1") != "0" and sys.platform.startswith("linux")
+    if not wanted or not _is_launcher() or _accelerated():
+        return
+    environment = dict(os.environ, SSL_JAX_TUNE_CPU="0")
+    for name, value in MALLOC.items():
+        environment.setdefault(name, value)
+    known = environment.get("XLA_FLAGS", "")
+    if "ynn_fusion_type" not in known and jaxlib_knows(b"xla_cpu_experimental_ynn_fusion_type"):
+        environment["XLA_FLAGS"] = f"{known} {CONVOLUTIONS}".strip()
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _is_launcher() -> bool:
+    """Whether this process was started as ``python -m experiments.<verb>``; tests and notebooks are left alone."""
+    arguments = sys.orig_argv
+    return any(a == "-m" and b.startswith("experiments.") for a, b in zip(arguments, arguments[1:], strict=False))
+
+
+def _accelerated() -> bool:
+    """Whether JAX would use something other than the CPU, as far as can be told without starting a backend."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms:
+        return not platforms.startswith("cpu")
+    names = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+    return any(importlib.util.find_spec(name) for name in names)
+
+
+def jaxlib_knows(flag: bytes) -> bool:
+    """Whether this jaxlib has an XLA flag; an unknown one in XLA_FLAGS would abort the process."""
+    spec = importlib.util.find_spec("jaxlib")
+    if spec is None or spec.origin is None:
+        return False
+    for library in sorted(Path(spec.origin).parent.glob("*.so")):
+        if library.stat().st_size > 2**24:
+            with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(flag) >= 0:
+                    return True
+    return False
