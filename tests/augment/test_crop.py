@@ -16,7 +16,7 @@ BOXES = [crop.Box(*(int(n) for n in row)) for row in G["in__boxes"]]
 
 
 def dense_crop(image, box, size, method):
-    """Independent oracle: for each output pixel, weights of the antialiased filter over the box, in float64."""
+    """Independent oracle: weights of the antialiased filter over the box for each output pixel."""
 
     def kernel(x):
         x = abs(x)
@@ -188,7 +188,19 @@ def test_host_crop_of_uint8_equals_pil_exactly(method):
 
 
 @pytest.mark.parametrize("method", crop.METHODS)
-def test_device_crop_is_within_one_level_of_the_host_for_every_dtype(method):
+def test_device_crop_is_within_one_level_of_pil_but_where_bicubic_overshoot_is_clipped_between_passes(method):
+    image = jnp.asarray(IMAGE, jnp.float32)
+    resize = jax.jit(lambda box: crop.crop_resize(image, crop.Box(*box), size=32, method=method))
+    for i, box in enumerate(BOXES):
+        levels = np.clip(resize(jnp.array(box)), 0, 1) * 255
+        difference = np.abs(levels - G[f"pil_crop{i}_{method}__out__y"])
+        # PIL rounds and clips after each of the two passes; only hard edges, enlarged, show it.
+        assert difference.max() <= (1.0 if method == "bilinear" else 8.1)
+        assert (difference > 1.0).mean() <= 0.006
+
+
+@pytest.mark.parametrize("method", crop.METHODS)
+def test_device_crop_agrees_with_the_host_for_every_dtype(method):
     box, image = BOXES[3], jnp.asarray(IMAGE, jnp.float32)
     device = np.asarray(crop.crop_resize(image, box, size=32, method=method))
     pixels = {
@@ -196,7 +208,7 @@ def test_device_crop_is_within_one_level_of_the_host_for_every_dtype(method):
         "uint16": np.rint(IMAGE * 65535).astype(np.uint16),
         "float32": IMAGE.astype(np.float32),
     }
-    for name, levels, tolerance in (("uint8", 255, 1 / 255), ("uint16", 65535, 2e-5), ("float32", 1, 1e-5)):
+    for name, levels, tolerance in (("uint8", 255, 1.1 / 255), ("uint16", 65535, 2e-5), ("float32", 1, 1e-5)):
         found = host.host_crop(pixels[name], box, size=32, method=method)
         assert found.dtype == name
         reference = device if name == "float32" else np.clip(device, 0, 1)
@@ -220,5 +232,5 @@ def test_evaluation_crop_keeps_an_image_of_the_right_size_and_centres_others():
     bright[:, 20:60] = 200
     assert (host.center_crop_resize(bright, 20) >= 180).mean() > 0.9
     assert host.center_crop_resize(IMAGE_U8, 24, ratio=0.875).shape == (24, 24, 3)
-    with pytest.raises(ValueError, match="ratio=0.0"):
+    with pytest.raises(ValueError, match=r"ratio=0\.0"):
         host.center_crop_resize(IMAGE_U8, 24, ratio=0.0)
