@@ -32,9 +32,10 @@ def gaussian_blur_planes(planes: Float[Array, "c h w"], sigma: Any, *, kernel: i
     check.require(
         kernel // 2 < shortest, "kernel", kernel, f"fewer than {2 * shortest} taps at {shortest} pixels"
     )
-    x = jnp.arange(-(kernel // 2), kernel // 2 + 1, dtype=planes.dtype)
+    wide = jnp.promote_types(planes.dtype, jnp.float32)
+    x = jnp.arange(-(kernel // 2), kernel // 2 + 1, dtype=wide)
     taps = jnp.exp(-0.5 * (x / sigma) ** 2)
-    taps = taps / jnp.sum(taps)
+    taps = (taps / jnp.sum(taps)).astype(planes.dtype)
     # Without the barrier the compiler puts the first pass into the second one and computes it kernel times
     # over.
     return _along(jax.lax.optimization_barrier(_along(planes, taps, 1)), taps, 2)
@@ -66,7 +67,7 @@ def gaussian_blur(image: Float[Array, "h w c"], sigma: Any, *, kernel: int) -> F
 
 
 def random_blur(
-    key: Key, image: Float[Array, "h w c"], *, probability: Any, sigma: tuple[float, float], kernel: int
+    key: Key, image: Float[Array, "h w c"], *, probability: Any, sigma: tuple[Any, Any], kernel: int
 ) -> Float[Array, "h w c"]:
     """`gaussian_blur` with σ ~ U(sigma), with a probability; otherwise the image as it is.
 

@@ -426,7 +426,7 @@ def solarize(image: Float[Array, "..."], *, threshold: Any = 0.5) -> Float[Array
 
 
 def normalize(
-    image: Float[Array, "... c"], *, mean: tuple[float, ...], std: tuple[float, ...]
+    image: Float[Array, "... c"], *, mean: tuple[Any, ...], std: tuple[Any, ...]
 ) -> Float[Array, "... c"]:
     """``(x - mean) / std`` for each channel.
 

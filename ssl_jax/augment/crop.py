@@ -40,7 +40,7 @@ def _digits(low: float, high: float, exponential: bool) -> np.ndarray:
     return (np.exp(steps) if exponential else steps).astype(np.float32)
 
 
-def _whole_or_centre(height: int, width: int, ratio: tuple[float, float]) -> Box:
+def _whole_or_centre(height: int, width: int, ratio: tuple[Any, Any]) -> Box:
     """The fallback: the largest centred box whose aspect ratio lies in ``ratio``."""
     if width / height < ratio[0]:
         inside = (min(round(width / ratio[0]), height), width)
@@ -56,8 +56,8 @@ def sample_box(
     height: int,
     width: int,
     *,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
+    area: tuple[Any, Any],
+    ratio: tuple[Any, Any],
     xp: ModuleType = jnp,
 ) -> Box:
     """Box of a random resized crop from given uniform numbers, the same integers in numpy and on a device.
@@ -116,9 +116,7 @@ def sample_box(
     )
 
 
-def random_box(
-    key: Key, height: int, width: int, *, area: tuple[float, float], ratio: tuple[float, float]
-) -> Box:
+def random_box(key: Key, height: int, width: int, *, area: tuple[Any, Any], ratio: tuple[Any, Any]) -> Box:
     """Box of a random resized crop; see `sample_box`, of which this draws the uniform numbers.
 
     Args:
@@ -137,7 +135,7 @@ def random_box(
       >>> [int(n) for n in box]
       [0, 0, 8, 8]
     """
-    uniforms = jax.random.uniform(key, (TRIES, 4), dtype=jnp.float32)
+    uniforms = jax.random.uniform(key, (4 * TRIES,), dtype=jnp.float32).reshape(TRIES, 4)
     return sample_box(uniforms, height, width, area=area, ratio=ratio)
 
 

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_jax.augment.views import Jitter, View
+from ssl_jax.augment.views import Jitter, Number, Pair, View, tuples
 from ssl_jax.core import check
 
-Pair = tuple[float, float]
 FIELDS = tuple(field.name for field in dataclasses.fields(View))
 
 
@@ -16,38 +15,95 @@ def _override(view: View, where: str, overrides: Mapping[str, Any]) -> View:
     for name in overrides:
         if name not in FIELDS:
             raise ValueError(f"{where}.{name} is not an option: {check.did_you_mean(name, FIELDS)}")
-    changes = dict(overrides)
-    jitter = changes.get("jitter")
-    if isinstance(jitter, Mapping):
-        changes["jitter"] = check.call(
-            lambda **kw: dataclasses.replace(view.jitter or Jitter(), **kw),
-            where=f"{where}.jitter",
-            options=jitter,
-        )
+    changes = tuples(overrides)
+    if isinstance(changes.get("jitter"), Mapping):
+        fields = {**dataclasses.asdict(view.jitter or Jitter()), **changes["jitter"]}
+        changes["jitter"] = check.call(Jitter, where=f"{where}.jitter", options=fields)
     return dataclasses.replace(view, **changes)
 
 
 def simclr(
-    size: int = 224, *, strength: float = 1.0, blur: float = 0.5, **overrides: Any
+    size: int = 224, *, strength: Number = 1.0, blur: Number = 0.5, **overrides: Any
 ) -> tuple[View, ...]:
-    """SimCLR: two views of one distribution."""
+    """SimCLR: two views of one distribution.
+
+    Args:
+      size: of the views, pixels.
+      strength: of the colour jitter: 0.8 s, 0.8 s, 0.8 s, 0.2 s.
+      blur: probability.
+      **overrides: other fields of `View`; a mapping for ``jitter`` changes only the fields that it names.
+
+    Returns:
+      The same view twice.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> first, second = simclr(32, strength=0.5, blur=0.0, mean=(0.5,), std=(0.25,))
+      >>> first == second, first.jitter.hue
+      (True, 0.1)
+
+    Reference: Chen et al. 2020, appendix A; google-research/simclr ``data_util.py``. At 32 pixels its README
+    takes ``strength=0.5, blur=0.0``.
+    """
     jitter = Jitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     view = _override(View(size=size, jitter=jitter, blur=blur), "simclr", overrides)
     return (view, view)
 
 
 def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """MoCo v2 and SimSiam: two views of one distribution."""
-    view = _override(
-        View(size=size, area=(0.2, 1.0), jitter=Jitter(0.4, 0.4, 0.4, 0.1)), "moco_v2", overrides
-    )
+    """MoCo v2 and SimSiam: two views of one distribution, larger crops and weaker colours than SimCLR's.
+
+    Args:
+      size: of the views, pixels.
+      **overrides: other fields of `View`, as in `simclr`.
+
+    Returns:
+      The same view twice.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> moco_v2(32, blur=0.0)[0].area
+      (0.2, 1.0)
+
+    Reference: Chen et al. 2020 (MoCo v2), facebookresearch/moco ``main_moco.py``. Its crops are bilinear (the
+    default of torchvision), as here.
+    """
+    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=Jitter(0.4, 0.4, 0.4, 0.1))
+    view = _override(view, "moco_v2", overrides)
     return (view, view)
 
 
 def byol(
     size: int = 224, *, blur: Pair = (1.0, 0.1), solarize: Pair = (0.0, 0.2), **overrides: Any
 ) -> tuple[View, ...]:
-    """BYOL, Barlow Twins, VICReg, MoCo v3: two views that differ in blur and solarization."""
+    """BYOL, Barlow Twins, VICReg, MoCo v3: two views that differ in blur and solarization.
+
+    Feed both to both networks: otherwise the asymmetry of the views biases the student against the teacher.
+
+    Args:
+      size: of the views, pixels.
+      blur: probability in the first and in the second view.
+      solarize: probability in the first and in the second view.
+      **overrides: other fields of both `View`, as in `simclr`.
+
+    Returns:
+      Two views.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> [(view.blur, view.solarize) for view in byol()]
+      [(1.0, 0.0), (0.1, 0.2)]
+
+    Reference: Grill et al. 2020, appendix B, table 6. Its code adds brightness
+    (``jitter={"additive_brightness": True}``) and pads the blur with zeros; ours multiplies and mirrors, as
+    torchvision's followers do.
+    """
     base = _override(View(size=size, jitter=Jitter(0.4, 0.4, 0.2, 0.1)), "byol", overrides)
     return tuple(dataclasses.replace(base, blur=b, solarize=s) for b, s in zip(blur, solarize, strict=True))
 
@@ -59,19 +115,64 @@ def dino(
     local_count: int = 8,
     global_area: Pair = (0.4, 1.0),
     local_area: Pair = (0.05, 0.4),
-    local_blur: float = 0.5,
+    local_blur: Number = 0.5,
     blur: Pair = (1.0, 0.1),
     solarize: Pair = (0.0, 0.2),
     **overrides: Any,
 ) -> tuple[View, ...]:
-    """DINO's multi-crop: BYOL's two views for the global crops, then local crops."""
-    two = byol(size, blur=blur, solarize=solarize, **{"area": global_area, **overrides})
+    """DINO's multi-crop: two global views as BYOL's, which the teacher sees, then small local ones.
+
+    Args:
+      size: of the two global views, pixels.
+      local_size: of the local views, pixels.
+      local_count: number of local views.
+      global_area: share of the image that a global crop covers.
+      local_area: share of the image that a local crop covers.
+      local_blur: probability of blur in the local views.
+      blur: probability in the first and in the second global view.
+      solarize: probability in the first and in the second global view.
+      **overrides: other fields of every `View`, as in `simclr`.
+
+    Returns:
+      2 + ``local_count`` views, the global ones first.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> [view.size for view in dino(local_count=3)]
+      [224, 224, 96, 96, 96]
+
+    Reference: Caron et al. 2021, facebookresearch/dino ``main_dino.py`` for ViT; ResNet-50 takes areas
+    from .14 to 1 and from .05 to .14.
+    """
+    check.require(
+        "area" not in overrides, "dino.area", overrides.get("area"), "global_area and local_area in its place"
+    )
+    two = byol(size, blur=blur, solarize=solarize, area=global_area, **overrides)
     local = dataclasses.replace(two[0], size=local_size, area=local_area, blur=local_blur, solarize=0.0)
     return two + (local,) * local_count
 
 
 def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """MAE: one view, crop and flip only."""
+    """MAE: one view, crop and flip only.
+
+    Args:
+      size: of the view, pixels.
+      **overrides: other fields of `View`, as in `simclr`.
+
+    Returns:
+      One view.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> mae(32)[0].jitter is None
+      True
+
+    Reference: He et al. 2022, appendix A.1; facebookresearch/mae ``main_pretrain.py``.
+    """
     view = View(size=size, area=(0.2, 1.0), jitter=None, gray=0.0, blur=0.0)
     return (_override(view, "mae", overrides),)
 
@@ -80,6 +181,25 @@ PRESETS = {"simclr": simclr, "moco_v2": moco_v2, "byol": byol, "dino": dino, "ma
 
 
 def build(preset: str, **options: Any) -> tuple[View, ...]:
-    """The views of a preset by its name."""
-    check.choice("preset", preset, PRESETS)
-    return PRESETS[preset](**options)
+    """The views of a preset by its name.
+
+    Args:
+      preset: ``simclr``, ``moco_v2``, ``byol``, ``dino`` or ``mae``.
+      **options: of the preset, ``size`` among them, or fields of `View`.
+
+    Returns:
+      Its views.
+
+    Raises:
+      ValueError: an unknown preset or option, with the nearest right one.
+
+    Example:
+      >>> build("simclr", size=32) == simclr(32)
+      True
+    """
+    function = PRESETS[check.choice("preset", preset, PRESETS)]
+    allowed = {*check.options_of(function), *FIELDS}
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"{preset}.{name} is not an option: {check.did_you_mean(name, allowed)}")
+    return function(**options)

@@ -12,7 +12,11 @@ from jaxtyping import Float, Shaped
 
 from ssl_jax.augment import blur, color, crop, host
 from ssl_jax.core import check
+from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key
+
+Number = int | float
+Pair = tuple[Number, Number]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Jitter:
         (faster).
     """
 
-    brightness: float = 0.8
-    contrast: float = 0.8
-    saturation: float = 0.8
-    hue: float = 0.2
-    probability: float = 0.8
+    brightness: Number = 0.8
+    contrast: Number = 0.8
+    saturation: Number = 0.8
+    hue: Number = 0.2
+    probability: Number = 0.8
     additive_brightness: bool = False
     exact: bool = True
 
@@ -51,8 +55,7 @@ class View:
     """One view of an image, as data: hashable, and JSON-able through ``dataclasses.asdict``.
 
     The operations are applied in the order of the attributes: crop, flip, jitter, gray, blur, solarize; then
-    the pixels are clipped to [0, 1] and normalised. Lists become tuples and a mapping becomes a `Jitter`, so
-    that ``View(**data)`` reads back what ``asdict`` and JSON made of a view.
+    the pixels are clipped to [0, 1] and normalised. `view_from` reads them back.
 
     Attributes:
       size: of the square output, pixels.
@@ -73,26 +76,22 @@ class View:
     """
 
     size: int = 224
-    area: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    area: Pair = (0.08, 1.0)
+    ratio: Pair = (3 / 4, 4 / 3)
     method: str = "bicubic"
     antialias: bool = True
-    flip: float = 0.5
+    flip: Number = 0.5
     jitter: Jitter | None = Jitter()
-    gray: float = 0.2
-    blur: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    gray: Number = 0.2
+    blur: Number = 0.5
+    blur_sigma: Pair = (0.1, 2.0)
     blur_kernel: int | None = None
-    solarize: float = 0.0
-    solarize_threshold: float = 0.5
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    solarize: Number = 0.0
+    solarize_threshold: Number = 0.5
+    mean: tuple[Number, ...] = ()
+    std: tuple[Number, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("area", "ratio", "blur_sigma", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if isinstance(self.jitter, Mapping):
-            object.__setattr__(self, "jitter", Jitter(**self.jitter))
         check.require(self.size >= 1, "size", self.size, "1 or more pixels")
         check.require(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < least <= greatest <= 1")
         check.require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < least <= greatest")
@@ -105,6 +104,29 @@ class View:
         check.require(odd, "blur_kernel", self.blur_kernel, "an odd number of taps, or None")
         check.require(len(self.mean) == len(self.std), "std", self.std, "as many numbers as mean")
         check.require(all(s > 0 for s in self.std), "std", self.std, "positive numbers")
+
+
+def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `View` with lists, as JSON writes tuples, made tuples again.
+
+    >>> tuples({"size": 8, "area": [0.2, 1.0]})
+    {'size': 8, 'area': (0.2, 1.0)}
+    """
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def view_from(data: Mapping[str, Any]) -> View:
+    """A `View` from what ``dataclasses.asdict``, perhaps by way of JSON, made of one.
+
+    >>> import dataclasses, json
+    >>> view = View(size=32)
+    >>> view_from(json.loads(json.dumps(dataclasses.asdict(view)))) == view
+    True
+    """
+    fields = tuples(data)
+    if isinstance(fields.get("jitter"), Mapping):
+        fields["jitter"] = Jitter(**fields["jitter"])
+    return View(**fields)
 
 
 def blur_taps(view: View) -> int:
@@ -137,8 +159,8 @@ class Draw(NamedTuple):
     solarize: Any
 
 
-def _draw(key: Key, view: View) -> Draw:
-    uniforms = jax.random.uniform(key, (14,), dtype=jnp.float32)
+def _draw(uniforms: Array, view: View) -> Draw:
+    """From 14 uniform numbers."""
     jitter = None
     if view.jitter is not None:
         options = dataclasses.asdict(view.jitter)
@@ -156,7 +178,7 @@ def _where(drawn: Any, probability: float, function: Callable[[Array], Array], x
 
 def _apply(draw: Draw, image: Array, view: View) -> Array:
     """A view from its crop and its random numbers."""
-    planes = jnp.clip(jnp.moveaxis(image, -1, 0), 0.0, 1.0)
+    planes = jnp.clip(jnp.moveaxis(at_least_float32(image), -1, 0), 0.0, 1.0)
     planes = _where(draw.flip, view.flip, lambda x: x[:, :, ::-1], planes)
     if view.jitter is not None and draw.jitter is not None:
         additive, exact = view.jitter.additive_brightness, view.jitter.exact
@@ -187,7 +209,7 @@ def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "
       >>> finish(jax.random.key(0), jnp.ones((4, 4, 3)), view)[0, 0].tolist()
       [2.0, 2.0, 2.0]
     """
-    return _apply(_draw(key, view), image, view)
+    return _apply(_draw_without_box(key, view), image, view)
 
 
 def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, "size size c"]:
@@ -213,9 +235,16 @@ def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, 
     return _apply(draw, _crop(image, box, view), view)
 
 
+def _draw_without_box(key: Key, view: View) -> Draw:
+    return _draw(jax.random.uniform(key, (14,), dtype=jnp.float32), view)
+
+
 def _draw_all(key: Key, height: int, width: int, view: View) -> tuple[crop.Box, Draw]:
-    key_box, key_finish = jax.random.split(key)
-    return crop.random_box(key_box, height, width, area=view.area, ratio=view.ratio), _draw(key_finish, view)
+    # One call for all numbers of a view: each call of the generator takes about a second to compile.
+    uniforms = jax.random.uniform(key, (14 + 4 * crop.TRIES,), dtype=jnp.float32)
+    tries = uniforms[14:].reshape(crop.TRIES, 4)
+    box = crop.sample_box(tries, height, width, area=view.area, ratio=view.ratio)
+    return box, _draw(uniforms[:14], view)
 
 
 def _crop(image: Array, box: crop.Box, view: View) -> Array:
@@ -231,8 +260,12 @@ def _views_of_one_kind(
     cost as much as the pixels of a small image.
     """
     height, width = source.shape[-3:-1]
-    draw = (lambda k: _draw(k, view)) if cropped else (lambda k: _draw_all(k, height, width, view))
-    draws: Any = jax.vmap(jax.vmap(draw))(keys)
+
+    def draw(key: Key) -> Any:
+        return _draw_without_box(key, view) if cropped else _draw_all(key, height, width, view)
+
+    flat = jax.vmap(draw)(keys.reshape(-1))
+    draws = jax.tree.map(lambda x: x.reshape(*keys.shape, *x.shape[1:]), flat)
 
     def vectorized(function: Callable[..., Array], *arrays: Any) -> Array:
         return jax.vmap(function)(*arrays)
