@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from experiments.evaluate import markdown
+from experiments.evaluate import render
 from ssl_jax.methods.find import names
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 def quickstart() -> str:
     """The evaluation of the README's first command."""
-    return markdown(json.loads((ROOT / "docs/results/quickstart.json").read_text()))
+    return render(json.loads((ROOT / "docs/results/quickstart.json").read_text()), markdown=True)
 
 
 def methods() -> str:

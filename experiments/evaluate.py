@@ -22,7 +22,7 @@ from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import few_labels, linear_probe
-from ssl_jax.evaluate.table import text_table
+from ssl_jax.evaluate.table import table
 from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import write_atomically
 
@@ -71,7 +71,7 @@ def main() -> None:
         "rows": rows,
     }
     write_atomically(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    print("\n" + table(result) + f"\n\nwritten to {workdir / 'evaluation.json'}")
+    print(f"\n{render(result)}\n\nwritten to {workdir / 'evaluation.json'}")
 
 
 def pixels(images: jax.Array) -> jax.Array:
@@ -102,19 +102,19 @@ def measure(train: Features, test: Features, classes: int, options: build.Config
     return row
 
 
-def table(result: dict[str, Any]) -> str:
-    """The measured rows as text, accuracies in percent."""
-    few = [name for name in result["rows"][0] if f"{name}_std" in result["rows"][0]]
-    header = ["accuracy in %", "kNN", "linear, all labels"]
-    header += [f"linear, {name.removeprefix('linear_')} labels a class" for name in few]
-    lines = []
+def render(result: Row, *, markdown: bool = False) -> str:
+    """The measured rows as a table, accuracies in percent, and a line that says what was measured."""
+    rows = []
     for row in result["rows"]:
-        cells = [row["features"], f"{100 * row['knn']:.1f}", f"{100 * row['linear']:.1f}"]
-        cells += [f"{100 * row[name]:.1f} ± {100 * row[f'{name}_std']:.1f}" for name in few]
-        lines.append(cells)
+        cells = {"accuracy in %": row["features"], "kNN": 100 * row["knn"], "linear, all labels": 100 * row["linear"]}
+        for name in row:
+            if f"{name}_std" in row:
+                per_class = name.removeprefix("linear_")
+                cells[f"linear, {per_class} labels a class"] = (100 * row[name], 100 * row[f"{name}_std"])
+        rows.append(cells)
     train, test = result["examples"]
-    where = f"{result['source']}: {train:,} training and {test:,} test images; ± over draws of labels"
-    return text_table(header, lines) + f"\n{where}"
+    what = f"{result['source']}: {train:,} training and {test:,} test images; ± is the deviation over draws of the labels."
+    return table(rows, markdown=markdown) + f"\n\n{what}"
 
 
 if __name__ == "__main__":

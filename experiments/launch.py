@@ -29,7 +29,7 @@ def run(main: Callable[[], None]) -> None:
 
     Exit codes: 0 done (or stopped and saved by a signal), 1 failed, 2 the command line or config is wrong.
     """
-    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from experiments import build, launch
 from ssl_jax.core import trees
-from ssl_jax.report.writers import JsonlWriter, TensorBoardWriter, WandbWriter, Writer
+from ssl_jax.report.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.hooks import OnlineEvaluation
@@ -77,7 +77,7 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
             workers=config["data"]["workers"],
             max_corrupt=config["data"]["max_corrupt"],
             hooks=[hook],
-            writers=lambda step: open_writers(workdir.path, config, step) if jax.process_index() == 0 else (),
+            writer=(lambda step: open_writer(workdir.path, config, step)) if jax.process_index() == 0 else None,
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
             log_every=config["log"]["every"],
@@ -89,14 +89,14 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
         print(f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}")
 
 
-def open_writers(folder: Path, config: build.Config, step: int) -> list[Writer]:
+def open_writer(folder: Path, config: build.Config, step: int) -> Writer:
     """Where the scalars of a run go that starts or goes on after ``step`` updates."""
     writers: list[Writer] = [JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1)]
     if config["log"]["tensorboard"]:
-        writers.append(TensorBoardWriter(folder / "tensorboard"))
+        writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
     if config["log"]["wandb"]:
-        writers.append(WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config))
-    return writers
+        writers.append(WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config, dir=str(folder)))
+    return MultiWriter(writers)
 
 
 def replay(dump: Path) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -41,6 +41,9 @@ class Writer(Protocol):
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Record scalars at a step."""
+
+    def close(self) -> None:
+        """Finish what was recorded."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -130,7 +133,7 @@ def fit(
     workers: int = 0,
     max_corrupt: float = 0.01,
     hooks: Sequence[Hook] = (),
-    writers: Callable[[int], Sequence[Writer]] = lambda step: (),
+    writer: Callable[[int], Writer] | None = None,
     checkpoints: Checkpoints | None = None,
     dumps: Path | None = None,
     log_every: int = 50,
@@ -154,7 +157,7 @@ def fit(
       workers: data loading processes; 0: threads of this one.
       max_corrupt: share of unreadable images above which the run ends with an error.
       hooks: called every ``hook.every`` steps and at the end, in order; their scalars are logged.
-      writers: given the step from which the run goes on, returns where scalars go.
+      writer: given the step after which the run goes on, returns where its scalars go.
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a non-finite step; ``None``: no dump.
       log_every: steps between records.
@@ -195,7 +198,8 @@ def fit(
         progress = Progress(steps, start, batch_size)
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
-        run = _Run(writers(start), hooks, checkpoints, dumps, progress, images, steps, log_every)
+        record = stack.enter_context(closing(writer(start))) if writer else None
+        run = _Run(record, hooks, checkpoints, dumps, progress, images, steps, log_every)
         batches = stack.enter_context(prefetch(images, batch_sharding(mesh)))
         for step in range(start + 1, steps + 1):
             state = run.advance(program.step, step, state, batches)
@@ -219,7 +223,7 @@ class _Run:
 
     def __init__(
         self,
-        writers: Sequence[Writer],
+        writer: Writer | None,
         hooks: Sequence[Hook],
         checkpoints: Checkpoints | None,
         dumps: Path | None,
@@ -228,7 +232,7 @@ class _Run:
         steps: int,
         log_every: int,
     ) -> None:
-        self._writers, self._hooks, self._checkpoints, self._dumps = writers, hooks, checkpoints, dumps
+        self._writer, self._hooks, self._checkpoints, self._dumps = writer, hooks, checkpoints, dumps
         self._progress, self._images, self._steps, self._log_every = progress, images, steps, log_every
         self._late: tuple[int, Any, Batch] | None = None
         self._scalars: dict[str, float] = {}
@@ -273,8 +277,8 @@ class _Run:
 
     def _log(self, step: int, scalars: Mapping[str, float]) -> None:
         self._scalars |= scalars
-        for writer in self._writers:
-            writer.write(step, scalars)
+        if self._writer is not None:
+            self._writer.write(step, scalars)
 
     def _fail(self, step: int, state: TrainState, scalars: dict[str, float], batch: Batch) -> None:
         found = ", ".join(f"{name} {scalars[name]:g}" for name in ("loss", "grad_norm"))
