@@ -254,37 +254,33 @@ def _crop(image: Array, box: crop.Box, view: View) -> Array:
 def _views_of_one_kind(
     keys: Array, source: Array, view: View, *, cropped: bool, loop: bool | None
 ) -> Float[Array, "b v s s c"]:
-    """Views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images ``[b, ...]`` or crops.
+    """Views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images, or crops, of the same views.
 
     The random numbers of the whole batch are drawn at once, outside the loop: one image at a time they would
     cost as much as the pixels of a small image.
     """
-    height, width = source.shape[-3:-1]
+    height, width, channels = source.shape[-3:]
 
     def draw(key: Key) -> Any:
         return _draw_without_box(key, view) if cropped else _draw_all(key, height, width, view)
 
-    flat = jax.vmap(draw)(keys.reshape(-1))
-    draws = jax.tree.map(lambda x: x.reshape(*keys.shape, *x.shape[1:]), flat)
-
-    def vectorized(function: Callable[..., Array], *arrays: Any) -> Array:
-        return jax.vmap(function)(*arrays)
-
-    def looped(function: Callable[..., Array], *arrays: Any) -> Array:
-        return jax.lax.map(lambda args: function(*args), arrays)
-
-    def of_example(mapped: Callable[..., Array], draws: Any, x: Array) -> Array:
+    def apply(drawn: Any, x: Array) -> Array:
         x = color.to_float(x)
-        if cropped:
-            return mapped(lambda d, c: _apply(d, c, view), draws, x)
-        return mapped(lambda d: _apply(d[1], _crop(x, d[0], view), view), draws)
+        return _apply(drawn, x, view) if cropped else _apply(drawn[1], _crop(x, drawn[0], view), view)
 
-    def of_batch(mapped: Callable[..., Array]) -> Callable[..., Array]:
-        return lambda draws, source: mapped(functools.partial(of_example, mapped), draws, source)
+    def vectorized(draws: Any, x: Array) -> Array:
+        return jax.vmap(apply)(draws, x)
 
+    def looped(draws: Any, x: Array) -> Array:
+        return jax.lax.map(lambda args: apply(*args), (draws, x))
+
+    pixels = source if cropped else jnp.broadcast_to(source[:, None], (*keys.shape, height, width, channels))
+    inputs = jax.vmap(draw)(keys.reshape(-1)), pixels.reshape(-1, height, width, channels)
     if loop is None:
-        return jax.lax.platform_dependent(draws, source, cpu=of_batch(looped), default=of_batch(vectorized))
-    return of_batch(looped if loop else vectorized)(draws, source)
+        flat = jax.lax.platform_dependent(*inputs, cpu=looped, default=vectorized)
+    else:
+        flat = looped(*inputs) if loop else vectorized(*inputs)
+    return flat.reshape(*keys.shape, view.size, view.size, channels)
 
 
 def make_views(
