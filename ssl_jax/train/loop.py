@@ -110,7 +110,8 @@ def make_program(
     init = make_init(method, optimizer, sample)
     abstract = jax.eval_shape(init, 0)
     shardings = state_shardings(abstract, mesh, rules=rules)
-    step = make_train_step(method, optimizer, accumulate=accumulate)
+    loop_views = None if mesh.size == 1 else False
+    step = make_train_step(method, optimizer, accumulate=accumulate, loop_views=loop_views)
     return Program(
         jax.jit(init, out_shardings=shardings),
         jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)),

@@ -38,7 +38,9 @@ def make_init(method: Method, optimizer: Optimizer, sample: Batch) -> Callable[[
     return init
 
 
-def make_train_step(method: Method, optimizer: Optimizer, *, accumulate: int = 1) -> StepFn:
+def make_train_step(
+    method: Method, optimizer: Optimizer, *, accumulate: int = 1, loop_views: bool | None = None
+) -> StepFn:
     """One update: views, loss, gradient, optimizer, what the method keeps.
 
     Everything random follows from ``(state.key, state.step)`` and the position of an example in the global batch. A
@@ -51,6 +53,8 @@ def make_train_step(method: Method, optimizer: Optimizer, *, accumulate: int = 1
       accumulate: micro-batches a step, which must divide the batch: activations of one at a time are held and gradients
         averaged. Equals the whole batch for losses that are means over examples; negatives, BatchNorm and the
         like see one micro-batch only, and queues move once for each.
+      loop_views: how views are computed, see :func:`ssl_jax.augment.views.make_views`; ``False`` where several CPU devices
+        share the batch.
 
     Returns:
       ``train_step(state, batch) -> (state, metrics)``, pure, to be jitted with the state donated. ``batch`` holds the raw
@@ -61,7 +65,7 @@ def make_train_step(method: Method, optimizer: Optimizer, *, accumulate: int = 1
       ValueError: ``accumulate`` below 1, or a batch that it does not divide.
     """
     require(accumulate >= 1, "accumulate", accumulate, "an integer of 1 or more")
-    gradient = jax.value_and_grad(_loss_of_images(method), has_aux=True)
+    gradient = jax.value_and_grad(_loss_of_images(method, loop_views), has_aux=True)
     if accumulate > 1:
         gradient = _accumulated(gradient, accumulate)
 
@@ -85,10 +89,10 @@ def make_train_step(method: Method, optimizer: Optimizer, *, accumulate: int = 1
 LossOfImages = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
 
 
-def _loss_of_images(method: Method) -> LossOfImages:
+def _loss_of_images(method: Method, loop_views: bool | None) -> LossOfImages:
     def loss(params: Params, state: State, batch: Batch, key: Key, step: Array) -> tuple[Array, tuple[State, Metrics]]:
         view_key, loss_key = jax.random.split(key)
-        views = jax.lax.stop_gradient(make_views(view_key, batch, method.views))
+        views = jax.lax.stop_gradient(make_views(view_key, batch, method.views, loop=loop_views))
         return method.loss(params, state, {**batch, "views": views}, loss_key, step)
 
     return loss

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import build
@@ -15,6 +16,7 @@ from ssl_jax.core import trees
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Subset
 from ssl_jax.methods.find import names
+from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.hooks import OnlineEvaluation
 from ssl_jax.train.loop import Program, fit, make_program
@@ -50,9 +52,9 @@ def real_batch(count=BATCH):
 def case(request):
     config = config_of(request.param)
     method, optimizer, batch = build.method(config), build.optimizer(config), real_batch()
-    one, eight = (
-        make_program(method, optimizer, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8)
-    )
+    # Adam makes steps of full size from the rounding noise of gradients that are 0 in theory (a bias before BatchNorm).
+    sgd = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
+    one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
     return Case(config, method, optimizer, batch, one, eight)
 
 
@@ -155,10 +157,10 @@ def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
     for (path, old), new in zip(trees.flatten(before).items(), jax.tree.leaves(second), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype), path
         assert new.sharding.is_equivalent_to(old.sharding, new.ndim), path
-    # Adam divides by the root of a tiny second moment at first, so parameters agree less closely than losses.
     for path, leaf in leaves(first).items():
         if np.issubdtype(leaf.dtype, np.floating):
-            np.testing.assert_allclose(leaf, leaves(second)[path], rtol=1e-2, atol=2e-3, err_msg=path)
+            scale = max(np.abs(leaf).max(), 1e-3)
+            np.testing.assert_allclose(leaf, leaves(second)[path], rtol=0, atol=2e-5 * scale, err_msg=path)
 
 
 def test_many_steps_need_one_compilation(case):
@@ -190,13 +192,22 @@ def test_encode_is_deterministic_and_leaves_the_batch_independent(case):
 
 
 def test_loss_falls_on_a_small_real_batch(case):
-    config = {**case.config, "optimizer": {**case.config["optimizer"], "steps": 60, "warmup_steps": 0, "freeze": ()}}
-    config["optimizer"]["learning_rate"] = 3e-3
-    program = make_program(
-        build.method(config), build.optimizer(config), case.batch, make_mesh(devices=jax.devices()[:1])
-    )
-    _, losses = run(program, placed(case.batch, 1), 60)
-    assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:5])
+    """With teacher, queue and centre held still: they move the goal, so the loss of a run need not fall."""
+    params, state, batch = loss_inputs(case)
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def update(params, moments):
+        loss = lambda p: case.method.loss(p, state, batch, jax.random.key(2), jnp.int32(0))[0]  # noqa: E731
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, moments = optimizer.update(gradients, moments)
+        return optax.apply_updates(params, updates), moments, value
+
+    moments, losses = optimizer.init(params), []
+    for _ in range(30):
+        params, moments, value = update(params, moments)
+        losses.append(float(value))
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_bfloat16_runs_and_agrees_loosely(case):

@@ -103,7 +103,7 @@ def build(
             q, online = embed(params, online, views[:, q_view], q_key)
             k, teacher_state = embed_keys(teacher, teacher_state, views[:, k_view], k_key)
             k = jax.lax.stop_gradient(normalize(k))
-            negatives = state["queue"].items
+            negatives = jax.lax.stop_gradient(state["queue"].items)
             value += info_nce(q, k, negatives, temperature=temperature, block_size=block_size) / len(directions)
             queue = queue_push(queue, k)
         key_encoder = {**state["key_encoder"], "state": teacher_state}
