@@ -10,9 +10,9 @@ FAST_COMPILATION = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_e
 KNOWN = [f"--{name}={value}" for name, value in FAST_COMPILATION.items() if cpu.jaxlib_knows(name.encode())]
 os.environ.setdefault("XLA_FLAGS", " ".join(KNOWN))
 
-import jax
-import pytest
-from jaxtyping import install_import_hook
+import jax  # noqa: E402 (reads the environment)
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", ".jax_cache"))

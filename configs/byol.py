@@ -68,9 +68,7 @@ def imagenet(budget: str) -> base.Recipe:
 
 def folder(budget: str) -> base.Recipe:
     """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "byol"}
-    )
+    return gray(budget)._replace(epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "byol"})
 
 
 RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}

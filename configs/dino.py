@@ -1,5 +1,7 @@
 """DINO. Numbers: Caron et al. 2021, facebookresearch/dino, and solo-learn's CIFAR-10 recipe."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.common import base
@@ -86,7 +88,7 @@ def imagenet(budget: str) -> base.Recipe:
     """README: ViT-S/16, 8 local crops. 100 epochs: batch 512, τ_t 0.04, m₀ 0.996; "boosted" 800 epochs: batch 1024, τ_t 0.04 to
     0.07 over 30 epochs, prototypes' norm trained."""
     boosted = budget == "paper"
-    method = {"norm_last_layer": not boosted}
+    method: dict[str, Any] = {"norm_last_layer": not boosted}
     if boosted:
         method |= {"teacher_temperature_start": 0.04, "teacher_temperature": 0.07}
     return base.Recipe(

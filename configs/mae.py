@@ -28,7 +28,13 @@ def gray(budget: str) -> base.Recipe:
         encoder={"pool": "mean", "position": "sincos", "patch": 4},
         method={"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4},
         views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
-        optimizer={"name": "adamw", "learning_rate": 1.5e-3, "scaling": "none", "weight_decay": 0.05, "b2": 0.95},
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1.5e-3,
+            "scaling": "none",
+            "weight_decay": 0.05,
+            "b2": 0.95,
+        },
     )
 
 

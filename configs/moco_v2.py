@@ -39,7 +39,7 @@ def gray(budget: str) -> base.Recipe:
 
 
 def cifar10(budget: str) -> base.Recipe:
-    """The authors' notebook: ResNet-18, batch 512, K 4096, m 0.99, τ 0.1, SGD 0.06, weight decay 5e-4, BatchNorm in 8 groups."""
+    """The authors' notebook: ResNet-18, batch 512, K 4096, m 0.99, τ 0.1, SGD 0.06, decay 5e-4, BatchNorm in 8 groups."""
     return base.Recipe(
         batch_size=512,
         epochs={"short": 200, "paper": 800}.get(budget, 1),
@@ -58,7 +58,7 @@ def cifar10(budget: str) -> base.Recipe:
 
 
 def imagenet(budget: str) -> base.Recipe:
-    """Paper and code: ResNet-50, batch 256 on 8 GPUs, K 65536, m 0.999, τ 0.2, SGD 0.03, weight decay 1e-4, 200 or 800 epochs."""
+    """Paper and code: ResNet-50, batch 256 on 8 GPUs, K 65536, m 0.999, τ 0.2, SGD 0.03, decay 1e-4, 200 or 800 epochs."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 200, "paper": 800}.get(budget, 1),

@@ -45,7 +45,12 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 1000}.get(budget, 1),
         method={"temperature": 0.5},
         views={"preset": "simclr", "strength": 0.5, "blur": 0.0},
-        optimizer={"name": "lars", "learning_rate": 1.0, "weight_decay": 1e-4, "learning_rate_in_buffer": True},
+        optimizer={
+            "name": "lars",
+            "learning_rate": 1.0,
+            "weight_decay": 1e-4,
+            "learning_rate_in_buffer": True,
+        },
     )
 
 
@@ -56,7 +61,12 @@ def imagenet(budget: str) -> base.Recipe:
         epochs={"short": 100, "paper": 1000}.get(budget, 1),
         method={"temperature": 0.1},
         views={"preset": "simclr"},
-        optimizer={"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-6, "learning_rate_in_buffer": True},
+        optimizer={
+            "name": "lars",
+            "learning_rate": 0.3,
+            "weight_decay": 1e-6,
+            "learning_rate_in_buffer": True,
+        },
         encoder={"zero_init_residual": True},
     )
 

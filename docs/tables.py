@@ -1,16 +1,18 @@
-"""Writes the tables of README.md: ``python -m docs.tables``.
+"""Writes what is generated in the docs: ``python -m docs.tables``.
 
-``quickstart`` comes from ``docs/results/quickstart.json``, the ``evaluation.json`` of the README's first command; ``methods`` from the
-first lines of the method files.
+* README.md, table ``quickstart``: from ``docs/results/quickstart.json``, the ``evaluation.json`` of its first command;
+* README.md, table ``methods``: from the first lines of the method files;
+* ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``.
 """
 
 import ast
+import inspect
 import json
 import re
 from pathlib import Path
 
 from experiments.evaluate import render
-from ssl_jax.methods.find import names
+from ssl_jax.methods.find import method_module, names
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,14 +23,50 @@ def quickstart() -> str:
 
 
 def methods() -> str:
-    """One row a method: its config, its family and what its file says it is."""
-    rows = ["| config | family | what |", "|---|---|---|"]
+    """One row a method: its page, its config, its family and what its file says it is."""
+    rows = ["| method | config | family | what |", "|---|---|---|---|"]
     for name, module in names().items():
         path = ROOT / (module.replace(".", "/") + ".py")
         line = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
         family = module.split(".")[2]
-        rows.append(f"| [`{name}`](configs/{name}.py) | {family} | {line} |")
+        config = f"[`configs/{name}.py`](configs/{name}.py)"
+        rows.append(f"| [{name}](docs/methods/{name}.md) | {config} | {family} | {line} |")
     return "\n".join(rows)
+
+
+def method_page(name: str) -> str:
+    """Docs page of a method."""
+    module = method_module(name)
+    text = inspect.getdoc(module.build) or ""
+    title, _, body = text.partition("\n")
+    body = re.sub(r":(?:func|mod|class):`~?([^`]*)`", r"`\1`", body)
+    body = body.replace("``", "`")
+    body = re.sub(r"^(Args|Returns|Raises):$", r"## \1\n", body, flags=re.MULTILINE)
+    body = re.sub(r"^  (\w+): ", r"- **`\1`**: ", body, flags=re.MULTILINE)
+    rows = ["| option | default |", "|---|---|"]
+    for option, parameter in inspect.signature(module.build).parameters.items():
+        if option not in ("encoder", "views"):
+            rows.append(f"| `{option}` | `{parameter.default!r}` |")
+    source = "../../" + names()[name].replace(".", "/") + ".py"
+    return "\n".join(
+        [
+            f"# {title.rstrip('.')}",
+            "",
+            f"Code: [`{source.rsplit('/', 1)[1]}`]({source}). Config: [`configs/{name}.py`](../../configs/{name}.py). Run:",
+            "",
+            "```sh",
+            f"python -m experiments.pretrain --config=configs/{name}.py --workdir=runs/{name}",
+            "```",
+            body.rstrip(),
+            "",
+            "## Defaults",
+            "",
+            "Each is overridden by `--config.method.<option>=<value>`.",
+            "",
+            *rows,
+            "",
+        ]
+    )
 
 
 def fill(text: str) -> str:
@@ -36,10 +74,17 @@ def fill(text: str) -> str:
     for name, make in {"quickstart": quickstart, "methods": methods}.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
         table = make()
-        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        text = re.sub(pattern, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 
+def generated() -> dict[Path, str]:
+    """Every generated file and what it should contain."""
+    files = {ROOT / "README.md": fill((ROOT / "README.md").read_text())}
+    return files | {ROOT / f"docs/methods/{name}.md": method_page(name) for name in names()}
+
+
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    page.write_text(fill(page.read_text()))
+    for path, content in generated().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)

@@ -1,6 +1,7 @@
 """A Linux CPU set up for speed, before anything heavy is imported."""
 
 import importlib.util
+import itertools
 import mmap
 import os
 import sys
@@ -38,7 +39,7 @@ def tune() -> None:
 def _is_launcher() -> bool:
     """Whether this process was started as ``python -m experiments.<verb>``; tests and notebooks are left alone."""
     arguments = sys.orig_argv
-    return any(a == "-m" and b.startswith("experiments.") for a, b in zip(arguments, arguments[1:], strict=False))
+    return any(a == "-m" and b.startswith("experiments.") for a, b in itertools.pairwise(arguments))
 
 
 def _accelerated() -> bool:

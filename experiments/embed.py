@@ -19,27 +19,37 @@ from ssl_jax.evaluate.features import extract
 from ssl_jax.models.serialize import write_atomically
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_SOURCE = flags.DEFINE_string("source", None, "Images: folder:PATH, parquet:PATH, tfds:NAME, embedded, fashion_mnist.")
+_SOURCE = flags.DEFINE_string(
+    "source", None, "Images: folder:PATH, parquet:PATH, tfds:NAME, embedded, fashion_mnist."
+)
 _SPLIT = flags.DEFINE_string("split", "train", "Split of the source.")
 _OUT = flags.DEFINE_string("out", None, "File to write, .npz or .parquet.")
-_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps.")
+_STEP = flags.DEFINE_string(
+    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+)
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
-_CORRUPT = flags.DEFINE_float("max_corrupt", 1.0, "Share of unreadable images above which nothing is written.")
+_CORRUPT = flags.DEFINE_float(
+    "max_corrupt", 1.0, "Share of unreadable images above which nothing is written."
+)
 
 
 def main() -> None:
     """Embed the images of ``--source``."""
-    for name, flag in (("workdir", _WORKDIR), ("source", _SOURCE), ("out", _OUT)):
-        if not flag.value:
-            raise ValueError(f"--{name} is missing: give --workdir=DIR --source=folder:PATH --out=FILE.npz")
-    out = Path(_OUT.value)
+    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
+    spec = launch.needed("source", _SOURCE.value, "folder:PATH")
+    out = Path(launch.needed("out", _OUT.value, "FILE.npz"))
     choice("out", out.suffix, (".npz", ".parquet"))
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out={str(out)!r}: its folder does not exist")
-    config, method, model = build.restore(Path(_WORKDIR.value), _STEP.value)
-    source = build.source(config, _SOURCE.value, _SPLIT.value)
+    config, method, model = build.restore(workdir, _STEP.value)
+    source = build.source(config, spec, _SPLIT.value)
     view, ratio = method.views[0], config["evaluate"]["crop_ratio"]
-    options = {"batch_size": _BATCH.value, "size": view.size, "crop_ratio": ratio, "max_corrupt": _CORRUPT.value}
+    options = {
+        "batch_size": _BATCH.value,
+        "size": view.size,
+        "crop_ratio": ratio,
+        "max_corrupt": _CORRUPT.value,
+    }
     with epoch(source, **options) as batches:
         found = extract(method.encode, batches, view=view, variables=(model.params, model.state))
         corrupt = len(batches.corrupt)
@@ -62,7 +72,9 @@ def parquet(found, names: list[str]) -> bytes:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError("writing .parquet needs pyarrow: pip install 'ssl-jax[parquet]', or write .npz") from error
+        raise ImportError(
+            "writing .parquet needs pyarrow: pip install 'ssl-jax[parquet]', or write .npz"
+        ) from error
     width = found.features.shape[1]
     rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(found.features.ravel()), width)
     columns = {"file_name": names, "label": pyarrow.array(found.labels), "features": rows}

@@ -27,7 +27,9 @@ from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import write_atomically
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps.")
+_STEP = flags.DEFINE_string(
+    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+)
 _SOURCE = flags.DEFINE_string("source", None, "Labelled images to evaluate on; default: those of the run.")
 _TRAIN = flags.DEFINE_string("train_split", None, "Split that fits the probes; default: as the config says.")
 _TEST = flags.DEFINE_string("test_split", None, "Split that is reported; default: as the config says.")
@@ -37,9 +39,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Evaluate the run in ``--workdir``."""
-    if not _WORKDIR.value:
-        raise ValueError("--workdir is missing: give --workdir=DIR")
-    workdir = Path(_WORKDIR.value)
+    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
     config, method, model = build.restore(workdir, _STEP.value)
     options = config["evaluate"]
     spec = _SOURCE.value or config["data"]["source"]
@@ -59,7 +59,9 @@ def main() -> None:
     }
     rows = []
     for name, (encode, variables) in encoders.items():
-        train, test = (features(s, encode, variables, method.views[0], options["crop_ratio"]) for s in sources)
+        train, test = (
+            features(s, encode, variables, method.views[0], options["crop_ratio"]) for s in sources
+        )
         rows.append({"features": name, **measure(train, test, len(sources[0].classes), options)})
         print(f"measured {name}", flush=True)
     result = {
@@ -106,7 +108,11 @@ def render(result: Row, *, markdown: bool = False) -> str:
     """The measured rows as a table, accuracies in percent, and a line that says what was measured."""
     rows = []
     for row in result["rows"]:
-        cells = {"accuracy in %": row["features"], "kNN": 100 * row["knn"], "linear, all labels": 100 * row["linear"]}
+        cells = {
+            "accuracy in %": row["features"],
+            "kNN": 100 * row["knn"],
+            "linear, all labels": 100 * row["linear"],
+        }
         for name in row:
             if f"{name}_std" in row:
                 per_class = name.removeprefix("linear_")

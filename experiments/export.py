@@ -22,16 +22,17 @@ from ssl_jax.models.serialize import export_stablehlo, save_encoder, write_atomi
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write to; made if it is missing.")
-_STEP = flags.DEFINE_string("step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps.")
+_STEP = flags.DEFINE_string(
+    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+)
 
 
 def main() -> None:
     """Export the encoder of ``--workdir`` to ``--out``."""
-    if not _WORKDIR.value or not _OUT.value:
-        raise ValueError("--workdir and --out are needed: give --workdir=DIR --out=FOLDER")
-    config, method, model = build.restore(Path(_WORKDIR.value), _STEP.value)
+    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
+    out = Path(launch.needed("out", _OUT.value, "FOLDER"))
+    config, method, model = build.restore(workdir, _STEP.value)
     view, channels = method.views[0], config["data"]["channels"]
-    out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "method": config["method"]["name"],

@@ -33,6 +33,17 @@ def run(main: Callable[[], None]) -> None:
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
+def needed(name: str, value: str | None, example: str) -> str:
+    """The value of a flag that has no default.
+
+    Raises:
+      ValueError: it was not given.
+    """
+    if not value:
+        raise ValueError(f"--{name} is missing: give --{name}={example}")
+    return value
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; a misspelt or ill-typed one ends the program with one line that says what is allowed."""
     try:

@@ -25,12 +25,20 @@ from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.workdir import Workdir, read_config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/<method>.py[:dataset,backbone,budget].")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
-_CHANGED = flags.DEFINE_bool("allow_changes", False, "Go on although the config differs from the one in the workdir.")
-_REPLAY = flags.DEFINE_string("replay", None, "Folder of a dumped step to run once more, instead of training.")
+_CHANGED = flags.DEFINE_bool(
+    "allow_changes", False, "Go on although the config differs from the one in the workdir."
+)
+_REPLAY = flags.DEFINE_string(
+    "replay", None, "Folder of a dumped step to run once more, instead of training."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves."
+    "distributed",
+    False,
+    "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves.",
 )
 
 MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "mesh", "data.workers")
@@ -42,13 +50,13 @@ def main() -> None:
     if _REPLAY.value is not None:
         replay(Path(_REPLAY.value))
         return
-    if _CONFIG.value is None or not _WORKDIR.value:
-        missing = "--config=configs/simclr.py" if _CONFIG.value is None else "--workdir=DIR"
-        raise ValueError(f"{missing.split('=')[0]} is missing: give {missing}")
+    if _CONFIG.value is None:
+        raise ValueError("--config is missing: give --config=configs/simclr.py")
+    folder = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
     config = build.plain(_CONFIG.value)
-    with Workdir(Path(_WORKDIR.value), primary=jax.process_index() == 0) as workdir:
+    with Workdir(folder, primary=jax.process_index() == 0) as workdir:
         train(config, workdir, allow_changes=_CHANGED.value)
 
 
@@ -63,7 +71,9 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
     hook = OnlineEvaluation(method, source, **config["online"], crop_ratio=config["evaluate"]["crop_ratio"])
     best = "online/knn" if saving["best"] and hook.labelled else None
     folder = workdir.path / "checkpoints"
-    with Checkpoints(folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config) as checkpoints:
+    with Checkpoints(
+        folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config
+    ) as checkpoints:
         fitted = fit(
             method,
             source,
@@ -77,7 +87,9 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
             workers=config["data"]["workers"],
             max_corrupt=config["data"]["max_corrupt"],
             hooks=[hook],
-            writer=(lambda step: open_writer(workdir.path, config, step)) if jax.process_index() == 0 else None,
+            writer=(lambda step: open_writer(workdir.path, config, step))
+            if jax.process_index() == 0
+            else None,
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
             log_every=config["log"]["every"],
@@ -86,7 +98,9 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
     if fitted.stopped_by:
         print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
     else:
-        print(f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}")
+        print(
+            f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}"
+        )
 
 
 def open_writer(folder: Path, config: build.Config, step: int) -> Writer:
@@ -95,7 +109,9 @@ def open_writer(folder: Path, config: build.Config, step: int) -> Writer:
     if config["log"]["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
     if config["log"]["wandb"]:
-        writers.append(WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config, dir=str(folder)))
+        writers.append(
+            WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config, dir=str(folder))
+        )
     return MultiWriter(writers)
 
 

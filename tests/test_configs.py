@@ -57,7 +57,8 @@ def test_steps_override_reaches_every_schedule():
 
 
 @pytest.mark.parametrize(
-    ("arg", "message"), [("cifar100", "did you mean 'cifar10'"), ("cifar10,embedded", "two words for the dataset")]
+    ("arg", "message"),
+    [("cifar100", "did you mean 'cifar10'"), ("cifar10,embedded", "two words for the dataset")],
 )
 def test_wrong_words_after_the_colon_are_refused(arg, message):
     with pytest.raises(ValueError, match=message):

@@ -118,7 +118,9 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
     # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
     splits = (data.train, data.test) if data.test else (f"{data.train}[:80%]", f"{data.train}[80%:]")
-    config.evaluate = ConfigDict({"train_split": splits[0], "test_split": splits[1], "k": 20, "temperature": 0.07})
+    config.evaluate = ConfigDict(
+        {"train_split": splits[0], "test_split": splits[1], "k": 20, "temperature": 0.07}
+    )
     config.evaluate.per_class, config.evaluate.draws = (10, 100), 5
     config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
     config.log = ConfigDict({"every": min(often[50], 100), "tensorboard": False, "wandb": ""})
@@ -156,10 +158,8 @@ SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "width_
 def _encoder(choice: Choice, recipe: Recipe) -> dict[str, Any]:
     defaults = _defaults(models.BUILDERS[choice.backbone], without=())
     size = choice.data.size
-    small = {"stem": "small", "image_size": size, "patch": 7 if size == 28 else 4}
-    fitting = small if size <= SMALL else {"image_size": size}
-    if size > SMALL:
-        fitting["dtype"] = "bfloat16"
+    small: dict[str, Any] = {"stem": "small", "image_size": size, "patch": 7 if size == 28 else 4}
+    fitting = small if size <= SMALL else {"image_size": size, "dtype": "bfloat16"}
     options = {name: value for name, value in fitting.items() if name in defaults}
     return _typed(defaults, {**options, **{k: v for k, v in recipe.encoder.items() if k in defaults}})
 

@@ -36,7 +36,13 @@ DATASETS = {
     "fashion_mnist": Dataset("fashion_mnist", "train", "test", 28, 60_000, **FASHION),
     # Normalisation of CIFAR-10 as in MoCo's CIFAR notebook (reference sheet, 0.1).
     "cifar10": Dataset(
-        "tfds:cifar10", "train", "test", 32, 50_000, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)
+        "tfds:cifar10",
+        "train",
+        "test",
+        32,
+        50_000,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
     ),
     "imagenet": Dataset("tfds:imagenet2012", "train", "validation", 224, 1_281_167, **IMAGENET),
     # Your own folder: give --config.data.source=folder:PATH. Epochs are counted as if it held 10,000 images.

@@ -78,7 +78,9 @@ class Program(NamedTuple):
 
 def sample_batch(source: Source, method: Method, *, crop: str = "auto") -> Batch:
     """A raw batch of one example, for its shapes."""
-    batches = stream(source, views=method.views, crop=crop, seed=0, batch_size=1, process_index=0, process_count=1)
+    batches = stream(
+        source, views=method.views, crop=crop, seed=0, batch_size=1, process_index=0, process_count=1
+    )
     try:
         return next(batches)
     finally:
@@ -173,7 +175,12 @@ def fit(
     """
     mesh = make_mesh() if mesh is None else mesh
     devices = mesh.devices.size
-    require(batch_size % devices == 0 and batch_size > 0, "batch_size", batch_size, f"a multiple of {devices} devices")
+    require(
+        batch_size % devices == 0 and batch_size > 0,
+        "batch_size",
+        batch_size,
+        f"a multiple of {devices} devices",
+    )
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
     sample = sample_batch(source, method, crop=crop)
     program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)

@@ -44,7 +44,10 @@ class Progress:
         speed = shown["images_per_second"]
         parts = [f"step {step}/{self._steps}"]
         if speed > 0:
-            parts += [f"{speed:,.0f} images/s", f"ETA {clock((self._steps - step) * self._batch_size / speed)}"]
+            parts += [
+                f"{speed:,.0f} images/s",
+                f"ETA {clock((self._steps - step) * self._batch_size / speed)}",
+            ]
         for key, label, form in (("loss", "loss", ".4f"), ("online/knn", "kNN", ".1%")):
             if key in shown:
                 parts.append(f"{label} {shown[key]:{form}}")

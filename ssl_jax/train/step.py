@@ -27,7 +27,9 @@ def make_init(method: Method, optimizer: Optimizer, sample: Batch) -> Callable[[
     Returns:
       ``init(seed) -> TrainState``, pure, to be jitted with the state's shardings as ``out_shardings``.
     """
-    shapes = jax.eval_shape(lambda key, batch: make_views(key, batch, method.views), jax.random.key(0), sample)
+    shapes = jax.eval_shape(
+        lambda key, batch: make_views(key, batch, method.views), jax.random.key(0), sample
+    )
 
     def init(seed: Array) -> TrainState:
         init_key, run_key = jax.random.split(jax.random.key(seed))
@@ -79,9 +81,15 @@ def make_train_step(
         finite = old.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         changed = (old.step + 1, params, state, opt_state)
         kept = jax.tree.map(lambda new, before: jnp.where(finite, new, before), changed, tuple(old[:4]))
-        metrics |= {"loss": loss, "grad_norm": norm, "update_norm": optax.tree.norm(updates), "finite": finite}
+        metrics |= {
+            "loss": loss,
+            "grad_norm": norm,
+            "update_norm": optax.tree.norm(updates),
+            "finite": finite,
+        }
         metrics["learning_rate"] = jnp.float32(optimizer.learning_rate(old.step))
-        return TrainState(*kept, key=old.key, finite=finite), metrics
+        step, params, state, opt_state = kept
+        return TrainState(step, params, state, opt_state, old.key, finite), metrics
 
     return train_step
 
@@ -90,7 +98,9 @@ LossOfImages = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[S
 
 
 def _loss_of_images(method: Method, loop_views: bool | None) -> LossOfImages:
-    def loss(params: Params, state: State, batch: Batch, key: Key, step: Array) -> tuple[Array, tuple[State, Metrics]]:
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
         view_key, loss_key = jax.random.split(key)
         views = jax.lax.stop_gradient(make_views(view_key, batch, method.views, loop=loop_views))
         return method.loss(params, state, {**batch, "views": views}, loss_key, step)

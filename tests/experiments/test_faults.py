@@ -83,7 +83,11 @@ def test_killed_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     for path, leaf in expected.items():
         np.testing.assert_array_equal(found[path], leaf, err_msg=path)
     series = [
-        {r["step"]: r["loss"] for r in map(json.loads, (w / "metrics.jsonl").read_text().splitlines()) if "loss" in r}
+        {
+            r["step"]: r["loss"]
+            for r in map(json.loads, (w / "metrics.jsonl").read_text().splitlines())
+            if "loss" in r
+        }
         for w in (broken, whole)
     ]
     assert series[0] == series[1]

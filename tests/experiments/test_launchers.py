@@ -55,7 +55,9 @@ def test_mixed_folder_trains_and_resumes_and_names_what_it_cannot_read(mixed):
 def test_mixed_folder_is_embedded_with_file_names(mixed, tmp_path):
     folder, workdir, corrupt, _ = mixed
     for suffix in ("npz", "parquet"):
-        succeed("embed", f"--workdir={workdir}", f"--source=folder:{folder}", f"--out={tmp_path / 'f'}.{suffix}")
+        succeed(
+            "embed", f"--workdir={workdir}", f"--source=folder:{folder}", f"--out={tmp_path / 'f'}.{suffix}"
+        )
     with np.load(tmp_path / "f.npz") as file:
         features, names = file["features"], file["file_name"].tolist()
     assert len(names) == len(set(names)) == 200 - len(corrupt) == len(features)
@@ -68,7 +70,7 @@ def test_mixed_folder_is_embedded_with_file_names(mixed, tmp_path):
 
 
 def test_exported_encoder_gives_the_features_of_embed(mixed, tmp_path):
-    folder, workdir, _, _ = mixed
+    _, workdir, _, _ = mixed
     succeed("export", f"--workdir={workdir}", f"--out={tmp_path}")
     facts = json.loads((tmp_path / "encoder.json").read_text())
     images = np.random.default_rng(0).random((3, *facts["image_shape"]), dtype=np.float32)
@@ -83,7 +85,9 @@ def test_exported_encoder_gives_the_features_of_embed(mixed, tmp_path):
 def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
     workdir = tmp_path / "run"
     succeed("pretrain", "--config=configs/mae.py:smoke", f"--workdir={workdir}")
-    shown = succeed("evaluate", f"--workdir={workdir}", "--train_split=train[:1000]", "--test_split=test[:300]")
+    shown = succeed(
+        "evaluate", f"--workdir={workdir}", "--train_split=train[:1000]", "--test_split=test[:300]"
+    )
     result = json.loads((workdir / "evaluation.json").read_text())
     assert [row["features"] for row in result["rows"]] == ["raw pixels", "random encoder", "mae, 4 steps"]
     for row in result["rows"]:
@@ -97,7 +101,11 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
     ("verb", "arguments", "message"),
     [
         ("evaluate", ("--workdir=/nowhere",), "no run in it"),
-        ("embed", ("--workdir=/nowhere", "--source=folder:/x", "--out=/tmp/x.csv"), "did you mean '.npz'|allowed: .npz"),
+        (
+            "embed",
+            ("--workdir=/nowhere", "--source=folder:/x", "--out=/tmp/x.csv"),
+            "did you mean '.npz'|allowed: .npz",
+        ),
         ("pretrain", ("--workdir=/tmp/x",), "--config is missing"),
     ],
 )

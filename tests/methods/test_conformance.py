@@ -188,7 +188,9 @@ def test_encode_is_deterministic_and_leaves_the_batch_independent(case):
     assert features.dtype == jnp.float32
     assert features.shape == (4, case.method.encoder.features)
     np.testing.assert_array_equal(features, encode(state.params, state.state, images))
-    np.testing.assert_allclose(features[1:3], case.method.encode(state.params, state.state, images[1:3]), atol=1e-5)
+    np.testing.assert_allclose(
+        features[1:3], case.method.encode(state.params, state.state, images[1:3]), atol=1e-5
+    )
 
 
 def test_loss_falls_on_a_small_real_batch(case):

@@ -1,6 +1,7 @@
 """MoCo v2 (He et al., CVPR 2020; Chen et al. 2020): InfoNCE against a queue of keys from a slowly moving encoder."""
 
 import jax
+import jax.numpy as jnp
 
 from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
@@ -88,7 +89,11 @@ def build(
         network_key, queue_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
         key_encoder = {"variables": average.init(params), "state": online}
-        return params, {"online": online, "key_encoder": key_encoder, "queue": queue_init(queue_key, queue_size, projection)}
+        return params, {
+            "online": online,
+            "key_encoder": key_encoder,
+            "queue": queue_init(queue_key, queue_size, projection),
+        }
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -96,7 +101,7 @@ def build(
         del step
         online, queue = state["online"], state["queue"]
         teacher, teacher_state = state["key_encoder"]["variables"].average, state["key_encoder"]["state"]
-        views, value = batch["views"][0], 0.0
+        views, value = batch["views"][0], jnp.float32(0)
         directions = ((0, 1), (1, 0)) if symmetric else ((0, 1),)
         for q_view, k_view in directions:
             key, q_key, k_key = jax.random.split(key, 3)
@@ -104,7 +109,9 @@ def build(
             k, teacher_state = embed_keys(teacher, teacher_state, views[:, k_view], k_key)
             k = jax.lax.stop_gradient(normalize(k))
             negatives = jax.lax.stop_gradient(state["queue"].items)
-            value += info_nce(q, k, negatives, temperature=temperature, block_size=block_size) / len(directions)
+            value += info_nce(q, k, negatives, temperature=temperature, block_size=block_size) / len(
+                directions
+            )
             queue = queue_push(queue, k)
         key_encoder = {**state["key_encoder"], "state": teacher_state}
         return value, ({"online": online, "key_encoder": key_encoder, "queue": queue}, pair_health(q, k))

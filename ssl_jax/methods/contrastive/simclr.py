@@ -1,5 +1,7 @@
 """SimCLR (Chen et al., ICML 2020): two views of an image attract, all other views of the global batch repel."""
 
+from typing import Any
+
 import jax
 
 from ssl_jax.augment import presets
@@ -7,7 +9,15 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import nt_xent
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, merge_views, pair_health, split_views
+from ssl_jax.methods.common import (
+    chain,
+    compute_dtype,
+    encode_with,
+    identity,
+    merge_views,
+    pair_health,
+    split_views,
+)
 from ssl_jax.methods.method import Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -53,7 +63,7 @@ def build(
         projector = identity(encoder.features)
     else:
         widths = (width,) * (projector_layers - 1) + (projection,)
-        options = {"hidden_bias": False, "last_bias": False, "last_norm": "batch_scale", "kernel_init": 0.01}
+        options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "last_norm": "batch_scale", "kernel_init": 0.01}
         projector = heads.mlp(widths, dtype=compute_dtype(encoder), **options)
     network = chain(encoder=encoder, projector=projector)
 

@@ -69,7 +69,10 @@ def build(
         teacher, teacher_state = branch.init(teacher_key, images)
         projections = jnp.zeros((images.shape[0], projection))
         params["predictor"], state["predictor"] = predictor_net.init(predictor_key, projections)
-        return params, {"online": state, "teacher": {"variables": average.init(teacher), "state": teacher_state}}
+        return params, {
+            "online": state,
+            "teacher": {"variables": average.init(teacher), "state": teacher_state},
+        }
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array

@@ -103,7 +103,11 @@ def build(
         state, features = dict(state), []
         for i, group in enumerate(crops):
             output, state["encoder"] = network.apply(
-                params["encoder"], state["encoder"], merge_views(group), train=True, key=jax.random.fold_in(key, i)
+                params["encoder"],
+                state["encoder"],
+                merge_views(group),
+                train=True,
+                key=jax.random.fold_in(key, i),
             )
             features.append(split_views(output, group.shape[1]))
         joined = jnp.concatenate(features, axis=1)
@@ -118,7 +122,11 @@ def build(
         features = jnp.zeros((images.shape[0], encoder.features))
         params["head"], state["head"] = head.init(head_key, features)
         teacher = {"variables": average.init(params), "state": state}
-        return params, {"online": state, "teacher": teacher, "center": center_average.init(jnp.zeros(prototypes))}
+        return params, {
+            "online": state,
+            "teacher": teacher,
+            "center": center_average.init(jnp.zeros(prototypes)),
+        }
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array

@@ -1,5 +1,7 @@
 """MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the hidden ones."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -58,7 +60,7 @@ def build(
     def decoder_for(images: Array) -> Network:
         _, height, width, channels = images.shape
         grid = (height // patch, width // patch)
-        options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, "prefix": prefix}
+        options: dict[str, Any] = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, "prefix": prefix}
         options |= {name: encoder.config[name] for name in ("dtype", "remat")}
         return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
 
@@ -68,7 +70,10 @@ def build(
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
         tokens = jax.eval_shape(
-            lambda p, s, x: encoder.apply(p, s, x, output="tokens")[0], params["encoder"], state["encoder"], images
+            lambda p, s, x: encoder.apply(p, s, x, output="tokens")[0],
+            params["encoder"],
+            state["encoder"],
+            images,
         )
         params["decoder"], state["decoder"] = decoder_for(images).init(decoder_key, jnp.zeros(tokens.shape))
         return params, state
