@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from experiments.evaluate import render
+from experiments.tables import evaluation
 from ssl_jax.methods.find import method_module, names
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 def quickstart() -> str:
     """The evaluation of the README's first command."""
-    return render(json.loads((ROOT / "docs/results/quickstart.json").read_text()), markdown=True)
+    return evaluation(json.loads((ROOT / "docs/results/quickstart.json").read_text()), markdown=True)
 
 
 def methods() -> str:

@@ -16,13 +16,13 @@ import numpy as np
 from absl import flags
 
 from experiments import build, launch
+from experiments.tables import evaluation
 from ssl_jax.augment.views import View
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import few_labels, linear_probe
-from ssl_jax.evaluate.table import table
 from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import write_atomically
 
@@ -73,7 +73,7 @@ def main() -> None:
         "rows": rows,
     }
     write_atomically(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    print(f"\n{render(result)}\n\nwritten to {workdir / 'evaluation.json'}")
+    print(f"\n{evaluation(result)}\n\nwritten to {workdir / 'evaluation.json'}")
 
 
 def pixels(images: jax.Array) -> jax.Array:
@@ -102,25 +102,6 @@ def measure(train: Features, test: Features, classes: int, options: build.Config
             few = few_labels(*arrays, classes=classes, per_class=per_class, draws=options["draws"])
             row[f"linear_{per_class}"], row[f"linear_{per_class}_std"] = few.mean, few.std
     return row
-
-
-def render(result: Row, *, markdown: bool = False) -> str:
-    """The measured rows as a table, accuracies in percent, and a line that says what was measured."""
-    rows = []
-    for row in result["rows"]:
-        cells = {
-            "accuracy in %": row["features"],
-            "kNN": 100 * row["knn"],
-            "linear, all labels": 100 * row["linear"],
-        }
-        for name in row:
-            if f"{name}_std" in row:
-                per_class = name.removeprefix("linear_")
-                cells[f"linear, {per_class} labels a class"] = (100 * row[name], 100 * row[f"{name}_std"])
-        rows.append(cells)
-    train, test = result["examples"]
-    what = f"{result['source']}: {train:,} training and {test:,} test images; ± is the deviation over draws of the labels."
-    return table(rows, markdown=markdown) + f"\n\n{what}"
 
 
 if __name__ == "__main__":
