@@ -266,8 +266,9 @@ def composed_jitter_planes(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> composed_jitter_planes(jnp.full((1, 1, 1), 0.25), jnp.array([2.0, 1.0, 1.0, 0.0]),
-      jnp.arange(4)).item() 0.5
+      >>> factors = jnp.array([2.0, 1.0, 1.0, 0.0])
+      >>> composed_jitter_planes(jnp.full((1, 1, 1), 0.25), factors, jnp.arange(4)).item()
+      0.5
     """
     channels, dtype = planes.shape[0], planes.dtype
     factors = factors.astype(dtype)

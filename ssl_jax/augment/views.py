@@ -52,10 +52,10 @@ class Jitter:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One view of an image, as data: hashable, and JSON-able through ``dataclasses.asdict``.
+    """One view of an image, as data: hashable; `view_from` reads back what ``dataclasses.asdict`` wrote.
 
     The operations are applied in the order of the attributes: crop, flip, jitter, gray, blur, solarize; then
-    the pixels are clipped to [0, 1] and normalised. `view_from` reads them back.
+    the pixels are clipped to [0, 1] and normalised.
 
     Attributes:
       size: of the square output, pixels.
