@@ -23,8 +23,8 @@ def gray(budget: str) -> base.Recipe:
     """28-pixel gray images in a few minutes on two CPU cores; tuned on the training images only."""
     return base.Recipe(
         batch_size=256,
-        epochs={"short": 25, "paper": 200}.get(budget, 1),
-        warmup_epochs=2,
+        epochs={"short": 10, "paper": 200}.get(budget, 1),
+        warmup_epochs=1,
         method={"temperature": 0.2, "queue_size": 4096, "decay": 0.99, "projector_width": 512},
         views={
             "preset": "moco_v2",

@@ -13,6 +13,8 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
+# A smoke run compiles much and computes little.
+UNOPTIMISED = "--xla_backend_optimization_level=0"
 # XLA's default kernels for single convolutions take 3 to 5 times as long for the weight gradient.
 CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 
@@ -32,6 +34,8 @@ def tune() -> None:
     known = environment.get("XLA_FLAGS", "")
     if "ynn_fusion_type" not in known and jaxlib_knows(b"xla_cpu_experimental_ynn_fusion_type"):
         environment["XLA_FLAGS"] = f"{known} {CONVOLUTIONS}".strip()
+    if "optimization_level" not in known and jaxlib_knows(b"xla_backend_optimization_level") and _is_smoke():
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {UNOPTIMISED}".strip()
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
@@ -40,6 +44,12 @@ def _is_launcher() -> bool:
     """Whether this process was started as ``python -m experiments.<verb>``; tests and notebooks are left alone."""
     arguments = sys.orig_argv
     return any(a == "-m" and b.startswith("experiments.") for a, b in itertools.pairwise(arguments))
+
+
+def _is_smoke() -> bool:
+    """Whether ``--config=...:smoke`` stands on the command line."""
+    configs = [a for a in sys.orig_argv if a.startswith(("--config=", "-config="))]
+    return any("smoke" in config.partition(":")[2].split(",") for config in configs)
 
 
 def _accelerated() -> bool:

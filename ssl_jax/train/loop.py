@@ -114,8 +114,11 @@ def make_program(
     shardings = state_shardings(abstract, mesh, rules=rules)
     loop_views = None if mesh.size == 1 else False
     step = make_train_step(method, optimizer, accumulate=accumulate, loop_views=loop_views)
+    # Run once, so compiling it well takes longer than it saves.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    quickly = {"xla_backend_optimization_level": 0} if on_cpu else None
     return Program(
-        jax.jit(init, out_shardings=shardings),
+        jax.jit(init, out_shardings=shardings, compiler_options=quickly),
         jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)),
         jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
     )
