@@ -1,5 +1,6 @@
 """What every launcher needs: flags read with one-line errors, and errors that speak to the user."""
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -48,6 +49,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; a misspelt or ill-typed one ends the program with one line that says what is allowed."""
     try:
         rest = flags.FLAGS(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname.split(".")[0], list(flags.FLAGS), n=1)
+        hint = f": did you mean --{near[0]}?" if near else ""
+        _fail(ValueError(f"unknown flag --{error.flagname}{hint}"), 2)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
         _fail(error, 2)
     if len(rest) > 1:

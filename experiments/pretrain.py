@@ -23,6 +23,7 @@ from ssl_jax.train.dump import read_dump
 from ssl_jax.train.hooks import OnlineEvaluation
 from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.workdir import Workdir, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -71,9 +72,13 @@ def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False
     hook = OnlineEvaluation(method, source, **config["online"], crop_ratio=config["evaluate"]["crop_ratio"])
     best = "online/knn" if saving["best"] and hook.labelled else None
     folder = workdir.path / "checkpoints"
-    with Checkpoints(
-        folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config
-    ) as checkpoints:
+    # Signals after the last step wait until it is saved.
+    with (
+        StopRequest(),
+        Checkpoints(
+            folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config
+        ) as checkpoints,
+    ):
         fitted = fit(
             method,
             source,

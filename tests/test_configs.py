@@ -53,7 +53,7 @@ def test_steps_override_reaches_every_schedule():
     config.steps = 5000
     plain = build.plain(config)
     assert plain["optimizer"]["steps"] == plain["method"]["decay_steps"] == 5000
-    assert plain["optimizer"]["warmup_steps"] == 50
+    assert plain["optimizer"]["warmup_steps"] == 250
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def test_generated_pages_are_up_to_date(path):
     assert path.read_text() == tables.generated()[path], "run: python -m docs.tables"
 
 
+@pytest.mark.long
 def test_python_example_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict = {}

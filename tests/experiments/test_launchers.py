@@ -86,7 +86,7 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
     workdir = tmp_path / "run"
     succeed("pretrain", "--config=configs/mae.py:smoke", f"--workdir={workdir}")
     shown = succeed(
-        "evaluate", f"--workdir={workdir}", "--train_split=train[:1000]", "--test_split=test[:300]"
+        "evaluate", f"--workdir={workdir}", "--train_split=train[:400]", "--test_split=test[:200]"
     )
     result = json.loads((workdir / "evaluation.json").read_text())
     assert [row["features"] for row in result["rows"]] == ["raw pixels", "random encoder", "mae, 4 steps"]
@@ -94,7 +94,7 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
         assert 0.1 < row["knn"] <= 1
         assert 0.1 < row["linear"] <= 1
         assert f"{100 * row['knn']:.1f}" in shown.stdout
-    assert result["examples"] == [1000, 300]
+    assert result["examples"] == [400, 200]
 
 
 @pytest.mark.parametrize(
