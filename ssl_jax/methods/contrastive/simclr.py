@@ -63,7 +63,12 @@ def build(
         projector = identity(encoder.features)
     else:
         widths = (width,) * (projector_layers - 1) + (projection,)
-        options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "last_norm": "batch_scale", "kernel_init": 0.01}
+        options: dict[str, Any] = {
+            "hidden_bias": False,
+            "last_bias": False,
+            "last_norm": "batch_scale",
+            "kernel_init": 0.01,
+        }
         projector = heads.mlp(widths, dtype=compute_dtype(encoder), **options)
     network = chain(encoder=encoder, projector=projector)
 

@@ -60,7 +60,12 @@ def build(
     def decoder_for(images: Array) -> Network:
         _, height, width, channels = images.shape
         grid = (height // patch, width // patch)
-        options: dict[str, Any] = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, "prefix": prefix}
+        options: dict[str, Any] = {
+            "width": decoder_width,
+            "depth": decoder_depth,
+            "heads": decoder_heads,
+            "prefix": prefix,
+        }
         options |= {name: encoder.config[name] for name in ("dtype", "remat")}
         return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
 
