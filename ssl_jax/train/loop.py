@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Batch
-from ssl_jax.data.loader import Stream, stream
+from ssl_jax.data.loader import Stream, epoch, stream
 from ssl_jax.data.place import local_share, prefetch
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.features import extract
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.train.checkpoint import Checkpoints
@@ -143,6 +144,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     dumps: Path | None = None,
     log_every: int = 50,
+    refresh_every: int = 0,
 ) -> Fitted:
     """Train a method on the images of a source.
 
@@ -167,6 +169,8 @@ def fit(
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a non-finite step; ``None``: no dump.
       log_every: steps between records.
+      refresh_every: steps between calls of ``method.refresh`` with the features of all images; needed by methods that
+        have one.
 
     Returns:
       The state, and the signal that stopped the run, if one did. On SIGINT and SIGTERM the step under way is
@@ -185,6 +189,8 @@ def fit(
         f"a multiple of {devices} devices",
     )
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
+    refreshes = refresh_every > 0 or method.refresh is None
+    require(refreshes, "refresh_every", refresh_every, "an integer of 1 or more: the method has a refresh")
     sample = sample_batch(source, method, crop=crop)
     program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
     state = checkpoints.restore(program.abstract) if checkpoints else None
@@ -211,15 +217,33 @@ def fit(
         stop = stack.enter_context(StopRequest())
         record = stack.enter_context(closing(writer(start))) if writer else None
         run = _Run(record, hooks, checkpoints, dumps, progress, images, steps, log_every)
+        refresh_every = 0 if method.refresh is None else refresh_every
         batches = stack.enter_context(prefetch(images, batch_sharding(mesh)))
         for step in range(start + 1, steps + 1):
             state = run.advance(program.step, step, state, batches)
+            if refresh_every and step % refresh_every == 0:
+                run.settle(state)
+                state = _refreshed(method, source, step, state)
+            run.look(step, state)
             if stop.requested or _preempted(step):
                 run.settle(state)
                 run.save(step, state)
                 return Fitted(state, stop.requested or "preemption")
         run.settle(state)
     return Fitted(state, "")
+
+
+def _refreshed(method: Method, source: Source, step: int, state: TrainState) -> TrainState:
+    """The state after the method has seen the features of every image of the source."""
+    assert method.refresh is not None
+    view = method.views[0]
+    with epoch(source, batch_size=256, size=view.size, max_corrupt=1.0) as batches:
+        found = extract(method.encode, batches, view=view, variables=(state.params, state.state))
+    # The step's own key is folded in once; the second fold keeps this one apart from it.
+    key = jax.random.fold_in(jax.random.fold_in(state.key, step), 1)
+    refreshed = method.refresh(state.state, found.features, key)
+    shardings = jax.tree.map(lambda x: x.sharding, state.state)
+    return state._replace(state=jax.device_put(refreshed, shardings))
 
 
 def _preempted(step: int) -> bool:
@@ -255,6 +279,10 @@ class _Run:
         state, metrics = train_step(state, batch)
         self.settle(state)
         self._late = (step, metrics, batch)
+        return state
+
+    def look(self, step: int, state: TrainState) -> None:
+        """Call the hooks that are due, then save if that is due."""
         hooks = [hook for hook in self._hooks if self._due(step, hook.every)]
         save = self._checkpoints is not None and self._due(step, self._checkpoints.every)
         if hooks or save:
@@ -263,7 +291,6 @@ class _Run:
             self._log(step, hook(step, state))
         if save:
             self.save(step, state)
-        return state
 
     def settle(self, state: TrainState) -> None:
         """Read the metrics of the step that is one behind."""
