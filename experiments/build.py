@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,24 @@ def source(config: Config, spec: str, split: str) -> Source:
     if channels not in (None, opened.channels):
         raise ValueError(f"config.data.channels={channels}, but the images of {spec} have {opened.channels}")
     return opened
+
+
+class Parts(NamedTuple):
+    """What a run is made of, built before anything is written: a run that cannot start leaves no folder."""
+
+    method: Method
+    optimizer: Optimizer
+    source: Source
+
+
+def parts(config: Config) -> Parts:
+    """Method, optimizer and training images of a config.
+
+    Raises:
+      ValueError: an option that does not exist or does not fit, or images that cannot be opened.
+    """
+    data = config["data"]
+    return Parts(method(config), optimizer(config), source(config, data["source"], data["split"]))
 
 
 def sample(config: Config) -> dict[str, Any]:

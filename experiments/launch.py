@@ -1,6 +1,7 @@
 """What every launcher needs: flags read with one-line errors, and errors that speak to the user."""
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,9 +15,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error was raised.")
 
 USER_ERRORS = (
     ValueError,
-    FileNotFoundError,
-    NotADirectoryError,
-    PermissionError,
+    OSError,
     FloatingPointError,
     ImportError,
     WorkdirInUseError,
@@ -53,7 +52,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         near = difflib.get_close_matches(error.flagname.split(".")[0], list(flags.FLAGS), n=1)
         hint = f": did you mean --{near[0]}?" if near else ""
         _fail(ValueError(f"unknown flag --{error.flagname}{hint}"), 2)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         _fail(error, 2)
     if len(rest) > 1:
         _fail(ValueError(f"unexpected argument {rest[1]!r}: flags start with --"), 2)
@@ -74,6 +73,15 @@ def _guarded(main: Callable[[], None]) -> None:
 
 def _fail(error: BaseException, code: int) -> None:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if (
+        "failure to load" in text or "parsing config file" in text
+    ):  # ml_collections hands on the whole traceback of the config file
+        text = "--config: " + [line.strip() for line in text.splitlines() if line.strip()][-1].removeprefix(
+            "ValueError: "
+        )
+    instead = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
+    if instead:  # ml_collections wraps its hint in a quoted exception
+        text = f"config has no option {instead[2]!r}: did you mean {instead[1]!r}?"
     hint = "" if code == 2 else "\n(--debug shows where)"
     sys.stderr.write(f"error: {text}{hint}\n")
     sys.exit(code)

@@ -51,20 +51,20 @@ def main() -> None:
     if _REPLAY.value is not None:
         replay(Path(_REPLAY.value))
         return
-    if _CONFIG.value is None:
-        raise ValueError("--config is missing: give --config=configs/simclr.py")
     folder = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
+    if _CONFIG.value is None:
+        raise ValueError("--config is missing: give --config=configs/simclr.py")
     config = build.plain(_CONFIG.value)
+    parts = build.parts(config)
     with Workdir(folder, primary=jax.process_index() == 0) as workdir:
-        train(config, workdir, allow_changes=_CHANGED.value)
+        train(config, parts, workdir, allow_changes=_CHANGED.value)
 
 
-def train(config: build.Config, workdir: Workdir, *, allow_changes: bool = False) -> None:
+def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_changes: bool = False) -> None:
     """Train as the config says, from the last checkpoint in the workdir if there is one."""
-    method, optimizer = build.method(config), build.optimizer(config)
-    source = build.source(config, config["data"]["source"], config["data"]["split"])
+    method, optimizer, source = parts
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     mesh = make_mesh(**config["mesh"])
     workdir.configure(config, allowed=MAY_CHANGE, allow_changes=allow_changes)

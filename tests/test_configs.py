@@ -4,7 +4,6 @@ import importlib
 import json
 from pathlib import Path
 
-import jax
 import pytest
 
 from configs.common import base, datasets
@@ -40,7 +39,7 @@ def test_config_binds(name, dataset, budget):
 def test_smoke_config_trains_through_the_launcher_and_leaves_its_files(name, tmp_path):
     config = build.plain(importlib.import_module(f"configs.{name}").get_config("smoke"))
     with Workdir(tmp_path / "run") as workdir:
-        pretrain.train({**config, "mesh": {"data": len(jax.devices()), "fsdp": 1}}, workdir)
+        pretrain.train(config, build.parts(config), workdir)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["method"]["name"] == name
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {record["step"] for record in records} == {1, 2, 3, 4}

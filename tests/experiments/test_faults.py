@@ -112,14 +112,14 @@ def test_changed_config_is_refused_on_resume_with_what_differs(tmp_path):
         workdir.configure({**config, "data": {**config["data"], "channels": 1}})
         changed = {**config, "batch_size": 16}
         with pytest.raises(ValueError, match="batch_size: 8 -> 16"):
-            pretrain.train(changed, workdir)
+            pretrain.train(changed, build.parts(changed), workdir)
 
 
 def test_step_that_is_not_finite_stops_with_a_dump_that_replays(tmp_path, capsys):
     config = build.plain(_smoke())
     config["optimizer"] |= {"learning_rate": 1e30, "warmup_steps": 0}
     with Workdir(tmp_path / "run") as workdir, pytest.raises(NonFiniteError, match="--replay=") as error:
-        pretrain.train(config, workdir)
+        pretrain.train(config, build.parts(config), workdir)
     dump = Path(str(error.value).split("--replay=")[1].strip())
     recorded = json.loads((dump / "metrics.json").read_text()) if (dump / "metrics.json").exists() else None
     capsys.readouterr()
