@@ -184,6 +184,7 @@ def test_a_name_of_the_hub_is_read_through_datasets(tmp_path, monkeypatch):
 @pytest.mark.parametrize("package", ["pyarrow", "datasets"])
 def test_a_missing_package_names_the_extra(package, tmp_path, monkeypatch):
     path = write(tmp_path / "x.parquet", structs()) if package == "pyarrow" else "someone/photos"
+    monkeypatch.setitem(sys.modules, package, None)
     for name in list(sys.modules):
         if name.split(".")[0] == package:
             monkeypatch.setitem(sys.modules, name, None)

@@ -160,8 +160,9 @@ def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
         assert new.sharding.is_equivalent_to(old.sharding, new.ndim), path
     for path, leaf in leaves(first).items():
         if np.issubdtype(leaf.dtype, np.floating):
+            # One rounding of a pixel (6e-8) grows a thousandfold where MAE divides dark patches by √(variance + 1e-6).
             scale = max(np.abs(leaf).max(), 0.1)
-            np.testing.assert_allclose(leaf, leaves(second)[path], rtol=0, atol=2e-5 * scale, err_msg=path)
+            np.testing.assert_allclose(leaf, leaves(second)[path], rtol=0, atol=1e-4 * scale, err_msg=path)
 
 
 def test_many_steps_need_one_compilation(case):
