@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images in a few minutes on two CPU cores; tuned on the training images only."""
+    """28-pixel gray images in a few minutes on two CPU cores; a first recipe, not tuned."""
     return base.Recipe(
         batch_size=128,
         epochs={"short": 12, "paper": 100}.get(budget, 1),

@@ -4,23 +4,15 @@ from ml_collections import ConfigDict
 
 from configs.common import base
 
-BACKBONES = {
-    "embedded": "convnet",
-    "fashion_mnist": "convnet",
-    "cifar10": "resnet18",
-    "imagenet": "resnet50",
-    "folder": "resnet18",
-}
-
 
 def get_config(arg: str = "") -> ConfigDict:
     """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
-    choice = base.parse(arg, BACKBONES)
+    choice = base.parse(arg, base.CONVOLUTIONAL)
     return base.make("moco_v2", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images in a few minutes on two CPU cores; tuned on the training images only."""
+    """28-pixel gray images in a few minutes on two CPU cores; a first recipe, not tuned."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),

@@ -23,6 +23,14 @@ from ssl_jax.optim.build import build as build_optimizer
 BUDGETS = ("smoke", "short", "paper")
 SMALL = 64
 """Images up to this side get the small ResNet stem and small patches."""
+CONVOLUTIONAL = {
+    "embedded": "convnet",
+    "fashion_mnist": "convnet",
+    "cifar10": "resnet18",
+    "imagenet": "resnet50",
+    "folder": "resnet18",
+}
+"""Default backbone for each dataset, of methods that are made for convolutional networks."""
 
 
 class Choice(NamedTuple):
