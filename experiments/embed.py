@@ -14,9 +14,9 @@ from absl import flags
 
 from experiments import build, launch
 from ssl_jax.core.check import choice
+from ssl_jax.core.files import write_atomically
 from ssl_jax.data.loader import epoch
 from ssl_jax.evaluate.features import extract
-from ssl_jax.models.serialize import write_atomically
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SOURCE = flags.DEFINE_string(

@@ -18,13 +18,13 @@ from absl import flags
 from experiments import build, launch
 from experiments.tables import evaluation
 from ssl_jax.augment.views import View
+from ssl_jax.core.files import write_atomically
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import few_labels, linear_probe
 from ssl_jax.train.step import make_init
-from ssl_jax.train.workdir import write_atomically
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _STEP = flags.DEFINE_string(

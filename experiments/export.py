@@ -17,8 +17,9 @@ from absl import flags
 
 from experiments import build, launch
 from ssl_jax.augment.color import normalize
+from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Array
-from ssl_jax.models.serialize import export_stablehlo, save_encoder, write_atomically
+from ssl_jax.models.serialize import export_stablehlo, save_encoder
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write to; made if it is missing.")
@@ -49,7 +50,7 @@ def main() -> None:
         return method.encode(model.params, model.state, normalize(images, mean=view.mean, std=view.std))
 
     export_stablehlo(out / "encoder.stablehlo", encode, (view.size, view.size, channels))
-    write_atomically(out / "encoder.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(out / "encoder.json", json.dumps(facts, indent=2) + "\n")
     print(f"{out}: encoder.safetensors, encoder.stablehlo, encoder.json")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from ssl_jax.core import check, trees
+from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.models.build import build
 from ssl_jax.models.network import Network
@@ -125,32 +125,3 @@ def load_stablehlo(path: str | os.PathLike[str]) -> Callable[[Array], Any]:
       The function, float32 ``[b, h, w, c]`` to features, for any ``b``.
     """
     return jax.export.deserialize(bytearray(Path(path).read_bytes())).call
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is complete whenever it is there: a temporary file, flushed to disk, then renamed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_atomically(f"{folder}/a", b"new")
-    ...     sorted(os.listdir(folder))
-    ['a']
-    """
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            # Temporary files are private; the result gets what the umask of a new file would give.
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ssl_jax.core.files import write_atomically
+
 ABSENT = "<absent>"
 LOCK = ".lock"
 CONFIG = "config.json"
@@ -158,16 +160,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     pairs = [Difference(path, before.get(path, ABSENT), after.get(path, ABSENT)) for path in paths]
     # 1 and 1.0 are the same value, 1 and True are not.
     return [p for p in pairs if p.old != p.new or isinstance(p.old, bool) != isinstance(p.new, bool)]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is seen complete or not at all, also after a crash."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _leaves(config: Any, path: str = "") -> dict[str, Any]:

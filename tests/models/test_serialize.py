@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ssl_jax.core.files import write_atomically
 from ssl_jax.models.build import build
 from ssl_jax.models.serialize import (
     export_stablehlo,
     load_encoder,
     load_stablehlo,
     save_encoder,
-    write_atomically,
 )
 from tests.models.fill import random_variables
 

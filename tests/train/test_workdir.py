@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from ssl_jax.core.files import write_atomically
 from ssl_jax.train.workdir import (
     ABSENT,
     CONFIG,
@@ -18,7 +19,6 @@ from ssl_jax.train.workdir import (
     WorkdirInUseError,
     differences,
     read_config,
-    write_atomically,
 )
 
 CONFIGURATION = {"method": {"name": "byol", "decay": 0.99}, "steps": 100, "sizes": [8, 4], "resume": True}
