@@ -37,19 +37,27 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
-    """``softmax(q kᵀ / √d) v`` of ``[b, length, heads, d]``, the softmax in float32 or wider.
+def attention_weights(query: Array, key: Array) -> Array:
+    """``softmax(q kᵀ / √d)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, in float32 or wider.
 
     ``jax.nn.dot_product_attention`` takes its softmax in float32 always, which loses float64.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+    return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """``softmax(q kᵀ / √d) v`` of ``[b, length, heads, d]``."""
+    weights = attention_weights(query, key)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of ``[b, length, width]``, queries, keys and values from one linear layer."""
+    """Multi-head self-attention of ``[b, length, width]``, queries, keys and values from one linear layer.
+
+    With ``weights=True`` the result is who attends to whom, ``[b, heads, length, length]``, and nothing is mixed.
+    """
 
     heads: int
     qkv_bias: bool
@@ -57,10 +65,12 @@ class Attention(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, weights: bool = False) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
         qkv = nn.Dense(3 * width, self.qkv_bias, dtype, kernel_init=qkv_init(init), name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
+        if weights:
+            return attention_weights(query, key)
         mixed = attend(query, key, value).reshape(x.shape)
         return nn.Dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
 
@@ -97,7 +107,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """``x + DropPath(γ₁ · Attention(LN(x)))``, then ``x + DropPath(γ₂ · MLP(LN(x)))``."""
+    """``x + DropPath(γ₁ · Attention(LN(x)))``, then ``x + DropPath(γ₂ · MLP(LN(x)))``; or the attention's weights."""
 
     heads: int
     mlp: str = "gelu"
@@ -109,10 +119,12 @@ class Block(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool, weights: bool = False) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         hidden = int(width * self.mlp_ratio)
         attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, name="attn")
+        if weights:
+            return attention(layer_norm(dtype, "norm1")(x), weights=True)
         x = x + self.branch(attention(layer_norm(dtype, "norm1")(x)), "ls1", train)
         mlp = Mlp(hidden, self.mlp, self.scheme, self.dtype, name="mlp")
         return x + self.branch(mlp(layer_norm(dtype, "norm2")(x)), "ls2", train)
@@ -149,13 +161,24 @@ def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
 
 
 def apply_blocks(
-    x: Array, *, depth: int, train: bool, remat: bool, drop_path: float = 0.0, **options: Any
+    x: Array,
+    *,
+    depth: int,
+    train: bool,
+    remat: bool,
+    drop_path: float = 0.0,
+    last_weights: bool = False,
+    **options: Any,
 ) -> Array:
-    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0."""
-    block = nn.remat(Block, static_argnums=(2,)) if remat else Block
+    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0.
+
+    With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length, length]``.
+    """
+    block = nn.remat(Block, static_argnums=(2, 3)) if remat else Block
     for index in range(depth):
         rate = drop_path * index / max(depth - 1, 1)
-        x = block(drop_path=rate, name=f"blocks_{index}", **options)(x, train)
+        weights = last_weights and index == depth - 1
+        x = block(drop_path=rate, name=f"blocks_{index}", **options)(x, train, weights)
     return x
 
 

@@ -81,7 +81,9 @@ class VisionTransformer(nn.Module):
         keep: Int[Array, "b k"] | None = None,
         output: str = "features",
     ) -> Array:
-        check.choice("output", output, ("features", "tokens"))
+        check.choice("output", output, ("features", "tokens", "attention"))
+        # All parameters are made at the start, whichever output is asked for.
+        attention = output == "attention" and not self.is_initializing()
         patches = patchify(jnp.asarray(images), patch=self.patch)
         positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
         if keep is not None:
@@ -100,6 +102,7 @@ class VisionTransformer(nn.Module):
             train=train,
             remat=self.remat,
             drop_path=self.drop_path,
+            last_weights=attention,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
@@ -108,11 +111,10 @@ class VisionTransformer(nn.Module):
             scheme=self.scheme,
             dtype=self.dtype,
         )
-        return self.finish(x, output)
+        return at_least_float32(x) if attention else self.finish(x, output)
 
     def finish(self, x: Array, output: str) -> Array:
         tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm")
-        # All parameters are made at the start, whichever output is asked for.
         if output == "tokens" and not self.is_initializing():
             return tokens
         prefix = self.class_token + self.registers
@@ -170,8 +172,9 @@ def vit(
     Tokens are ordered ``[class token, registers, patches]``. Positions are added to the patches only.
 
     ``apply(params, state, images [b, h, w, c], *, train, key, keep=None, output="features")`` returns float32
-    features ``[b, width]``, or with ``output="tokens"`` all tokens after the final normalisation ``[b, prefix
-    + patches, width]``. ``keep [b, k]`` (integers): only these patches, in this order and each with its own
+    features ``[b, width]``, with ``output="tokens"`` all tokens after the final normalisation ``[b, prefix +
+    patches, width]``, or with ``output="attention"`` who attends to whom in the last block, ``[b, heads, tokens,
+    tokens]``, rows of sum 1. ``keep [b, k]`` (integers): only these patches, in this order and each with its own
     position, enter the blocks (MAE). ``h`` and ``w`` may differ from ``image_size``: the position table is
     interpolated. ``key`` is for ``drop_path``.
 
@@ -216,6 +219,8 @@ def vit(
     (2, 8)
     >>> network.apply(params, state, images, keep=jnp.array([[3, 1], [0, 2]]), output="tokens")[0].shape
     (2, 3, 8)
+    >>> network.apply(params, state, images, output="attention")[0].shape
+    (2, 2, 5, 5)
 
     References: Dosovitskiy et al. 2021, eq. 1-4; Chen et al. 2021 (MoCo v3), section 4 for ``freeze_patch``.
     Deviations: the class token has no learned position of its own, as their sum is all that counts

@@ -304,3 +304,26 @@ def test_eight_devices_give_the_gradient_of_one():
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     spread = gradient(jax.device_put(params, whole), jax.device_put(x, split), jax.device_put(keep, split))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), spread, alone)
+
+
+@pytest.mark.parametrize("options", [{}, {"registers": 2, "depth": 2, "remat": True}, {"dtype": "bfloat16"}])
+def test_attention_is_that_of_the_last_block(options):
+    """From the tokens that enter the last block, in numpy."""
+    network, params, state = made(**{"depth": 1, **options})
+    found, _ = network.apply(params, state, images(), output="attention")
+    length = 4 + 1 + options.get("registers", 0)
+    assert found.shape == (3, 2, length, length)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-5)
+    if options:
+        return
+    block = jax.tree.map(np.asarray, params["blocks_0"])
+    patches = np.asarray(images()).reshape(3, 2, 4, 2, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(3, 4, 48)
+    x = patches @ params["patch_embed"]["kernel"] + params["patch_embed"]["bias"] + params["pos_embed"]
+    x = np.concatenate([np.broadcast_to(params["cls_token"], (3, 1, 16)), x], axis=1)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * block["norm1"]["scale"] + block["norm1"]["bias"]
+    query, key, _ = np.split(x @ block["attn"]["qkv"]["kernel"] + block["attn"]["qkv"]["bias"], 3, axis=-1)
+    query, key = (part.reshape(3, 5, 2, 8).transpose(0, 2, 1, 3) for part in (query, key))
+    scores = np.exp(query @ key.swapaxes(-1, -2) / np.sqrt(8))
+    np.testing.assert_allclose(found, scores / scores.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6)
