@@ -95,6 +95,30 @@ def normalize_patches(
     return centered / jnp.sqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + epsilon)
 
 
+def unnormalize_patches(
+    normalized: Float[Array, "*batch p"], patches: Float[Array, "*batch p"], *, epsilon: float = 1e-6
+) -> Float[Array, "*batch p"]:
+    """Give standardised patches the mean and variance of others: the inverse of :func:`normalize_patches`.
+
+    Args:
+      normalized: ``[..., p]``, such as what MAE predicts.
+      patches: ``[..., p]`` whose mean and variance to take.
+      epsilon: as in :func:`normalize_patches`.
+
+    Returns:
+      ``[..., p]`` float32 (float64 for float64 inputs).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> patch = jnp.array([1.0, 3.0, 5.0])
+      >>> unnormalize_patches(normalize_patches(patch), patch).tolist()
+      [1.0, 3.0, 5.0]
+    """
+    x = numerics.at_least_float32(patches)
+    std = jnp.sqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + epsilon)
+    return numerics.at_least_float32(normalized) * std + jnp.mean(x, axis=-1, keepdims=True)
+
+
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
     check.require(patch >= 1, "patch", patch, "an integer of 1 or more")
     allowed = f"multiples of patch={patch}"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.targets import normalize_patches, patchify, unpatchify
+from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches, unpatchify
 from tests.golden_files import golden
 
 
@@ -48,6 +48,19 @@ def test_normalisation_ignores_brightness_and_contrast_of_a_patch():
     patches = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 12)), jnp.float32)
     changed = normalize_patches(5 * patches - 2, epsilon=0.0)
     np.testing.assert_allclose(changed, normalize_patches(patches, epsilon=0.0), atol=1e-5)
+
+
+def test_unnormalising_is_the_inverse_and_takes_the_statistics_of_the_true_patch():
+    rng = np.random.default_rng(1)
+    patches = jnp.asarray(rng.normal(2.0, 3.0, size=(2, 4, 12)), jnp.float32)
+    back = unnormalize_patches(normalize_patches(patches), patches)
+    np.testing.assert_allclose(back, patches, rtol=1e-5, atol=1e-5)
+    other = jnp.asarray(rng.normal(size=(2, 4, 12)), jnp.float32)
+    found = unnormalize_patches(other, patches, epsilon=0.0)
+    expected = other * np.std(patches, axis=-1, ddof=1, keepdims=True) + np.mean(
+        patches, axis=-1, keepdims=True
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_constant_patch_becomes_zero_with_finite_gradient():

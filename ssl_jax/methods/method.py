@@ -14,6 +14,20 @@ def no_update(params: Params, state: State, step: Array) -> State:
     return state
 
 
+class Reconstruction(NamedTuple):
+    """What a method that predicts pixels makes of images, in the normalisation of its views.
+
+    Attributes:
+      images: ``[b, h, w, c]`` that were encoded.
+      predictions: ``[b, h, w, c]`` of every patch, the visible ones included.
+      hidden: ``[b, h, w, 1]`` bool, True where the encoder saw nothing.
+    """
+
+    images: Array
+    predictions: Array
+    hidden: Array
+
+
 class Method(NamedTuple):
     """A self-supervised method.
 
@@ -28,6 +42,8 @@ class Method(NamedTuple):
       after_update: ``(params, state, step) -> state`` after the optimizer's update, with the same ``step`` as the loss.
       refresh: ``(state, features, key) -> state``, called by the loop every n steps with the features of the whole
         training set; ``None`` for methods that do without.
+      reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
+        pixels.
     """
 
     views: tuple[View, ...]
@@ -38,3 +54,4 @@ class Method(NamedTuple):
     encoder_of: Callable[[Params, State], tuple[Params, State]]
     after_update: Callable[[Params, State, Array], State] = no_update
     refresh: Callable[[State, Any, Key], State] | None = None
+    reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None

@@ -1,5 +1,6 @@
 """MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the hidden ones."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,12 +11,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
-from ssl_jax.masking import random_mask
+from ssl_jax.masking import Mask, random_mask
 from ssl_jax.methods.common import encode_with
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network
-from ssl_jax.targets import normalize_patches, patchify
+from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches, unpatchify
 
 
 def build(
@@ -44,7 +45,8 @@ def build(
       decoder_heads: attention heads of the decoder.
 
     Returns:
-      The method. ``encode`` gives the encoder's pooled features of all patches.
+      The method. ``encode`` gives the encoder's pooled features of all patches; where ``norm_pix``, ``reconstruct`` gives
+      predictions the mean and variance of the true patches, which the decoder does not know.
 
     Raises:
       ValueError: an encoder that is no ViT, or a ``mask_ratio`` outside (0, 1).
@@ -83,6 +85,30 @@ def build(
         params["decoder"], state["decoder"] = decoder_for(images).init(decoder_key, jnp.zeros(tokens.shape))
         return params, state
 
+    def predict(
+        params: Params, state: State, images: Array, key: Key, *, train: bool
+    ) -> tuple[Array, Array, Mask, State]:
+        """Predictions ``[b, l, p]`` of all patches from the visible ones, and the tokens of those."""
+        mask_key, encoder_key, decoder_key = jax.random.split(key, 3)
+        length = (images.shape[1] // patch) * (images.shape[2] // patch)
+        mask = jax.vmap(lambda k: random_mask(k, length, ratio=mask_ratio))(
+            jax.random.split(mask_key, images.shape[0])
+        )
+        state = dict(state)
+        tokens, state["encoder"] = encoder.apply(
+            params["encoder"],
+            state["encoder"],
+            images,
+            train=train,
+            key=encoder_key,
+            keep=mask.keep,
+            output="tokens",
+        )
+        predictions, state["decoder"] = decoder_for(images).apply(
+            params["decoder"], state["decoder"], tokens, restore=mask.restore, train=train, key=decoder_key
+        )
+        return predictions, tokens, mask, state
+
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
@@ -91,25 +117,10 @@ def build(
         targets = patchify(images, patch=patch)
         if norm_pix:
             targets = normalize_patches(targets)
-        mask_key, encoder_key, decoder_key = jax.random.split(key, 3)
-        mask = jax.vmap(lambda k: random_mask(k, targets.shape[1], ratio=mask_ratio))(
-            jax.random.split(mask_key, images.shape[0])
-        )
-        tokens, encoder_state = encoder.apply(
-            params["encoder"],
-            state["encoder"],
-            images,
-            train=True,
-            key=encoder_key,
-            keep=mask.keep,
-            output="tokens",
-        )
-        predictions, decoder_state = decoder_for(images).apply(
-            params["decoder"], state["decoder"], tokens, restore=mask.restore, train=True, key=decoder_key
-        )
+        predictions, tokens, mask, state = predict(params, state, images, key, train=True)
         value = masked_mse(predictions, targets, mask.hidden)
         metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
-        return value, ({"encoder": encoder_state, "decoder": decoder_state}, metrics)
+        return value, (state, metrics)
 
     def encoder_of(params: Params, state: State) -> tuple[Params, State]:
         return params["encoder"], state["encoder"]
@@ -117,4 +128,15 @@ def build(
     def encode(params: Params, state: State, images: Array) -> Array:
         return encode_with(encoder, *encoder_of(params, state), images)
 
-    return Method(presets.mae() if views is None else views, init, loss, encode, encoder, encoder_of)
+    def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
+        patches = patchify(images, patch=patch)
+        predictions, _, mask, _ = predict(params, state, images, key, train=False)
+        if norm_pix:
+            predictions = unnormalize_patches(predictions, patches)
+        _, height, width, _ = images.shape
+        hidden = jnp.broadcast_to(mask.hidden[..., None], (*mask.hidden.shape, patch * patch))
+        join = functools.partial(unpatchify, patch=patch, height=height, width=width)
+        return Reconstruction(images, join(predictions), join(hidden))
+
+    views = presets.mae() if views is None else views
+    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)
