@@ -17,11 +17,14 @@ from ml_collections import config_flags
 
 from experiments import build, launch
 from ssl_jax.core import trees
+from ssl_jax.data.sources import Source
+from ssl_jax.methods.method import Method
+from ssl_jax.report.watch import CollapseWatch, tell_user
 from ssl_jax.report.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
-from ssl_jax.train.hooks import OnlineEvaluation
-from ssl_jax.train.loop import fit, make_program
+from ssl_jax.train.hooks import Health, OnlineEvaluation
+from ssl_jax.train.loop import Hook, fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.workdir import Workdir, read_config
@@ -42,7 +45,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves.",
 )
 
-MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "mesh", "data.workers")
+MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "health", "mesh", "data.workers")
 """Parts of a config that a run may be continued with although they differ."""
 
 
@@ -69,8 +72,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     mesh = make_mesh(**config["mesh"])
     workdir.configure(config, allowed=MAY_CHANGE, allow_changes=allow_changes)
     saving = config["checkpoint"]
-    hook = OnlineEvaluation(method, source, **config["online"], crop_ratio=config["evaluate"]["crop_ratio"])
-    best = "online/knn" if saving["best"] and hook.labelled else None
+    best = "online/knn" if saving["best"] and source.classes else None
     folder = workdir.path / "checkpoints"
     # Signals after the last step wait until it is saved.
     with (
@@ -91,8 +93,8 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             crop=config["data"]["crop"],
             workers=config["data"]["workers"],
             max_corrupt=config["data"]["max_corrupt"],
-            hooks=[hook],
-            writer=(lambda step: open_writer(workdir.path, config, step))
+            hooks=hooks(config, method, source),
+            writer=(lambda step: open_writer(workdir.path, config, method, step))
             if jax.process_index() == 0
             else None,
             checkpoints=checkpoints,
@@ -108,9 +110,28 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
         )
 
 
-def open_writer(folder: Path, config: build.Config, step: int) -> Writer:
-    """Where the scalars of a run go that starts or goes on after ``step`` updates."""
-    writers: list[Writer] = [JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1)]
+def hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
+    """Health of the features on a small batch and on a larger sample, and with labels the online probes."""
+    crop_ratio = config["evaluate"]["crop_ratio"]
+    every = {"batch": config["log"]["every"], "health": config["online"]["every"]}
+    images = {"batch": config["health"]["batch"], "health": config["health"]["sample"]}
+    found: list[Hook] = [
+        Health(method, source, every=every[part], images=count, prefix=part, crop_ratio=crop_ratio)
+        for part, count in images.items()
+        if count
+    ]
+    if source.classes:
+        found.append(OnlineEvaluation(method, source, **config["online"], crop_ratio=crop_ratio))
+    return found
+
+
+def open_writer(folder: Path, config: build.Config, method: Method, step: int) -> Writer:
+    """Where the scalars of a run go that starts or goes on after ``step`` updates, and what watches them."""
+    signs = method.signs(config["batch_size"] // config["accumulate"])
+    writers: list[Writer] = [
+        JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
+        CollapseWatch(signs=signs, after=config["steps"] // 10, tell=tell_user),
+    ]
     if config["log"]["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
     if config["log"]["wandb"]:

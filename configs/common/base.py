@@ -123,6 +123,8 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.optimizer = _optimizer(config, recipe, epoch)
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
     config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
+    # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
+    config.health = ConfigDict({"batch": 64, "sample": 512})
     config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
     # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
     splits = (data.train, data.test) if data.test else (f"{data.train}[:80%]", f"{data.train}[80%:]")
@@ -141,6 +143,7 @@ def _shrink(config: ConfigDict) -> None:
     """Seconds on one core: four steps of a few small images. Exercises every part and learns nothing."""
     config.steps, config.batch_size = 4, 8
     config.online.update({"every": 2, "bank": 40, "queries": 20, "k": 5})
+    config.health.update({"batch": 8, "sample": 16})
     config.checkpoint.every = 2
     config.log.every = 1
     for name, small in SMALL_OPTIONS.items():

@@ -189,3 +189,25 @@ def divergence_from_uniform(log_probabilities: Float[Array, "*batch k"]) -> Floa
     flat = log_probabilities.reshape(-1, log_probabilities.shape[-1])
     log_mean = jax.nn.logsumexp(flat, axis=0) - jnp.log(flat.shape[0])
     return jnp.log(flat.shape[1]) - numerics.entropy(log_mean)
+
+
+def usage(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
+    """Share of the prototypes, or of a queue's entries, that a batch makes use of.
+
+    ``exp(H(mean_i P_i)) / k``: the perplexity of the mean distribution over k. A health metric, no loss.
+
+    Args:
+      log_probabilities: ``[..., k]`` logarithms of distributions over prototypes or queue entries.
+
+    Returns:
+      Scalar in [1/k, 1]: 1 when all are used alike, 1/k when one takes every image.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(usage(jnp.log(jnp.array([[0.5, 0.5, 0.0, 0.0]]) + 1e-30)))
+      0.5
+
+    Reference: codebook perplexity, as van den Oord et al., "Neural Discrete Representation Learning", NeurIPS 2017,
+    report it in their code.
+    """
+    return jnp.exp(-divergence_from_uniform(log_probabilities))

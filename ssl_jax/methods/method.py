@@ -14,6 +14,26 @@ def no_update(params: Params, state: State, step: Array) -> State:
     return state
 
 
+class Sign(NamedTuple):
+    """A value at which a metric of a run sits when the method has collapsed.
+
+    Attributes:
+      metric: name of a scalar that the run logs, such as ``loss``.
+      value: where theory puts it.
+      meaning: what that says about the features, in plain words.
+    """
+
+    metric: str
+    value: float
+    meaning: str
+
+
+def no_signs(batch_size: int) -> tuple[Sign, ...]:
+    """The ``signs`` of methods whose collapse has no constant of its own."""
+    del batch_size
+    return ()
+
+
 class Reconstruction(NamedTuple):
     """What a method that predicts pixels makes of images, in the normalisation of its views.
 
@@ -44,6 +64,7 @@ class Method(NamedTuple):
         training set; ``None`` for methods that do without.
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.
+      signs: ``batch_size -> signs of collapse``, which a run is watched for.
     """
 
     views: tuple[View, ...]
@@ -55,3 +76,4 @@ class Method(NamedTuple):
     after_update: Callable[[Params, State, Array], State] = no_update
     refresh: Callable[[State, Any, Key], State] | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
+    signs: Callable[[int], tuple[Sign, ...]] = no_signs

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from ssl_jax.augment.views import make_views
 
 from ssl_jax.core.check import require
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, Subset
-from ssl_jax.evaluate import spectrum
+from ssl_jax.evaluate import health
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import ridge_probe
@@ -15,19 +19,77 @@ from ssl_jax.methods.method import Method
 from ssl_jax.train.state import TrainState
 
 
+class Health:
+    """Measures of the features of some training images in two views each, see :func:`ssl_jax.evaluate.health.measure`.
+
+    The images are taken at even distances from the source, and their views are drawn once, from the method's own views and a
+    key of the hook's: the same inputs at every call, so a curve shows the network and not the draw, and a resumed run shows
+    the same numbers. A run has two of them: a small one at every log step (``batch/``) and a larger one now and then
+    (``health/``). LiDAR wants more images than the features have dimensions; with fewer it is a lower bound.
+
+    Args:
+      method: gives ``encode`` and the views, of which the first crop size is used.
+      source: the training images.
+      every: steps between calls.
+      images: how many, 2 or more.
+      prefix: of the scalars' names, before the slash.
+      crop_ratio: see :func:`ssl_jax.data.loader.epoch`; the views are drawn from the image after it.
+
+    Raises:
+      ValueError: a number below what is needed.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        source: Source,
+        *,
+        every: int,
+        images: int = 64,
+        prefix: str = "batch",
+        crop_ratio: float = 1.0,
+    ) -> None:
+        require(every >= 1, "every", every, "an integer of 1 or more")
+        require(images >= 2, "images", images, "an integer of 2 or more")
+        self.every = every
+        self._prefix, self._views = prefix, _two_views(method, source, images, crop_ratio)
+        self._measure = jax.jit(
+            lambda params, state, views: health.measure(
+                jax.lax.map(lambda v: method.encode(params, state, v), views).swapaxes(0, 1)
+            )
+        )
+
+    def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
+        """Scalars of the features that ``state`` gives."""
+        del step
+        found = jax.device_get(self._measure(state.params, state.state, self._views))
+        return {f"{self._prefix}/{name}": float(value) for name, value in found.items()}
+
+
+def _two_views(method: Method, source: Source, images: int, crop_ratio: float) -> np.ndarray:
+    """``[2, images, size, size, channels]`` views of images at even distances."""
+    indices = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
+    view = method.views[0]
+    with epoch(
+        Subset(source, indices), batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0
+    ) as batches:
+        raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
+    draw = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])
+    return np.asarray(draw(jax.random.key(0))).swapaxes(0, 1)
+
+
 class OnlineEvaluation:
-    """Health of the features, and where there are labels kNN and a linear probe, on images of the training set.
+    """kNN and a linear probe while the run goes, on labelled images of the training set.
 
     ``bank + queries`` images are taken at even distances from the source and dealt in turn, so both parts are disjoint and
     fixed. Only training images are used: a recipe tuned on these numbers has not seen the test set. Nothing is kept
     between calls (the linear probe is ridge regression in closed form), so a resumed run shows the same numbers.
 
-    Scalars: ``online/knn``, ``online/linear`` (accuracies in [0, 1]); ``health/feature_std``, ``health/rankme``,
-    ``health/alpha``, ``health/uniformity`` of the query features, see :mod:`ssl_jax.evaluate.spectrum`.
+    Scalars: ``online/knn``, ``online/linear``, accuracies in [0, 1].
 
     Args:
       method: gives ``encode`` and the size and normalisation of the images.
-      source: the training images.
+      source: the training images, with labels.
       every: steps between calls.
       bank: labelled images that vote.
       queries: images that are classified; 10 or more.
@@ -35,7 +97,7 @@ class OnlineEvaluation:
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
 
     Raises:
-      ValueError: a number below what is needed.
+      ValueError: a number below what is needed, or images without labels.
     """
 
     def __init__(
@@ -52,8 +114,8 @@ class OnlineEvaluation:
         require(every >= 1, "every", every, "an integer of 1 or more")
         require(queries >= 10, "queries", queries, "an integer of 10 or more")
         require(bank >= k >= 1, "bank", bank, f"an integer of at least k={k}")
+        require(len(source.classes) > 0, "source.classes", source.classes, "a source with labels")
         self.every = every
-        self.labelled = len(source.classes) > 0
         self._method, self._k, self._crop_ratio, self._classes = method, k, crop_ratio, len(source.classes)
         wanted = bank + queries
         indices = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(int))
@@ -67,19 +129,12 @@ class OnlineEvaluation:
         """Scalars of the features that ``state`` gives."""
         del step
         queries = self._features(self._queries, state)
-        scalars = {
-            "health/feature_std": spectrum.feature_std(queries.features),
-            "health/rankme": spectrum.rankme(queries.features),
-            "health/alpha": spectrum.alpha_req(queries.features),
-            "health/uniformity": spectrum.uniformity(queries.features),
-        }
-        if self.labelled:
-            bank = self._features(self._bank, state)
-            arrays = (bank.features, bank.labels, queries.features, queries.labels)
-            k = min(self._k, len(bank.labels))
-            scalars["online/knn"] = knn_accuracy(*arrays, classes=self._classes, k=k)  # type: ignore[assignment]
-            scalars["online/linear"] = ridge_probe(*arrays, classes=self._classes)
-        return {name: float(value) for name, value in scalars.items()}
+        bank = self._features(self._bank, state)
+        arrays = (bank.features, bank.labels, queries.features, queries.labels)
+        k = min(self._k, len(bank.labels))
+        knn = knn_accuracy(*arrays, classes=self._classes, k=k)
+        assert isinstance(knn, float)
+        return {"online/knn": knn, "online/linear": float(ridge_probe(*arrays, classes=self._classes))}
 
     def _features(self, source: Source, state: TrainState) -> Features:
         view = self._method.views[0]

@@ -145,6 +145,7 @@ def fit(
     dumps: Path | None = None,
     log_every: int = 50,
     refresh_every: int = 0,
+    begin: Callable[[TrainState], TrainState] | None = None,
 ) -> Fitted:
     """Train a method on the images of a source.
 
@@ -171,6 +172,8 @@ def fit(
       log_every: steps between records.
       refresh_every: steps between calls of ``method.refresh`` with the features of all images; needed by methods that
         have one.
+      begin: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
+        called when a checkpoint is restored.
 
     Returns:
       The state, and the signal that stopped the run, if one did. On SIGINT and SIGTERM the step under way is
@@ -194,7 +197,10 @@ def fit(
     sample = sample_batch(source, method, crop=crop)
     program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
     state = checkpoints.restore(program.abstract) if checkpoints else None
-    state = program.init(seed) if state is None else state
+    if state is None:
+        state = program.init(seed)
+        if begin is not None:
+            state = jax.device_put(begin(state), jax.tree.map(lambda x: x.sharding, program.abstract))
     start = int(state.step)
     # The part of every batch that this process's devices hold: not always the one of its rank.
     index, count = local_share(batch_sharding(mesh), batch_size)

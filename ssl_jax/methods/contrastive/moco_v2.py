@@ -1,5 +1,7 @@
 """MoCo v2 (He et al., CVPR 2020; Chen et al. 2020): InfoNCE against a queue of keys from a slowly moving encoder."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -10,11 +12,14 @@ from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
+from ssl_jax.losses.distillation import usage
 from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, grouped_apply
 from ssl_jax.optim.ema import ema
+
+USAGE_QUERIES = 32
 
 
 def build(
@@ -114,7 +119,11 @@ def build(
             )
             queue = queue_push(queue, k)
         key_encoder = {**state["key_encoder"], "state": teacher_state}
-        return value, ({"online": online, "key_encoder": key_encoder, "queue": queue}, pair_health(q, k))
+        # A few queries tell how much of the queue repels.
+        some = normalize(jax.lax.stop_gradient(q[:USAGE_QUERIES]))
+        attention = jax.nn.log_softmax(some @ state["queue"].items.T / temperature, axis=-1)
+        metrics = {**pair_health(q, k), "queue_usage": usage(attention)}
+        return value, ({"online": online, "key_encoder": key_encoder, "queue": queue}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
@@ -127,5 +136,9 @@ def build(
     def encode(params: Params, state: State, images: Array) -> Array:
         return encode_with(encoder, *encoder_of(params, state), images)
 
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
+
     views = presets.moco_v2() if views is None else views
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update)
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)

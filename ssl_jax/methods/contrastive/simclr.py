@@ -1,5 +1,6 @@
 """SimCLR (Chen et al., ICML 2020): two views of an image attract, all other views of the global batch repel."""
 
+import math
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from ssl_jax.methods.common import (
     pair_health,
     split_views,
 )
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 
@@ -91,4 +92,8 @@ def build(
     def encode(params: Params, state: State, images: jax.Array) -> Array:
         return encode_with(encoder, *encoder_of(params, state), images)
 
-    return Method(presets.simclr() if views is None else views, init, loss, encode, encoder, encoder_of)
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)
+
+    views = presets.simclr() if views is None else views
+    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)

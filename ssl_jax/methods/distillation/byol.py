@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
 from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, pair_health
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
@@ -106,5 +106,9 @@ def build(
     def encode(params: Params, state: State, images: Array) -> Array:
         return encode_with(encoder, *encoder_of(params, state), images)
 
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
+
     views = presets.byol() if views is None else views
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update)
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)

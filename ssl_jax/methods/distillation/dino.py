@@ -1,5 +1,7 @@
 """DINO (Caron et al., ICCV 2021): the student matches an EMA teacher's centred, sharpened prototype distribution."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -12,9 +14,10 @@ from ssl_jax.losses.distillation import (
     divergence_from_uniform,
     teacher_entropy,
     teacher_log_probabilities,
+    usage,
 )
 from ssl_jax.methods.common import compute_dtype, encode_with, merge_views, pair_health, split_views
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
@@ -144,6 +147,7 @@ def build(
         metrics = {
             "teacher_entropy": teacher_entropy(beliefs),
             "teacher_kl_uniform": divergence_from_uniform(beliefs),
+            "prototype_usage": usage(beliefs),
             **pair_health(logits[:, 0], logits[:, 1]),
         }
         if centering:
@@ -164,5 +168,13 @@ def build(
     def encode(params: Params, state: State, images: Array) -> Array:
         return encode_with(encoder, *encoder_of(params, state), images)
 
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (
+            Sign("loss", math.log(prototypes), "the teacher says nothing: its distribution is uniform"),
+            Sign("teacher_entropy", math.log(prototypes), "the teacher gives every prototype the same share"),
+            Sign("teacher_kl_uniform", math.log(prototypes), "one prototype takes every image"),
+        )
+
     views = presets.dino() if views is None else views
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update)
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)

@@ -1,0 +1,153 @@
+"""Are the features healthy? All measures of a batch at once, and a diagnosis in plain words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ssl_jax.core import check
+from ssl_jax.core.types import Array
+from ssl_jax.evaluate import spectrum
+from ssl_jax.methods.method import Sign
+
+AnyArray = Array | np.ndarray
+Records = Sequence[Mapping[str, int | float | None]]
+
+
+def measure(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
+    """Every label-free measure of the features of n images in q views each.
+
+    Args:
+      features: any float type; two images and two views or more.
+
+    Returns:
+      ``feature_std`` and ``spread`` (that std times √d: 1 where directions are even, 0 where they are one),
+      ``rankme``, ``effective_rank`` (of the features minus their mean, so that a common offset does not hide
+      or feign rank), ``alpha``, ``lidar``, ``alignment`` of the first two views and ``uniformity``; see
+      :mod:`ssl_jax.evaluate.spectrum`. All but LiDAR and alignment are of the first views.
+
+    Raises:
+      ValueError: fewer than two images or views.
+
+    >>> same = np.ones((4, 2, 3), np.float32)
+    >>> found = measure(same)
+    >>> float(found["spread"]), float(found["alignment"])
+    (0.0, 0.0)
+    """
+    n, views, dim = features.shape
+    check.require(n >= 2 and views >= 2, "features.shape", features.shape, "two images and two views or more")
+    first, second = features[:, 0], features[:, 1]
+    std = spectrum.feature_std(first)
+    return {
+        "feature_std": std,
+        "spread": std * jnp.sqrt(1.0 * dim),
+        "rankme": spectrum.rankme(first),
+        "effective_rank": spectrum.effective_rank(first - jnp.mean(jnp.asarray(first), axis=0)),
+        "alpha": spectrum.alpha_req(first),
+        "lidar": spectrum.lidar(features),
+        "alignment": spectrum.alignment(first, second),
+        "uniformity": spectrum.uniformity(first),
+    }
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong with a run.
+
+    Attributes:
+      kind: ``constant``, ``low_rank``, or ``sign:<metric>`` for a collapse sign of the method.
+      step: at which it was first certain.
+      message: what it means and where to look, in plain words.
+    """
+
+    kind: str
+    step: int
+    message: str
+
+
+def diagnose(
+    records: Records,
+    *,
+    signs: Sequence[Sign] = (),
+    after: int = 0,
+    patience: int = 3,
+    least_spread: float = 0.01,
+    least_rank: float = 2.0,
+    tolerance: float = 0.01,
+) -> list[Finding]:
+    """What the scalars of a run say about collapse.
+
+    A finding needs ``patience`` records of its metric in a row after step ``after``: at the start features of an untrained
+    network may be nearly constant, and many losses begin at their collapse constant.
+
+    Args:
+      records: one mapping a log step with ``step`` and scalars, in order, as in ``metrics.jsonl``; ``None`` (not
+        finite) is skipped.
+      signs: of the method, ``method.signs(batch_size)``.
+      after: steps that are not judged.
+      patience: records in a row.
+      least_spread: below this share of the spread of even directions features count as constant.
+      least_rank: effective rank (features minus mean) below which they count as low-rank; features of two
+        dimensions never reach more than 2.
+      tolerance: how near to a sign's value, as a share of the value, at least of 1.
+
+    Returns:
+      Findings in the order of their steps, each kind once.
+
+    Raises:
+      ValueError: a patience below 1.
+
+    >>> records = [{"step": s, "health/spread": 0.001} for s in (10, 20, 30)]
+    >>> diagnose(records)[0].kind
+    'constant'
+    """
+    check.require(patience >= 1, "patience", patience, "an integer of 1 or more")
+    found = []
+    for prefix in ("batch", "health"):
+        spread = _streak(records, f"{prefix}/spread", after, patience, lambda v: v < least_spread)
+        if spread is not None:
+            step, value = spread
+            text = (
+                f"the features have collapsed to a point: every image gets almost the same vector (spread {value:.2g} of 1 "
+                f"at step {step}). Look at the stop-gradient, the predictor or the negatives, and at the learning rate"
+            )
+            found.append(Finding("constant", step, text))
+        low = _streak(records, f"{prefix}/effective_rank", after, patience, lambda v: v < least_rank)
+        if low is not None and spread is None:
+            step, value = low
+            text = (
+                f"the features have collapsed to a line: they vary in {value:.1f} directions only (effective rank at step "
+                f"{step}). Look at the augmentations, the projector and the temperature"
+            )
+            found.append(Finding("low_rank", step, text))
+    for sign in signs:
+        room = tolerance * max(abs(sign.value), 1.0)
+        stuck = _streak(
+            records, sign.metric, after, patience, lambda v, s=sign, r=room: abs(v - s.value) <= r
+        )
+        if stuck is not None:
+            step, value = stuck
+            text = (
+                f"{sign.metric} sits at {value:.4g}, where this method's collapse has it ({sign.value:.4g}): "
+                f"{sign.meaning} (step {step})"
+            )
+            found.append(Finding(f"sign:{sign.metric}", step, text))
+    first = {}
+    for finding in sorted(found, key=lambda f: f.step):
+        first.setdefault(finding.kind, finding)
+    return list(first.values())
+
+
+def _streak(
+    records: Records, name: str, after: int, patience: int, holds: Callable[[float], bool]
+) -> tuple[int, float] | None:
+    """Step and value of the first record that ends a long enough row of records for which ``holds``."""
+    values = [(int(r["step"] or 0), r[name]) for r in records if r.get(name) is not None]
+    values = [(step, value) for step, value in values if step > after and np.isfinite(value)]
+    row = 0
+    for step, value in values:
+        row = row + 1 if holds(value) else 0
+        if row >= patience:
+            return step, float(value)
+    return None

@@ -1,0 +1,1 @@
+"""Training with labels: the yardstick of the same budget."""
