@@ -26,7 +26,7 @@ def tune() -> None:
     are set already are left alone; accelerators are not affected.
     """
     wanted = os.environ.get("SSL_JAX_TUNE_CPU", "1") != "0" and sys.platform.startswith("linux")
-    if not wanted or not _is_launcher() or _accelerated():
+    if not wanted or not _is_launcher() or accelerated():
         return
     environment = dict(os.environ, SSL_JAX_TUNE_CPU="0")
     for name, value in MALLOC.items():
@@ -52,7 +52,7 @@ def _is_smoke() -> bool:
     return any("smoke" in config.partition(":")[2].split(",") for config in configs)
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
     """Whether JAX would use something other than the CPU, as far as can be told without starting a backend."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:

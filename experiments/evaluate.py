@@ -1,29 +1,29 @@
-"""What a pretrained encoder is worth: kNN and linear probes on frozen features, beside yardsticks.
+"""What a pretrained encoder is worth: probes on frozen features, beside yardsticks measured by the same code.
 
     python -m experiments.evaluate --workdir=runs/first
+    python -m experiments.evaluate --workdir=runs/first --beside=runs/supervised --measures=all
 
-Prints a table in which the encoder stands beside raw pixels and its own random initialisation, measured by the same code,
-and writes ``evaluation.json`` into the workdir.
+Prints a table in which the encoder stands beside raw pixels, their principal components, its own random initialisation and
+the encoders of other runs (``--beside``), and writes ``evaluation.json`` into the workdir. Measures: knn, linear, ridge,
+logistic, few, retrieval (on features), rotation (a proxy without labels), health (rank, spectrum, spread), layers (each
+layer and pooling), finetune (1 % and 10 % of the labels).
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments import build, launch
-from experiments.tables import evaluation
-from ssl_jax.augment.views import View
+from experiments.measure import YARDSTICKS, Candidate, asked, evaluate
+from experiments.tables import evaluation, layers_table
+from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
-from ssl_jax.data.loader import epoch
+from ssl_jax.core.machine import machine
 from ssl_jax.data.sources import Source
-from ssl_jax.evaluate.features import Features, extract
-from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.linear import few_labels, linear_probe
+from ssl_jax.methods.method import Method
+from ssl_jax.train.checkpoint import RestoredModel
 from ssl_jax.train.step import make_init
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -33,75 +33,65 @@ _STEP = flags.DEFINE_string(
 _SOURCE = flags.DEFINE_string("source", None, "Labelled images to evaluate on; default: those of the run.")
 _TRAIN = flags.DEFINE_string("train_split", None, "Split that fits the probes; default: as the config says.")
 _TEST = flags.DEFINE_string("test_split", None, "Split that is reported; default: as the config says.")
-
-Row = dict[str, Any]
+_BESIDE = flags.DEFINE_list("beside", [], "Folders of other runs whose encoders are measured too.")
+_MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as the config says.")
+_YARDSTICKS = flags.DEFINE_list(
+    "yardsticks", YARDSTICKS, "What to measure beside it, of pixels, pca and random."
+)
 
 
 def main() -> None:
     """Evaluate the run in ``--workdir``."""
     workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
     config, method, model = build.restore(workdir, _STEP.value)
-    options = config["evaluate"]
     spec = _SOURCE.value or config["data"]["source"]
-    splits = (_TRAIN.value or options["train_split"], _TEST.value or options["test_split"])
-    sources = [build.source(config, spec, split) for split in splits]
-    for source, split in zip(sources, splits, strict=True):
-        if not source.classes:
-            raise ValueError(
-                f"{spec} ({split}) has no labels, which evaluation needs: put the images into one folder a class, or give "
-                "--source with labels; experiments.embed works without"
-            )
-    start = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))(config["seed"])
-    encoders: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "raw pixels": (pixels, ()),
-        "random encoder": (method.encode, (start.params, start.state)),
-        f"{config['method']['name']}, {model.step} steps": (method.encode, (model.params, model.state)),
-    }
-    rows = []
-    for name, (encode, variables) in encoders.items():
-        train, test = (
-            features(s, encode, variables, method.views[0], options["crop_ratio"]) for s in sources
-        )
-        rows.append({"features": name, **measure(train, test, len(sources[0].classes), options)})
-        print(f"measured {name}", flush=True)
+    splits = (
+        _TRAIN.value or config["evaluate"]["train_split"],
+        _TEST.value or config["evaluate"]["test_split"],
+    )
+    sources = [labelled(config, spec, split) for split in splits]
+    measures = asked(_MEASURES.value or config["evaluate"]["measures"])
+    yardsticks = [choice("yardsticks", name, YARDSTICKS) for name in _YARDSTICKS.value]
+    candidates = [candidate(*build.restore(Path(folder), "latest")) for folder in _BESIDE.value]
+    if "random" in yardsticks:
+        start = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))(config["seed"])
+        candidates.insert(0, Candidate("random encoder", "yardstick", method, start.params, start.state))
+    candidates.append(candidate(config, method, model))
     result = {
         "workdir": str(workdir),
         "step": model.step,
         "source": spec,
         "splits": splits,
-        "examples": [len(source) for source in sources],
-        "rows": rows,
+        "machine": machine(),
+        **evaluate(config, candidates, sources, measures=measures, yardsticks=yardsticks),
     }
     write_atomically(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    print(f"\n{evaluation(result)}\n\nwritten to {workdir / 'evaluation.json'}")
+    print(f"\n{evaluation(result)}")
+    if result["layers"]:
+        print(f"\n{layers_table(result)}")
+    print(f"\nwritten to {workdir / 'evaluation.json'}")
 
 
-def pixels(images: jax.Array) -> jax.Array:
-    """Images as they are, flattened: the yardstick that needs no encoder."""
-    return images.reshape(images.shape[0], -1)
+def labelled(config: build.Config, spec: str, split: str) -> Source:
+    """A split of the images to evaluate on.
+
+    Raises:
+      ValueError: it has no labels.
+    """
+    source = build.source(config, spec, split)
+    if not source.classes:
+        raise ValueError(
+            f"{spec} ({split}) has no labels, which evaluation needs: put the images into one folder a class, or give "
+            "--source with labels; experiments.embed works without"
+        )
+    return source
 
 
-def features(
-    source: Source, encode: Callable[..., Any], variables: tuple[Any, ...], view: View, crop_ratio: float
-) -> Features:
-    """Features of every example of a source."""
-    with epoch(source, batch_size=256, size=view.size, crop_ratio=crop_ratio) as batches:
-        return extract(encode, batches, view=view, variables=variables)
-
-
-def measure(train: Features, test: Features, classes: int, options: build.Config) -> Row:
-    """kNN, linear probe and few-label linear probes, as accuracies in [0, 1]."""
-    arrays = (train.features, train.labels, test.features, test.labels)
-    k = min(options["k"], len(train.labels))
-    row: Row = {"knn": knn_accuracy(*arrays, classes=classes, k=k, temperature=options["temperature"])}
-    probe = linear_probe(*arrays, classes=classes)
-    row["linear"], row["linear_l2"] = probe.accuracy, probe.l2
-    smallest = int(np.bincount(train.labels, minlength=classes).min())
-    for per_class in options["per_class"]:
-        if per_class <= smallest:
-            few = few_labels(*arrays, classes=classes, per_class=per_class, draws=options["draws"])
-            row[f"linear_{per_class}"], row[f"linear_{per_class}_std"] = few.mean, few.std
-    return row
+def candidate(config: build.Config, method: Method, model: RestoredModel) -> Candidate:
+    """The encoder of a run."""
+    name = config["method"]["name"]
+    role = "supervised" if name == "supervised" else "encoder"
+    return Candidate(f"{name}, {model.step} steps", role, method, model.params, model.state)
 
 
 if __name__ == "__main__":

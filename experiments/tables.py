@@ -1,24 +1,156 @@
 """Results as tables."""
 
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.table import table
 
+HEADINGS = {
+    "knn": "kNN",
+    "linear": "linear",
+    "ridge": "ridge",
+    "logistic": "logistic",
+    "retrieval_map": "retrieval mAP",
+    "rotation": "rotation",
+    "finetune_1_percent": "fine-tuned, 1 %",
+    "finetune_10_percent": "fine-tuned, 10 %",
+}
+"""Measures in [0, 1] in the order of the columns; the few-label probes (``linear_<n>``) come after ``logistic``."""
 
-def evaluation(result: dict[str, Any], *, markdown: bool = False) -> str:
+
+def evaluation(result: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The measured rows as a table, accuracies in percent, and a line that says what was measured."""
-    rows = []
-    for row in result["rows"]:
-        cells = {
-            "accuracy in %": row["features"],
-            "kNN": 100 * row["knn"],
-            "linear, all labels": 100 * row["linear"],
-        }
-        for name in row:
-            if f"{name}_std" in row:
-                per_class = name.removeprefix("linear_")
-                cells[f"linear, {per_class} labels a class"] = (100 * row[name], 100 * row[f"{name}_std"])
-        rows.append(cells)
+    rows = [{"accuracy in %": row["features"], **cells(row)} for row in result["rows"]]
     train, test = result["examples"]
-    what = f"{result['source']}: {train:,} training and {test:,} test images; ± is the deviation over draws of the labels."
+    what = (
+        f"{result['source']}: {train:,} training and {test:,} test images; ± is the deviation over draws of the labels. "
+        "The linear probe's learning rate and weight decay are chosen on held-out training images."
+    )
     return table(rows, markdown=markdown) + f"\n\n{what}"
+
+
+def cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The measures of a row as cells, in percent, by heading."""
+    found: dict[str, Any] = {}
+    few = sorted(int(m[1]) for name in row if (m := re.fullmatch(r"linear_(\d+)", name)))
+    for name, heading in HEADINGS.items():
+        if name in row:
+            found[heading] = 100 * row[name]
+        if name == "logistic":
+            for count in few:
+                mean, std = row[f"linear_{count}"], row[f"linear_{count}_std"]
+                found[f"linear, {count} a class"] = (100 * mean, 100 * std)
+    return found
+
+
+def layers_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """kNN and ridge accuracy in percent of each layer and pooling."""
+    rows = [
+        {"layer and pooling": r["layer"], "dims": r["dims"], "kNN": 100 * r["knn"], "ridge": 100 * r["ridge"]}
+        for r in result["layers"]
+    ]
+    return table(rows, markdown=markdown)
+
+
+LABEL_FREE = ("rankme", "effective_rank", "alpha", "lidar", "spread", "alignment", "uniformity", "rotation")
+"""Measures that read no label, correlated with accuracy over runs."""
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """The result files of ``experiments.results`` in a folder, in the order of their names."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
+
+
+def results_table(folder: Path, *, markdown: bool = False) -> str:
+    """Yardsticks and methods, accuracies in percent as mean ± deviation over seeds, and what was measured how.
+
+    Args:
+      folder: of result files.
+      markdown: as Markdown.
+
+    Returns:
+      Table and a line on hardware and seeds; a sentence that there is nothing if the folder has no result.
+    """
+    results = load_results(folder)
+    if not results:
+        return f"no results in {folder.name}"
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        encoder = result["config"]["encoder"]["name"]
+        for row in result["evaluation"]["rows"]:
+            name = {"random encoder": f"random {encoder}"}.get(row["features"], row["features"])
+            own = row["role"] != "yardstick"
+            groups.setdefault(f"{result['method']} ({encoder})" if own else name, []).append(
+                {**row, "result": result if own else None}
+            )
+    order = sorted(groups, key=lambda name: (_place(groups[name][0]), name))
+    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in order]
+    return f"{table(rows, markdown=markdown)}\n\n{_how(results)}"
+
+
+def _place(row: Mapping[str, Any]) -> int:
+    """Yardsticks first, then self-supervised encoders, then the supervised one."""
+    return {"yardstick": 0, "encoder": 1}.get(row["role"], 2)
+
+
+def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cells of several seeds: mean and deviation (n − 1) over them; of one, its own deviation if it has one."""
+    each = [cells(row) for row in rows]
+    found: dict[str, Any] = {}
+    for heading in each[0]:
+        values = [cell[heading][0] if isinstance(cell[heading], tuple) else cell[heading] for cell in each]
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        found[heading] = each[0][heading] if spread is None else (float(np.mean(values)), spread)
+    found["seeds"] = len(rows)
+    if rows[0]["result"] is not None:
+        minutes = [row["result"]["seconds"]["pretrain"] / 60 for row in rows]
+        found["epochs"] = f"{_epochs(rows[0]['result']['config']):.0f}"
+        found["minutes"] = float(np.mean(minutes))
+    return found
+
+
+def _epochs(config: Mapping[str, Any]) -> float:
+    """Passes over the 60,000 training images."""
+    return config["steps"] * config["batch_size"] / 60_000
+
+
+def _how(results: Sequence[Mapping[str, Any]]) -> str:
+    machines = {(r["evaluation"]["machine"]["device"], r["evaluation"]["machine"]["cores"]) for r in results}
+    train, test = results[0]["evaluation"]["examples"]
+    where = "; ".join(f"{cores} core(s) a run of {device}" for device, cores in sorted(machines))
+    return (
+        f"Fashion-MNIST, {train:,} unlabelled training images, {test:,} test images. ± is the deviation over seeds (for rows "
+        "with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning rate and weight decay are chosen "
+        "on held-out training images; recipes were tuned on training images only. Minutes: wall-clock of training, on "
+        f"{where}, shared with other work. Command: `python -m experiments.results`."
+    )
+
+
+def correlations(folder: Path, *, markdown: bool = False) -> str:
+    """Rank correlation of each label-free measure with kNN and linear accuracy over self-supervised runs."""
+    own = [
+        row
+        for result in load_results(folder)
+        for row in result["evaluation"]["rows"]
+        if row["role"] == "encoder"
+    ]
+    if len(own) < 3:
+        return "fewer than three runs: no correlation"
+    measures = {name: [row.get(name, float("nan")) for row in own] for name in LABEL_FREE}
+    found = {target: rank_correlation(measures, [row[target] for row in own]) for target in ("knn", "linear")}
+    rows = [
+        {
+            "measure": name,
+            **{f"Spearman, {HEADINGS[target]}": of[name].spearman for target, of in found.items()},
+            **{f"Kendall, {HEADINGS[target]}": of[name].kendall for target, of in found.items()},
+            "runs": found["knn"][name].runs,
+        }
+        for name in LABEL_FREE
+    ]
+    return table(rows, markdown=markdown, digits=2)

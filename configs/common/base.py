@@ -131,7 +131,8 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.evaluate = ConfigDict(
         {"train_split": splits[0], "test_split": splits[1], "k": 20, "temperature": 0.07}
     )
-    config.evaluate.per_class, config.evaluate.draws = (10,), 5
+    config.evaluate.measures = ("knn", "linear", "few")
+    config.evaluate.per_class, config.evaluate.draws = (1, 5, 10, 100), 5
     config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
     config.log = ConfigDict({"every": min(often[50], 100), "tensorboard": False, "wandb": ""})
     if choice.budget == "smoke":

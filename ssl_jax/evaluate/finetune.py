@@ -15,6 +15,7 @@ from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, Subset
 from ssl_jax.evaluate.features import extract
 from ssl_jax.evaluate.linear import balanced_draw
+from ssl_jax.methods.method import Method
 from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
 from ssl_jax.optim.build import build as build_optimizer
@@ -46,7 +47,7 @@ def finetune(
     labels: Int[np.ndarray, " n"],
     view: View,
     share: float = 0.01,
-    epochs: float = 20,
+    epochs: int | float = 20,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
@@ -119,12 +120,20 @@ def finetune(
             params={**fresh.params, "encoder": loaded}, state={**fresh.state, "encoder": held}
         )
 
-    options = {"optimizer": optimizer, "steps": steps, "batch_size": batch_size, "seed": seed}
-    end = fit(method, Subset(train, taken), begin=begin, log_every=steps, **options).state
+    end = fit(
+        method,
+        Subset(train, taken),
+        optimizer=optimizer,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        begin=begin,
+        log_every=steps,
+    ).state
     return FineTuned(_accuracy(method, end, test, plain, crop_ratio), len(taken), steps)
 
 
-def _accuracy(method, end: TrainState, test: Source, view: View, crop_ratio: float) -> float:
+def _accuracy(method: Method, end: TrainState, test: Source, view: View, crop_ratio: float) -> float:
     """Share of the test images that encoder and classifier get right, each counted once."""
     with epoch(test, batch_size=256, size=view.size, crop_ratio=crop_ratio) as batches:
         found = extract(method.encode, batches, view=view, variables=(end.params, end.state))

@@ -1,14 +1,19 @@
 """Are the features healthy? All measures of a batch at once, and a diagnosis in plain words."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ssl_jax.augment.views import View, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array
+from ssl_jax.data.loader import epoch
+from ssl_jax.data.sources import Source, Subset
 from ssl_jax.evaluate import spectrum
 from ssl_jax.methods.method import Sign
 
@@ -50,6 +55,39 @@ def measure(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
         "alignment": spectrum.alignment(first, second),
         "uniformity": spectrum.uniformity(first),
     }
+
+
+def two_views(
+    source: Source, view: View, *, images: int, crop_ratio: float = 1.0
+) -> Float[np.ndarray, "2 n s s c"]:
+    """Two random views of each of some images, always the same: the input for :func:`measure`.
+
+    The images are taken at even distances from the source; the key of the draw is fixed.
+
+    Args:
+      source: of which at most ``images`` are used.
+      view: how both views are drawn.
+      images: how many, 2 or more.
+      crop_ratio: see :func:`ssl_jax.data.loader.epoch`; the views are drawn from the image after it.
+
+    Returns:
+      float32 views, the view axis first.
+
+    Raises:
+      ValueError: fewer than two images.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> source = ArraySource(np.zeros((9, 8, 8, 1), np.uint8))
+    >>> two_views(source, View(size=4, jitter=None, gray=0.0, blur=0.0), images=3).shape
+    (2, 3, 4, 4, 1)
+    """
+    check.require(images >= 2, "images", images, "an integer of 2 or more")
+    indices = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
+    part = Subset(source, indices)
+    with epoch(part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0) as batches:
+        raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
+    views = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])
+    return np.asarray(views(jax.random.key(0))).swapaxes(0, 1)
 
 
 class Finding(NamedTuple):
@@ -122,10 +160,7 @@ def diagnose(
             )
             found.append(Finding("low_rank", step, text))
     for sign in signs:
-        room = tolerance * max(abs(sign.value), 1.0)
-        stuck = _streak(
-            records, sign.metric, after, patience, lambda v, s=sign, r=room: abs(v - s.value) <= r
-        )
+        stuck = _streak(records, sign.metric, after, patience, _near(sign.value, tolerance))
         if stuck is not None:
             step, value = stuck
             text = (
@@ -133,20 +168,26 @@ def diagnose(
                 f"{sign.meaning} (step {step})"
             )
             found.append(Finding(f"sign:{sign.metric}", step, text))
-    first = {}
+    first: dict[str, Finding] = {}
     for finding in sorted(found, key=lambda f: f.step):
         first.setdefault(finding.kind, finding)
     return list(first.values())
+
+
+def _near(constant: float, tolerance: float) -> Callable[[float], bool]:
+    room = tolerance * max(abs(constant), 1.0)
+    return lambda value: abs(value - constant) <= room
 
 
 def _streak(
     records: Records, name: str, after: int, patience: int, holds: Callable[[float], bool]
 ) -> tuple[int, float] | None:
     """Step and value of the first record that ends a long enough row of records for which ``holds``."""
-    values = [(int(r["step"] or 0), r[name]) for r in records if r.get(name) is not None]
-    values = [(step, value) for step, value in values if step > after and np.isfinite(value)]
     row = 0
-    for step, value in values:
+    for record in records:
+        step, value = int(record["step"] or 0), record.get(name)
+        if value is None or step <= after or not math.isfinite(value):
+            continue
         row = row + 1 if holds(value) else 0
         if row >= patience:
             return step, float(value)

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-
-from ssl_jax.augment.views import make_views
 
 from ssl_jax.core.check import require
 from ssl_jax.data.loader import epoch
@@ -52,7 +49,10 @@ class Health:
         require(every >= 1, "every", every, "an integer of 1 or more")
         require(images >= 2, "images", images, "an integer of 2 or more")
         self.every = every
-        self._prefix, self._views = prefix, _two_views(method, source, images, crop_ratio)
+        self._prefix, self._views = (
+            prefix,
+            health.two_views(source, method.views[0], images=images, crop_ratio=crop_ratio),
+        )
         self._measure = jax.jit(
             lambda params, state, views: health.measure(
                 jax.lax.map(lambda v: method.encode(params, state, v), views).swapaxes(0, 1)
@@ -64,18 +64,6 @@ class Health:
         del step
         found = jax.device_get(self._measure(state.params, state.state, self._views))
         return {f"{self._prefix}/{name}": float(value) for name, value in found.items()}
-
-
-def _two_views(method: Method, source: Source, images: int, crop_ratio: float) -> np.ndarray:
-    """``[2, images, size, size, channels]`` views of images at even distances."""
-    indices = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
-    view = method.views[0]
-    with epoch(
-        Subset(source, indices), batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0
-    ) as batches:
-        raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
-    draw = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])
-    return np.asarray(draw(jax.random.key(0))).swapaxes(0, 1)
 
 
 class OnlineEvaluation:

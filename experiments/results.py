@@ -1,0 +1,148 @@
+"""The results table: every method on full Fashion-MNIST, three seeds, beside the yardsticks; trains what is missing.
+
+    python -m experiments.results
+    python -m experiments.results --methods=simclr,byol --seeds=0
+    python -m experiments.results --jobs=2
+
+Each run is ``experiments.pretrain`` with the committed recipe ``configs/<method>.py:fashion_mnist,<budget>``, then
+``experiments.evaluate``. The budget is ``short`` on a CPU and ``paper`` on an accelerator, in folders of their own:
+``docs/results/fashion_mnist/<budget>/<method>-<seed>.json``. A run whose file is there and whose config is the same is not
+made again; one that was stopped goes on. ``python -m docs.tables`` writes the tables of README and docs from the files.
+"""
+
+import concurrent.futures
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import build, launch
+from experiments.cpu import accelerated
+from experiments.tables import results_table
+from ssl_jax.core.check import choice
+from ssl_jax.core.files import write_atomically
+from ssl_jax.methods.find import names
+from ssl_jax.report.writers import read_jsonl
+
+ROOT = Path(__file__).parent.parent
+MEASURES = ("knn", "linear", "few", "health", "rotation")
+FIRST_OF_KIND = {"simclr": ("pixels", "pca", "random"), "mae": ("random",)}
+"""Yardsticks that a method's runs measure on behalf of all: one method for each architecture; pixels with seed 0 only."""
+
+_METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+_BUDGET = flags.DEFINE_string("budget", None, "short or paper; default: short on a CPU, paper elsewhere.")
+_RUNS = flags.DEFINE_string("runs", "runs/results", "Folder for the runs themselves.")
+_OUT = flags.DEFINE_string("out", str(ROOT / "docs/results/fashion_mnist"), "Folder for the result files.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, which share the CPU's cores evenly.", lower_bound=1)
+
+
+def main() -> None:
+    """Make the runs that are missing, then print the table."""
+    budget = _BUDGET.value or ("paper" if accelerated() else "short")
+    methods = [choice("methods", name, names()) for name in _METHODS.value or names()]
+    if not all(seed.isdigit() for seed in _SEEDS.value):
+        raise ValueError(f"--seeds={','.join(_SEEDS.value)}: allowed is integers of 0 or more, such as 0,1,2")
+    out = Path(_OUT.value) / budget
+    # One seed of every method first: a table that is cut short still has all rows.
+    wanted = [(method, int(seed)) for seed in _SEEDS.value for method in methods]
+    missing = [run for run in wanted if not done(*run, budget, out)]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} results are in {out}", flush=True)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    jobs = min(_JOBS.value, max(len(cores), 1))
+    shares = [cores[i::jobs] for i in range(jobs)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        made = [pool.submit(make, method, seed, budget, out, shares) for method, seed in missing]
+        for future in concurrent.futures.as_completed(made):
+            print(future.result(), flush=True)
+    print("\n" + results_table(out))
+
+
+def config_of(method: str, seed: int, budget: str) -> build.Config:
+    """The committed recipe of a method, with a seed."""
+    config = importlib.import_module(f"configs.{method}").get_config(f"fashion_mnist,{budget}")
+    config.seed = seed
+    return build.plain(config)
+
+
+def done(method: str, seed: int, budget: str, out: Path) -> bool:
+    """Whether the result of just this config is there."""
+    path = out / f"{method}-{seed}.json"
+    if not path.exists():
+        return False
+    return build.tuples(json.loads(path.read_text())["config"]) == config_of(method, seed, budget)
+
+
+def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]) -> str:
+    """Train and evaluate one run on a share of the cores, and write its result file."""
+    share = shares.pop()
+    try:
+        workdir = Path(_RUNS.value) / budget / f"{method}-{seed}"
+        recipe = f"--config=configs/{method}.py:fashion_mnist,{budget}"
+        yardsticks = [name for name in FIRST_OF_KIND.get(method, ()) if seed == 0 or name == "random"]
+        pretrain = ["pretrain", recipe, f"--config.seed={seed}", f"--workdir={workdir}"]
+        evaluate = [
+            "evaluate",
+            f"--workdir={workdir}",
+            f"--measures={','.join(MEASURES)}",
+            f"--yardsticks={','.join(yardsticks)}",
+        ]
+        seconds = {arguments[0]: run(arguments, share, workdir) for arguments in (pretrain, evaluate)}
+        result = {
+            "method": method,
+            "seed": seed,
+            "budget": budget,
+            "config": config_of(method, seed, budget),
+            "commands": [
+                " ".join(["python -m", f"experiments.{a[0]}", *a[1:]]) for a in (pretrain, evaluate)
+            ],
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": seconds,
+            "final": final(read_jsonl(workdir / "metrics.jsonl")),
+            "evaluation": json.loads((workdir / "evaluation.json").read_text()),
+        }
+        write_atomically(out / f"{method}-{seed}.json", json.dumps(result, indent=1) + "\n")
+    finally:
+        shares.append(share)
+    return f"{method}, seed {seed}: {seconds['pretrain']:.0f} s of training, {seconds['evaluate']:.0f} s of evaluation"
+
+
+def final(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of each scalar of a run."""
+    last: dict[str, Any] = {}
+    for record in records:
+        last |= record
+    return last
+
+
+def run(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:
+    """Run a launcher on some cores, its output in a log beside the workdir; its seconds.
+
+    Raises:
+      ValueError: it failed; ends with what it said last.
+    """
+    log = workdir.with_name(f"{workdir.name}.{arguments[0]}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", f"experiments.{arguments[0]}", *arguments[1:]]
+    if cores:
+        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
+    environment = {name: value for name, value in os.environ.items() if name != "SSL_JAX_TUNE_CPU"}
+    before = time.perf_counter()
+    with log.open("w") as file:
+        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=file).returncode
+    if code:
+        last = log.read_text().strip().splitlines()[-1:] or ["nothing"]
+        raise ValueError(f"{' '.join(arguments)} failed (exit code {code}), log in {log}: {last[0]}")
+    return round(time.perf_counter() - before, 1)
+
+
+if __name__ == "__main__":
+    launch.run(main)
