@@ -1,0 +1,59 @@
+"""Where a vision transformer looks: attention of the last block, a map a head."""
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ssl_jax.core import check
+from ssl_jax.core.types import Array, Params, State
+from ssl_jax.models.network import Network
+
+
+def has_attention(encoder: Network) -> bool:
+    """Whether an encoder can give attention maps.
+
+    >>> from ssl_jax import models
+    >>> has_attention(models.build("vit_micro")), has_attention(models.build("convnet"))
+    (True, False)
+    """
+    return {"heads", "patch", "class_token", "registers", "pool"} <= set(encoder.config)
+
+
+def head_maps(
+    encoder: Network, params: Params, state: State, images: Float[Array | np.ndarray, "b h w c"]
+) -> Float[np.ndarray, "b heads rows columns"]:
+    """How much the last block's features take from each patch, for every head.
+
+    With ``pool="cls"`` the row of the class token; with ``pool="mean"``, where every patch is a query, the mean of the
+    patches' rows. Both over patch tokens only: what goes to the class token and the registers is left out, so a map sums
+    to less than 1.
+
+    Args:
+      encoder: a ViT of :mod:`ssl_jax.models.vit`.
+      params: its params.
+      state: its state.
+      images: normalised, sides a multiple of the patch.
+
+    Raises:
+      ValueError: an encoder without attention.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ssl_jax import models
+    >>> encoder = models.build("vit_micro", width=16, depth=1, heads=2, patch=4, image_size=8)
+    >>> head_maps(encoder, *encoder.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))), jnp.zeros((3, 8, 8, 1))).shape
+    (3, 2, 2, 2)
+
+    Reference: Caron et al. 2021 (DINO), figure 1, for the row of the class token.
+    """
+    check.require(has_attention(encoder), "encoder", encoder.config.get("name", ""), "a ViT")
+    patch = int(encoder.config["patch"])
+    prefix = int(encoder.config["class_token"]) + int(encoder.config["registers"])
+
+    @jax.jit
+    def attention(params: Params, state: State, images: Array) -> Array:
+        weights, _ = encoder.apply(params, state, images, output="attention")
+        rows = weights[:, :, 0] if encoder.config["pool"] == "cls" else weights[:, :, prefix:].mean(axis=2)
+        return rows[..., prefix:]
+
+    maps = np.asarray(attention(params, state, images))
+    return maps.reshape(*maps.shape[:2], images.shape[1] // patch, images.shape[2] // patch)

@@ -1,0 +1,296 @@
+"""The parts of a page that show pictures and features: map, neighbours, views, reconstructions, attention, spectrum."""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array
+from ssl_jax.evaluate import spectrum as measure
+from ssl_jax.methods.method import Reconstruction
+from ssl_jax.report import charts, pictures
+from ssl_jax.report.embedding import Map, extremes, nearest
+from ssl_jax.report.page import Section, figure, grid, picture
+from ssl_jax.report.sample import Sample, Views
+
+AnyArray = Array | np.ndarray
+BOX = (1000, 760)
+NAMED = 14
+"""Classes up to which their names stand on the map."""
+TOGGLED = 40
+"""Classes up to which there is a box to hide each."""
+
+
+def embedding_map(found: Map, sample: Sample, classes: Sequence[str]) -> Section:
+    """Points coloured by label, with pictures on hover, and the same map made of pictures.
+
+    Args:
+      found: places of the examples.
+      sample: the examples.
+      classes: names of the labels; () for none.
+    """
+    places = fit(found.points)
+    present = [int(label) for label in np.unique(sample.labels)]
+    drawn = "".join(_cloud(places[sample.labels == label], label) for label in present)
+    names = "".join(
+        _class_name(places[sample.labels == label], classes[label])
+        for label in present
+        if 0 <= label < len(classes)
+    )
+    svg = (
+        f'<svg viewBox="0 0 {BOX[0]} {BOX[1]}" role="img" aria-label="{found.name} map of {len(places)} examples">'
+        f'<g class="points" stroke-width="{dot_size(len(places)):.1f}">{drawn}</g>'
+        f"{names if len(present) <= NAMED else ''}</svg>"
+    )
+    data = _json(_map_data(places, sample, classes))
+    sheet = pictures.data_uri(pictures.sprite(sample.thumbnails))
+    box = (
+        f'<div data-map><div class="map" tabindex="0" role="group" aria-label="Map: arrow keys go from example to example">'
+        f'{svg}</div>{_toggles(present, classes)}<img class="sheet off" alt="" src="{sheet}">'
+        f'<script type="application/json">{data}</script></div>'
+    )
+    mosaic = pictures.data_uri(pictures.atlas(found.points, sample.thumbnails))
+    words = f"The same map made of {len(places)} pictures: in each cell the example nearest to its middle"
+    pictured = figure(picture(mosaic, words, width=BOX[0], kind="atlas"), "The same map in pictures")
+    hint = "Point at it, tap, or use the arrow keys to see an example."
+    points = figure(box, f"{len(places):,} examples by {found.name}", note=hint)
+    lead = f"{found.name} of the features, L2-normalised: {found.note}."
+    if len(present) > charts.COLORS:
+        lead += f" There are {len(present)} classes, so the {charts.COLORS} colours come again."
+    return Section("Map of the features", f'<div class="wide">{points}{pictured}</div>', lead)
+
+
+def fit(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Points in the map's box, both axes on one scale, the second pointing up.
+
+    >>> fit(np.array([[0.0, 0.0], [2.0, 1.0]])).round().tolist()
+    [[25.0, 618.0], [975.0, 142.0]]
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    room = np.array(BOX) - 50.0
+    scale = float(np.min(room / np.maximum(high - low, 1e-12)))
+    flipped = (points - (low + high) / 2) * [scale, -scale]
+    return flipped + np.array(BOX) / 2
+
+
+def dot_size(n: int) -> float:
+    """Diameter of a point on the map: the more there are, the smaller.
+
+    >>> dot_size(100) > dot_size(2000) > dot_size(10000) >= 5
+    True
+    """
+    return float(np.clip(300 / np.sqrt(n), 5.0, 16.0))
+
+
+def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 7, count: int = 5) -> Section:
+    """Queries with good and with bad neighbours, nearest first.
+
+    Args:
+      sample: the examples; each is a query against the others.
+      classes: names of the labels; () for none.
+      k: neighbours.
+      count: queries of each kind.
+    """
+    k = min(k, len(sample.features) - 1)
+    found = nearest(sample.features, k=k)
+    chosen = extremes(found, sample.labels, count=count)
+    labelled = chosen.agreement == chosen.agreement
+
+    def rows(queries: Sequence[int]) -> str:
+        return "".join(_row(sample, classes, q, found.index[q], found.similarity[q]) for q in queries)
+
+    if labelled:
+        lead = (
+            f"The {k} nearest by the cosine, with its value below. {chosen.agreement:.0%} of all neighbours have their query's "
+            "label; these are the two ends, not typical ones. Dashed frames: another label."
+        )
+        heads = ("All alike", "Most confused")
+    else:
+        lead = f"The {k} nearest by the cosine, with its value below. There are no labels, so the ends are by distance."
+        heads = ("Nearest neighbours", "Farthest neighbours")
+    body = f"<h3>{heads[0]}</h3>{rows(chosen.best)}<h3>{heads[1]}</h3>{rows(chosen.worst)}"
+    return Section("Nearest neighbours", body, lead)
+
+
+def views(drawn: Sequence[Views]) -> Section:
+    """Images and the views of them that training draws, in true proportion."""
+    largest = max((view.shape[0] for one in drawn for view in one.views), default=1)
+    rows = []
+    for i, one in enumerate(drawn):
+        tiles = [_tile(one.original, "original", 72, "query", f"image {i + 1}")]
+        for j, view in enumerate(one.views):
+            words = f"view {j + 1}"
+            tiles.append(
+                _tile(
+                    view, words, max(round(72 * view.shape[0] / largest), 20), "", f"{words} of image {i + 1}"
+                )
+            )
+        rows.append(f'<div class="strip">{"".join(tiles)}</div>')
+    lead = "As training draws them, before the normalisation. Could you still tell what it is, and not just by its colour?"
+    return Section("Sampled views", "".join(rows), lead)
+
+
+def reconstructions(found: Reconstruction, view: View) -> Section:
+    """Input, what the encoder saw, the prediction, and the prediction with the visible patches put back."""
+    images, predictions = (pictures.raw(np.asarray(x), view) for x in (found.images, found.predictions))
+    hidden = np.asarray(found.hidden).astype(bool)
+    seen = np.where(hidden, 0.5, images)
+    merged = np.where(hidden, predictions, images)
+    parts = ((images, "input"), (seen, "seen"), (predictions, "predicted"), (merged, "merged"))
+    rows = [
+        "".join(_tile(array[i], words, 84, "", f"{words}, image {i + 1}") for array, words in parts)
+        for i in range(len(images))
+    ]
+    body = grid([f'<div class="strip">{row}</div>' for row in rows])
+    lead = (
+        f"{hidden.mean():.0%} of the pixels were hidden (grey). Predictions are shown with the brightness and contrast of the "
+        "true patches where the method predicts standardised ones. Merged: visible patches put back."
+    )
+    return Section("Reconstructions", body, lead)
+
+
+def attention(images: np.ndarray, maps: Float[np.ndarray, "b heads rows columns"], *, pool: str) -> Section:
+    """Attention of the last block beside its image, a map a head.
+
+    Args:
+      images: ``[b, h, w, c]`` as :func:`ssl_jax.report.pictures.visible` takes them.
+      maps: of :func:`ssl_jax.report.attention.head_maps`.
+      pool: of the encoder, which says whose attention it is.
+    """
+    rows = []
+    for i, (image, heads) in enumerate(zip(images, maps, strict=True)):
+        tiles = [_tile(image, "input", 66, "query", f"image {i + 1}")]
+        for j, one in enumerate(heads):
+            words = f"head {j + 1}, image {i + 1}"
+            tiles.append(_tile(pictures.heat(one), f"head {j + 1}", 66, "", words))
+        rows.append(f'<div class="strip">{"".join(tiles)}</div>')
+    who = "the class token" if pool == "cls" else "the patches, on average,"
+    lead = (
+        f"Last block: how much {who} takes from each patch. Each map has a scale of its own, dark for its least to light for "
+        "its greatest."
+    )
+    return Section("Attention", "".join(rows), lead)
+
+
+def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) -> Section:
+    """Eigenvalues of the centred covariance, largest first, as shares of their sum, on log axes.
+
+    Args:
+      features: name and ``[n, d]`` of each run.
+      colors: one each.
+    """
+    series, notes = [], []
+    for (name, x), color in zip(features, colors, strict=True):
+        values = eigenvalue_shares(x)
+        series.append(charts.Series(name, list(range(1, len(values) + 1)), values.tolist(), color))
+        rank = float(measure.effective_rank(jnp.asarray(x - x.mean(axis=0))))
+        alpha = float(measure.alpha_req(jnp.asarray(x)))
+        notes.append(
+            f"{name}: effective rank {rank:.1f} of {x.shape[1]}, decay α {alpha:.2f}, {len(x):,} examples"
+        )
+    if not any(len(s.x) for s in series):
+        return Section(
+            "Spectrum", '<p class="missing">The features do not vary: all of them are one vector.</p>'
+        )
+    drawn = charts.line(
+        series, title="Spectrum", x_label="index", y_label="share of the variance", log_x=True, log_y=True
+    )
+    key = charts.legend([(s.name, s.color) for s in series])
+    lead = (
+        "A steep fall: few directions carry all. A cliff: the others are dead. Straight with slope −1 is what good encoders "
+        "tend to."
+    )
+    body = f'<div class="figures">{figure(key + drawn, "Eigenvalues (log scales)", note="; ".join(notes) + ".")}</div>'
+    return Section("Spectrum", body, lead)
+
+
+def eigenvalue_shares(features: Float[AnyArray, "n d"]) -> np.ndarray:
+    """Eigenvalues of the centred covariance over their sum, falling, without rounding noise.
+
+    >>> eigenvalue_shares(np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)).tolist()
+    [1.0]
+    """
+    x = np.asarray(features, np.float64)
+    values = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    noise = values[0] * max(x.shape) * np.finfo(np.float32).eps
+    kept = values[(values > noise) & (values > 0)] ** 2
+    return kept / max(kept.sum(), 1e-300)
+
+
+def _cloud(places: np.ndarray, label: int) -> str:
+    """One path a class, a dot of no length for each point: small on disk, sharp in print, coloured by the page."""
+    color = charts.color_of(label) if label >= 0 else "var(--soft)"
+    steps = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in places)
+    return f'<path data-label="{label}" style="--k:{color}" stroke-opacity=".75" d="{steps}"/>'
+
+
+def _class_name(places: np.ndarray, name: str) -> str:
+    x, y = np.clip(np.median(places, axis=0), [90, 40], [BOX[0] - 90, BOX[1] - 20])
+    return (
+        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" fill="var(--ink)" '
+        f'stroke="var(--paper)" stroke-width="7" paint-order="stroke" font-size="26">{html.escape(name)}</text>'
+    )
+
+
+def _toggles(present: Sequence[int], classes: Sequence[str]) -> str:
+    if not 1 < len(present) <= TOGGLED:
+        return ""
+    boxes = "".join(
+        f'<label style="--k:{charts.color_of(label) if label >= 0 else "var(--soft)"}"><input type="checkbox" value="{label}" '
+        f'checked autocomplete="off"><span class="swatch"></span>{html.escape(_label_name(label, classes))}</label>'
+        for label in present
+    )
+    return f'<fieldset class="toggles"><legend>Classes shown</legend>{boxes}</fieldset>'
+
+
+def _map_data(places: np.ndarray, sample: Sample, classes: Sequence[str]) -> dict[str, Any]:
+    relative = np.clip(places / np.array(BOX), 0, 1)
+    packed = (65535 * relative + 0.5).astype("<u2")
+    _, height, width, _ = sample.thumbnails.shape
+    return {
+        "points": base64.b64encode(packed.tobytes()).decode(),
+        "labels": sample.labels.tolist(),
+        "classes": list(classes),
+        "names": sample.names,
+        "columns": pictures.sprite_columns(len(places)),
+        "width": width,
+        "height": height,
+    }
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end its script element."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _label_name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if 0 <= label < len(classes) else ("no label" if label < 0 else str(label))
+
+
+def _row(
+    sample: Sample, classes: Sequence[str], query: int, index: np.ndarray, similarity: np.ndarray
+) -> str:
+    own = int(sample.labels[query])
+    name = _label_name(own, classes) if own >= 0 else ""
+    tiles = [
+        _tile(sample.thumbnails[query], name or "query", 56, "query", f"query: {sample.names[query]} {name}")
+    ]
+    for i, value in zip(index, similarity, strict=True):
+        label = int(sample.labels[i])
+        kind = "" if own < 0 or label < 0 else ("same" if label == own else "other")
+        said = _label_name(label, classes) if label >= 0 else ""
+        words = f"{sample.names[i]} {said}"
+        tiles.append(_tile(sample.thumbnails[i], said, 56, kind, words, below=f"{value:.2f}"))
+    return f'<div class="strip">{"".join(tiles)}</div>'
+
+
+def _tile(image: np.ndarray, text: str, width: int, kind: str, words: str, *, below: str = "") -> str:
+    shown = picture(pictures.data_uri(image), words, width=width)
+    lines = f"<b>{html.escape(text)}</b>{html.escape(below)}"
+    return f'<span class="tile {kind}" style="width:{max(width + 6, 58)}px" title="{html.escape(words)}">{shown}{lines}</span>'

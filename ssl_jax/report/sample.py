@@ -1,0 +1,147 @@
+"""Examples of a source with their features, for the parts of a report that show pictures."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssl_jax.augment.color import to_float
+from ssl_jax.augment.views import View, groups, host_crops, make_views
+from ssl_jax.core import check
+from ssl_jax.core.types import Batch, Key, Params, State
+from ssl_jax.data.loader import epoch
+from ssl_jax.data.sources import CorruptImage, Source, Subset
+from ssl_jax.evaluate.features import extract
+from ssl_jax.methods.method import Method
+from ssl_jax.report.pictures import raw, shrink
+
+THUMBNAIL = 40
+"""Largest side of a small picture, pixels."""
+
+
+class Sample(NamedTuple):
+    """Examples at even distances from a source.
+
+    Attributes:
+      features: float32 ``[n, d]``.
+      labels: int32 ``[n]``, -1: none.
+      thumbnails: uint8 ``[n, h, w, c]``, c 1 or 3, at most ``THUMBNAIL`` pixels wide.
+      names: file names.
+      images: ``[m, s, s, c]`` the first few as the encoder gets them but for the normalisation, in the source's dtype.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    thumbnails: np.ndarray
+    names: list[str]
+    images: np.ndarray
+
+
+def take(
+    method: Method,
+    params: Params,
+    state: State,
+    source: Source,
+    *,
+    count: int = 2000,
+    shown: int = 8,
+    crop_ratio: float = 1.0,
+) -> Sample:
+    """Encode ``count`` examples; unreadable images are left out.
+
+    Args:
+      method: gives ``encode`` and the size and normalisation of the images.
+      params: its params.
+      state: its state.
+      source: where examples come from.
+      count: at most so many, at even distances.
+      shown: how many images to keep whole, at even distances too.
+      crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
+
+    Raises:
+      ValueError: a count below 3, or no readable image.
+    """
+    check.require(count >= 3, "count", count, "3 or more examples")
+    part = evenly(source, count)
+    view = method.views[0]
+    small: list[np.ndarray] = []
+    whole: list[np.ndarray] = []
+    wanted = set(np.linspace(0, len(part) - 1, shown).round().astype(int).tolist())
+
+    def watched(batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            for image, index, real in zip(batch["image"], batch["index"], batch["mask"], strict=True):
+                if real:
+                    small.append(shrink(np.asarray(image), THUMBNAIL))
+                    if int(index) in wanted:
+                        whole.append(np.asarray(image))
+            yield batch
+
+    with epoch(part, batch_size=250, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0) as batches:
+        found = extract(method.encode, watched(batches), view=view, variables=(params, state))
+    names = [part.file_name(int(i)) for i in found.index]
+    images = np.stack(whole or [np.zeros((view.size, view.size, source.channels), np.uint8)])
+    return Sample(found.features, found.labels, np.stack(small), names, images)
+
+
+def evenly(source: Source, count: int) -> Subset:
+    """At most ``count`` elements of a source, at even distances.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> part = evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
+    >>> [part[i]["label"] for i in range(3)]
+    [0, 4, 8]
+    """
+    length = len(source)
+    return Subset(source, np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)))
+
+
+class Views(NamedTuple):
+    """What training sees of an image: the original and its views in [0, 1], in the order of the method's views."""
+
+    original: np.ndarray
+    views: list[np.ndarray]
+
+
+def draw_views(key: Key, source: Source, views: tuple[View, ...], *, count: int = 5) -> list[Views]:
+    """Views of some images, drawn as training draws them, crops made on the host.
+
+    Args:
+      key: used once.
+      source: where images come from; unreadable ones are passed over.
+      views: of the method.
+      count: images, at even distances.
+
+    Returns:
+      At most ``count`` examples.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> source = ArraySource(np.zeros([2, 8, 8, 1], np.uint8))
+    >>> found = draw_views(jax.random.key(0), source, (View(size=4), View(size=2)), count=2)
+    >>> [view.shape for view in found[0].views]
+    [(4, 4, 1), (2, 2, 1)]
+    """
+    crop_key, view_key = jax.random.split(key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(crop_key)).ravel().tolist())
+    originals: list[np.ndarray] = []
+    crops: list[Any] = []
+    part = evenly(source, count)
+    for i in range(len(part)):
+        try:
+            image = part[i]["image"]
+        except CorruptImage:
+            continue
+        originals.append(np.asarray(to_float(image)))
+        crops.append(host_crops(rng, image, views))
+    if not originals:
+        return []
+    batch = {"crops": tuple(np.stack(group) for group in zip(*crops, strict=True))}
+    made = make_views(view_key, batch, views)
+    ordered: dict[int, np.ndarray] = {}
+    for array, indices in zip(made, groups(views), strict=True):
+        for place, index in enumerate(indices):
+            ordered[index] = raw(np.asarray(array[:, place]), views[index])
+    return [
+        Views(original, [ordered[v][i] for v in range(len(views))]) for i, original in enumerate(originals)
+    ]

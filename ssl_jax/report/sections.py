@@ -1,0 +1,248 @@
+"""The parts of a page that come from a run's numbers: curves, evaluation, configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ssl_jax.report import charts
+from ssl_jax.report.page import Section, figure, grid, missing, table
+from ssl_jax.report.runs import Run, config_differences, curve, leaves, scalars
+from ssl_jax.report.verdict import error, measures, name_of, role, spread
+
+
+class Scalar(NamedTuple):
+    """How a logged number is shown."""
+
+    title: str
+    unit: str = ""
+    log: bool = False
+    reference: float | None = None
+    note: str = ""
+    scale: float = 1.0
+
+
+TRAINING = {
+    "loss": Scalar("Loss"),
+    "learning_rate": Scalar("Learning rate"),
+    "grad_norm": Scalar("Norm of the gradient", log=True),
+    "update_norm": Scalar("Norm of the update", log=True),
+    "images_per_second": Scalar("Speed", "images / s", note="The first value includes compilation."),
+    "stall_share": Scalar("Waiting for data", "% of the time", scale=100.0),
+}
+HEALTH = {
+    "online/knn": Scalar(
+        "Online kNN", "accuracy in %", scale=100.0, note="On training images held out from the bank."
+    ),
+    "online/linear": Scalar(
+        "Online linear probe", "accuracy in %", scale=100.0, note="Ridge regression, training images."
+    ),
+    "health/spread": Scalar(
+        "Spread of the features", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+    ),
+    "batch/spread": Scalar(
+        "Spread, training batches", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+    ),
+    "embedding_std": Scalar(
+        "Spread of the embeddings", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+    ),
+    "health/feature_std": Scalar("Deviation of unit features", note="0: collapsed to a point."),
+    "health/rankme": Scalar(
+        "RankMe", "directions", note="Effective number of directions; compare runs of one method only."
+    ),
+    "health/effective_rank": Scalar("Effective rank", "directions", note="Of the features minus their mean."),
+    "health/alpha": Scalar("Decay of the spectrum, α", reference=1.0, note="The best encoders are near 1."),
+    "health/lidar": Scalar(
+        "LiDAR", "directions", note="Directions that tell images apart despite their views."
+    ),
+    "health/alignment": Scalar(
+        "Alignment of two views", "squared distance", note="0: views agree; 2: unrelated."
+    ),
+    "alignment": Scalar(
+        "Alignment of two views, training", "squared distance", note="0: views agree; 2: unrelated."
+    ),
+    "health/uniformity": Scalar("Uniformity", note="The lower, the more even; 0: all features are one."),
+    "teacher_entropy": Scalar("Entropy of the teacher", "nats", note="0: always one prototype."),
+    "teacher_kl_uniform": Scalar("Teacher against uniform", "nats", note="0: the teacher says nothing."),
+}
+HIDDEN = ("finite",)
+
+
+def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
+    """Two sections, training and health; a line a run, runs of one colour being repetitions.
+
+    Args:
+      runs: one or more.
+      colors: one a run.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in scalars(run) if name not in HIDDEN))
+    if not names:
+        body = missing("No record yet: metrics.jsonl is written while the run goes.")
+        return [Section("Training", body)]
+    key = charts.legend([(run.name, color) for run, color in zip(runs, colors, strict=True)])
+    training = [n for n in TRAINING if n in names]
+    health = [n for n in HEALTH if n in names] + [n for n in names if n not in TRAINING and n not in HEALTH]
+    sections = [Section("Training", key + grid([_chart(runs, colors, n) for n in training]))]
+    if health:
+        lead = "Measured without labels, except the online kNN and probe. A dashed line marks the value to compare with."
+        sections.append(Section("Health", key + grid([_chart(runs, colors, n) for n in health]), lead))
+    return sections
+
+
+def evaluation(run: Run) -> Section:
+    """What ``experiments.evaluate`` measured: a table and a dot plot a measure, with error bars."""
+    command = f"python -m experiments.evaluate --workdir={run.workdir}"
+    found = run.evaluation
+    rows = found.get("rows", []) if found else []
+    names = measures(rows)
+    if found is None or not names:
+        return Section("Evaluation", missing("Not evaluated yet; this measures it:", command))
+    examples = int((found.get("examples") or [0, 0])[-1])
+    cells = [[str(row.get("features", "?")), *(_cell(row, name, examples) for name in names)] for row in rows]
+    strong = [i for i, row in enumerate(rows) if role(row) == "encoder"]
+    plots = [_dots([(str(r.get("features", "?")), r) for r in rows], name, examples) for name in names]
+    shown = table(["accuracy in %", *map(name_of, names)], cells, caption=_what(found), strong=strong)
+    layers = _layers(found.get("layers") or [])
+    return Section("Evaluation", shown + grid([*plots, *layers]), ERRORS)
+
+
+ERRORS = (
+    "± and bars are one standard deviation: over draws of the labels where few are used, else what an accuracy on so many "
+    "test images varies by. Axes do not start at 0."
+)
+
+
+def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Sequence[str]) -> Section:
+    """The evaluations of several runs side by side, repetitions as mean ± deviation, the yardsticks of the first below.
+
+    Args:
+      runs: all.
+      grouped: indices of the runs of each group.
+      names: one a group.
+    """
+    first = next((run.evaluation for run in runs if run.evaluation), None)
+    if first is None:
+        command = "python -m experiments.evaluate --workdir=..."
+        return Section("Evaluation", missing("None of the runs is evaluated; this measures one:", command))
+    own = [
+        row
+        for run in runs
+        if run.evaluation
+        for row in run.evaluation.get("rows", [])
+        if role(row) == "encoder"
+    ]
+    shown = measures(own)
+    examples = int((first.get("examples") or [0, 0])[-1])
+    yardsticks = [row for row in first.get("rows", []) if role(row) != "encoder"]
+    cells, dots = [], {name: [] for name in shown}  # type: ignore[var-annotated]
+    for i, (group, members) in enumerate(zip(names, grouped, strict=True)):
+        found = {name: spread(runs, members, name) for name in shown}
+        cells.append(
+            [
+                group,
+                *(f"{100 * m:.1f} ± {100 * s:.1f}" if n else charts_missing() for m, s, n in found.values()),
+            ]
+        )
+        for name, (mean, std, count) in found.items():
+            if count:
+                dots[name].append(charts.Dot(group, 100 * mean, 100 * std, i))
+    for row in yardsticks:
+        cells.append([str(row.get("features", "?")), *(_cell(row, name, examples) for name in shown)])
+        for name in shown:
+            if row.get(name) is not None:
+                dots[name].append(_dot(str(row.get("features", "?")), row, name, examples, 9))
+    plots = [figure(charts.dots(d, title=name_of(n), x_label="%"), name_of(n)) for n, d in dots.items() if d]
+    strong = list(range(len(grouped)))
+    body = table(["accuracy in %", *map(name_of, shown)], cells, caption=_what(first), strong=strong)
+    lead = (
+        f"Several seeds of one config: mean ± deviation over the runs. Else {ERRORS[0].lower()}{ERRORS[1:]}"
+    )
+    return Section("Evaluation", body + grid(plots), lead)
+
+
+def configuration(run: Run) -> Section:
+    """All options of a run, folded away."""
+    rows = [[path, _value(value)] for path, value in leaves(run.config).items()]
+    body = f"<details><summary>{len(rows)} options</summary>{_wrapped(['option', 'value'], rows, 'config.json')}</details>"
+    return Section("Configuration", body)
+
+
+def difference(runs: Sequence[Run]) -> Section:
+    """The options in which runs differ."""
+    found = config_differences([run.config for run in runs])
+    if not found:
+        return Section("Configurations", missing("The configurations are the same."))
+    rows = [[path, *map(_value, values)] for path, values in found.items()]
+    same = len({path for run in runs for path in leaves(run.config)}) - len(found)
+    lead = f"The {len(found)} options that differ; {same} others are the same everywhere."
+    return Section(
+        "Configurations", _wrapped(["option", *(r.name for r in runs)], rows, "options that differ"), lead
+    )
+
+
+def charts_missing() -> str:
+    """What stands in a cell without a number."""
+    return "–"
+
+
+def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
+    style = TRAINING.get(name) or HEALTH.get(name) or Scalar(name)
+    series = []
+    for run, color in zip(runs, colors, strict=True):
+        steps, values = curve(run, name)
+        if steps:
+            scaled = [float("nan") if v is None else style.scale * v for v in values]
+            series.append(charts.Series(run.name, steps, scaled, color))
+    log = style.log and any(y > 0 for s in series for y in s.y)
+    options: dict[str, Any] = {"y_label": style.unit, "log_y": log, "reference": style.reference}
+    finite = any(y == y for s in series for y in s.y)
+    if not finite:
+        return figure(missing("No finite value."), style.title)
+    caption = f"{style.title} (log scale)" if log else style.title
+    return figure(charts.line(series, title=style.title, **options), caption, note=style.note)
+
+
+def _cell(row: Mapping[str, Any], name: str, examples: int) -> str:
+    if row.get(name) is None:
+        return charts_missing()
+    spread_of = error(row, name, examples)
+    return f"{100 * row[name]:.1f}" + (f" ± {100 * spread_of:.1f}" if spread_of else "")
+
+
+def _dot(label: str, row: Mapping[str, Any], name: str, examples: int, color: int) -> charts.Dot:
+    return charts.Dot(label, 100 * row[name], 100 * error(row, name, examples), color)
+
+
+def _dots(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str, examples: int) -> str:
+    colors = {"yardstick": 0, "encoder": 1, "supervised": 2}
+    found = [_dot(k, r, name, examples, colors.get(role(r), 3)) for k, r in rows if r.get(name) is not None]
+    return figure(charts.dots(found, title=name_of(name), x_label="%"), name_of(name))
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Accuracy by depth of the encoder."""
+    names = measures([{k: v for k, v in layer.items() if k != "layer"} for layer in layers])
+    place = list(range(len(layers)))
+    series = [
+        charts.Series(name_of(n), place, [100 * layer.get(n, float("nan")) for layer in layers], i)
+        for i, n in enumerate(names)
+    ]
+    if not series:
+        return []
+    words = ", ".join(f"{i} {layer.get('layer', i)}" for i, layer in enumerate(layers))
+    drawn = charts.line(series, title="Accuracy by layer", x_label="layer", y_label="accuracy in %")
+    key = charts.legend([(s.name, s.color) for s in series])
+    return [figure(key + drawn, "Accuracy by layer", note=f"Layers: {words}." if len(layers) <= 30 else "")]
+
+
+def _what(found: Mapping[str, Any]) -> str:
+    train, test = [*(found.get("examples") or []), "?", "?"][:2]
+    counts = [f"{count:,}" if isinstance(count, int) else str(count) for count in (train, test)]
+    step = f", step {found['step']:,}" if isinstance(found.get("step"), int) else ""
+    return f"{found.get('source', 'images')}: {counts[0]} training and {counts[1]} test images{step}"
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _wrapped(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    return f'<div class="wrap">{table(header, rows, caption=caption)}</div>'

@@ -1,0 +1,227 @@
+"""What the numbers of a run say, in sentences that do not claim more than the error bars allow."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_jax.report.runs import Run, curve, scalars
+
+Row = Mapping[str, Any]
+NAMES = {
+    "knn": "kNN",
+    "linear": "linear probe",
+    "logistic": "logistic probe",
+    "ridge": "ridge probe",
+    "retrieval_map": "retrieval mAP",
+    "rotation": "rotation probe",
+    "finetune": "fine-tuned",
+}
+UNMEASURED = ("_std", "_l2", "_seconds", "_epochs")
+HEADLINES = ("knn", "linear", "logistic")
+
+
+class Line(NamedTuple):
+    """One sentence of a verdict; ``tone`` is ``good``, ``bad``, ``warn`` or ``plain``."""
+
+    tone: str
+    text: str
+
+
+def name_of(measure: str) -> str:
+    """How a person calls a measure.
+
+    >>> [name_of(m) for m in ("knn", "linear_10", "linear_1", "ridge", "new_thing")]
+    ['kNN', 'linear, 10 labels a class', 'linear, 1 label a class', 'ridge probe', 'new thing']
+    """
+    head, _, count = measure.rpartition("_")
+    if head and count.isdigit():
+        return f"{head.replace('_', ' ')}, {count} {'label' if count == '1' else 'labels'} a class"
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
+def measures(rows: Sequence[Row]) -> list[str]:
+    """The measures that rows have: numbers in [0, 1] that are no companion of another.
+
+    >>> measures([{"features": "a", "knn": 0.5, "linear_10": 0.4, "linear_10_std": 0.1, "linear_l2": 0.01, "dim": 64}])
+    ['knn', 'linear_10']
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if not name.endswith(UNMEASURED) and _is_share(rows, name)]
+
+
+def role(row: Row) -> str:
+    """``yardstick``, ``encoder`` or ``supervised``; read from the name where a row does not say.
+
+    >>> [role(row) for row in ({"features": "raw pixels"}, {"features": "simclr, 9 steps"}, {"role": "supervised"})]
+    ['yardstick', 'encoder', 'supervised']
+    """
+    if "role" in row:
+        return str(row["role"])
+    return "yardstick" if row.get("features") in ("raw pixels", "random encoder") else "encoder"
+
+
+def error(row: Row, measure: str, examples: int) -> float:
+    """Standard deviation of a measure: what the row says, else that of an accuracy on so many test images.
+
+    ``sqrt(p (1 − p) / n)`` for p the accuracy and n ``examples``; 0 where n is not known.
+
+    >>> error({"knn": 0.5}, "knn", 2500), error({"knn": 0.5, "knn_std": 0.2}, "knn", 2500)
+    (0.01, 0.2)
+    """
+    std = row.get(f"{measure}_std")
+    if std is not None:
+        return float(std)
+    share = float(row[measure])
+    return math.sqrt(max(share * (1 - share), 0.0) / examples) if examples > 0 else 0.0
+
+
+def verdict(run: Run) -> list[Line]:
+    """A run in sentences: what is wrong first, then what the encoder is worth, then how far the run is."""
+    lines = [*health(run), *(worth(run.evaluation) if run.evaluation else [])]
+    if not run.evaluation:
+        command = f"python -m experiments.evaluate --workdir={run.workdir}"
+        lines.append(
+            Line("plain", f"Not evaluated yet, so nothing is known of its worth: {command} measures it.")
+        )
+    return [*lines, progress(run)]
+
+
+def health(run: Run) -> list[Line]:
+    """Warnings of the run, each kind once, and numbers that were not finite."""
+    lines = []
+    for kind in dict.fromkeys(str(warning.get("kind", "")) for warning in run.warnings):
+        same = [warning for warning in run.warnings if str(warning.get("kind", "")) == kind]
+        often = f" ({len(same)} times)" if len(same) > 1 else ""
+        lines.append(
+            Line("bad", f"Health: {same[0].get('message', kind)}, at step {same[0].get('step', '?')}{often}.")
+        )
+    broken = [name for name in scalars(run) if any(value is None for value in curve(run, name)[1])]
+    if broken:
+        lines.append(Line("bad", f"Not finite at some step: {', '.join(broken)}."))
+    return lines
+
+
+def worth(evaluation: Mapping[str, Any]) -> list[Line]:
+    """The encoder against the best yardstick, and against supervised training where that was measured.
+
+    >>> rows = [{"features": "raw pixels", "knn": 0.789}, {"features": "simclr, 9 steps", "knn": 0.841}]
+    >>> print(worth({"rows": rows, "examples": [100, 10000]})[0].text)
+    kNN 84.1 against 78.9 for raw pixels: 5.2 points better, more than the ±1.1 that chance could make.
+    """
+    rows = evaluation.get("rows", [])
+    examples = int((evaluation.get("examples") or [0, 0])[-1])
+    encoders = [row for row in rows if role(row) == "encoder"]
+    if not encoders:
+        return [Line("plain", "The evaluation has no row of the encoder.")]
+    own, found = encoders[-1], []
+    for measure in [name for name in HEADLINES if name in measures([own])]:
+        for kind in ("yardstick", "supervised"):
+            others = [row for row in rows if role(row) == kind and row.get(measure) is not None]
+            if others:
+                found.append(_against(own, others, measure, examples))
+    few = [m for m in measures([own]) if m.startswith("linear_")][:1]
+    yardsticks = [row for row in rows if role(row) == "yardstick"]
+    found += [
+        _against(own, yardsticks, m, examples)
+        for m in few
+        if all(m in row for row in yardsticks) and yardsticks
+    ]
+    return found or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
+
+
+def progress(run: Run) -> Line:
+    """How far a run is, and where its loss went."""
+    steps, losses = curve(run, "loss")
+    total = run.config.get("steps", "?")
+    text = f"{run.step:,} of {total:,} steps done" if isinstance(total, int) else f"{run.step:,} steps done"
+    finite = [value for value in losses if value is not None]
+    if finite:
+        text += f"; loss {finite[0]:.4g} at step {steps[0]:,}, {finite[-1]:.4g} at the end"
+    return Line("plain", text + ".")
+
+
+def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Sequence[str]) -> list[Line]:
+    """Several runs in sentences: health first, then who is ahead by kNN, then what cannot be compared.
+
+    Args:
+      runs: all of them.
+      grouped: indices of the runs of each group, repetitions with other seeds.
+      names: one a group.
+    """
+    lines = [Line(line.tone, f"{run.name}: {line.text}") for run in runs for line in health(run)]
+    scored = [(name, *spread(runs, members, "knn")) for name, members in zip(names, grouped, strict=True)]
+    known = sorted((s for s in scored if s[3] > 0), key=lambda s: -s[1])
+    missing = [run.name for run in runs if run.evaluation is None]
+    if len(known) >= 2:
+        lines.append(_ahead(known[0], known[1]))
+    if missing:
+        lines.append(
+            Line("plain", f"Not evaluated: {', '.join(missing)} (experiments.evaluate --workdir=...).")
+        )
+    tests = {_test_of(run.evaluation) for run in runs if run.evaluation}
+    if len(tests) > 1:
+        lines.append(
+            Line("warn", "The runs were evaluated on different images: their accuracies do not compare.")
+        )
+    if len({run.method for run in runs}) > 1:
+        lines.append(Line("warn", "The runs differ in method: their losses do not compare, accuracies do."))
+    return lines
+
+
+def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> tuple[float, float, int]:
+    """Mean of a measure over repetitions, its deviation, and how many were measured.
+
+    The deviation is the one over the runs (n − 1) where there are two or more, else that of the one measurement.
+    """
+    values, errors = [], []
+    for i in members:
+        evaluation = runs[i].evaluation or {}
+        rows = [
+            row
+            for row in evaluation.get("rows", [])
+            if role(row) == "encoder" and row.get(measure) is not None
+        ]
+        if rows:
+            values.append(float(rows[-1][measure]))
+            errors.append(error(rows[-1], measure, int((evaluation.get("examples") or [0, 0])[-1])))
+    if not values:
+        return math.nan, math.nan, 0
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else errors[0]
+    return float(np.mean(values)), std, len(values)
+
+
+def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Line:
+    best = max(others, key=lambda row: row[measure])
+    value, other = 100 * own[measure], 100 * best[measure]
+    noise = 200 * math.hypot(error(own, measure, examples), error(best, measure, examples))
+    difference = value - other
+    label = name_of(measure)
+    start = f"{label[0].upper() if label != 'kNN' else 'k'}{label[1:]} {value:.1f} against {other:.1f} for "
+    who = f"{best.get('features', role(best))}: "
+    size = f"{abs(difference):.1f} points {'better' if difference >= 0 else 'worse'}, "
+    if abs(difference) <= noise:
+        return Line("warn", f"{start}{who}{size}within the ±{noise:.1f} that chance could make.")
+    tail = f"more than the ±{noise:.1f} that chance could make." if noise else "error bars not known."
+    return Line("good" if difference > 0 else "bad", start + who + size + tail)
+
+
+def _ahead(first: tuple[str, float, float, int], second: tuple[str, float, float, int]) -> Line:
+    said = [f"{n} {100 * mean:.1f} ± {100 * std:.1f}" for n, mean, std, _ in (first, second)]
+    difference, noise = 100 * (first[1] - second[1]), 200 * math.hypot(first[2], second[2])
+    within = difference <= noise
+    how = "within" if within else "more than"
+    text = f"By kNN {said[0]} is ahead of {said[1]} by {difference:.1f} points, {how} the ±{noise:.1f} that chance could make."
+    return Line("warn" if within else "good", text)
+
+
+def _is_share(rows: Sequence[Row], name: str) -> bool:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    # Whole numbers are counts (widths, neighbours), not shares.
+    return bool(numbers) and len(numbers) == len(values) and all(0 <= v <= 1 for v in numbers)
+
+
+def _test_of(evaluation: Mapping[str, Any]) -> str:
+    return f"{evaluation.get('source')} {list(evaluation.get('splits') or [])}"
