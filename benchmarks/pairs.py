@@ -186,14 +186,18 @@ def cores() -> set[int]:
 
 
 def machine() -> dict[str, Any]:
-    """The class of hardware: no name of the host."""
+    """The class of hardware: no name of the host. The accelerator is named where a benchmark uses JAX in this process."""
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
         model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": model, "cores": len(cores()), "memory_gib": round(memory)}
+    found = {"cpu": model, "cores": len(cores()), "memory_gib": round(memory)}
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.default_backend() != "cpu":
+        found["accelerator"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+NEEDS = {
+    "memory": (),
+    "evaluation": ("sklearn",),
+    "train_step": ("torch",),
+    "augment": ("torch", "torchvision"),
+    "input": ("torch", "torchvision"),
+    "loop": (),
+    "compile": (),
+    "gpu": (),
+}
+CHEAP = ("memory", "evaluation")
+
+
+def test_every_benchmark_is_tried_here():
+    sources = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    assert {name for name, text in sources.items() if "pairs.main(" in text} == set(NEEDS)
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.long) for n in NEEDS], ids=list(NEEDS)
+)
+def test_a_quick_run_ends_and_writes_what_it_measured(name, tmp_path):
+    for package in NEEDS[name]:
+        pytest.importorskip(package)
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", f"--out={out}"]
+    kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    subprocess.run(command, check=True, cwd=ROOT, env=kept, capture_output=True)
+    result = json.loads(out.read_text())
+    assert result["quick"]
+    assert result["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    for measurement in result["measurements"]:
+        assert measurement["raw"]
+        assert measurement["value"]["count"] >= 1
+
+
+def test_memory_grows_with_the_exponent_of_its_curve():
+    from benchmarks.memory import growth
+
+    assert growth((2.0, 3 * 2.0**1.5), (8.0, 3 * 8.0**1.5)) == pytest.approx(1.5)
+
+
+def test_flops_of_a_forward_pass_are_those_of_its_matrix_products():
+    from benchmarks.gpu import peak, vit_flops
+
+    # One token of width 1: qkv 3, proj 1, MLP 8, attention 2, embedding 1 multiply-adds.
+    assert vit_flops(width=1, depth=1, tokens=1, patch=1, channels=1) == 2 * (3 + 1 + 8 + 2 + 1)
+    assert peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak("NVIDIA L40S") == 362e12
+
+
+def test_pytorch_models_have_the_parameters_of_ours():
+    pytest.importorskip("torch")
+    import jax
+
+    from benchmarks import torch_models
+    from ssl_jax import models
+    from ssl_jax.augment import presets
+    from ssl_jax.methods.contrastive import simclr
+
+    def count(network, **options):
+        method = simclr.build(network, views=presets.simclr(32))
+        views = (jax.ShapeDtypeStruct((2, 2, 32, 32, 3), "float32"),)
+        params, _ = jax.eval_shape(method.init, jax.random.key(0), {"views": views})
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    for name in ("resnet18", "resnet50"):
+        plain = torch_models.ResNet(name, small=False, width=0.125)
+        assert torch_models.parameters(torch_models.Simclr(plain)) == count(models.build(name, width=0.125))
+    plain = torch_models.VisionTransformer(width=192, depth=12, heads=3, patch=16, size=32)
+    ours = models.build("vit_tiny", patch=16, image_size=32)
+    assert torch_models.parameters(torch_models.Simclr(plain)) == count(ours)
+
+
+def test_pytorch_loss_is_that_of_ours():
+    torch = pytest.importorskip("torch")
+    import numpy as np
+
+    from benchmarks import torch_models
+    from ssl_jax.losses.contrastive import nt_xent
+
+    class Rows(torch.nn.Module):
+        features = 8
+
+        def forward(self, x):
+            return x
+
+    model = torch_models.Simclr(Rows(), projection=8, temperature=0.2)
+    model.hidden, model.norm, model.last, model.scale = (torch.nn.Identity() for _ in range(4))
+    rows = np.abs(np.random.default_rng(0).normal(size=(6, 2, 8))).astype(np.float32)
+    found = model(torch.from_numpy(rows.reshape(-1, 8)))
+    assert float(found) == pytest.approx(float(nt_xent(rows[:, 0], rows[:, 1], temperature=0.2)), rel=1e-5)
