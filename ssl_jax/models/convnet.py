@@ -15,7 +15,7 @@ from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import BatchNorm
 
-OUTPUTS = ("features", "tokens")
+OUTPUTS = ("features", "tokens", "layers")
 
 
 class Block(nn.Module):
@@ -41,14 +41,14 @@ class ConvNet(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Array:
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
         block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        x = images.astype(self.dtype)
+        x, layers = images.astype(self.dtype), {}
         for i, width in enumerate(self.widths):
-            x = block(width, self.dtype, name=f"block_{i}")(x, train)
-        if output == "tokens":
-            return x
+            x = layers[f"block_{i}"] = block(width, self.dtype, name=f"block_{i}")(x, train)
+        if output != "features":
+            return x if output == "tokens" else layers
         x = pool_to_grid(at_least_float32(x), grid=self.grid)
         return x.reshape(x.shape[0], -1)
 
@@ -91,7 +91,8 @@ def convnet(
 
     Returns:
       ``Network`` on images ``[batch, h, w, c]``. Option of apply: ``output="tokens"`` gives the last map
-      ``[batch, h, w, widths[-1]]`` in the compute dtype.
+      ``[batch, h, w, widths[-1]]`` in the compute dtype; ``output="layers"`` the map of every block,
+      ``{"block_0": ..., "block_1": ...}``.
 
     Raises:
       ValueError: no widths, or a grid below 1.

@@ -16,7 +16,7 @@ from ssl_jax.models.norm import BatchNorm
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 STEMS = ("imagenet", "small")
-OUTPUTS = ("features", "tokens")
+OUTPUTS = ("features", "tokens", "layers")
 
 
 def conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
@@ -92,7 +92,7 @@ class ResNet(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Array:
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
         block: Any = BottleneckBlock if self.bottleneck else BasicBlock
         block = nn.remat(block, static_argnums=(2,)) if self.remat else block
@@ -102,11 +102,15 @@ class ResNet(nn.Module):
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
         if not small:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        layers = {}
         for i, count in enumerate(self.stages):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
                 options = (self.width * 2**i, stride, self.last_scale_init, self.dtype)
                 x = block(*options, name=f"layer{i + 1}_{j}")(x, train)
+            layers[f"layer{i + 1}"] = x
+        if output == "layers":
+            return layers
         return x if output == "tokens" else jnp.mean(at_least_float32(x), axis=(1, 2))
 
 
@@ -137,7 +141,8 @@ def resnet(
     Returns:
       ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50:
       ``2048 · width``). Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]``
-      in the compute dtype.
+      in the compute dtype; ``output="layers"`` the map of every stage, ``{"layer1": ..., ...,
+      "layer4": ...}``.
 
     Raises:
       ValueError: an unknown name, stem or dtype, or a width that leaves no channel.

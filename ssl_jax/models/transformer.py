@@ -168,18 +168,23 @@ def apply_blocks(
     remat: bool,
     drop_path: float = 0.0,
     last_weights: bool = False,
+    every: bool = False,
     **options: Any,
-) -> Array:
+) -> Any:
     """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0.
 
-    With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length, length]``.
+    With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
+    length]``; with ``every`` it is the output of every block by its name.
     """
     block = nn.remat(Block, static_argnums=(2, 3)) if remat else Block
+    layers: dict[str, Array] = {}
     for index in range(depth):
         rate = drop_path * index / max(depth - 1, 1)
         weights = last_weights and index == depth - 1
         x = block(drop_path=rate, name=f"blocks_{index}", **options)(x, train, weights)
-    return x
+        if every:
+            layers[f"blocks_{index}"] = x
+    return layers if every else x
 
 
 def final_norm(x: Array, name: str) -> Array:

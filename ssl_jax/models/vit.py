@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -80,10 +81,11 @@ class VisionTransformer(nn.Module):
         train: bool = False,
         keep: Int[Array, "b k"] | None = None,
         output: str = "features",
-    ) -> Array:
-        check.choice("output", output, ("features", "tokens", "attention"))
+    ) -> Any:
+        check.choice("output", output, ("features", "tokens", "attention", "layers"))
         # All parameters are made at the start, whichever output is asked for.
         attention = output == "attention" and not self.is_initializing()
+        layers = output == "layers" and not self.is_initializing()
         patches = patchify(jnp.asarray(images), patch=self.patch)
         positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
         if keep is not None:
@@ -103,6 +105,7 @@ class VisionTransformer(nn.Module):
             remat=self.remat,
             drop_path=self.drop_path,
             last_weights=attention,
+            every=layers,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
@@ -111,6 +114,8 @@ class VisionTransformer(nn.Module):
             scheme=self.scheme,
             dtype=self.dtype,
         )
+        if layers:
+            return x
         return at_least_float32(x) if attention else self.finish(x, output)
 
     def finish(self, x: Array, output: str) -> Array:
@@ -173,10 +178,11 @@ def vit(
 
     ``apply(params, state, images [b, h, w, c], *, train, key, keep=None, output="features")`` returns float32
     features ``[b, width]``, with ``output="tokens"`` all tokens after the final normalisation ``[b, prefix +
-    patches, width]``, or with ``output="attention"`` who attends to whom in the last block, ``[b, heads, tokens,
-    tokens]``, rows of sum 1. ``keep [b, k]`` (integers): only these patches, in this order and each with its own
-    position, enter the blocks (MAE). ``h`` and ``w`` may differ from ``image_size``: the position table is
-    interpolated. ``key`` is for ``drop_path``.
+    patches, width]``, or with ``output="attention"`` who attends to whom in the last block, ``[b, heads,
+    tokens, tokens]``, rows of sum 1; ``output="layers"`` gives the tokens after every block, not normalised
+    and in the compute dtype, ``{"blocks_0": [b, prefix + patches, width], ...}``. ``keep [b, k]`` (integers):
+    only these patches, in this order and each with its own position, enter the blocks (MAE). ``h`` and ``w``
+    may differ from ``image_size``: the position table is interpolated. ``key`` is for ``drop_path``.
 
     Args:
       name: name under which ``models.build`` finds the sizes.

@@ -7,6 +7,8 @@ import pytest
 
 from ssl_jax.augment.views import View
 from ssl_jax.evaluate.features import extract
+from ssl_jax.evaluate.knn import knn_accuracy
+from ssl_jax.evaluate.linear import ridge
 
 VIEW = View(size=2, mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), dtype=np.uint8)
@@ -63,6 +65,19 @@ def test_images_spread_over_devices_give_the_same_features():
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     spread = extract(encode, batches(4), view=VIEW, sharding=sharding)
     np.testing.assert_array_equal(spread.features, extract(encode, batches(4), view=VIEW).features)
+
+
+def test_every_example_comes_once_from_eight_devices_and_kNN_and_ridge_read_the_same():
+    images = np.random.default_rng(1).integers(0, 256, (27, 2, 2, 1), dtype=np.uint8)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = extract(encode, batches(8, images), view=VIEW, sharding=sharding)
+    plain = extract(encode, batches(5, images), view=VIEW)
+    jax.tree.map(np.testing.assert_array_equal, spread, plain)
+    sets = (plain.features[:24], plain.labels[:24])
+    placed = tuple(jax.device_put(part, sharding) for part in sets)
+    assert knn_accuracy(*placed, *placed, classes=3, k=3) == knn_accuracy(*sets, *sets, classes=3, k=3)
+    assert ridge(*placed, *placed, classes=3, holdout=0.5) == ridge(*sets, *sets, classes=3, holdout=0.5)
 
 
 def test_an_example_that_comes_twice_is_an_error_that_names_it():

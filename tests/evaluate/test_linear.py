@@ -34,25 +34,45 @@ def scipy_optimum(x, y, l2, classes):
     return found.x[: d * classes].reshape(d, classes), found.fun
 
 
+def scipy_intercept(scores, y):
+    """Intercepts that minimise the cross entropy of fixed scores."""
+    classes = scores.shape[1]
+
+    def objective(b):
+        log_p = scipy.special.log_softmax(scores + b, axis=1)
+        return -log_p[np.arange(len(y)), y].mean(), (np.exp(log_p) - np.eye(classes)[y]).mean(0)
+
+    return scipy.optimize.minimize(objective, np.zeros(classes), jac=True, tol=1e-12).x
+
+
+@pytest.mark.parametrize("solver", linear.SOLVERS)
 @pytest.mark.parametrize("rows", [90, 12], ids=["many_rows", "two_rows_a_dimension"])
 @pytest.mark.parametrize("width", [6, 20], ids=["narrow", "wide"])
-def test_every_penalty_of_the_grid_reaches_the_optimum_that_scipy_finds(rows, width):
+def test_every_penalty_of_the_grid_reaches_the_optimum_that_scipy_finds(rows, width, solver):
     rng = np.random.default_rng(1)
     x = (FEATURES[:rows] @ rng.normal(size=(6, width)) + 0.3 * rng.normal(size=(rows, width)) + 1.0).astype(
         np.float32
     )
     y, grid = LABELS[:rows], (1.0, 0.1)
     weights, _ = linear.logistic_regression(
-        jnp.asarray(x), jnp.asarray(y), classes=3, l2=jnp.array(grid), iterations=300
+        jnp.asarray(x),
+        jnp.asarray(y),
+        classes=3,
+        l2=jnp.array(grid),
+        iterations=300 if solver == "bound" else 60,
+        solver=solver,
     )
     for found, l2 in zip(weights, grid, strict=True):
         expected, _ = scipy_optimum(x.astype(np.float64), y, l2, 3)
         np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
-def test_the_objective_is_reached_even_where_classes_are_separable_and_the_penalty_small():
+@pytest.mark.parametrize(("solver", "iterations"), [("bound", 300), ("lbfgs", 30)])
+def test_the_objective_is_reached_where_classes_are_separable_and_the_penalty_small(solver, iterations):
     x, y = jnp.asarray(FEATURES[:9]), jnp.asarray(LABELS[:9])
-    weights, intercept = linear.logistic_regression(x, y, classes=3, l2=jnp.array([1e-2]), iterations=300)
+    weights, intercept = linear.logistic_regression(
+        x, y, classes=3, l2=jnp.array([1e-2]), iterations=iterations, solver=solver
+    )
     log_p = jax.nn.log_softmax(x @ weights[0] + intercept[0])
     value = -log_p[jnp.arange(9), y].mean() + 0.5e-2 * jnp.sum(weights[0] ** 2)
     _, expected = scipy_optimum(FEATURES[:9].astype(np.float64), LABELS[:9], 1e-2, 3)
@@ -130,14 +150,33 @@ def test_few_labels_reads_no_label_outside_its_draw():
     assert moved == linear.few_labels(*SETS, **options)
 
 
-@pytest.mark.parametrize(("per_class", "count", "held"), [(2, 2, 1), (10, 5, 2), (50, 1, 10)])
-def test_folds_inside_a_draw_are_balanced_and_cover_it(per_class, count, held):
-    taken = np.arange(3 * per_class).reshape(3, per_class)
-    folds = linear._folds(taken)
-    assert len(folds) == count
-    for fit, chooser in folds:
-        assert np.bincount(chooser // per_class).tolist() == [held] * 3
-        assert sorted([*fit, *chooser]) == list(range(3 * per_class))
+@pytest.mark.parametrize(("per_class", "held"), [(1, []), (2, [1, 1]), (7, [2, 2, 1, 1, 1]), (50, [10])])
+def test_folds_inside_a_draw_hold_each_label_out_once_at_most(per_class, held):
+    fold = linear._folds(per_class)
+    assert len(fold) == per_class and np.bincount(fold[fold >= 0]).tolist() == held
+
+
+def test_few_labels_chooses_the_penalty_that_cross_validation_by_hand_chooses():
+    taken = linear.balanced_draw(LABELS, classes=3, per_class=7, seed=(5, 0))
+    x, grid = np.asarray(linear.standardize(FEATURES)[0]), (3.0, 0.3, 0.01)
+    right = np.zeros(3)
+    for fold in range(5):
+        held = np.arange(7) % 5 == fold
+        fit, chooser = taken[:, ~held].ravel(), taken[:, held].ravel()
+        for i, l2 in enumerate(grid):
+            # The intercept of scipy's optimum is not returned; it is found again on its weights alone.
+            weights, _ = scipy_optimum(x[fit].astype(np.float64), LABELS[fit], l2, 3)
+            intercept = scipy_intercept(x[fit] @ weights, LABELS[fit])
+            right[i] += (np.argmax(x[chooser] @ weights + intercept, axis=1) == LABELS[chooser]).sum()
+    found = linear.few_labels(
+        *SETS, classes=3, per_class=7, draws=1, l2=grid, iterations=500, seed=5, solver="lbfgs"
+    )
+    assert found.l2[0] == pytest.approx(grid[int(np.argmax(right))])
+
+
+def test_one_label_a_class_takes_the_strongest_penalty():
+    found = linear.few_labels(*SETS, classes=3, per_class=1, draws=2, l2=(0.1, 2.0), iterations=30)
+    assert found.l2 == (2.0, 2.0) and found.mean > 0.5
 
 
 def test_ridge_probe_equals_the_normal_equations_and_is_good():
@@ -164,6 +203,50 @@ def test_bfloat16_features_agree_loosely_with_float32():
         assert probe(narrow) == pytest.approx(probe(SETS), abs=0.1)
 
 
+def test_ridge_equals_the_normal_equations_and_chooses_on_the_held_out_examples():
+    grid = (10.0, 1.0, 1e-3)
+    held, rest = linear.hold_out(90, holdout=0.3, seed=1)
+    mean, std = FEATURES.mean(0), FEATURES.std(0)
+    x, t, y = (FEATURES - mean) / std, (TEST - mean) / std, np.eye(3)[LABELS]
+
+    def accuracy(rows, features, labels, l2):
+        centred, target = x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0)
+        gram = centred.T @ centred / len(rows) + l2 * np.eye(6)
+        weights = np.linalg.solve(gram, centred.T @ target / len(rows))
+        scores = (features - x[rows].mean(0)) @ weights + y[rows].mean(0)
+        return np.mean(np.argmax(scores, axis=1) == labels)
+
+    validation = [accuracy(rest, x[held], LABELS[held], l2) for l2 in grid]
+    best = int(np.argmax(validation))
+    found = linear.ridge(*SETS, classes=3, l2=grid, holdout=0.3, seed=1)
+    assert found.l2 == pytest.approx(grid[best]) and found.validation == pytest.approx(validation[best])
+    assert found.accuracy == pytest.approx(accuracy(np.arange(90), t, TEST_LABELS, grid[best]))
+
+
+@pytest.mark.parametrize("solver", linear.SOLVERS)
+def test_constant_features_give_the_most_frequent_class_and_stay_finite(solver):
+    x, y = jnp.ones((8, 2)), jnp.array([0, 0, 1, 1, 1, 1, 1, 1])
+    weights, intercept = linear.logistic_regression(
+        x, y, classes=2, l2=jnp.array([0.1]), iterations=40, solver=solver
+    )
+    assert np.isfinite(weights).all()
+    np.testing.assert_allclose(jax.nn.softmax(intercept[0]), [0.25, 0.75], rtol=1e-3)
+    assert linear.ridge(x, y, x, y, classes=2, holdout=0.5).accuracy == 0.75
+
+
+def test_inputs_spread_over_devices_give_the_same_probes():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = [jax.device_put(part, rows) for part in SETS]
+    for function, options in (
+        (linear.ridge, {"l2": (0.1,)}),
+        (linear.few_labels, {"per_class": 4, "draws": 1, "iterations": 30}),
+    ):
+        assert function(*spread, classes=3, **options) == function(*SETS, classes=3, **options)
+    found, expected = (linear.linear_probe(*s, classes=3, l2=(0.1,), iterations=30) for s in (spread, SETS))
+    assert found.accuracy == pytest.approx(expected.accuracy)
+
+
 @pytest.mark.parametrize(
     ("function", "change", "message"),
     [
@@ -171,7 +254,11 @@ def test_bfloat16_features_agree_loosely_with_float32():
         ("linear_probe", {"l2": (0.0,)}, "l2"),
         ("linear_probe", {"holdout": 1.0}, "holdout"),
         ("linear_probe", {"classes": 2}, "train_labels"),
-        ("few_labels", {"per_class": 1}, "per_class=1"),
+        ("few_labels", {"per_class": 0}, "per_class=0"),
+        ("linear_probe", {"solver": "newton"}, "solver='newton'.*bound, lbfgs"),
+        ("ridge", {"l2": (0.0,)}, "l2"),
+        ("ridge", {"holdout": 0.0}, "holdout=0.0"),
+        ("ridge", {"classes": 2}, "train_labels"),
         ("few_labels", {"per_class": 31}, "at most 30, the training examples of class 0"),
         ("few_labels", {"draws": 0}, "draws=0"),
     ],

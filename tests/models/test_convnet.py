@@ -74,6 +74,14 @@ def test_tokens_are_the_map_that_is_pooled(small):
     np.testing.assert_allclose(pool_to_grid(tokens, grid=2).reshape(8, -1), features, atol=1e-6)
 
 
+def test_layers_are_the_maps_of_every_block_and_end_in_the_tokens(small):
+    network, params, state, images = small
+    layers, same = network.apply(params, state, images, output="layers")
+    assert same is state and list(layers) == ["block_0", "block_1"]
+    assert layers["block_0"].shape == (8, 6, 6, 4)
+    np.testing.assert_array_equal(layers["block_1"], network.apply(params, state, images, output="tokens")[0])
+
+
 @pytest.mark.parametrize(("height", "width", "grid"), [(4, 6, 2), (7, 5, 3), (1, 2, 2)])
 def test_pooling_averages_the_cells_of_adaptive_pooling(height, width, grid):
     x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)

@@ -241,6 +241,19 @@ def test_zero_init_residual_makes_every_block_start_as_its_shortcut():
     assert (params["layer1_0"]["bn1"]["scale"] == 1).all()
 
 
+def test_layers_are_the_maps_of_every_stage_and_end_in_the_tokens():
+    network = models.build("resnet18", stem="small", width=0.0625)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    params, state = network.init(jax.random.key(1), images)
+    layers, tokens = jax.jit(
+        lambda x: [network.apply(params, state, x, output=o)[0] for o in ("layers", "tokens")]
+    )(images)
+    shapes = [layer.shape for layer in layers.values()]
+    assert list(layers) == ["layer1", "layer2", "layer3", "layer4"]
+    assert shapes == [(2, 8, 8, 4), (2, 4, 4, 8), (2, 2, 2, 16), (2, 1, 1, 32)]
+    np.testing.assert_array_equal(layers["layer4"], tokens)
+
+
 def test_wrong_options_are_errors_that_name_the_nearest_right_one():
     with pytest.raises(ValueError, match=r"stem='smal'.*did you mean 'small'"):
         models.build("resnet18", stem="smal")

@@ -327,3 +327,20 @@ def test_attention_is_that_of_the_last_block(options):
     query, key = (part.reshape(3, 5, 2, 8).transpose(0, 2, 1, 3) for part in (query, key))
     scores = np.exp(query @ key.swapaxes(-1, -2) / np.sqrt(8))
     np.testing.assert_allclose(found, scores / scores.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6)
+
+
+def test_layers_are_the_tokens_after_every_block_and_normalise_to_the_last():
+    network = vit("vit_micro", width=16, depth=2, heads=2, patch=4, image_size=8, registers=1)
+    params, state = random_variables(network, images())
+    layers, _ = network.apply(params, state, images(), output="layers")
+    assert {name: layer.shape for name, layer in layers.items()} == {
+        "blocks_0": (3, 6, 16),
+        "blocks_1": (3, 6, 16),
+    }
+    tokens, _ = network.apply(params, state, images(), output="tokens")
+    last = layers["blocks_1"]
+    normal = (last - last.mean(-1, keepdims=True)) / jnp.sqrt(last.var(-1, keepdims=True) + 1e-6)
+    expected = normal * params["norm"]["scale"] + params["norm"]["bias"]
+    np.testing.assert_allclose(tokens, expected, atol=1e-5)
+    same = network.init(jax.random.key(0), images(), output="layers")
+    assert jax.tree.structure(same) == jax.tree.structure(network.init(jax.random.key(0), images()))

@@ -1,0 +1,78 @@
+"""A proxy without labels: how well a linear head tells by how much an image was turned."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ssl_jax.core import check
+from ssl_jax.core.types import Array
+from ssl_jax.evaluate.features import AnyArray
+from ssl_jax.evaluate.linear import RIDGE_PENALTIES, LinearResult, hold_out, ridge_on
+
+
+def rotate(images: Shaped[AnyArray, "n h w c"]) -> Shaped[Array, "n 4 h w c"]:
+    """Square images turned by 0, 90, 180 and 270 degrees, counter-clockwise.
+
+    Args:
+      images: any type; h = w.
+
+    Returns:
+      All four of each image, the image itself first.
+
+    Raises:
+      ValueError: images that are not square.
+
+    >>> rotate(np.arange(4).reshape(1, 2, 2, 1))[0, :, 0, :, 0].tolist()  # the first rows
+    [[0, 1], [1, 3], [3, 2], [2, 0]]
+    """
+    height, width = images.shape[1:3]
+    check.require(height == width, "images", f"{height} x {width} pixels", "square images")
+    return jnp.stack([jnp.rot90(jnp.asarray(images), turns, axes=(1, 2)) for turns in range(4)], axis=1)
+
+
+def rotation_proxy(
+    train_features: Float[AnyArray, "n 4 d"],
+    test_features: Float[AnyArray, "m 4 d"],
+    *,
+    l2: tuple[float, ...] = RIDGE_PENALTIES,
+    holdout: float = 0.1,
+    seed: int = 0,
+) -> LinearResult:
+    """Accuracy of a linear 4-way head that tells by how much an image was turned; needs no label.
+
+    Ridge regression onto the four turns, see ``linear.ridge``. The penalty is chosen on a random ``holdout``
+    share of the training *images*: the four rotations of an image are always in the same part.
+
+    Args:
+      train_features: of the four rotations of each training image, in the order of ``rotate``.
+      test_features: of other images.
+      l2: grid of penalties > 0 in units of a feature's variance.
+      holdout: share in (0, 1) of the training images that chooses.
+      seed: of the held-out draw.
+
+    Returns:
+      ``LinearResult(accuracy, l2, validation)``; chance is 1/4.
+
+    Raises:
+      ValueError: an empty grid or an empty part.
+
+    >>> features = np.tile(np.eye(4, dtype=np.float32), (10, 1, 1))
+    >>> rotation_proxy(features, features[:2]).accuracy
+    1.0
+
+    Reference: Reed et al., SelfAugment (2021): it orders encoders of one method nearly as their supervised
+      linear probe does. It says nothing where rotations were training augmentations, or where images have
+      no upright. Deviation: ridge regression where the authors train a softmax head by SGD.
+    """
+    images = len(train_features)
+    held, _ = hold_out(images, holdout=holdout, seed=seed)
+    width = train_features.shape[-1]
+    return ridge_on(
+        jnp.asarray(train_features).reshape(-1, width),
+        np.tile(np.arange(4), images),
+        jnp.asarray(test_features).reshape(-1, width),
+        np.tile(np.arange(4), len(test_features)),
+        classes=4,
+        l2=l2,
+        held_out=(4 * held[:, None] + np.arange(4)).ravel(),
+    )
