@@ -83,6 +83,7 @@ def test_pytorch_models_have_the_parameters_of_ours():
 
 def test_pytorch_loss_is_that_of_ours():
     torch = pytest.importorskip("torch")
+    import jax.numpy as jnp
     import numpy as np
 
     from benchmarks import torch_models
@@ -98,4 +99,5 @@ def test_pytorch_loss_is_that_of_ours():
     model.hidden, model.norm, model.last, model.scale = (torch.nn.Identity() for _ in range(4))
     rows = np.abs(np.random.default_rng(0).normal(size=(6, 2, 8))).astype(np.float32)
     found = model(torch.from_numpy(rows.reshape(-1, 8)))
-    assert float(found) == pytest.approx(float(nt_xent(rows[:, 0], rows[:, 1], temperature=0.2)), rel=1e-5)
+    ours = nt_xent(jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1]), temperature=0.2)
+    assert float(found) == pytest.approx(float(ours), rel=1e-5)
