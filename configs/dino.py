@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from configs.common import base
 
 BACKBONES = {
-    "embedded": "vit_micro",
-    "fashion_mnist": "vit_micro",
+    "embedded": "convnet",
+    "fashion_mnist": "convnet",
     "cifar10": "resnet18",
     "imagenet": "vit_small",
     "folder": "vit_micro",
@@ -17,7 +17,7 @@ LAST_LAYER = "head/prototypes"
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,vit_micro,short``."""
+    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
     choice = base.parse(arg, BACKBONES)
     recipe = RECIPES.get(choice.dataset, gray)
     if choice.dataset == "imagenet" and choice.backbone.startswith("resnet"):
@@ -28,21 +28,21 @@ def get_config(arg: str = "") -> ConfigDict:
 def gray(budget: str) -> base.Recipe:
     """28-pixel gray images in a few minutes on two CPU cores; a first recipe, not tuned."""
     return base.Recipe(
-        batch_size=128,
-        epochs={"short": 12, "paper": 100}.get(budget, 1),
+        batch_size=256,
+        epochs={"short": 10, "paper": 100}.get(budget, 1),
         warmup_epochs=1,
         encoder={"pool": "mean", "init": "trunc_normal"},
         method={
             "prototypes": 1024,
-            "hidden": 512,
-            "bottleneck": 128,
+            "hidden": 256,
+            "bottleneck": 64,
             "decay": 0.99,
             "teacher_temperature": 0.04,
         },
         views={
             "preset": "dino",
             "local_size": 14,
-            "local_count": 4,
+            "local_count": 2,
             "global_area": (0.4, 1.0),
             "local_area": (0.1, 0.4),
             "local_blur": 0.0,
@@ -54,7 +54,7 @@ def gray(budget: str) -> base.Recipe:
         },
         optimizer={
             "name": "adamw",
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "scaling": "none",
             "end_learning_rate": 1e-6,
             "weight_decay": 0.04,

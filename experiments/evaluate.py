@@ -36,7 +36,7 @@ _TEST = flags.DEFINE_string("test_split", None, "Split that is reported; default
 _BESIDE = flags.DEFINE_list("beside", [], "Folders of other runs whose encoders are measured too.")
 _MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as the config says.")
 _YARDSTICKS = flags.DEFINE_list(
-    "yardsticks", YARDSTICKS, "What to measure beside it, of pixels, pca and random."
+    "yardsticks", list(YARDSTICKS), "What to measure beside it, of pixels, pca and random."
 )
 
 

@@ -47,6 +47,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "health", "mesh", "data.workers")
 """Parts of a config that a run may be continued with although they differ."""
+SETTLING = 50
+"""Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
 
 
 def main() -> None:
@@ -130,7 +132,7 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
     signs = method.signs(config["batch_size"] // config["accumulate"])
     writers: list[Writer] = [
         JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
-        CollapseWatch(signs=signs, after=config["steps"] // 10, tell=tell_user),
+        CollapseWatch(signs=signs, after=max(config["steps"] // 10, SETTLING), tell=tell_user),
     ]
     if config["log"]["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))

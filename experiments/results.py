@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +94,7 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
             f"--measures={','.join(MEASURES)}",
             f"--yardsticks={','.join(yardsticks)}",
         ]
-        seconds = {arguments[0]: run(arguments, share, workdir) for arguments in (pretrain, evaluate)}
+        spent = {arguments[0]: run(arguments, share, workdir) for arguments in (pretrain, evaluate)}
         result = {
             "method": method,
             "seed": seed,
@@ -105,14 +104,14 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
                 " ".join(["python -m", f"experiments.{a[0]}", *a[1:]]) for a in (pretrain, evaluate)
             ],
             "date": datetime.now(UTC).date().isoformat(),
-            "seconds": seconds,
+            "cpu_seconds": spent,
             "final": final(read_jsonl(workdir / "metrics.jsonl")),
             "evaluation": json.loads((workdir / "evaluation.json").read_text()),
         }
         write_atomically(out / f"{method}-{seed}.json", json.dumps(result, indent=1) + "\n")
     finally:
         shares.append(share)
-    return f"{method}, seed {seed}: {seconds['pretrain']:.0f} s of training, {seconds['evaluate']:.0f} s of evaluation"
+    return f"{method}, seed {seed}: {spent['pretrain']:.0f} CPU seconds of training, {spent['evaluate']:.0f} of evaluation"
 
 
 def final(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -124,7 +123,11 @@ def final(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:
-    """Run a launcher on some cores, its output in a log beside the workdir; its seconds.
+    """Run a launcher on some cores, its output in a log beside the workdir.
+
+    Returns:
+      Processor seconds of all its threads, which other work on the machine changes little; added up over the times that a
+      run was stopped and went on.
 
     Raises:
       ValueError: it failed; ends with what it said last.
@@ -135,13 +138,17 @@ def run(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:
     if cores:
         command = ["taskset", "-c", ",".join(map(str, cores)), *command]
     environment = {name: value for name, value in os.environ.items() if name != "SSL_JAX_TUNE_CPU"}
-    before = time.perf_counter()
     with log.open("w") as file:
-        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=file).returncode
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    account = log.with_suffix(".cpu")
+    spent = usage.ru_utime + usage.ru_stime + (float(account.read_text()) if account.exists() else 0.0)
+    account.write_text(f"{spent:.1f}")
     if code:
         last = log.read_text().strip().splitlines()[-1:] or ["nothing"]
         raise ValueError(f"{' '.join(arguments)} failed (exit code {code}), log in {log}: {last[0]}")
-    return round(time.perf_counter() - before, 1)
+    return round(spent, 1)
 
 
 if __name__ == "__main__":

@@ -109,9 +109,9 @@ def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found[heading] = each[0][heading] if spread is None else (float(np.mean(values)), spread)
     found["seeds"] = len(rows)
     if rows[0]["result"] is not None:
-        minutes = [row["result"]["seconds"]["pretrain"] / 60 for row in rows]
+        spent = [row["result"]["cpu_seconds"]["pretrain"] / 60 for row in rows]
         found["epochs"] = f"{_epochs(rows[0]['result']['config']):.0f}"
-        found["minutes"] = float(np.mean(minutes))
+        found["core-minutes"] = float(np.mean(spent))
     return found
 
 
@@ -127,8 +127,8 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"Fashion-MNIST, {train:,} unlabelled training images, {test:,} test images. ± is the deviation over seeds (for rows "
         "with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning rate and weight decay are chosen "
-        "on held-out training images; recipes were tuned on training images only. Minutes: wall-clock of training, on "
-        f"{where}, shared with other work. Command: `python -m experiments.results`."
+        "on held-out training images; recipes were tuned on training images only. Core-minutes: processor time of "
+        f"training, on {where}. Command: `python -m experiments.results`."
     )
 
 
