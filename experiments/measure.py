@@ -135,7 +135,7 @@ def of_encoder(
         views = health.two_views(sources[1], method.views[0], images=1024, crop_ratio=crop_ratio)
         encode = jax.jit(method.encode)
         both = jnp.stack([encode(candidate.params, candidate.state, view) for view in views], axis=1)
-        row |= {name: float(value) for name, value in health.measure(both).items()}
+        row["health"] = {name: float(value) for name, value in health.measure(both).items()}
     if "rotation" in measures:
         row["rotation"] = rotation(candidate, sources, crop_ratio)
     if "finetune" in measures:

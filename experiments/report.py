@@ -158,7 +158,7 @@ def _sample(config: build.Config, method: Method, model: RestoredModel, source: 
 
 def _group_name(found: Sequence[runs.Run], members: Sequence[int]) -> str:
     first = found[members[0]]
-    return first.name if len(members) == 1 else f"{first.name} and {len(members) - 1} more seeds"
+    return first.name if len(members) == 1 else f"{first.name} ({len(members)} seeds)"
 
 
 def _default_name(count: int) -> str:

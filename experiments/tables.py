@@ -142,7 +142,10 @@ def correlations(folder: Path, *, markdown: bool = False) -> str:
     ]
     if len(own) < 3:
         return "fewer than three runs: no correlation"
-    measures = {name: [row.get(name, float("nan")) for row in own] for name in LABEL_FREE}
+    nan = float("nan")
+    measures = {
+        name: [row.get("health", {}).get(name, row.get(name, nan)) for row in own] for name in LABEL_FREE
+    }
     found = {target: rank_correlation(measures, [row[target] for row in own]) for target in ("knn", "linear")}
     rows = [
         {

@@ -1,6 +1,7 @@
 """All measures of frozen features with labels, by name."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def measure(
     temperature: float = 0.07,
     per_class: Sequence[int] = (1, 5, 10, 100),
     draws: int = 5,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """What labelled features are worth, by the measures asked for.
 
     Args:
@@ -34,9 +35,8 @@ def measure(
       classes: number of classes.
       measures: of ``MEASURES``:
 
-        * ``knn``: weighted kNN with ``k`` neighbours (key ``knn``) and with each of ``sweep`` (``knn_<k>``);
-        * ``linear``: :func:`ssl_jax.evaluate.sweep.linear_sweep`, with the chosen ``linear_learning_rate``,
-          ``linear_weight_decay`` and its ``linear_validation``;
+        * ``knn``: weighted kNN with ``k`` neighbours, and by ``sweep`` (key ``knn_sweep``: accuracy by number);
+        * ``linear``: :func:`ssl_jax.evaluate.sweep.linear_sweep`, and what it chose (key ``linear_chosen``);
         * ``ridge``: :func:`ssl_jax.evaluate.linear.ridge`;
         * ``logistic``: :func:`ssl_jax.evaluate.linear.linear_probe`;
         * ``few``: :func:`ssl_jax.evaluate.linear.few_labels` for each of ``per_class`` (``linear_<n>`` and
@@ -49,7 +49,7 @@ def measure(
       draws: of each number of labels.
 
     Returns:
-      Numbers by key; accuracies and precisions in [0, 1].
+      By key; accuracies and precisions in [0, 1].
 
     Raises:
       ValueError: an unknown measure, or what the measures find wrong.
@@ -57,24 +57,28 @@ def measure(
     >>> points = np.tile(np.eye(2, dtype=np.float32), (8, 1))
     >>> both = Features(points, np.tile(np.arange(2, dtype=np.int32), 8), np.arange(16, dtype=np.int32))
     >>> measure(both, both, classes=2, measures=("knn",), k=3, sweep=(1,))
-    {'knn': 1.0, 'knn_1': 1.0}
+    {'knn': 1.0, 'knn_sweep': {'1': 1.0}}
     """
     for name in measures:
         check.choice("measures", name, MEASURES)
     arrays = (train.features, train.labels, test.features, test.labels)
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     if "knn" in measures:
         available = len(train.labels)
         numbers = tuple(dict.fromkeys(min(number, available) for number in (k, *sweep)))
         by_k = knn_accuracy(*arrays, classes=classes, k=numbers, temperature=temperature)
         assert isinstance(by_k, dict)
         found["knn"] = by_k[numbers[0]]
-        found |= {f"knn_{number}": by_k[number] for number in sorted(by_k) if number in sweep}
+        found["knn_sweep"] = {str(number): by_k[number] for number in sorted(by_k) if number in sweep}
     if "linear" in measures:
         best = linear_sweep(*arrays, classes=classes)
-        found["linear"], found["linear_validation"] = best.accuracy, best.validation
-        found["linear_learning_rate"] = best.learning_rate
-        found["linear_weight_decay"] = best.weight_decay
+        found["linear"] = best.accuracy
+        found["linear_chosen"] = {
+            "learning_rate": best.learning_rate,
+            "weight_decay": best.weight_decay,
+            "validation": best.validation,
+            "at_edge": best.at_edge,
+        }
     if "ridge" in measures:
         found["ridge"] = ridge(*arrays, classes=classes).accuracy
     if "logistic" in measures:
