@@ -10,7 +10,7 @@ import numpy as np
 from ssl_jax.core import check
 
 WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 10, 38
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 COLORS = 10
 """Colours of the palette; series beyond it begin again."""
@@ -42,11 +42,13 @@ class Dot(NamedTuple):
 
 
 def color_of(index: int) -> str:
-    """CSS colour of a series.
+    """CSS colour of a series; a negative index is gray, for what is only there to compare with.
 
-    >>> color_of(12)
-    'var(--c2,currentColor)'
+    >>> color_of(12), color_of(-1)
+    ('var(--c2,currentColor)', 'var(--soft,currentColor)')
     """
+    if index < 0:
+        return "var(--soft,currentColor)"
     return f"var(--c{index % COLORS},currentColor)"
 
 
@@ -133,6 +135,8 @@ def line(
     log_x: bool = False,
     log_y: bool = False,
     reference: float | None = None,
+    span: tuple[float, float] | None = None,
+    from_zero: bool = False,
 ) -> str:
     """A line chart.
 
@@ -144,6 +148,8 @@ def line(
       log_x: logarithmic axis; points at or below 0 are left out.
       log_y: likewise.
       reference: a value to mark by a thin line, such as that of even directions.
+      span: least and greatest x of the axis, so that charts beside each other agree; ``None``: those of the series.
+      from_zero: the y axis starts at 0, for values that mean something by their ratio.
 
     Returns:
       ``<svg>``, as wide as its container.
@@ -162,7 +168,9 @@ def line(
     )
     xs, ys = zip(*flat, strict=True)
     low, high = _padded(min(ys), max(ys), reference, log_y)
-    across = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x)
+    low = min(low, 0.0) if from_zero and not log_y else low
+    start, stop = span or (min(xs), max(xs))
+    across = _Axis(start, stop, LEFT, WIDTH - RIGHT, log_x)
     up = _Axis(low, high, HEIGHT - BOTTOM, TOP, log_y)
     parts = [_frame(across, up, x_label, y_label)]
     if reference is not None:
@@ -222,7 +230,7 @@ def dots(rows: Sequence[Dot], *, title: str, x_label: str) -> str:
         if row.error:
             parts.append(f'<path class="bar" {style} d="M{x - reach:.1f} {y}H{x + reach:.1f}"/>')
         parts.append(f'<circle class="dot" {style} cx="{x:.1f}" cy="{y}" r="4.5"/>')
-        parts.append(_label(str(left - 8), y + 4, _short(row.label, 23), "end"))
+        parts.append(_label(str(left - 8), y + 4, _short(row.label, 20), "end"))
     words = "; ".join(f"{r.label} {r.value:.1f} ± {r.error:.1f}" for r in rows)
     return _svg(height, f"{title}. {words}", "".join(parts))
 
@@ -299,7 +307,7 @@ def _curve(series: Series, runs: list[list[tuple[float, float]]], across: _Axis,
 
 
 def _stroke(color: int) -> str:
-    dash = DASHES[color % COLORS % len(DASHES)]
+    dash = DASHES[max(color, 0) % COLORS % len(DASHES)]
     return f"--k:{color_of(color)}" + (f";stroke-dasharray:{dash}" if dash else "")
 
 

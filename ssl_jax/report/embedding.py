@@ -125,7 +125,7 @@ def affinities(x: Float[Array, "n d"], perplexity: float | Array) -> Float[Array
     squares = jnp.sum(x * x, axis=1)
     distances = jnp.maximum(squares[:, None] + squares[None] - 2.0 * x @ x.T, 0.0)
     itself = jnp.eye(n, dtype=bool)
-    distances = distances / jnp.mean(distances)
+    distances = distances / jnp.maximum(jnp.mean(distances), 1e-30)
 
     def conditional(log_beta: Array) -> Array:
         scores = jnp.where(itself, -jnp.inf, -jnp.exp(log_beta)[:, None] * distances)

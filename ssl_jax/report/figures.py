@@ -16,7 +16,7 @@ from ssl_jax.evaluate import spectrum as measure
 from ssl_jax.methods.method import Reconstruction
 from ssl_jax.report import charts, pictures
 from ssl_jax.report.embedding import Map, extremes, nearest
-from ssl_jax.report.page import Section, figure, grid, picture
+from ssl_jax.report.page import Section, figure, picture
 from ssl_jax.report.sample import Sample, Views
 
 AnyArray = Array | np.ndarray
@@ -55,7 +55,7 @@ def embedding_map(found: Map, sample: Sample, classes: Sequence[str]) -> Section
         f'{svg}</div>{_toggles(present, classes)}<img class="sheet off" alt="" src="{sheet}">'
         f'<script type="application/json">{data}</script></div>'
     )
-    mosaic = pictures.data_uri(pictures.atlas(found.points, sample.thumbnails))
+    mosaic = pictures.data_uri(pictures.atlas(places / np.array(BOX), sample.thumbnails))
     words = f"The same map made of {len(places)} pictures: in each cell the example nearest to its middle"
     pictured = figure(picture(mosaic, words, width=BOX[0], kind="atlas"), "The same map in pictures")
     hint = "Point at it, tap, or use the arrow keys to see an example."
@@ -88,7 +88,7 @@ def dot_size(n: int) -> float:
     return float(np.clip(300 / np.sqrt(n), 5.0, 16.0))
 
 
-def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 7, count: int = 5) -> Section:
+def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int = 5) -> Section:
     """Queries with good and with bad neighbours, nearest first.
 
     Args:
@@ -114,7 +114,9 @@ def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 7, count: int
     else:
         lead = f"The {k} nearest by the cosine, with its value below. There are no labels, so the ends are by distance."
         heads = ("Nearest neighbours", "Farthest neighbours")
-    body = f"<h3>{heads[0]}</h3>{rows(chosen.best)}<h3>{heads[1]}</h3>{rows(chosen.worst)}"
+    ends = (rows(chosen.best), rows(chosen.worst))
+    columns = "".join(f"<div><h3>{head}</h3>{shown}</div>" for head, shown in zip(heads, ends, strict=True))
+    body = f'<div class="wide rows">{columns}</div>'
     return Section("Nearest neighbours", body, lead)
 
 
@@ -133,7 +135,7 @@ def views(drawn: Sequence[Views]) -> Section:
             )
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
     lead = "As training draws them, before the normalisation. Could you still tell what it is, and not just by its colour?"
-    return Section("Sampled views", "".join(rows), lead)
+    return Section("Sampled views", _flow(rows), lead)
 
 
 def reconstructions(found: Reconstruction, view: View) -> Section:
@@ -144,10 +146,10 @@ def reconstructions(found: Reconstruction, view: View) -> Section:
     merged = np.where(hidden, predictions, images)
     parts = ((images, "input"), (seen, "seen"), (predictions, "predicted"), (merged, "merged"))
     rows = [
-        "".join(_tile(array[i], words, 84, "", f"{words}, image {i + 1}") for array, words in parts)
+        "".join(_tile(array[i], words, 70, "", f"{words}, image {i + 1}") for array, words in parts)
         for i in range(len(images))
     ]
-    body = grid([f'<div class="strip">{row}</div>' for row in rows])
+    body = _flow([f'<div class="strip">{row}</div>' for row in rows])
     lead = (
         f"{hidden.mean():.0%} of the pixels were hidden (grey). Predictions are shown with the brightness and contrast of the "
         "true patches where the method predicts standardised ones. Merged: visible patches put back."
@@ -170,12 +172,12 @@ def attention(images: np.ndarray, maps: Float[np.ndarray, "b heads rows columns"
             words = f"head {j + 1}, image {i + 1}"
             tiles.append(_tile(pictures.heat(one), f"head {j + 1}", 66, "", words))
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
-    who = "the class token" if pool == "cls" else "the patches, on average,"
+    who = "the class token takes" if pool == "cls" else "the patches, on average, take"
     lead = (
-        f"Last block: how much {who} takes from each patch. Each map has a scale of its own, dark for its least to light for "
+        f"Last block: how much {who} from each patch. Each map has a scale of its own, dark for its least to light for "
         "its greatest."
     )
-    return Section("Attention", "".join(rows), lead)
+    return Section("Attention", _flow(rows), lead)
 
 
 def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) -> Section:
@@ -225,9 +227,10 @@ def eigenvalue_shares(features: Float[AnyArray, "n d"]) -> np.ndarray:
 
 def _cloud(places: np.ndarray, label: int) -> str:
     """One path a class, a dot of no length for each point: small on disk, sharp in print, coloured by the page."""
-    color = charts.color_of(label) if label >= 0 else "var(--soft)"
     steps = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in places)
-    return f'<path data-label="{label}" style="--k:{color}" stroke-opacity=".75" d="{steps}"/>'
+    return (
+        f'<path data-label="{label}" style="--k:{charts.color_of(label)}" stroke-opacity=".75" d="{steps}"/>'
+    )
 
 
 def _class_name(places: np.ndarray, name: str) -> str:
@@ -242,7 +245,7 @@ def _toggles(present: Sequence[int], classes: Sequence[str]) -> str:
     if not 1 < len(present) <= TOGGLED:
         return ""
     boxes = "".join(
-        f'<label style="--k:{charts.color_of(label) if label >= 0 else "var(--soft)"}"><input type="checkbox" value="{label}" '
+        f'<label style="--k:{charts.color_of(label)}"><input type="checkbox" value="{label}" '
         f'checked autocomplete="off"><span class="swatch"></span>{html.escape(_label_name(label, classes))}</label>'
         for label in present
     )
@@ -264,6 +267,11 @@ def _map_data(places: np.ndarray, sample: Sample, classes: Sequence[str]) -> dic
     }
 
 
+def _flow(rows: Sequence[str]) -> str:
+    """Rows of pictures side by side where there is room."""
+    return f'<div class="flow">{"".join(rows)}</div>'
+
+
 def _json(value: Any) -> str:
     """JSON that cannot end its script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
@@ -279,18 +287,28 @@ def _row(
     own = int(sample.labels[query])
     name = _label_name(own, classes) if own >= 0 else ""
     tiles = [
-        _tile(sample.thumbnails[query], name or "query", 56, "query", f"query: {sample.names[query]} {name}")
+        _tile(
+            sample.thumbnails[query],
+            name or "query",
+            50,
+            "query",
+            f"query: {sample.names[query]} {name}",
+            least=68,
+        )
     ]
     for i, value in zip(index, similarity, strict=True):
         label = int(sample.labels[i])
         kind = "" if own < 0 or label < 0 else ("same" if label == own else "other")
         said = _label_name(label, classes) if label >= 0 else ""
         words = f"{sample.names[i]} {said}"
-        tiles.append(_tile(sample.thumbnails[i], said, 56, kind, words, below=f"{value:.2f}"))
+        tiles.append(_tile(sample.thumbnails[i], said, 50, kind, words, below=f"{value:.3f}", least=68))
     return f'<div class="strip">{"".join(tiles)}</div>'
 
 
-def _tile(image: np.ndarray, text: str, width: int, kind: str, words: str, *, below: str = "") -> str:
+def _tile(
+    image: np.ndarray, text: str, width: int, kind: str, words: str, *, below: str = "", least: int = 48
+) -> str:
     shown = picture(pictures.data_uri(image), words, width=width)
     lines = f"<b>{html.escape(text)}</b>{html.escape(below)}"
-    return f'<span class="tile {kind}" style="width:{max(width + 6, 58)}px" title="{html.escape(words)}">{shown}{lines}</span>'
+    style = f"width:{max(width + 6, least)}px"
+    return f'<span class="tile {kind}" style="{style}" title="{html.escape(words)}">{shown}{lines}</span>'

@@ -116,27 +116,25 @@ def heat(values: Float[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w 3"]:
 
 
 def atlas(
-    points: Float[np.ndarray, "n 2"],
+    places: Float[np.ndarray, "n 2"],
     images: Shaped[np.ndarray, "n h w c"],
     *,
-    columns: int = 24,
-    rows: int = 16,
+    columns: int = 25,
+    rows: int = 19,
 ) -> Shaped[np.ndarray, "height width 4"]:
     """A map made of its pictures: in each cell of a grid the example nearest to its middle; empty cells are transparent.
 
     Args:
-      points: places, in any unit.
+      places: of the examples as shares of width and height, from the upper left.
       images: small pictures of the same examples.
       columns: cells from left to right.
-      rows: cells from top to bottom; the second coordinate points up.
+      rows: cells from top to bottom.
 
-    >>> atlas(np.array([[0.0, 0.0], [1.0, 1.0]]), np.ones((2, 4, 4, 1), np.uint8), columns=2, rows=2)[..., 3].sum() // 255
+    >>> atlas(np.array([[0.1, 0.1], [0.9, 0.9]]), np.ones((2, 4, 4, 1), np.uint8), columns=2, rows=2)[..., 3].sum() // 255
     32
     """
-    low, high = points.min(axis=0), points.max(axis=0)
-    unit = (points - low) / np.maximum(high - low, 1e-12) * [columns, rows]
-    unit[:, 1] = rows - unit[:, 1]
-    cell = np.minimum(unit.astype(int), [columns - 1, rows - 1])
+    unit = places * [columns, rows]
+    cell = np.clip(unit.astype(int), 0, [columns - 1, rows - 1])
     far = np.sum((unit - cell - 0.5) ** 2, axis=1)
     _, height, width, _ = images.shape
     canvas = np.zeros((rows, height, columns, width, 4), np.uint8)

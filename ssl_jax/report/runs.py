@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_jax.report.writers import read_jsonl
+from ssl_jax.train.checkpoint import steps
 from ssl_jax.train.workdir import read_config
 
 # Parts of a config that do not make it another experiment.
@@ -23,6 +24,7 @@ class Run(NamedTuple):
       records: one dict a line of ``metrics.jsonl``, ``step`` and scalars (``None``: not finite); [] if there is none.
       warnings: one dict a line of ``warnings.jsonl``, ``step``, ``kind``, ``message``; [] if there is none.
       evaluation: what ``experiments.evaluate`` wrote, or ``None``.
+      checkpoints: steps that were saved.
     """
 
     workdir: Path
@@ -31,6 +33,7 @@ class Run(NamedTuple):
     records: list[dict[str, Any]]
     warnings: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
+    checkpoints: Sequence[int] = ()
 
     @property
     def method(self) -> str:
@@ -39,8 +42,8 @@ class Run(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Last step with a record, 0 if there is none."""
-        return max((int(record["step"]) for record in self.records), default=0)
+        """Last step that left a record or a checkpoint, 0 if there is none."""
+        return max((*(int(record["step"]) for record in self.records), *self.checkpoints), default=0)
 
 
 def read_run(workdir: str | os.PathLike[str], *, name: str = "") -> Run:
@@ -63,7 +66,8 @@ def read_run(workdir: str | os.PathLike[str], *, name: str = "") -> Run:
         raise ValueError(f"a file in {folder} cannot be read ({error})") from error
     records = sorted(lines["metrics.jsonl"], key=lambda record: record["step"])
     label = name or folder.resolve().name
-    return Run(folder, label, config, records, lines["warnings.jsonl"], evaluation)
+    saved = steps(folder / "checkpoints")
+    return Run(folder, label, config, records, lines["warnings.jsonl"], evaluation, saved)
 
 
 def unique_names(workdirs: Sequence[str | os.PathLike[str]]) -> list[str]:

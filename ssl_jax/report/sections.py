@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ssl_jax.evaluate.table import MISSING
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
-from ssl_jax.report.runs import Run, config_differences, curve, leaves, scalars
+from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars
 from ssl_jax.report.verdict import error, measures, name_of, role, spread
 
 
@@ -18,15 +19,18 @@ class Scalar(NamedTuple):
     reference: float | None = None
     note: str = ""
     scale: float = 1.0
+    from_zero: bool = False
 
 
 TRAINING = {
     "loss": Scalar("Loss"),
-    "learning_rate": Scalar("Learning rate"),
+    "learning_rate": Scalar("Learning rate", from_zero=True),
     "grad_norm": Scalar("Norm of the gradient", log=True),
     "update_norm": Scalar("Norm of the update", log=True),
-    "images_per_second": Scalar("Speed", "images / s", note="The first value includes compilation."),
-    "stall_share": Scalar("Waiting for data", "% of the time", scale=100.0),
+    "images_per_second": Scalar(
+        "Speed", "images / s", note="The first value includes compilation.", from_zero=True
+    ),
+    "stall_share": Scalar("Waiting for data", "% of the time", scale=100.0, from_zero=True),
 }
 HEALTH = {
     "online/knn": Scalar(
@@ -36,15 +40,26 @@ HEALTH = {
         "Online linear probe", "accuracy in %", scale=100.0, note="Ridge regression, training images."
     ),
     "health/spread": Scalar(
-        "Spread of the features", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+        "Spread of the features",
+        reference=1.0,
+        note="1: even over the sphere; 0: collapsed to a point.",
+        from_zero=True,
     ),
     "batch/spread": Scalar(
-        "Spread, training batches", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+        "Spread, training batches",
+        reference=1.0,
+        note="1: even over the sphere; 0: collapsed to a point.",
+        from_zero=True,
     ),
     "embedding_std": Scalar(
-        "Spread of the embeddings", reference=1.0, note="1: even over the sphere; 0: collapsed to a point."
+        "Spread of the embeddings",
+        reference=1.0,
+        note="1: even over the sphere; 0: collapsed to a point.",
+        from_zero=True,
     ),
-    "health/feature_std": Scalar("Deviation of unit features", note="0: collapsed to a point."),
+    "health/feature_std": Scalar(
+        "Deviation of unit features", note="0: collapsed to a point.", from_zero=True
+    ),
     "health/rankme": Scalar(
         "RankMe", "directions", note="Effective number of directions; compare runs of one method only."
     ),
@@ -80,7 +95,9 @@ def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
     key = charts.legend([(run.name, color) for run, color in zip(runs, colors, strict=True)])
     training = [n for n in TRAINING if n in names]
     health = [n for n in HEALTH if n in names] + [n for n in names if n not in TRAINING and n not in HEALTH]
-    sections = [Section("Training", key + grid([_chart(runs, colors, n) for n in training]))]
+    mixed = len({run.method for run in runs}) > 1
+    lead = "Losses of different methods do not compare." if mixed else ""
+    sections = [Section("Training", key + grid([_chart(runs, colors, n) for n in training]), lead)]
     if health:
         lead = "Measured without labels, except the online kNN and probe. A dashed line marks the value to compare with."
         sections.append(Section("Health", key + grid([_chart(runs, colors, n) for n in health]), lead))
@@ -135,20 +152,16 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     cells, dots = [], {name: [] for name in shown}  # type: ignore[var-annotated]
     for i, (group, members) in enumerate(zip(names, grouped, strict=True)):
         found = {name: spread(runs, members, name) for name in shown}
-        cells.append(
-            [
-                group,
-                *(f"{100 * m:.1f} ± {100 * s:.1f}" if n else charts_missing() for m, s, n in found.values()),
-            ]
-        )
-        for name, (mean, std, count) in found.items():
-            if count:
-                dots[name].append(charts.Dot(group, 100 * mean, 100 * std, i))
+        numbers = [f"{100 * s.mean:.1f} ± {100 * s.std:.1f}" if s.count else MISSING for s in found.values()]
+        cells.append([group, *numbers])
+        for name, one in found.items():
+            if one.count:
+                dots[name].append(charts.Dot(group, 100 * one.mean, 100 * one.std, i))
     for row in yardsticks:
         cells.append([str(row.get("features", "?")), *(_cell(row, name, examples) for name in shown)])
         for name in shown:
             if row.get(name) is not None:
-                dots[name].append(_dot(str(row.get("features", "?")), row, name, examples, 9))
+                dots[name].append(_dot(str(row.get("features", "?")), row, name, examples, -1))
     plots = [figure(charts.dots(d, title=name_of(n), x_label="%"), name_of(n)) for n, d in dots.items() if d]
     strong = list(range(len(grouped)))
     body = table(["accuracy in %", *map(name_of, shown)], cells, caption=_what(first), strong=strong)
@@ -166,21 +179,23 @@ def configuration(run: Run) -> Section:
 
 
 def difference(runs: Sequence[Run]) -> Section:
-    """The options in which runs differ."""
+    """The options in which runs differ; those that only some of them have are folded away."""
     found = config_differences([run.config for run in runs])
     if not found:
         return Section("Configurations", missing("The configurations are the same."))
-    rows = [[path, *map(_value, values)] for path, values in found.items()]
+    header = ["option", *(run.name for run in runs)]
+    rows = {path: [path, *map(_value, values)] for path, values in found.items()}
+    partial = [path for path, values in found.items() if ABSENT in values]
+    shared = [row for path, row in rows.items() if path not in partial]
+    body = _wrapped(header, shared, "options that differ") if shared else ""
+    if partial:
+        folded = _wrapped(header, [rows[path] for path in partial], "options that only some runs have")
+        body += (
+            f"<details><summary>{len(partial)} that only some of the runs have</summary>{folded}</details>"
+        )
     same = len({path for run in runs for path in leaves(run.config)}) - len(found)
-    lead = f"The {len(found)} options that differ; {same} others are the same everywhere."
-    return Section(
-        "Configurations", _wrapped(["option", *(r.name for r in runs)], rows, "options that differ"), lead
-    )
-
-
-def charts_missing() -> str:
-    """What stands in a cell without a number."""
-    return "–"
+    which = "1 option that differs" if len(found) == 1 else f"{len(found)} options that differ"
+    return Section("Configurations", body, f"The {which}; {same} others are the same everywhere.")
 
 
 def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
@@ -192,7 +207,9 @@ def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
             scaled = [float("nan") if v is None else style.scale * v for v in values]
             series.append(charts.Series(run.name, steps, scaled, color))
     log = style.log and any(y > 0 for s in series for y in s.y)
+    steps_of = [int(record["step"]) for run in runs for record in run.records]
     options: dict[str, Any] = {"y_label": style.unit, "log_y": log, "reference": style.reference}
+    options |= {"span": (min(steps_of), max(steps_of)), "from_zero": style.from_zero}
     finite = any(y == y for s in series for y in s.y)
     if not finite:
         return figure(missing("No finite value."), style.title)
@@ -202,7 +219,7 @@ def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
 
 def _cell(row: Mapping[str, Any], name: str, examples: int) -> str:
     if row.get(name) is None:
-        return charts_missing()
+        return MISSING
     spread_of = error(row, name, examples)
     return f"{100 * row[name]:.1f}" + (f" ± {100 * spread_of:.1f}" if spread_of else "")
 

@@ -108,7 +108,7 @@ def worth(evaluation: Mapping[str, Any]) -> list[Line]:
 
     >>> rows = [{"features": "raw pixels", "knn": 0.789}, {"features": "simclr, 9 steps", "knn": 0.841}]
     >>> print(worth({"rows": rows, "examples": [100, 10000]})[0].text)
-    kNN 84.1 against 78.9 for raw pixels: 5.2 points better, more than the ±1.1 that chance could make.
+    kNN 84.1 against 78.9 for raw pixels: 5.2 points better; chance makes up to 1.1.
     """
     rows = evaluation.get("rows", [])
     examples = int((evaluation.get("examples") or [0, 0])[-1])
@@ -136,9 +136,10 @@ def progress(run: Run) -> Line:
     steps, losses = curve(run, "loss")
     total = run.config.get("steps", "?")
     text = f"{run.step:,} of {total:,} steps done" if isinstance(total, int) else f"{run.step:,} steps done"
-    finite = [value for value in losses if value is not None]
+    finite = [(step, value) for step, value in zip(steps, losses, strict=True) if value is not None]
+    shown = finite[:1] + finite[1:][-1:]
     if finite:
-        text += f"; loss {finite[0]:.4g} at step {steps[0]:,}, {finite[-1]:.4g} at the end"
+        text += "; loss " + ", ".join(f"{value:.4g} at step {step:,}" for step, value in shown)
     return Line("plain", text + ".")
 
 
@@ -151,8 +152,8 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
       names: one a group.
     """
     lines = [Line(line.tone, f"{run.name}: {line.text}") for run in runs for line in health(run)]
-    scored = [(name, *spread(runs, members, "knn")) for name, members in zip(names, grouped, strict=True)]
-    known = sorted((s for s in scored if s[3] > 0), key=lambda s: -s[1])
+    scored = [(name, spread(runs, members, "knn")) for name, members in zip(names, grouped, strict=True)]
+    known = sorted((s for s in scored if s[1].count), key=lambda s: -s[1].mean)
     missing = [run.name for run in runs if run.evaluation is None]
     if len(known) >= 2:
         lines.append(_ahead(known[0], known[1]))
@@ -170,11 +171,24 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     return lines
 
 
-def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> tuple[float, float, int]:
-    """Mean of a measure over repetitions, its deviation, and how many were measured.
+class Spread(NamedTuple):
+    """A measure over repetitions.
 
-    The deviation is the one over the runs (n − 1) where there are two or more, else that of the one measurement.
+    Attributes:
+      mean: over the runs, NaN if none was measured.
+      std: over the runs (n − 1) where there are two or more, else that of the one measurement.
+      count: runs that were measured.
+      noise: ``std``, but no less than the deviation of one measurement: two seeds may agree by luck.
     """
+
+    mean: float
+    std: float
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    noise: float
+
+
+def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> Spread:
+    """Mean and deviation of a measure of the encoder over some of the runs."""
     values, errors = [], []
     for i in members:
         evaluation = runs[i].evaluation or {}
@@ -187,9 +201,9 @@ def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> tuple[f
             values.append(float(rows[-1][measure]))
             errors.append(error(rows[-1], measure, int((evaluation.get("examples") or [0, 0])[-1])))
     if not values:
-        return math.nan, math.nan, 0
+        return Spread(math.nan, math.nan, 0, math.nan)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else errors[0]
-    return float(np.mean(values)), std, len(values)
+    return Spread(float(np.mean(values)), std, len(values), max(std, float(np.mean(errors))))
 
 
 def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Line:
@@ -200,19 +214,20 @@ def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Li
     label = name_of(measure)
     start = f"{label[0].upper() if label != 'kNN' else 'k'}{label[1:]} {value:.1f} against {other:.1f} for "
     who = f"{best.get('features', role(best))}: "
-    size = f"{abs(difference):.1f} points {'better' if difference >= 0 else 'worse'}, "
+    size = f"{abs(difference):.1f} points {'better' if difference >= 0 else 'worse'}; "
     if abs(difference) <= noise:
-        return Line("warn", f"{start}{who}{size}within the ±{noise:.1f} that chance could make.")
-    tail = f"more than the ±{noise:.1f} that chance could make." if noise else "error bars not known."
+        return Line("warn", f"{start}{who}{size}differences up to {noise:.1f} may be chance.")
+    tail = f"chance makes up to {noise:.1f}." if noise else "error bars are not known."
     return Line("good" if difference > 0 else "bad", start + who + size + tail)
 
 
-def _ahead(first: tuple[str, float, float, int], second: tuple[str, float, float, int]) -> Line:
-    said = [f"{n} {100 * mean:.1f} ± {100 * std:.1f}" for n, mean, std, _ in (first, second)]
-    difference, noise = 100 * (first[1] - second[1]), 200 * math.hypot(first[2], second[2])
+def _ahead(first: tuple[str, Spread], second: tuple[str, Spread]) -> Line:
+    said = [f"{name} {100 * found.mean:.1f} ± {100 * found.std:.1f}" for name, found in (first, second)]
+    difference = 100 * (first[1].mean - second[1].mean)
+    noise = 200 * math.hypot(first[1].noise, second[1].noise)
     within = difference <= noise
-    how = "within" if within else "more than"
-    text = f"By kNN {said[0]} is ahead of {said[1]} by {difference:.1f} points, {how} the ±{noise:.1f} that chance could make."
+    how = f"differences up to {noise:.1f} may be chance" if within else f"chance makes up to {noise:.1f}"
+    text = f"By kNN {said[0]} is ahead of {said[1]} by {difference:.1f} points; {how}."
     return Line("warn" if within else "good", text)
 
 

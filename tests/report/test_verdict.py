@@ -1,0 +1,114 @@
+"""Sentences: what is said first, and what is not claimed."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_jax.report.runs import Run, config_differences, groups, read_run, unique_names
+from ssl_jax.report.verdict import comparison, error, measures, verdict, worth
+
+
+def run(name="a", *, config=None, records=(), warnings=(), knn=None, std=None, source="embedded", seed=0):
+    evaluation = None
+    if knn is not None:
+        rows = [{"features": "raw pixels", "knn": 0.8}, {"features": "simclr, 9 steps", "knn": knn}]
+        rows[1] |= {} if std is None else {"knn_std": std}
+        evaluation = {"rows": rows, "examples": [10, 10_000], "source": source, "splits": ["train", "test"]}
+    config = {"steps": 9, "seed": seed, "method": {"name": "simclr"}, **(config or {})}
+    return Run(Path("runs") / name, name, config, list(records), list(warnings), evaluation)
+
+
+def test_clear_difference_and_chance_are_told_apart():
+    clear, near = worth(run(knn=0.85).evaluation)[0], worth(run(knn=0.805).evaluation)[0]
+    assert clear.tone == "good" and "kNN 85.0 against 80.0 for raw pixels: 5.0 points better" in clear.text
+    assert near.tone == "warn" and "may be chance" in near.text
+    assert worth(run(knn=0.75).evaluation)[0].tone == "bad"
+
+
+def test_the_best_yardstick_is_the_one_to_beat_and_supervision_is_named():
+    rows = [
+        {"features": "raw pixels", "knn": 0.6},
+        {"features": "random encoder", "knn": 0.7},
+        {"features": "supervised", "role": "supervised", "knn": 0.9},
+        {"features": "byol, 9 steps", "role": "encoder", "knn": 0.8},
+    ]
+    first, second = worth({"rows": rows, "examples": [9, 10_000]})
+    assert "70.0 for random encoder: 10.0 points better" in first.text
+    assert "90.0 for supervised: 10.0 points worse" in second.text
+
+
+def test_error_is_that_of_a_share_of_so_many_images_or_what_the_row_says():
+    assert error({"knn": 0.8}, "knn", 400) == pytest.approx(0.02)
+    assert error({"knn": 0.8, "knn_std": 0.1}, "knn", 400) == 0.1
+    assert error({"knn": 0.8}, "knn", 0) == 0.0
+
+
+def test_health_comes_first_each_kind_once():
+    warnings = [{"step": s, "kind": "constant", "message": "the features have collapsed"} for s in (3, 6)]
+    lines = verdict(run(knn=0.85, warnings=warnings, records=[{"step": 6, "loss": None}]))
+    assert [line.tone for line in lines[:3]] == ["bad", "bad", "good"]
+    assert "collapsed, at step 3 (2 times)" in lines[0].text
+    assert "Not finite" in lines[1].text
+
+
+def test_run_without_evaluation_says_how_to_get_one_and_how_far_it_is():
+    lines = verdict(run(records=[{"step": 1, "loss": 3.0}, {"step": 4, "loss": 2.0}]))
+    assert "experiments.evaluate --workdir=runs/a" in lines[0].text
+    assert lines[-1].text == "4 of 9 steps done; loss 3 at step 1, 2 at step 4."
+
+
+def test_measures_leave_companions_counts_and_text_out():
+    row = {
+        "features": "x",
+        "knn": 0.5,
+        "knn_std": 0.1,
+        "dim": 64,
+        "k": 20,
+        "linear_l2": 0.1,
+        "role": "encoder",
+    }
+    assert measures([row, {"features": "y", "rotation": 0.3}]) == ["knn", "rotation"]
+
+
+def test_comparison_names_the_leader_and_what_does_not_compare():
+    other = {"method": {"name": "mae"}}
+    runs = [run("a", knn=0.84), run("b", knn=0.86, seed=1), run("c", knn=0.7, config=other, source="cifar")]
+    grouped = groups(runs)
+    assert grouped == [[0, 1], [2]]
+    texts = [line.text for line in comparison(runs, grouped, ["simclr", "mae"])]
+    assert texts[0].startswith("By kNN simclr 85.0 ± 1.4 is ahead of mae 70.0 ± 0.5 by 15.0 points")
+    assert any("different images" in text for text in texts)
+    assert any("losses do not compare" in text for text in texts)
+
+
+def test_comparison_does_not_call_noise_a_lead():
+    lines = comparison([run("a", knn=0.84), run("b", knn=0.845)], [[0], [1]], ["a", "b"])
+    assert lines[0].tone == "warn" and "may be chance" in lines[0].text
+
+
+def test_two_seeds_that_agree_by_luck_make_no_certainty():
+    runs = [run("a", knn=0.84), run("b", knn=0.84, seed=1), run("c", knn=0.845, config={"steps": 5})]
+    assert "may be chance" in comparison(runs, groups(runs), ["two", "one"])[0].text
+
+
+def test_config_differences_know_absent_options_and_true_from_one():
+    found = config_differences([{"a": 1, "b": {"c": 1.0}}, {"a": True, "b": {"c": 1}, "d": None}])
+    assert found == {"a": [1, True], "d": ["–", None]}
+
+
+def test_names_are_as_short_as_they_can_be():
+    assert unique_names(["x/runs/a", "y/runs/a", "z/b"]) == ["x/runs/a", "y/runs/a", "b"]
+    assert unique_names(["same", "same"])[0].endswith("same")
+
+
+def test_running_run_is_read_and_damage_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no run in it"):
+        read_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"steps": 5, "method": {"name": "byol"}}')
+    found = read_run(tmp_path)
+    assert (found.method, found.step, found.records, found.evaluation) == ("byol", 0, [], None)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    assert read_run(tmp_path).step == 3
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_run(tmp_path)
