@@ -33,7 +33,7 @@ CONVOLUTIONAL = {
 """Default backbone for each dataset, of methods that are made for convolutional networks."""
 
 
-RESULTS_EPOCHS = {"short": 5, "paper": 100}
+RESULTS_EPOCHS = {"short": 3, "paper": 100}
 """The budgets of the results table, one for all methods: passes over the 60,000 images of ``fashion_mnist``."""
 
 
