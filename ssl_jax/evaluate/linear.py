@@ -464,7 +464,7 @@ def ridge(
     >>> ridge(x, y, x, y, classes=2).accuracy
     1.0
 
-    Reference: Hoerl & Kennard, Ridge regression (1970), eq. 2.3.
+    Reference: Hoerl & Kennard, Ridge regression (1970).
     """
     held, _ = hold_out(len(train_labels), holdout=holdout, seed=seed)
     sets = (train_features, train_labels, test_features, test_labels)

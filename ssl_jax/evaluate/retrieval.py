@@ -190,10 +190,9 @@ def _nearest(queries: AnyArray, bank: AnyArray, k: int, exclude_self: bool, bloc
 
     def of_one_block(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         part, first = chunk
-        # The barrier keeps XLA from turning top_k into a full sort.
-        found = jax.lax.top_k(_mask(part @ candidates.T, first, exclude_self), k)
-        similarity, row = jax.lax.optimization_barrier(found)
-        return similarity, row
+        # As in knn.py: the barriers keep XLA from turning top_k into a full sort.
+        similarity, row = jax.lax.top_k(_mask(part @ candidates.T, first, exclude_self), k)
+        return jax.lax.optimization_barrier(similarity), jax.lax.optimization_barrier(row)
 
     similarities, indices = jax.lax.map(of_one_block, (rows, jnp.arange(len(rows)) * block))
     return Nearest(indices.reshape(-1, k)[: len(x)], similarities.reshape(-1, k)[: len(x)])

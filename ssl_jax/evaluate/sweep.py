@@ -102,7 +102,7 @@ def linear_sweep(
     >>> found.accuracy, found.grid.shape, found.at_edge
     (1.0, (2, 1), ('learning_rate',))
 
-    Reference: Oquab et al., DINOv2 (2023), appendix B.3, the grid of heads trained together; Goyal et al.,
+    Reference: Oquab et al., DINOv2 (2023), the grid of heads trained together; Goyal et al.,
       Accurate, Large Minibatch SGD (2017), section 2.1, the scaling; He et al., MAE (2022), appendix A.1, the
       normalisation.
     """

@@ -75,6 +75,14 @@ def test_lengths_of_features_do_not_matter_and_the_bank_classifies_itself_with_o
     assert knn_accuracy(lengths * train, train_labels, train, train_labels, classes=7, k=1) == 1.0
 
 
+def test_a_bank_spread_over_devices_gives_the_same_scores():
+    train, train_labels, test, _ = data()
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = knn_scores(jax.device_put(train, rows), train_labels, test, classes=7)
+    np.testing.assert_allclose(spread, knn_scores(train, train_labels, test, classes=7), atol=1e-5)
+
+
 def test_a_tiny_temperature_stays_finite_and_bfloat16_agrees_loosely():
     train, train_labels, test, _ = data()
     assert np.isfinite(knn_scores(train, train_labels, test, classes=7, temperature=1e-4)).all()
