@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
                 ("torchvision on PIL images", pillow),
                 ("torchvision v2 on tensors", tensors),
             ):
-                times = pairs.alternate(ours, other, pairs=repeats, seconds=20)
+                times = pairs.alternate(ours, other, pairs=repeats, seconds=10)
                 measured = pairs.paired(
                     f"(b) two views at {size} px a core, {form}",
                     times,

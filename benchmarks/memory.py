@@ -87,7 +87,7 @@ def measure(form: str, batch: int) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
-    batches = {"plain": (512, 1024, 2048, 4096), "blockwise": (1024, 4096, 8192, 16384)}
+    batches = {"plain": (512, 1024, 2048, 4096), "blockwise": (1024, 2048, 4096, 8192)}
     if options.quick:
         batches = {"plain": (128, 512), "blockwise": (512, 1024)}
     found = []
