@@ -25,7 +25,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 60, "paper": 400}.get(budget, 1),
         warmup_epochs=5,
-        encoder={"pool": "mean", "position": "sincos", "patch": 7},
+        encoder={"pool": "mean", "position": "sincos"},
         method={"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4},
         views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
         optimizer={
