@@ -74,15 +74,15 @@ def render(report: Report) -> str:
     )
 
 
-def figure(inner: str, caption: str, *, note: str = "", kind: str = "") -> str:
-    """A figure with its caption above and a note below.
+def figure(inner: str, caption: str, *, value: str = "", note: str = "") -> str:
+    """A figure with its caption above, perhaps with a value beside it, and a note below.
 
     >>> figure("<svg></svg>", "loss < 1")
     '<figure><figcaption>loss &lt; 1</figcaption><svg></svg></figure>'
     """
     below = f'<p class="note">{html.escape(note)}</p>' if note else ""
-    start = f'<figure class="{kind}">' if kind else "<figure>"
-    return f"{start}<figcaption>{html.escape(caption)}</figcaption>{inner}{below}</figure>"
+    beside = f" <span>{html.escape(value)}</span>" if value else ""
+    return f"<figure><figcaption>{html.escape(caption)}{beside}</figcaption>{inner}{below}</figure>"
 
 
 def grid(figures: Sequence[str]) -> str:

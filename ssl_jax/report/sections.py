@@ -7,7 +7,7 @@ from ssl_jax.evaluate.table import MISSING
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
 from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars
-from ssl_jax.report.verdict import error, measures, name_of, role, spread
+from ssl_jax.report.verdict import error, measures, name_of, own_row, role, spread
 
 
 class Scalar(NamedTuple):
@@ -114,11 +114,11 @@ def evaluation(run: Run) -> Section:
         return Section("Evaluation", missing("Not evaluated yet; this measures it:", command))
     examples = int((found.get("examples") or [0, 0])[-1])
     cells = [[str(row.get("features", "?")), *(_cell(row, name, examples) for name in names)] for row in rows]
-    strong = [i for i, row in enumerate(rows) if role(row) == "encoder"]
+    strong = [i for i, row in enumerate(rows) if row is own_row(found)]
     plots = [_dots([(str(r.get("features", "?")), r) for r in rows], name, examples) for name in names]
     shown = table(["accuracy in %", *map(name_of, names)], cells, caption=_what(found), strong=strong)
     layers = _layers(found.get("layers") or [])
-    return Section("Evaluation", shown + grid([*plots, *layers]), ERRORS)
+    return Section("Evaluation", shown + grid([*plots, *layers]) + _label_free(rows), ERRORS)
 
 
 ERRORS = (
@@ -139,16 +139,10 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     if first is None:
         command = "python -m experiments.evaluate --workdir=..."
         return Section("Evaluation", missing("None of the runs is evaluated; this measures one:", command))
-    own = [
-        row
-        for run in runs
-        if run.evaluation
-        for row in run.evaluation.get("rows", [])
-        if role(row) == "encoder"
-    ]
+    own = [row for row in (own_row(run.evaluation) for run in runs) if row is not None]
     shown = measures(own)
     examples = int((first.get("examples") or [0, 0])[-1])
-    yardsticks = [row for row in first.get("rows", []) if role(row) != "encoder"]
+    yardsticks = [row for row in first.get("rows", []) if row is not own_row(first)]
     cells, dots = [], {name: [] for name in shown}  # type: ignore[var-annotated]
     for i, (group, members) in enumerate(zip(names, grouped, strict=True)):
         found = {name: spread(runs, members, name) for name in shown}
@@ -214,7 +208,9 @@ def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
     if not finite:
         return figure(missing("No finite value."), style.title)
     caption = f"{style.title} (log scale)" if log else style.title
-    return figure(charts.line(series, title=style.title, **options), caption, note=style.note)
+    last = charts.number([y for y in series[0].y if y == y][-1]) if len(series) == 1 else ""
+    drawn = charts.line(series, title=style.title, **options)
+    return figure(drawn, caption, value=last and f"last {last}", note=style.note)
 
 
 def _cell(row: Mapping[str, Any], name: str, examples: int) -> str:
@@ -234,20 +230,31 @@ def _dots(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str, examples: in
     return figure(charts.dots(found, title=name_of(name), x_label="%"), name_of(name))
 
 
-def _layers(layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Accuracy by depth of the encoder."""
-    names = measures([{k: v for k, v in layer.items() if k != "layer"} for layer in layers])
-    place = list(range(len(layers)))
-    series = [
-        charts.Series(name_of(n), place, [100 * layer.get(n, float("nan")) for layer in layers], i)
-        for i, n in enumerate(names)
+def _label_free(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Measures of the features that need no label."""
+    measured = [row for row in rows if row.get("health")]
+    names = list(dict.fromkeys(name for row in measured for name in row["health"]))
+    if not names:
+        return ""
+    cells = [
+        [
+            str(row.get("features", "?")),
+            *(charts.number(row["health"].get(name, float("nan"))) for name in names),
+        ]
+        for row in measured
     ]
-    if not series:
-        return []
-    words = ", ".join(f"{i} {layer.get('layer', i)}" for i, layer in enumerate(layers))
-    drawn = charts.line(series, title="Accuracy by layer", x_label="layer", y_label="accuracy in %")
-    key = charts.legend([(s.name, s.color) for s in series])
-    return [figure(key + drawn, "Accuracy by layer", note=f"Layers: {words}." if len(layers) <= 30 else "")]
+    header = ["features", *(name.replace("_", " ") for name in names)]
+    return table(header, cells, caption="Health of the features, without labels, of test images in two views")
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Accuracy of each layer and pooling, from the input on."""
+    figures = []
+    for name in measures([{k: v for k, v in layer.items() if k != "layer"} for layer in layers]):
+        title = f"{name_of(name)}, by layer"
+        found = [charts.Dot(str(row.get("layer", "?")), 100 * row[name]) for row in layers if name in row]
+        figures.append(figure(charts.dots(found, title=title, x_label="%"), title))
+    return figures
 
 
 def _what(found: Mapping[str, Any]) -> str:

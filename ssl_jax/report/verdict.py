@@ -32,9 +32,11 @@ class Line(NamedTuple):
 def name_of(measure: str) -> str:
     """How a person calls a measure.
 
-    >>> [name_of(m) for m in ("knn", "linear_10", "linear_1", "ridge", "new_thing")]
-    ['kNN', 'linear, 10 labels a class', 'linear, 1 label a class', 'ridge probe', 'new thing']
+    >>> [name_of(m) for m in ("knn", "linear_10", "linear_1", "finetune_1_percent", "new_thing")]
+    ['kNN', 'linear, 10 labels a class', 'linear, 1 label a class', 'fine-tuned, 1 % of the labels', 'new thing']
     """
+    if measure.startswith("finetune_") and measure.endswith("_percent"):
+        return f"fine-tuned, {measure.split('_')[1]} % of the labels"
     head, _, count = measure.rpartition("_")
     if head and count.isdigit():
         return f"{head.replace('_', ' ')}, {count} {'label' if count == '1' else 'labels'} a class"
@@ -94,9 +96,9 @@ def health(run: Run) -> list[Line]:
     for kind in dict.fromkeys(str(warning.get("kind", "")) for warning in run.warnings):
         same = [warning for warning in run.warnings if str(warning.get("kind", "")) == kind]
         often = f" ({len(same)} times)" if len(same) > 1 else ""
-        lines.append(
-            Line("bad", f"Health: {same[0].get('message', kind)}, at step {same[0].get('step', '?')}{often}.")
-        )
+        message = str(same[0].get("message", kind))
+        where = "" if "step" in message else f", at step {same[0].get('step', '?')}"
+        lines.append(Line("bad", f"Health: {message}{where}{often}."))
     broken = [name for name in scalars(run) if any(value is None for value in curve(run, name)[1])]
     if broken:
         lines.append(Line("bad", f"Not finite at some step: {', '.join(broken)}."))
@@ -112,13 +114,14 @@ def worth(evaluation: Mapping[str, Any]) -> list[Line]:
     """
     rows = evaluation.get("rows", [])
     examples = int((evaluation.get("examples") or [0, 0])[-1])
-    encoders = [row for row in rows if role(row) == "encoder"]
-    if not encoders:
+    own, found = own_row(evaluation), []
+    if own is None:
         return [Line("plain", "The evaluation has no row of the encoder.")]
-    own, found = encoders[-1], []
     for measure in [name for name in HEADLINES if name in measures([own])]:
         for kind in ("yardstick", "supervised"):
-            others = [row for row in rows if role(row) == kind and row.get(measure) is not None]
+            others = [
+                row for row in rows if role(row) == kind and row is not own and row.get(measure) is not None
+            ]
             if others:
                 found.append(_against(own, others, measure, examples))
     few = [m for m in measures([own]) if m.startswith("linear_")][:1]
@@ -129,6 +132,16 @@ def worth(evaluation: Mapping[str, Any]) -> list[Line]:
         if all(m in row for row in yardsticks) and yardsticks
     ]
     return found or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
+
+
+def own_row(evaluation: Mapping[str, Any] | None) -> Row | None:
+    """The row that an evaluation is about: the last one that is no yardstick.
+
+    >>> own_row({"rows": [{"features": "raw pixels"}, {"features": "supervised", "role": "supervised"}]})["role"]
+    'supervised'
+    """
+    rows = [row for row in (evaluation or {}).get("rows", []) if role(row) != "yardstick"]
+    return rows[-1] if rows else None
 
 
 def progress(run: Run) -> Line:
@@ -192,14 +205,10 @@ def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> Spread:
     values, errors = [], []
     for i in members:
         evaluation = runs[i].evaluation or {}
-        rows = [
-            row
-            for row in evaluation.get("rows", [])
-            if role(row) == "encoder" and row.get(measure) is not None
-        ]
-        if rows:
-            values.append(float(rows[-1][measure]))
-            errors.append(error(rows[-1], measure, int((evaluation.get("examples") or [0, 0])[-1])))
+        row = own_row(evaluation)
+        if row is not None and row.get(measure) is not None:
+            values.append(float(row[measure]))
+            errors.append(error(row, measure, int((evaluation.get("examples") or [0, 0])[-1])))
     if not values:
         return Spread(math.nan, math.nan, 0, math.nan)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else errors[0]

@@ -45,6 +45,7 @@ def made_up_run(name, *, seed=0, method="mae"):
         {"step": s, "online/knn": s / 500, "health/spread": 0.9, "health/alpha": 1.2} for s in steps[::40]
     ]
     own = {"features": f"{method}, 399 steps", "role": "encoder", "knn": 0.84 + seed / 100, "linear_10": 0.7}
+    own["health"] = {"rankme": 123.456, "alpha": 1.25}
     rows = [{"features": "raw pixels", "knn": 0.79, "linear_10": 0.6}, {**own, "linear_10_std": 0.02}]
     layers = [{"layer": f"block {i}", "knn": 0.5 + i / 20, "ridge": 0.4 + i / 20} for i in range(4)]
     evaluation = {
@@ -235,6 +236,7 @@ def test_table_shows_errors_and_stresses_the_encoder():
     body = sections.evaluation(made_up_run("a")).body
     assert "84.0 ± 0.8" in body and "70.0 ± 2.0" in body
     assert body.count('<tr class="strong">') == 1
+    assert "<td>123</td><td>1.25</td>" in body
 
 
 def test_repetitions_are_one_row_with_their_deviation():

@@ -37,6 +37,15 @@ def test_the_best_yardstick_is_the_one_to_beat_and_supervision_is_named():
     assert "90.0 for supervised: 10.0 points worse" in second.text
 
 
+def test_a_supervised_run_is_measured_against_the_yardsticks_only():
+    rows = [
+        {"features": "raw pixels", "knn": 0.6},
+        {"features": "supervised", "role": "supervised", "knn": 0.9},
+    ]
+    lines = worth({"rows": rows, "examples": [9, 10_000]})
+    assert len(lines) == 1 and "kNN 90.0 against 60.0 for raw pixels" in lines[0].text
+
+
 def test_error_is_that_of_a_share_of_so_many_images_or_what_the_row_says():
     assert error({"knn": 0.8}, "knn", 400) == pytest.approx(0.02)
     assert error({"knn": 0.8, "knn_std": 0.1}, "knn", 400) == 0.1
