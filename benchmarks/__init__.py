@@ -1,4 +1,4 @@
-"""Speed and memory against others, one command each: ``python -m benchmarks.<name> [--quick] [--out=FILE]``."""
+"""Speed and memory against others, one command each: ``python -m benchmarks.<name> [--quick]``."""
 
 from benchmarks import environment
 

@@ -1,10 +1,11 @@
 """Augmentation: images a second on one core against torchvision's two-view SimCLR pipeline, at 32 and 224 px.
 
-Everything is pinned to one core before JAX starts. Both sides begin with decoded 8-bit images in memory (as PIL images
-or as tensors for torchvision) and end with a float batch of two normalised views an image: crop, flip, jitter of all
-four colours with hue in HSV space, gray, blur. At 224 px images are 256 x 320: ours is measured as training runs it for
-images of that size, crops by the host and the rest by XLA, and with everything in XLA. Probabilities and ranges are
-the same; the random numbers are not, so many images are drawn.
+Everything is pinned to one core before JAX starts. Both sides begin with decoded 8-bit images in memory (as
+PIL images or as tensors for torchvision) and end with a float batch of two normalised views an image: crop,
+flip, jitter of all four colours with hue in HSV space, gray, blur. At 224 px images are 256 x 320: ours is
+measured as training runs it for images of that size, crops by the host and the rest by XLA, and with
+everything in XLA. Probabilities and ranges are the same; the random numbers are not, so many images are
+drawn.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Compile time of every method's train step, cold and with the persistent cache.
 
-Each measurement is a process of its own: the method's default config (or its smoke form in a quick run), its state
-initialised and its step compiled. Cold has an empty cache folder, warm the folder that the cold one left, with small and
-quickly compiled programs cached too. ``compile`` is what XLA takes for the step, or what reading it from the cache
-takes; tracing is the same in both. ``start`` is from the start of the process to a step that is ready.
+Each measurement is a process of its own: the method's default config (or its smoke form in a quick run), its
+state initialised and its step compiled. Cold has an empty cache folder, warm the folder that the cold one
+left, with small and quickly compiled programs cached too. ``compile`` is what XLA takes for the step, or what
+reading it from the cache takes; tracing is the same in both. ``start`` is from the start of the process to a
+step that is ready.
 """
 
 import argparse

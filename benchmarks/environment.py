@@ -7,7 +7,7 @@ import sys
 from experiments import cpu
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
-"""Idle OpenMP threads sleep. Spinning ones (the default) would take the cores from the other side of a pair."""
+"""Idle OpenMP threads sleep. Spinning ones (the default) would take cores from the other side."""
 
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """JAX leaves memory of an accelerator to the other side."""
@@ -20,7 +20,8 @@ SHOWN = (*cpu.MALLOC, "XLA_FLAGS", *PASSIVE, *SHARED)
 
 
 def prepared(environment: dict[str, str], *, accelerated: bool) -> dict[str, str]:
-    """The environment to measure in, from the one found: what ``python -m experiments.<verb>`` sets, and ``PASSIVE``.
+    """The environment to measure in, from the one found: what ``python -m experiments.<verb>`` sets, and
+    ``PASSIVE``.
 
     Variables that are set already are left alone. An accelerator gets ``PASSIVE`` and ``SHARED``.
 
@@ -38,7 +39,7 @@ def prepared(environment: dict[str, str], *, accelerated: bool) -> dict[str, str
 
 
 def restart() -> None:
-    """Start a ``python -m benchmarks.<name>`` again, once, with the environment to measure in; leave others alone."""
+    """Start a ``python -m benchmarks.<name>`` again, once, with the tuned environment; leave others alone."""
     launched = any(a == "-m" and b.startswith("benchmarks.") for a, b in itertools.pairwise(sys.orig_argv))
     if not launched or DONE in os.environ or not sys.platform.startswith("linux"):
         return

@@ -1,11 +1,11 @@
 """Evaluation against scikit-learn: kNN of 10k images against 60k, the linear probe and the linear sweep.
 
-Fashion-MNIST with 128 features, the principal components of the pixels. Both sides have all cores. kNN: one rule, cosine
-similarity, 20 neighbours weighted by exp(cos / 0.07). Linear probe: logistic regression on standardised features, the
-penalty chosen from one grid on the same held-out tenth, then fitted again to all (scikit-learn runs the grid in one process
-a core). Linear sweep: ours trains its grid of learning rates and weight decays by SGD, scikit-learn fits a grid of as many
-penalties by L-BFGS; the protocol is the same, and a third of the images keeps scikit-learn within a minute. The accuracies
-of both sides stand beside each ratio.
+Fashion-MNIST with 128 features, the principal components of the pixels. Both sides have all cores. kNN: one
+rule, cosine similarity, 20 neighbours weighted by exp(cos / 0.07). Linear probe: logistic regression on
+standardised features, the penalty chosen from one grid on the same held-out tenth, then fitted again to all
+(scikit-learn runs the grid in one process a core). Linear sweep: ours trains its grid of learning rates and
+weight decays by SGD, scikit-learn fits a grid of as many penalties by L-BFGS; the protocol is the same, and a
+third of the images keeps scikit-learn within a minute. The accuracies of both sides stand beside each ratio.
 """
 
 import argparse

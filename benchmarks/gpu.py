@@ -1,13 +1,13 @@
-"""On a GPU: images a second of whole steps with augmentation on the device, its share of the step, and FLOP utilisation.
+"""On a GPU: images a second of whole steps with augmentation on the device, its share of the step, and FLOPs.
 
-1. SimCLR ViT-S/16, batch 256, 224 px, two views, against the same step in PyTorch: ``torch.compile``, bfloat16 autocast,
-   fused AdamW, augmentation by kornia on the GPU. Where torch, kornia or a CUDA PyTorch is missing only ours is measured.
-2. The share of that step that augmentation takes: the step on raw images against the same step on views made before.
-3. Model FLOP utilisation in bfloat16 of ViT-B/16: FLOPs of the matrix products that the model needs (three times the
-   forward pass, nothing for recomputation) over time and the peak of the device.
+1. SimCLR ViT-S/16, batch 256, 224 px, two views, against the same step in PyTorch: ``torch.compile``,
+   bfloat16 autocast, fused AdamW, kornia on the GPU. Without torch, kornia or CUDA only ours is measured.
+2. The share of that step that augmentation takes: the step on raw images against that on ready views.
+3. Model FLOP utilisation in bfloat16 of ViT-B/16: FLOPs of the matrix products of the model
+   (three times the forward pass, nothing for recomputation) over time and the peak of the device.
 4. Images a second of SimCLR ResNet-50, MAE ViT-B/16 and DINO ViT-S/16 with ten crops.
 
-Raw images are 8-bit and lie on the device, 256 x 256. ``--quick`` runs tiny models on whatever device there is, a CPU too.
+Raw images are 8-bit and lie on the device, 256 x 256. ``--quick`` runs tiny models on any device, a CPU too.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from ssl_jax.train.sharding import make_mesh
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Dense bfloat16 FLOPs a second with float32 sums, from the makers' data sheets; the longest matching name counts.
+# Dense bfloat16 FLOPs a second with float32 sums, from the makers' data sheets; the longest match counts.
 PEAKS = {
     "A100": 312e12,
     "A10": 125e12,
@@ -176,7 +176,7 @@ def whole_step(sizes: Sizes) -> list[pairs.Measurement]:
 
 
 def torch_steps(sizes: Sizes, view: View, images: np.ndarray, count: int) -> Callable[[], None] | None:
-    """The same step in PyTorch; ``None`` where torch or kornia is missing, or PyTorch sees no GPU while JAX has one."""
+    """The same step in PyTorch; ``None`` without torch or kornia, or where JAX has a GPU and PyTorch none."""
     if not all(importlib.util.find_spec(package) for package in ("torch", "kornia")):
         return None
     import kornia

@@ -1,10 +1,12 @@
-"""Input pipeline: images a second on one core from a folder of JPEGs to two crops of 224 px, and the stall share.
+"""Input pipeline: images a second on one core from a folder of JPEGs to two crops of 224 px, and the stall
+share.
 
-The folder is made for the run: smooth colour images of 500 x 375 with some noise, about 60 kB each. Rate: ``stream``
-(decode, two random crops an image with antialiased resizing, batch) against PyTorch's ``DataLoader`` over PIL and
-torchvision's ``RandomResizedCrop`` and flip to 8-bit tensors, no worker processes; both pinned to one core. Stall share:
-the share of the wall time in which ``fit`` waits for its batch, on all cores, with the small convnet (the encoder that
-leaves the loader least time) and with ResNet-18.
+The folder is made for the run: smooth colour images of 500 x 375 with some noise, about 60 kB each. Rate:
+``stream`` (decode, two random crops an image with antialiased resizing, batch) against PyTorch's
+``DataLoader`` over PIL and torchvision's ``RandomResizedCrop`` and flip to 8-bit tensors, no worker
+processes; both pinned to one core. Stall share: the share of the wall time in which ``fit`` waits for its
+batch, on all cores, with the small convnet (the encoder that leaves the loader least time) and with
+ResNet-18.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """The loop of ``fit`` against its bare step: what reading, placing, logging and writing cost.
 
-The first command of the README (SimCLR on the embedded images) runs by ``fit`` with its JSON lines written. Every few
-steps a hook notes how long that stretch took and then makes as many bare steps, of the same program on batches that lie
-on the device, before the loop goes on: stretch and bare steps alternate in one process. The batches that were read ahead
-while the bare steps ran (five at most) are a gift to the next stretch; it is small against its length. Target: 0.97.
+The first command of the README (SimCLR on the embedded images) runs by ``fit`` with its JSON lines written.
+Every few steps a hook notes how long that stretch took and then makes as many bare steps, of the same program
+on batches that lie on the device, before the loop goes on: stretch and bare steps alternate in one process.
+The batches that were read ahead while the bare steps ran (five at most) are a gift to the next stretch; it is
+small against its length. Target: 0.97.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Peak memory of NT-Xent and its gradient against the batch: the plain form and the blockwise one.
 
-Each point is a process of its own. Two numbers: what XLA plans for the compiled program's temporaries, and how far the
-resident memory rose above what the process held when the program was compiled and its inputs were there (the
-kernel's high-water mark, set back before the call). The growth is the exponent p in memory ∝ batch^p between the two
-largest batches: 1 is linear, 2 quadratic.
+Each point is a process of its own. Two numbers: what XLA plans for the compiled program's temporaries, and
+how far the resident memory rose above what the process held when the program was compiled and its inputs were
+there (the kernel's high-water mark, set back before the call). The growth is the exponent p in memory ∝
+batch^p between the two largest batches: 1 is linear, 2 quadratic.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Paired timing: A B A B in one process, a ratio for each pair, and the record of what was measured where.
 
-A machine's speed drifts, and the drift hits both sides of a pair alike. So the number that counts is the median of
-the ratios of neighbours, with its quartiles; the seconds themselves are kept beside it.
+A machine's speed drifts, and the drift hits both sides of a pair alike. So the number that counts is the
+median of the ratios of neighbours, with its quartiles; the seconds themselves are kept beside it.
 """
 
 import argparse
@@ -186,7 +186,7 @@ def cores() -> set[int]:
 
 
 def machine() -> dict[str, Any]:
-    """The class of hardware: no name of the host. The accelerator is named where a benchmark uses JAX in this process."""
+    """The class of hardware: no name of the host. An accelerator is named if JAX is loaded."""
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -226,7 +226,7 @@ def parser(name: str, text: str | None) -> argparse.ArgumentParser:
 def record(
     name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace], Sequence[Measurement]]
 ) -> dict[str, Any]:
-    """Run a benchmark and write down what was measured, and where; a quick run is written only where ``--out`` says."""
+    """Run a benchmark, write down what was measured and where; a quick run only where ``--out`` says."""
     head = {
         "benchmark": name,
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),

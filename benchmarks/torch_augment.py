@@ -16,7 +16,8 @@ from ssl_jax.augment.views import View, blur_taps
 
 @functools.cache
 def import_torchvision() -> Any:
-    """torchvision; where its C extension does not fit the PyTorch beside it, the operators that it registers are declared.
+    """torchvision; where its C extension does not fit the PyTorch beside it, the operators that it registers
+    are declared.
 
     Transforms do not use them.
 

@@ -1,10 +1,11 @@
 """Train step against PyTorch on the same cores: ResNet-18 SimCLR and ViT-tiny MAE at 32 px, float32.
 
-Forward, backward and AdamW on one batch of views that were made before; both sides in one process on all of its
-cores, in turn. PyTorch runs eagerly in its best layout: channels last for the convolutions, its fused attention for the
-ViT, its fused AdamW. Ours is the step that ``fit`` runs: it also computes the gradient's and the update's norm, checks
-that they are finite and measures collapse. Idle OpenMP threads are told to sleep (``benchmarks.environment``), and XLA's
-pool blocks when idle, so neither side takes cores from the other. The numbers of trained parameters have to be equal.
+Forward, backward and AdamW on one batch of views that were made before; both sides in one process on all of
+its cores, in turn. PyTorch runs eagerly in its best layout: channels last for the convolutions, its fused
+attention for the ViT, its fused AdamW. Ours is the step that ``fit`` runs: it also computes the gradient's
+and the update's norm, checks that they are finite and measures collapse. Idle OpenMP threads are told to
+sleep (``benchmarks.environment``), and XLA's pool blocks when idle, so neither side takes cores from the
+other. The numbers of trained parameters have to be equal.
 """
 
 import argparse
