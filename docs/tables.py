@@ -2,7 +2,9 @@
 
 * README.md, table ``quickstart``: from ``docs/results/quickstart.json``, the ``evaluation.json`` of its first command;
 * README.md, table ``methods``: from the first lines of the method files;
-* ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``.
+* README.md and ``docs/results.md``, tables ``results`` and ``correlations``: from the files of ``experiments.results``;
+* ``docs/benchmarks.md``, table ``benchmarks``: from ``benchmarks/results/``;
+* ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``, and its measured row.
 """
 
 import ast
@@ -11,10 +13,14 @@ import json
 import re
 from pathlib import Path
 
-from experiments.tables import evaluation
+from benchmarks.table import load as load_benchmarks
+from benchmarks.table import markdown as benchmarks_table
+from experiments.tables import correlations, evaluation, load_results, method_table, results_table
 from ssl_jax.methods.find import method_module, names
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs/results/fashion_mnist"
+BUDGETS = {"short": "On CPU cores", "paper": "On an accelerator"}
 
 
 def quickstart() -> str:
@@ -32,6 +38,35 @@ def methods() -> str:
         config = f"[`configs/{name}.py`](configs/{name}.py)"
         rows.append(f"| [{name}](docs/methods/{name}.md) | {config} | {family} | {line} |")
     return "\n".join(rows)
+
+
+def results() -> str:
+    """The results tables of all budgets that were run."""
+    found = [
+        f"{heading}:\n\n{results_table(RESULTS / budget, markdown=True)}"
+        for budget, heading in BUDGETS.items()
+        if load_results(RESULTS / budget)
+    ]
+    return "\n\n".join(found)
+
+
+def rank_correlations() -> str:
+    """Rank correlation of label-free measures with accuracy, over the runs of the results table."""
+    return correlations(RESULTS / "short", markdown=True)
+
+
+def benchmarks() -> str:
+    """Every benchmark, its target and whether it was met."""
+    return benchmarks_table(load_benchmarks())
+
+
+def measured(name: str) -> list[str]:
+    """The lines of a method's page that hold its measured rows."""
+    lines = ["", "## Measured", ""]
+    for budget, heading in BUDGETS.items():
+        table = method_table(RESULTS / budget, name, markdown=True)
+        lines += [f"{heading}:", "", table, ""] if table else []
+    return [*lines, "All methods and how this was measured: [results](../results.md).", ""]
 
 
 def method_page(name: str) -> str:
@@ -64,14 +99,23 @@ def method_page(name: str) -> str:
             "Each is overridden by `--config.method.<option>=<value>`.",
             "",
             *rows,
-            "",
+            *measured(name),
         ]
     )
 
 
 def fill(text: str) -> str:
     """A page with each table between its markers written anew."""
-    for name, make in {"quickstart": quickstart, "methods": methods}.items():
+    makers = {
+        "quickstart": quickstart,
+        "methods": methods,
+        "results": results,
+        "correlations": rank_correlations,
+        "benchmarks": benchmarks,
+    }
+    for name, make in makers.items():
+        if f"<!-- table: {name} -->" not in text:
+            continue
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
         table = make()
         text = re.sub(pattern, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
@@ -80,7 +124,8 @@ def fill(text: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Every generated file and what it should contain."""
-    files = {ROOT / "README.md": fill((ROOT / "README.md").read_text())}
+    pages = [ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmarks.md"]
+    files = {page: fill(page.read_text()) for page in pages}
     return files | {ROOT / f"docs/methods/{name}.md": method_page(name) for name in names()}
 
 

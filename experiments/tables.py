@@ -80,6 +80,36 @@ def results_table(folder: Path, *, markdown: bool = False) -> str:
     results = load_results(folder)
     if not results:
         return f"no results in {folder.name}"
+    groups = _groups(results)
+    order = sorted(groups, key=lambda name: (_place(groups[name][0]), name))
+    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in order]
+    return f"{_ordered(rows, markdown)}\n\n{_how(results)}"
+
+
+def method_table(folder: Path, method: str, *, markdown: bool = False) -> str:
+    """The row of one method beside the yardsticks of its encoder; nothing if it has no result."""
+    results = load_results(folder)
+    groups = _groups(results)
+    own = [name for name, rows in groups.items() if rows[0]["role"] != "yardstick"]
+    mine = [name for name in own if name.startswith(f"{method} (")]
+    encoders = {f"random {r['config']['encoder']['name']}" for r in results if r["method"] == method}
+    others = [
+        name for name in groups if name not in own and (not name.startswith("random ") or name in encoders)
+    ]
+    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in sorted(others) + mine]
+    return _ordered(rows, markdown) if mine else ""
+
+
+def _ordered(rows: Sequence[Mapping[str, Any]], markdown: bool) -> str:
+    """A table with what was measured first and how it came about last."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    last = [name for name in ("rotation", "seeds", "epochs", "core-minutes") if name in names]
+    columns = [name for name in names if name not in last] + last
+    return table(rows, columns=columns, markdown=markdown)
+
+
+def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows of all seeds by the name that the table gives them."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         encoder = result["config"]["encoder"]["name"]
@@ -89,9 +119,7 @@ def results_table(folder: Path, *, markdown: bool = False) -> str:
             groups.setdefault(f"{result['method']} ({encoder})" if own else name, []).append(
                 {**row, "result": result if own else None}
             )
-    order = sorted(groups, key=lambda name: (_place(groups[name][0]), name))
-    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in order]
-    return f"{table(rows, markdown=markdown)}\n\n{_how(results)}"
+    return groups
 
 
 def _place(row: Mapping[str, Any]) -> int:
