@@ -16,7 +16,7 @@ from ssl_jax.evaluate.knn import check_labels
 from ssl_jax.evaluate.linear import hold_out, standardize
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-WEIGHT_DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
+WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 NORMALIZATIONS = ("standardize", "batch", "none")
 MOMENTUM = 0.9
 EPSILON = 1e-6
