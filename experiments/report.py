@@ -99,12 +99,8 @@ def several(found: Sequence[runs.Run]) -> Report:
     grouped = runs.groups(found)
     colors = [next(i for i, group in enumerate(grouped) if j in group) for j in range(len(found))]
     names = [_group_name(found, group) for group in grouped]
-    parts = [
-        sections.comparison(found, grouped, names),
-        sections.difference(found),
-        *sections.curves(found, colors),
-    ]
-    parts.append(_spectra(found, colors))
+    parts = [sections.comparison(found, grouped, names), *sections.curves(found, colors)]
+    parts += [_spectra(found, colors), sections.difference(found)]
     facts = {"Runs": str(len(found)), "Configs": f"{len(grouped)}, seeds counted as one"}
     said = verdict.comparison(found, grouped, names)
     return Report("Comparison: " + ", ".join(run.name for run in found), said, parts, facts, _footer(found))

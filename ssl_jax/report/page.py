@@ -110,8 +110,9 @@ def table(
         for i, row in enumerate(rows)
     )
     return (
+        f'<p class="caption">{html.escape(caption)}</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -130,7 +130,8 @@ def atlas(
       columns: cells from left to right.
       rows: cells from top to bottom.
 
-    >>> atlas(np.array([[0.1, 0.1], [0.9, 0.9]]), np.ones((2, 4, 4, 1), np.uint8), columns=2, rows=2)[..., 3].sum() // 255
+    >>> made = atlas(np.array([[0.1, 0.1], [0.9, 0.9]]), np.ones((2, 4, 4, 1), np.uint8), columns=2, rows=2)
+    >>> int((made[..., 3] == 255).sum())
     32
     """
     unit = places * [columns, rows]

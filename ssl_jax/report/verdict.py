@@ -170,6 +170,8 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     missing = [run.name for run in runs if run.evaluation is None]
     if len(known) >= 2:
         lines.append(_ahead(known[0], known[1]))
+    if known:
+        lines += _best_against_yardsticks(runs, grouped[names.index(known[0][0])], known[0][0])
     if missing:
         lines.append(
             Line("plain", f"Not evaluated: {', '.join(missing)} (experiments.evaluate --workdir=...).")
@@ -228,6 +230,21 @@ def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Li
         return Line("warn", f"{start}{who}{size}differences up to {noise:.1f} may be chance.")
     tail = f"chance makes up to {noise:.1f}." if noise else "error bars are not known."
     return Line("good" if difference > 0 else "bad", start + who + size + tail)
+
+
+def _best_against_yardsticks(runs: Sequence[Run], members: Sequence[int], name: str) -> list[Line]:
+    """The leader against the best yardstick of its own evaluation: a lead among bad encoders is worth nothing."""
+    evaluated = [run.evaluation for run in (runs[i] for i in members) if run.evaluation]
+    own = own_row(evaluated[0])
+    rows = [
+        row for row in evaluated[0].get("rows", []) if role(row) == "yardstick" and row.get("knn") is not None
+    ]
+    if own is None or not rows:
+        return []
+    found = spread(runs, members, "knn")
+    examples = int((evaluated[0].get("examples") or [0, 0])[-1])
+    line = _against({"knn": found.mean, "knn_std": found.noise}, rows, "knn", examples)
+    return [Line(line.tone, f"{name}: {line.text}")]
 
 
 def _ahead(first: tuple[str, Spread], second: tuple[str, Spread]) -> Line:

@@ -86,6 +86,7 @@ def test_comparison_names_the_leader_and_what_does_not_compare():
     assert grouped == [[0, 1], [2]]
     texts = [line.text for line in comparison(runs, grouped, ["simclr", "mae"])]
     assert texts[0].startswith("By kNN simclr 85.0 ± 1.4 is ahead of mae 70.0 ± 0.5 by 15.0 points")
+    assert texts[1].startswith("simclr: kNN 85.0 against 80.0 for raw pixels: 5.0 points better")
     assert any("different images" in text for text in texts)
     assert any("losses do not compare" in text for text in texts)
 
