@@ -146,8 +146,8 @@ def run(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:
     spent = usage.ru_utime + usage.ru_stime + (float(account.read_text()) if account.exists() else 0.0)
     account.write_text(f"{spent:.1f}")
     if code:
-        last = log.read_text().strip().splitlines()[-1:] or ["nothing"]
-        raise ValueError(f"{' '.join(arguments)} failed (exit code {code}), log in {log}: {last[0]}")
+        last = " ".join(log.read_text().strip().splitlines()[-2:])
+        raise ValueError(f"{' '.join(arguments)} failed (exit code {code}), log in {log}: {last}")
     return round(spent, 1)
 
 
