@@ -132,7 +132,13 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
     signs = method.signs(config["batch_size"] // config["accumulate"])
     writers: list[Writer] = [
         JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
-        CollapseWatch(signs=signs, after=max(config["steps"] // 10, SETTLING), tell=tell_user),
+        CollapseWatch(
+            signs=signs,
+            after=max(config["steps"] // 10, SETTLING),
+            tell=tell_user,
+            path=folder / "warnings.jsonl",
+            start=step,
+        ),
     ]
     if config["log"]["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))

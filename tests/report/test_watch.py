@@ -1,5 +1,6 @@
 """The watch warns once for each kind of collapse, forced in real short runs."""
 
+import json
 import warnings
 
 import jax.numpy as jnp
@@ -22,6 +23,22 @@ def test_each_kind_is_told_once():
     for step in range(1, 12):
         watch.write(step, {"batch/spread": 0.001})
     assert len(told) == 1
+
+
+def test_findings_are_kept_in_a_file_and_not_told_again_after_a_resume(tmp_path):
+    path, told = tmp_path / "warnings.jsonl", []
+
+    def watched(start, steps, name):
+        watch = CollapseWatch(tell=told.append, path=path, start=start, patience=1)
+        for step in steps:
+            watch.write(step, {name: 0.0})
+        return [(line["step"], line["kind"]) for line in map(json.loads, path.read_text().splitlines())]
+
+    assert watched(0, (5, 6), "batch/spread") == [(5, "constant")]
+    assert watched(5, (6, 7), "batch/spread") == [(5, "constant")]
+    assert len(told) == 1
+    # Going on from before the finding: it is found anew.
+    assert watched(4, (8,), "batch/effective_rank") == [(8, "low_rank")]
 
 
 def test_default_is_a_python_warning():
