@@ -24,6 +24,8 @@ from ssl_jax.methods.method import Method
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 
 YARDSTICKS = ("pixels", "pca", "random")
+COMPONENTS = 64
+"""Principal components of the yardstick: probes scale each to the same variance, so that many would be mostly noise."""
 OF_ENCODERS = ("rotation", "health", "layers", "finetune")
 """Measures that need an encoder, not only features."""
 Row = dict[str, Any]
@@ -96,7 +98,7 @@ def evaluate(
         if "pixels" in yardsticks:
             rows.append(row("raw pixels", "yardstick", *raw))
         if "pca" in yardsticks:
-            dims = min(last.method.encoder.features, raw[0].features.shape[1])
+            dims = min(COMPONENTS, raw[0].features.shape[1])
             axes = pca(raw[0].features, raw[1].features, dims=dims)
             reduced = [part._replace(features=x) for part, x in zip(raw, axes, strict=True)]
             rows.append(row(f"PCA of pixels, {dims} components", "yardstick", *reduced))

@@ -89,7 +89,7 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
         "evaluate", f"--workdir={workdir}", "--train_split=train[:400]", "--test_split=test[:200]"
     )
     result = json.loads((workdir / "evaluation.json").read_text())
-    names = ["raw pixels", "PCA of pixels, 32 components", "random encoder", "mae, 4 steps"]
+    names = ["raw pixels", "PCA of pixels, 64 components", "random encoder", "mae, 4 steps"]
     assert [row["features"] for row in result["rows"]] == names
     for row in result["rows"]:
         assert 0.1 < row["knn"] <= 1

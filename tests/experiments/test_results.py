@@ -108,7 +108,7 @@ def test_a_result_counts_only_with_the_config_that_is_committed_now(tmp_path):
 
 
 def test_a_failed_run_is_reported_with_its_last_words(tmp_path):
-    with pytest.raises(ValueError, match="failed .exit code 1.*--config is missing"):
+    with pytest.raises(ValueError, match=r"failed .exit code 1.*--config is missing"):
         results.run(["pretrain", f"--workdir={tmp_path / 'x'}"], [], tmp_path / "x")
     assert float((tmp_path / "x.pretrain.cpu").read_text()) > 0
 
