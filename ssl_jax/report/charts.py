@@ -287,7 +287,11 @@ def _padded(low: float, high: float, reference: float | None, log: bool) -> tupl
         low, high = min(low, reference), max(high, reference)
     if log:
         return low / 1.15, high * 1.15
-    room = 0.06 * (high - low) or max(abs(high) * 0.05, 1e-6)
+    # What hardly varies must not look as if it did.
+    least = 0.02 * max(abs(low), abs(high))
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
+    room = 0.06 * (high - low) or 1e-6
     # A value that is never negative keeps an axis that is not.
     return (low - room if low < 0 or low - room > 0 else 0.0), high + room
 

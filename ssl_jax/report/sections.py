@@ -25,8 +25,8 @@ class Scalar(NamedTuple):
 TRAINING = {
     "loss": Scalar("Loss"),
     "learning_rate": Scalar("Learning rate", from_zero=True),
-    "grad_norm": Scalar("Norm of the gradient", log=True),
-    "update_norm": Scalar("Norm of the update", log=True),
+    "grad_norm": Scalar("Gradient norm", log=True),
+    "update_norm": Scalar("Update norm", log=True),
     "images_per_second": Scalar(
         "Speed", "images / s", note="The first value includes compilation.", from_zero=True
     ),
@@ -40,13 +40,7 @@ HEALTH = {
         "Online linear probe", "accuracy in %", scale=100.0, note="Ridge regression, training images."
     ),
     "health/spread": Scalar(
-        "Spread of the features",
-        reference=1.0,
-        note="1: even over the sphere; 0: collapsed to a point.",
-        from_zero=True,
-    ),
-    "batch/spread": Scalar(
-        "Spread, training batches",
+        "Spread",
         reference=1.0,
         note="1: even over the sphere; 0: collapsed to a point.",
         from_zero=True,
@@ -57,23 +51,17 @@ HEALTH = {
         note="1: even over the sphere; 0: collapsed to a point.",
         from_zero=True,
     ),
-    "health/feature_std": Scalar(
-        "Deviation of unit features", note="0: collapsed to a point.", from_zero=True
-    ),
+    "health/feature_std": Scalar("Feature deviation", note="0: collapsed to a point.", from_zero=True),
     "health/rankme": Scalar(
         "RankMe", "directions", note="Effective number of directions; compare runs of one method only."
     ),
     "health/effective_rank": Scalar("Effective rank", "directions", note="Of the features minus their mean."),
-    "health/alpha": Scalar("Decay of the spectrum, α", reference=1.0, note="The best encoders are near 1."),
+    "health/alpha": Scalar("Spectrum decay α", reference=1.0, note="The best encoders are near 1."),
     "health/lidar": Scalar(
         "LiDAR", "directions", note="Directions that tell images apart despite their views."
     ),
-    "health/alignment": Scalar(
-        "Alignment of two views", "squared distance", note="0: views agree; 2: unrelated."
-    ),
-    "alignment": Scalar(
-        "Alignment of two views, training", "squared distance", note="0: views agree; 2: unrelated."
-    ),
+    "health/alignment": Scalar("Alignment", "squared distance", note="0: views agree; 2: unrelated."),
+    "alignment": Scalar("Alignment, training", "squared distance", note="0: views agree; 2: unrelated."),
     "health/uniformity": Scalar("Uniformity", note="The lower, the more even; 0: all features are one."),
     "teacher_entropy": Scalar("Entropy of the teacher", "nats", note="0: always one prototype."),
     "teacher_kl_uniform": Scalar("Teacher against uniform", "nats", note="0: the teacher says nothing."),
@@ -94,7 +82,7 @@ def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
         return [Section("Training", body)]
     key = charts.legend([(run.name, color) for run, color in zip(runs, colors, strict=True)])
     training = [n for n in TRAINING if n in names]
-    health = [n for n in HEALTH if n in names] + [n for n in names if n not in TRAINING and n not in HEALTH]
+    health = sorted((n for n in names if n not in TRAINING), key=_place)
     mixed = len({run.method for run in runs}) > 1
     lead = "Losses of different methods do not compare." if mixed else ""
     sections = [Section("Training", key + grid([_chart(runs, colors, n) for n in training]), lead)]
@@ -192,8 +180,28 @@ def difference(runs: Sequence[Run]) -> Section:
     return Section("Configurations", body, f"The {which}; {same} others are the same everywhere.")
 
 
+def _style(name: str) -> Scalar:
+    """How a scalar is shown; the measures of training batches as those of the sample, an unknown one by its name.
+
+    >>> _style("batch/alpha").title, _style("prototype_usage").title
+    ('Spectrum decay α, in batches', 'prototype usage')
+    """
+    known = TRAINING.get(name) or HEALTH.get(name)
+    sample = HEALTH.get(name.replace("batch/", "health/", 1))
+    if known is None and sample is not None:
+        return sample._replace(title=f"{sample.title}, in batches")
+    return known or Scalar(name.replace("_", " "))
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Order of the health charts: as listed, what is measured in batches after its kind, the unknown last."""
+    known = list(HEALTH)
+    kind = name.replace("batch/", "health/", 1)
+    return (known.index(kind) if kind in known else len(known)), name if kind != name else ""
+
+
 def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
-    style = TRAINING.get(name) or HEALTH.get(name) or Scalar(name)
+    style = _style(name)
     series = []
     for run, color in zip(runs, colors, strict=True):
         steps, values = curve(run, name)
@@ -207,7 +215,7 @@ def _chart(runs: Sequence[Run], colors: Sequence[int], name: str) -> str:
     finite = any(y == y for s in series for y in s.y)
     if not finite:
         return figure(missing("No finite value."), style.title)
-    caption = f"{style.title} (log scale)" if log else style.title
+    caption = f"{style.title} (log)" if log else style.title
     last = charts.number([y for y in series[0].y if y == y][-1]) if len(series) == 1 else ""
     drawn = charts.line(series, title=style.title, **options)
     return figure(drawn, caption, value=last and f"last {last}", note=style.note)

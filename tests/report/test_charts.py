@@ -103,6 +103,13 @@ def test_constant_curve_and_single_point_are_drawn():
         assert np.isfinite(points_of(charts.line([series], title="a").replace("h.01", ""))).all()
 
 
+def test_noise_on_a_large_value_does_not_look_like_a_trend():
+    svg = charts.line([charts.Series("a", [0, 1], [4.7001, 4.7002])], title="a")
+    assert abs(np.diff(points_of(svg)[:, 1])[0]) < 1
+    labels = re.findall(r'text-anchor="end">([^<]*)<', svg)
+    assert len(set(labels)) == len(labels) >= 2
+
+
 def test_charts_are_well_formed_whatever_names_say():
     name = "<b>&\"'"
     for svg in (
