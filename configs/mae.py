@@ -20,13 +20,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images in a few minutes on two CPU cores; a first recipe, not tuned."""
+    """28-pixel gray images, minutes on two CPU cores; chosen among a few by the online probes on training images."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 60, "paper": 400}.get(budget, 1),
         warmup_epochs=5,
         encoder={"pool": "mean", "position": "sincos"},
-        method={"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4},
+        # Half of 16 patches, not three quarters: better by the online probes on training images.
+        method={"mask_ratio": 0.5, "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4},
         views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
         optimizer={
             "name": "adamw",

@@ -60,9 +60,22 @@ def main() -> None:
     shares = [cores[i::jobs] for i in range(jobs)]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         made = [pool.submit(make, method, seed, budget, out, shares) for method, seed in missing]
-        for future in concurrent.futures.as_completed(made):
-            print(future.result(), flush=True)
+        failed = [future for future in concurrent.futures.as_completed(made) if not told(future)]
     print("\n" + results_table(out))
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(made)} runs failed, see above; the same command tries them again"
+        )
+
+
+def told(run: concurrent.futures.Future[str]) -> bool:
+    """Say how a run ended, when it ends; whether it went well."""
+    try:
+        print(run.result(), flush=True)
+    except (ValueError, OSError) as error:
+        print(f"FAILED: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def config_of(method: str, seed: int, budget: str) -> build.Config:
@@ -108,6 +121,7 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
             "final": final(read_jsonl(workdir / "metrics.jsonl")),
             "evaluation": json.loads((workdir / "evaluation.json").read_text()),
         }
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / f"{method}-{seed}.json", json.dumps(result, indent=1) + "\n")
     finally:
         shares.append(share)
