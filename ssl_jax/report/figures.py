@@ -110,7 +110,7 @@ def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int
             f"The {k} nearest by the cosine, with its value below. {chosen.agreement:.0%} of all neighbours have their query's "
             "label; these are the two ends, not typical ones. Dashed frames: another label."
         )
-        heads = ("All alike", "Most confused")
+        heads = ("Most alike", "Most confused")
     else:
         lead = f"The {k} nearest by the cosine, with its value below. There are no labels, so the ends are by distance."
         heads = ("Nearest neighbours", "Farthest neighbours")
