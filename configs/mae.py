@@ -63,8 +63,13 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(epochs={"short": 100, "paper": 400}.get(budget, 1), views={"preset": "mae"})
+    """Your own images at 64 pixels: the ImageNet views and mask ratio, the gray recipe's optimizer."""
+    recipe = gray(budget)
+    return recipe._replace(
+        epochs={"short": 100, "paper": 400}.get(budget, 1),
+        views={"preset": "mae"},
+        method={**recipe.method, "mask_ratio": 0.75},
+    )
 
 
 RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}

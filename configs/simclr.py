@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images in about two minutes on two CPU cores; chosen among a few by the online probes on training images."""
+    """28-pixel gray images, about two minutes on two CPU cores; chosen among a few by the online probes on training images."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
