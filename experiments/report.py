@@ -18,7 +18,6 @@ from experiments import build, launch
 from ssl_jax.augment.views import normalize_for_evaluation
 from ssl_jax.core.files import write_atomically
 from ssl_jax.data.sources import Source
-from ssl_jax.evaluate.health import diagnose
 from ssl_jax.methods.method import Method
 from ssl_jax.report import attention, embedding, figures, runs, sections, verdict
 from ssl_jax.report.page import Report, Section, missing, render
@@ -44,16 +43,13 @@ _STEP = flags.DEFINE_string(
 _SOURCE = flags.DEFINE_string("source", None, "Images to show; default: those of the run.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the source; default: the test split of the config.")
 
-SETTLING = 50
-"""Steps that are not judged, as while training."""
-
 
 def main() -> None:
     """Write the page of ``--workdirs``."""
     folders = [name for name in _WORKDIRS.value or [] if name]
     launch.needed("workdirs", ",".join(folders), "DIR[,DIR...]")
     names = runs.unique_names(folders)
-    found = [diagnosed(runs.read_run(f, name=n)) for f, n in zip(folders, names, strict=True)]
+    found = [runs.read_run(f, name=n) for f, n in zip(folders, names, strict=True)]
     out = Path(_OUT.value) if _OUT.value else found[0].workdir / _default_name(len(found))
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out={str(out)!r}: its folder does not exist")
@@ -63,16 +59,6 @@ def main() -> None:
     for line in report.verdict:
         print(line.text)
     print(f"\nwritten to {out} ({len(page.encode()) / 1e6:.1f} MB)")
-
-
-def diagnosed(run: runs.Run) -> runs.Run:
-    """A run with what its scalars say about collapse, where no warnings were recorded."""
-    if run.warnings:
-        return run
-    config = build.tuples(run.config)
-    signs = build.method(config).signs(config["batch_size"] // config["accumulate"])
-    after = max(config["steps"] // 10, SETTLING)
-    return run._replace(warnings=[f._asdict() for f in diagnose(run.records, signs=signs, after=after)])
 
 
 def one(run: runs.Run) -> Report:

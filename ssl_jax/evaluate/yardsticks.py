@@ -23,6 +23,8 @@ def pca(
 ) -> tuple[Float[np.ndarray, "_ dims"], ...]:
     """Principal components of the training features, not whitened: ``(x − mean) V``, V the leading eigenvectors.
 
+    The sign of an eigenvector is such that its largest weight is positive.
+
     Args:
       train: gives mean and axes; no label is read.
       *others: features that get the same transform.
@@ -47,4 +49,6 @@ def pca(
     centred = x - mean
     _, axes = jnp.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :dims]
+    largest = jnp.take_along_axis(axes, jnp.abs(axes).argmax(axis=0)[None], axis=0)
+    axes = jnp.where(largest < 0, -axes, axes)
     return tuple(np.asarray((jnp.asarray(part) - mean) @ axes) for part in (train, *others))

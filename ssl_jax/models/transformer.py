@@ -32,6 +32,43 @@ def qkv_init(scheme: str) -> Callable[..., Array]:
     return split if scheme == "xavier_split" else linear_init(scheme)
 
 
+def dense(
+    features: int, *, use_bias: bool = True, dtype: Any, kernel_init: Callable[..., Array], name: str
+) -> nn.Dense:
+    """A linear layer whose weight gradient is ``xᵀ g``, in this order; see :func:`product`."""
+    return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, dot_general=_dot_general, name=name)
+
+
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+    """``x @ kernel`` of ``[..., d]`` and ``[d, e]``, with the weight gradient taken as ``xᵀ g``.
+
+    JAX takes it as ``(gᵀ x)ᵀ``. XLA on CPUs then fuses what made g, such as the gradient of a layer normalisation, into the
+    transposed read, computes it again column by column, and a ViT-tiny step takes 1.5 times as long; x lies in memory.
+    """
+    return x @ kernel
+
+
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    over = tuple(range(x.ndim - 1))
+    to_kernel = jax.lax.dot_general(x, gradient, ((over, over), ((), ())))
+    return gradient @ kernel.T, to_kernel
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _dot_general(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Array:
+    """What ``nn.Dense`` calls: the last axis of x with the first of the kernel."""
+    del dimensions, options
+    return product(x, kernel)
+
+
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     """Layer normalisation with ε = 1e-6, its statistics in float32."""
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
@@ -67,12 +104,21 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, weights: bool = False) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
-        qkv = nn.Dense(3 * width, self.qkv_bias, dtype, kernel_init=qkv_init(init), name="qkv")(x)
+        qkv = dense(3 * width, use_bias=self.qkv_bias, dtype=dtype, kernel_init=qkv_init(init), name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
         if weights:
             return attention_weights(query, key)
         mixed = attend(query, key, value).reshape(x.shape)
-        return nn.Dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
+        return dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
+
+
+def gelu(x: Array) -> Array:
+    """``x Φ(x)`` by ``(1 + erf(x/√2)) / 2``: jax.nn.gelu's erfc, exact for x far below 0 too, takes four times as long on CPUs.
+
+    >>> round(float(gelu(jnp.float32(1.0))), 4)
+    0.8413
+    """
+    return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
 
 
 class Mlp(nn.Module):
@@ -86,13 +132,13 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init, dtype = linear_init(self.scheme), jnp.dtype(self.dtype)
-        h = nn.Dense(self.hidden, dtype=dtype, kernel_init=init, name="fc1")(x)
+        h = dense(self.hidden, dtype=dtype, kernel_init=init, name="fc1")(x)
         if self.kind == "swiglu":
             gate, value = jnp.split(h, 2, axis=-1)
             h = nn.silu(gate) * value
         else:
-            h = nn.gelu(h, approximate=self.kind == "gelu_tanh")
-        return nn.Dense(x.shape[-1], dtype=dtype, kernel_init=init, name="fc2")(h)
+            h = nn.gelu(h) if self.kind == "gelu_tanh" else gelu(h)
+        return dense(x.shape[-1], dtype=dtype, kernel_init=init, name="fc2")(h)
 
 
 class LayerScale(nn.Module):

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array
+from ssl_jax.evaluate import yardsticks
+from ssl_jax.evaluate.retrieval import Nearest
 
 MOST = 2500
 """Points up to which t-SNE is computed exactly: time and memory grow with their square."""
@@ -67,28 +69,20 @@ def project(features: Float[np.ndarray, "n d"], *, method: str = "auto") -> Map:
 def pca(features: Float[np.ndarray, "n d"], *, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Projections on the directions of greatest variance, and the share of the variance that each holds.
 
-    The sign of a direction is such that its largest weight is positive.
-
     Args:
       features: ``[n, d]``; the mean is subtracted.
       count: directions; those beyond the rank are 0.
 
     Returns:
-      ``([n, count], [count])`` float32.
+      ``([n, count], [count])`` float32; see :func:`ssl_jax.evaluate.yardsticks.pca`.
 
     >>> points, share = pca(np.array([[0.0, 1.0], [0.0, 3.0]]))
     >>> points[:, 0].tolist(), share.tolist()
     ([-1.0, 1.0], [1.0, 0.0])
     """
-    x = np.asarray(features, np.float64)
-    x = x - x.mean(axis=0)
-    _, values, directions = np.linalg.svd(x, full_matrices=False)
-    directions = directions[:count]
-    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
-    points = x @ (directions * np.where(largest < 0, -1.0, 1.0)).T
-    share = values[:count] ** 2 / max(float(np.sum(values**2)), 1e-30)
-    room = count - points.shape[1]
-    return np.pad(points, ((0, 0), (0, room))).astype(np.float32), np.pad(share, (0, room)).astype(np.float32)
+    (points,) = yardsticks.pca(features, dims=min(count, features.shape[1]))
+    points = np.pad(points, ((0, 0), (0, count - points.shape[1])))
+    return points, points.var(axis=0) / max(float(features.var(axis=0).sum()), 1e-30)
 
 
 def tsne(
@@ -162,46 +156,6 @@ def _descend(p: Array, start: Array, rate: float, steps: int) -> Array:
     return jax.lax.fori_loop(0, steps, step, (start, jnp.zeros_like(start), jnp.ones_like(start)))[0]
 
 
-class Neighbours(NamedTuple):
-    """Nearest neighbours by the cosine, nearest first.
-
-    Attributes:
-      index: int ``[n, k]``, the example itself left out.
-      similarity: float32 ``[n, k]``.
-    """
-
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
-    similarity: np.ndarray
-
-
-def nearest(features: Float[np.ndarray, "n d"], *, k: int = 8, block: int = 1024) -> Neighbours:
-    """The k nearest other examples of each.
-
-    Args:
-      features: normalised here.
-      k: at most n − 1.
-      block: rows at a time; the result does not depend on it.
-
-    Raises:
-      ValueError: too few rows.
-
-    >>> nearest(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), k=1).index[:, 0].tolist()
-    [1, 0, 1]
-    """
-    n = len(features)
-    check.require(1 <= k < n, "k", k, f"1 to {n - 1}, one less than the examples")
-    unit = np.asarray(normalize(jnp.asarray(features, jnp.float32)))
-    index, similarity = [], []
-    for start in range(0, n, block):
-        scores = unit[start : start + block] @ unit.T
-        rows = np.arange(len(scores))
-        scores[rows, start + rows] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        index.append(order)
-        similarity.append(np.take_along_axis(scores, order, axis=1))
-    return Neighbours(np.concatenate(index), np.concatenate(similarity))
-
-
 class Extremes(NamedTuple):
     """Queries to look at, and how typical they are.
 
@@ -216,7 +170,7 @@ class Extremes(NamedTuple):
     agreement: float
 
 
-def extremes(found: Neighbours, labels: Int[np.ndarray, " n"], *, count: int = 5) -> Extremes:
+def extremes(found: Nearest, labels: Int[np.ndarray, " n"], *, count: int = 5) -> Extremes:
     """Choose queries with good and with bad neighbours; without labels those with the nearest and the farthest.
 
     Args:
@@ -224,16 +178,16 @@ def extremes(found: Neighbours, labels: Int[np.ndarray, " n"], *, count: int = 5
       labels: -1: none.
       count: queries of each kind.
 
-    >>> found = Neighbours(np.array([[1], [0], [0]]), np.array([[0.9], [0.9], [0.2]]))
+    >>> found = Nearest(jnp.array([[1], [0], [0]]), jnp.array([[0.9], [0.9], [0.2]]))
     >>> extremes(found, np.array([0, 0, 1]), count=1)
     Extremes(best=[0], worst=[2], agreement=0.6666666666666666)
     """
     known = labels >= 0
-    similarity = found.similarity.mean(axis=1)
+    similarity = np.asarray(found.similarities).mean(axis=1)
     if not known.any():
         order = np.argsort(-similarity, kind="stable")
         return Extremes(order[:count].tolist(), order[::-1][:count].tolist(), float("nan"))
-    share = (labels[found.index] == labels[:, None]).mean(axis=1)
+    share = (labels[np.asarray(found.indices)] == labels[:, None]).mean(axis=1)
     queries = np.flatnonzero(known)
     # Of equals those whose neighbours are nearest: the clear successes and the confident mistakes.
     best = queries[np.lexsort((-similarity[queries], -share[queries]))]

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array
 from ssl_jax.evaluate import spectrum as measure
+from ssl_jax.evaluate.retrieval import nearest
 from ssl_jax.methods.method import Reconstruction
 from ssl_jax.report import charts, pictures
-from ssl_jax.report.embedding import Map, extremes, nearest
+from ssl_jax.report.embedding import Map, extremes
 from ssl_jax.report.page import Section, figure, picture
 from ssl_jax.report.sample import Sample, Views
 
@@ -98,12 +99,13 @@ def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int
       count: queries of each kind.
     """
     k = min(k, len(sample.features) - 1)
-    found = nearest(sample.features, k=k)
+    found = nearest(sample.features, sample.features, k, exclude_self=True)
     chosen = extremes(found, sample.labels, count=count)
+    indices, similarities = (np.asarray(part) for part in found)
     labelled = chosen.agreement == chosen.agreement
 
     def rows(queries: Sequence[int]) -> str:
-        return "".join(_row(sample, classes, q, found.index[q], found.similarity[q]) for q in queries)
+        return "".join(_row(sample, classes, q, indices[q], similarities[q]) for q in queries)
 
     if labelled:
         lead = (

