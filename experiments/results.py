@@ -35,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")
 FIRST_OF_KIND = {"simclr": ("pixels", "pca", "random"), "mae": ("random",)}
 """Yardsticks that a method's runs measure on behalf of all: one method for each architecture; pixels with seed 0 only."""
+WATCHING = ("log", "checkpoint", "online", "health", "mesh")
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
@@ -90,7 +91,13 @@ def done(method: str, seed: int, budget: str, out: Path) -> bool:
     path = out / f"{method}-{seed}.json"
     if not path.exists():
         return False
-    return build.tuples(json.loads(path.read_text())["config"]) == config_of(method, seed, budget)
+    there = build.tuples(json.loads(path.read_text())["config"])
+    return trained(there) == trained(config_of(method, seed, budget))
+
+
+def trained(config: build.Config) -> build.Config:
+    """The parts of a config that change the result: all but those that only watch and save."""
+    return {name: part for name, part in config.items() if name not in WATCHING}
 
 
 def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]) -> str:

@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from experiments import cpu
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -13,7 +15,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 def test_notebook_runs_from_a_clean_kernel(path, monkeypatch):
     monkeypatch.setenv("SSL_JAX_SMOKE", "1")
     # The kernel is a process of its own: one device, little optimisation, no display.
-    monkeypatch.setenv("XLA_FLAGS", "")
+    known = cpu.jaxlib_knows(b"xla_backend_optimization_level")
+    monkeypatch.setenv("XLA_FLAGS", cpu.UNOPTIMISED if known else "")
     monkeypatch.setenv("MPLBACKEND", "agg")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": path.parent}}).execute()

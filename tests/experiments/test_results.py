@@ -103,6 +103,8 @@ def test_a_result_counts_only_with_the_config_that_is_committed_now(tmp_path):
     assert not results.done("simclr", 1, "smoke", tmp_path)
     path.write_text(json.dumps({"config": config}))
     assert results.done("simclr", 1, "smoke", tmp_path)
+    path.write_text(json.dumps({"config": {**config, "log": {"every": 9}}}))
+    assert results.done("simclr", 1, "smoke", tmp_path)
     path.write_text(json.dumps({"config": {**config, "steps": 5}}))
     assert not results.done("simclr", 1, "smoke", tmp_path)
 
