@@ -16,6 +16,9 @@ NEEDS = {
     "loop": (),
     "compile": (),
     "gpu": (),
+    "health": (),
+    "page": ("playwright",),
+    "seeds": (),
 }
 CHEAP = ("memory", "evaluation")
 
