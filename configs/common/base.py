@@ -145,7 +145,7 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
     config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
     # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
-    config.health = ConfigDict({"batch": 48, "sample": 256})
+    config.health = ConfigDict({"batch": 32, "sample": 256})
     config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
     # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
     splits = (data.train, data.test) if data.test else (f"{data.train}[:80%]", f"{data.train}[80%:]")
