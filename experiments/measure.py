@@ -11,7 +11,7 @@ import numpy as np
 from experiments import build
 from ssl_jax.core.check import choice
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import Source, Subset
+from ssl_jax.data.sources import Source, evenly
 from ssl_jax.evaluate import health, suite
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.finetune import finetune
@@ -152,13 +152,6 @@ def of_encoder(
     return row
 
 
-def some(source: Source, count: int) -> Subset:
-    """At most ``count`` examples at even distances."""
-    return Subset(
-        source, np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int))
-    )
-
-
 def rotation(candidate: Candidate, sources: Sequence[Source], crop_ratio: float) -> float:
     """Accuracy of telling by how much an image was turned, from frozen features of a few thousand images."""
 
@@ -169,7 +162,7 @@ def rotation(candidate: Candidate, sources: Sequence[Source], crop_ratio: float)
 
     variables = (candidate.params, candidate.state)
     train, test = (
-        features(some(source, count), encode, variables, candidate.method, crop_ratio).features
+        features(evenly(source, count), encode, variables, candidate.method, crop_ratio).features
         for source, count in zip(sources, (4000, 2000), strict=True)
     )
     width = candidate.method.encoder.features
@@ -200,7 +193,7 @@ def layer_rows(candidate: Candidate, sources: Sequence[Source], options: build.C
     jax.eval_shape(note, *weights, image)
     train, test = (
         features(s, encode, weights, method, options["crop_ratio"])
-        for s in (some(sources[0], 10_000), sources[1])
+        for s in (evenly(sources[0], 10_000), sources[1])
     )
     classes, rows, at = len(sources[0].classes), [], 0
     for name, width in widths.items():

@@ -27,7 +27,7 @@ from ssl_jax.train.hooks import Health, OnlineEvaluation
 from ssl_jax.train.loop import Hook, fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.signals import StopRequest
-from ssl_jax.train.workdir import Workdir, read_config
+from ssl_jax.train.workdir import INCIDENTAL, Workdir, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
@@ -45,8 +45,6 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves.",
 )
 
-MAY_CHANGE = ("log", "checkpoint", "evaluate", "online", "health", "mesh", "data.workers")
-"""Parts of a config that a run may be continued with although they differ."""
 SETTLING = 50
 """Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
 
@@ -72,7 +70,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     method, optimizer, source = parts
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     mesh = make_mesh(**config["mesh"])
-    workdir.configure(config, allowed=MAY_CHANGE, allow_changes=allow_changes)
+    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
     saving = config["checkpoint"]
     best = "online/knn" if saving["best"] and source.classes else None
     folder = workdir.path / "checkpoints"

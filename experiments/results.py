@@ -30,13 +30,12 @@ from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.methods.find import names
 from ssl_jax.report.writers import read_jsonl
+from ssl_jax.train.workdir import INCIDENTAL
 
 ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")
 FIRST_OF_KIND = {"simclr": ("pixels", "pca", "random"), "mae": ("random",)}
 """Yardsticks that a method's runs measure on behalf of all: one method for each architecture; pixels with seed 0 only."""
-WATCHING = ("log", "checkpoint", "online", "health", "mesh")
-
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _BUDGET = flags.DEFINE_string("budget", None, "short or paper; default: short on a CPU, paper elsewhere.")
@@ -97,7 +96,7 @@ def done(method: str, seed: int, budget: str, out: Path) -> bool:
 
 def trained(config: build.Config) -> build.Config:
     """The parts of a config that change the result: all but those that only watch and save."""
-    return {name: part for name, part in config.items() if name not in WATCHING}
+    return {name: part for name, part in config.items() if name not in INCIDENTAL or name == "evaluate"}
 
 
 def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]) -> str:

@@ -225,3 +225,14 @@ def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
         hashes = [hashlib.blake2b(name, digest_size=8).digest() for name in names]
         indices = np.array(sorted(range(len(hashes)), key=hashes.__getitem__))
     return Subset(source, np.sort(indices[start:stop]), name=f"{source.name}[{first or ''}:{last or ''}]")
+
+
+def evenly(source: Source, count: int) -> Subset:
+    """At most ``count`` elements of a source, at even distances, the first and the last among them.
+
+    >>> part = evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
+    >>> [part[i]["label"] for i in range(3)]
+    [0, 4, 8]
+    """
+    length = len(source)
+    return Subset(source, np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)))

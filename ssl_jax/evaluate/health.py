@@ -13,7 +13,7 @@ from ssl_jax.augment.views import View, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import Source, Subset
+from ssl_jax.data.sources import Source, evenly
 from ssl_jax.evaluate import spectrum
 from ssl_jax.methods.method import Sign
 
@@ -82,8 +82,7 @@ def two_views(
     (2, 3, 4, 4, 1)
     """
     check.require(images >= 2, "images", images, "an integer of 2 or more")
-    indices = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).round().astype(int))
-    part = Subset(source, indices)
+    part = evenly(source, images)
     with epoch(part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0) as batches:
         raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
     views = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])

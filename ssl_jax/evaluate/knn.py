@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, ScalarLike
 
 from ssl_jax.core import check
-from ssl_jax.core.numerics import normalize
+from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
 
 AnyArray = Array | np.ndarray
@@ -156,10 +156,7 @@ def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, 
     bank, queries = normalize(jnp.asarray(train)), normalize(jnp.asarray(test))
 
     def of_one_block(rows: Array) -> Array:
-        # The barriers keep XLA from merging the slices below into top_k, which turns it into a full sort
-        # (7 times slower on CPU at n = 10 000). One for both results would end the process where the bank is
-        # spread over devices: XLA's partitioner (jaxlib 0.10.2) fails on a pair that comes from top_k.
-        similarity, nearest = map(jax.lax.optimization_barrier, jax.lax.top_k(rows @ bank.T, max(numbers)))
+        similarity, nearest = top_k(rows @ bank.T, max(numbers))
         weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
         votes = [_vote(weight[:, :k], labels[nearest[:, :k]], classes) for k in numbers]
         return jnp.stack([v / jnp.sum(v, axis=-1, keepdims=True) for v in votes], axis=1)

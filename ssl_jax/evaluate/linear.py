@@ -1,6 +1,7 @@
 """Linear probes on frozen features: logistic regression with many labels or few, and ridge in closed form."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -247,10 +248,7 @@ def linear_probe(
     train, test = standardize(train_features, test_features)
     labels, grid = jnp.asarray(train_labels), jnp.asarray(sorted(l2, reverse=True), train.dtype)
     fit = functools.partial(logistic_regression, classes=classes, iterations=iterations, solver=solver)
-    validation = _accuracies(fit(train[rest], labels[rest], l2=grid), train[chooser], labels[chooser])
-    best = int(np.argmax(validation))
-    accuracy = _accuracies(fit(train, labels, l2=grid[best : best + 1]), test, jnp.asarray(test_labels))
-    return LinearResult(float(accuracy[0]), float(grid[best]), float(validation[best]))
+    return _chosen(fit, train, labels, test, jnp.asarray(test_labels), grid, chooser, rest)
 
 
 def few_labels(
@@ -491,16 +489,29 @@ def ridge_on(
     train, test = standardize(train_features, test_features)
     labels, grid = jnp.asarray(train_labels), jnp.asarray(sorted(l2, reverse=True), train.dtype)
     rest = np.setdiff1d(np.arange(len(train)), held_out)
-    model = _ridge(train[rest], labels[rest], grid, classes)
-    validation = _accuracies(model, train[held_out], labels[held_out])
+    fit = functools.partial(_ridge, classes=classes)
+    return _chosen(fit, train, labels, test, jnp.asarray(test_labels), grid, held_out, rest)
+
+
+def _chosen(
+    fit: Callable[..., tuple[Array, Array]],
+    train: Array,
+    labels: Array,
+    test: Array,
+    test_labels: Array,
+    grid: Array,
+    chooser: np.ndarray,
+    rest: np.ndarray,
+) -> LinearResult:
+    """The penalty of ``grid`` that is best on ``chooser`` when fitted to ``rest``, fitted to all and tested once."""
+    validation = _accuracies(fit(train[rest], labels[rest], l2=grid), train[chooser], labels[chooser])
     best = int(np.argmax(validation))
-    model = _ridge(train, labels, grid[best : best + 1], classes)
-    accuracy = _accuracies(model, test, jnp.asarray(test_labels))
+    accuracy = _accuracies(fit(train, labels, l2=grid[best : best + 1]), test, test_labels)
     return LinearResult(float(accuracy[0]), float(grid[best]), float(validation[best]))
 
 
 @functools.partial(jax.jit, static_argnames=("classes",))
-def _ridge(x: Array, labels: Array, l2: Array, classes: int) -> tuple[Array, Array]:
+def _ridge(x: Array, labels: Array, *, l2: Array, classes: int) -> tuple[Array, Array]:
     """Weights [g, d, classes] and intercepts [g, classes]."""
     target = jax.nn.one_hot(labels, classes, dtype=x.dtype)
     mean, share = jnp.mean(x, axis=0), jnp.mean(target, axis=0)

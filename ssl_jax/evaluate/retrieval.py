@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ssl_jax.core import check
-from ssl_jax.core.numerics import normalize
+from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
 from ssl_jax.evaluate.features import AnyArray
 
@@ -190,9 +190,7 @@ def _nearest(queries: AnyArray, bank: AnyArray, k: int, exclude_self: bool, bloc
 
     def of_one_block(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         part, first = chunk
-        # As in knn.py: the barriers keep XLA from turning top_k into a full sort.
-        similarity, row = jax.lax.top_k(_mask(part @ candidates.T, first, exclude_self), k)
-        return jax.lax.optimization_barrier(similarity), jax.lax.optimization_barrier(row)
+        return top_k(_mask(part @ candidates.T, first, exclude_self), k)
 
     similarities, indices = jax.lax.map(of_one_block, (rows, jnp.arange(len(rows)) * block))
     return Nearest(indices.reshape(-1, k)[: len(x)], similarities.reshape(-1, k)[: len(x)])

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from ssl_jax.report.writers import read_jsonl
 from ssl_jax.train.checkpoint import steps
-from ssl_jax.train.workdir import read_config
+from ssl_jax.train.workdir import INCIDENTAL, read_config
 
-# Parts of a config that do not make it another experiment.
-INCIDENTAL = ("seed", "log", "checkpoint", "online", "mesh", "data.workers", "evaluate")
+REPEATED = ("seed", *INCIDENTAL)
+"""Parts of a config that do not make it another experiment."""
 
 
 class Run(NamedTuple):
@@ -142,7 +142,7 @@ def groups(runs: Sequence[Run]) -> list[list[int]]:
         flat = {
             path: value
             for path, value in leaves(run.config).items()
-            if not any(path == part or path.startswith(f"{part}.") for part in INCIDENTAL)
+            if not any(path == part or path.startswith(f"{part}.") for part in REPEATED)
         }
         found.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(i)
     return list(found.values())

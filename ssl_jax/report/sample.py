@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View, groups, host_crops, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch, Key, Params, State
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import CorruptImage, Source, Subset
+from ssl_jax.data.sources import CorruptImage, Source, evenly
 from ssl_jax.evaluate.features import extract
 from ssl_jax.methods.method import Method
 from ssl_jax.report.pictures import raw, shrink
@@ -83,18 +83,6 @@ def take(
     names = [part.file_name(int(i)) for i in found.index]
     images = np.stack(whole or [np.zeros((view.size, view.size, source.channels), np.uint8)])
     return Sample(found.features, found.labels, np.stack(small), names, images)
-
-
-def evenly(source: Source, count: int) -> Subset:
-    """At most ``count`` elements of a source, at even distances.
-
-    >>> from ssl_jax.data.sources import ArraySource
-    >>> part = evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
-    >>> [part[i]["label"] for i in range(3)]
-    [0, 4, 8]
-    """
-    length = len(source)
-    return Subset(source, np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)))
 
 
 class Views(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_jax.core.check import require
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import Source, Subset
+from ssl_jax.data.sources import Source, Subset, evenly
 from ssl_jax.evaluate import health
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.knn import knn_accuracy
@@ -106,7 +106,7 @@ class OnlineEvaluation:
         self.every = every
         self._method, self._k, self._crop_ratio, self._classes = method, k, crop_ratio, len(source.classes)
         wanted = bank + queries
-        indices = np.unique(np.linspace(0, len(source) - 1, min(wanted, len(source))).round().astype(int))
+        indices = evenly(source, wanted).indices
         is_query = np.floor(np.arange(len(indices)) * queries / wanted) < np.floor(
             np.arange(1, len(indices) + 1) * queries / wanted
         )
