@@ -18,16 +18,8 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         method={"decay": 0.99, "hidden": 512, "projection": 128},
-        views={
-            "preset": "byol",
-            "area": (0.3, 1.0),
-            "method": "bilinear",
-            "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
-            "gray": 0.0,
-            "blur": (0.0, 0.0),
-            "solarize": (0.0, 0.0),
-        },
-        optimizer={"name": "adamw", "learning_rate": 3e-3, "scaling": "none", "weight_decay": 1e-4},
+        views={"preset": "byol", **base.GRAY_ASYMMETRIC_VIEWS},
+        optimizer=base.GRAY_OPTIMIZER,
     )
 
 

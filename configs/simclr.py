@@ -18,15 +18,8 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         method={"temperature": 0.2, "projector_width": 512},
-        views={
-            "preset": "simclr",
-            "area": (0.3, 1.0),
-            "method": "bilinear",
-            "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
-            "gray": 0.0,
-            "blur": 0.0,
-        },
-        optimizer={"name": "adamw", "learning_rate": 3e-3, "scaling": "none", "weight_decay": 1e-4},
+        views={"preset": "simclr", **base.GRAY_VIEWS},
+        optimizer=base.GRAY_OPTIMIZER,
     )
 
 

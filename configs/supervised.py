@@ -19,7 +19,7 @@ def gray(budget: str) -> base.Recipe:
         warmup_epochs=1,
         method={"classes": 10},
         views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
-        optimizer={"name": "adamw", "learning_rate": 3e-3, "scaling": "none", "weight_decay": 1e-4},
+        optimizer=base.GRAY_OPTIMIZER,
     )
 
 

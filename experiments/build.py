@@ -84,7 +84,14 @@ def parts(config: Config) -> Parts:
       ValueError: an option that does not exist or does not fit, or images that cannot be opened.
     """
     data = config["data"]
-    return Parts(method(config), optimizer(config), source(config, data["source"], data["split"]))
+    images = source(config, data["source"], data["split"])
+    kept = config["method"].get("examples")
+    if kept is not None and kept < len(images):
+        raise ValueError(
+            f"config.method.examples={kept}, but {data['source']} has {len(images)} images, for each of which the method "
+            f"keeps something: give --config.method.examples={len(images)}"
+        )
+    return Parts(method(config), optimizer(config), images)
 
 
 def sample(config: Config) -> dict[str, Any]:

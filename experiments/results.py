@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import flags
 
+from configs.common import base
 from experiments import build, launch
 from experiments.cpu import accelerated
 from experiments.tables import results_table
@@ -91,7 +92,8 @@ def done(method: str, seed: int, budget: str, out: Path) -> bool:
     if not path.exists():
         return False
     there = build.tuples(json.loads(path.read_text())["config"])
-    return trained(there) == trained(config_of(method, seed, budget))
+    now = config_of(method, seed, budget)
+    return trained(base.with_defaults(there, now)) == trained(now)
 
 
 def trained(config: build.Config) -> build.Config:

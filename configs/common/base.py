@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from configs.common.datasets import DATASETS, Dataset
 from ssl_jax import models
@@ -32,6 +32,24 @@ CONVOLUTIONAL = {
 }
 """Default backbone for each dataset, of methods that are made for convolutional networks."""
 
+
+GRAY_VIEWS: dict[str, Any] = {
+    "area": (0.3, 1.0),
+    "method": "bilinear",
+    "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
+    "gray": 0.0,
+    "blur": 0.0,
+}
+"""Two views of 28-pixel gray images, for the presets ``simclr`` and ``moco_v2``; chosen for SimCLR by the online probes."""
+GRAY_ASYMMETRIC_VIEWS: dict[str, Any] = {**GRAY_VIEWS, "blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
+"""The same for the preset ``byol``."""
+GRAY_OPTIMIZER: dict[str, Any] = {
+    "name": "adamw",
+    "learning_rate": 3e-3,
+    "scaling": "none",
+    "weight_decay": 1e-4,
+}
+"""The optimizer of short runs on 28-pixel gray images."""
 
 RESULTS_EPOCHS = {"short": 3, "paper": 100}
 """The budgets of the results table, one for all methods: passes over the 60,000 images of ``fashion_mnist``."""
@@ -139,6 +157,9 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     in_steps = {name: round(epochs * epoch) for name, epochs in recipe.method_epochs.items()}
     config.method = _typed(_defaults(build, without=("encoder", "views")), {**recipe.method, **in_steps})
     config.method.name = method
+    # Methods that keep something for each image.
+    if "examples" in config.method:
+        config.method.examples = data.examples
     if "decay_steps" in config.method:
         config.method.decay_steps = config.get_ref("steps")
     config.optimizer = _optimizer(config, recipe, epoch)
@@ -235,6 +256,27 @@ def _optimizer(config: ConfigDict, recipe: Recipe, epoch: int) -> ConfigDict:
     share = round(1000 * min(recipe.warmup_epochs / recipe.epochs, 0.5))
     optimizer.warmup_steps = config.get_ref("steps") * share // 1000
     return optimizer
+
+
+def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """An older config, to which options that have come since are added at their defaults: what it ran with.
+
+    Args:
+      old: a config as plain dicts.
+      new: one of the same method made now, which says what options there are.
+    """
+    optimizer = new["optimizer"]["name"]
+    known = {
+        "method": _defaults(method_module(new["method"]["name"]).build, without=()),
+        "encoder": _defaults(models.BUILDERS[new["encoder"]["name"]], without=()),
+        "optimizer": _defaults(build_optimizer, without=()) | _defaults(RULES[optimizer], without=()),
+    }
+    plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # noqa: E731
+    added = {
+        part: {name: plain(options[name]) for name in new[part] if name in options and name not in old[part]}
+        for part, options in known.items()
+    }
+    return {**old, **{part: {**old[part], **options} for part, options in added.items()}}
 
 
 def _defaults(function: Callable[..., Any], *, without: tuple[str, ...]) -> dict[str, Any]:

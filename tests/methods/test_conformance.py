@@ -1,8 +1,6 @@
 """The conformance table: what every method must show (docs/architecture.md). Methods are found by module path."""
 
 import importlib
-import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,6 @@ import optax
 import pytest
 
 from experiments import build
-from ssl_jax.augment.views import make_views
 from ssl_jax.core import trees
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Subset
@@ -19,34 +16,13 @@ from ssl_jax.methods.find import names
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.hooks import Health, OnlineEvaluation
-from ssl_jax.train.loop import Program, fit, make_program
+from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.state import TrainState
+from tests.methods.case import BATCH, Case, config_of, loss_inputs, real_batch
 
 # One worker for each method, so that its programs are compiled once.
 METHODS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names()]
-BATCH = 16
-
-
-class Case(NamedTuple):
-    config: build.Config
-    method: object
-    optimizer: object
-    batch: dict
-    one: Program
-    eight: Program
-
-
-def config_of(name, *, batch_size=BATCH, steps=4):
-    config = importlib.import_module(f"configs.{name}").get_config("smoke")
-    config.batch_size, config.steps = batch_size, steps
-    return build.plain(config)
-
-
-def real_batch(count=BATCH):
-    source = open_source("embedded", "train")
-    images = np.stack([source[i * 7]["image"] for i in range(count)])
-    return {"image": images, "label": np.zeros(count, np.int32), "index": np.arange(count, dtype=np.int32)}
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -85,12 +61,6 @@ def assert_same_bits(first, second):
         np.testing.assert_array_equal(leaf, second[path], err_msg=path, strict=True)
 
 
-def loss_inputs(case, seed=0):
-    state = case.one.init(seed)
-    batch = {**case.batch, "views": make_views(jax.random.key(1), case.batch, case.method.views)}
-    return state.params, state.state, batch
-
-
 def floats(tree):
     return {p: x for p, x in trees.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.floating)}
 
@@ -113,41 +83,15 @@ def test_loss_and_gradients_are_finite_and_no_gradient_reaches_the_state(case):
         assert not np.any(gradient), f"a gradient reaches {path}"
 
 
-def collapsed(name, case):
-    """Loss at a degenerate point and the constant that theory predicts there."""
-    params, state, batch = loss_inputs(case)
-    zero = jax.tree.map(jnp.zeros_like, params)
-    method = case.method
-    if name == "byol":
-        # Teacher equal to student, no predictor, identical views: perfect agreement.
-        config = {**case.config, "method": {**case.config["method"], "predictor": "none"}}
-        method = build.method(config)
-        params, state = method.init(jax.random.key(0), batch)
-        teacher = {name: params[name] for name in ("encoder", "projector")}
-        state["teacher"]["variables"] = state["teacher"]["variables"]._replace(average=teacher)
-        view = batch["views"][0][:, :1]
-        batch, zero, expected = {**batch, "views": (jnp.concatenate([view, view], axis=1),)}, params, 0.0
-    elif name == "simclr":
-        expected = math.log(2 * BATCH - 1)
-    elif name == "moco_v2":
-        expected = math.log(case.config["method"]["queue_size"] + 1)
-    elif name == "dino":
-        expected = math.log(case.config["method"]["prototypes"])
-    elif name == "supervised":
-        expected = math.log(case.config["method"]["classes"])
-    elif name == "mae":
-        # Predictions 0 against standardised patches: their mean square, (P - 1)/P for the unbiased variance.
-        pixels = case.config["encoder"]["patch"] ** 2
-        noise = jax.random.normal(jax.random.key(3), batch["views"][0].shape)
-        batch, expected = {**batch, "views": (noise,)}, (pixels - 1) / pixels
-    else:
-        pytest.fail(f"state the collapse constant of {name} here")
-    loss, _ = jax.jit(method.loss)(zero, state, batch, jax.random.key(2), jnp.int32(0))
-    return float(loss), expected
+def collapsed(case):
+    """Loss at a degenerate point and the constant that theory predicts there, from the method's own tests."""
+    module = names()[case.config["method"]["name"]].split(".")
+    own = importlib.import_module(".".join(["tests", *module[1:3], f"test_{module[3]}"]))
+    return own.collapsed(case)
 
 
 def test_collapse_gives_the_constant_of_theory(case):
-    found, expected = collapsed(case.config["method"]["name"], case)
+    found, expected = collapsed(case)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
     declared = [sign.value for sign in case.method.signs(BATCH) if sign.metric == "loss"]
     # MAE's constant is that of patches with some contrast, which a run's images need not have.

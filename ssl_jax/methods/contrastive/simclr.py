@@ -1,26 +1,13 @@
 """SimCLR (Chen et al., ICML 2020): two views of an image attract, all other views of the global batch repel."""
 
 import math
-from typing import Any
-
-import jax
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.check import require
-from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import nt_xent
-from ssl_jax.methods.common import (
-    chain,
-    compute_dtype,
-    encode_with,
-    identity,
-    merge_views,
-    pair_health,
-    split_views,
-)
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.models import heads
+from ssl_jax.methods.pairs import pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
 
@@ -58,42 +45,16 @@ def build(
     Reference: A Simple Framework for Contrastive Learning of Visual Representations, equation 1 and section 4;
     google-research/simclr. Deviation: no weight decay or LARS exclusion lives here, they belong to the optimizer.
     """
-    require(projector_layers >= 0, "projector_layers", projector_layers, "an integer of 0 or more")
-    width = encoder.features if projector_width is None else projector_width
-    if projector_layers == 0:
-        projector = identity(encoder.features)
-    else:
-        widths = (width,) * (projector_layers - 1) + (projection,)
-        options: dict[str, Any] = {
-            "hidden_bias": False,
-            "last_bias": False,
-            "last_norm": "batch_scale",
-            "kernel_init": 0.01,
-        }
-        projector = heads.mlp(widths, dtype=compute_dtype(encoder), **options)
-    network = chain(encoder=encoder, projector=projector)
+    projector = simclr_projector(
+        encoder, layers=projector_layers, width=projector_width, projection=projection
+    )
 
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        return network.init(key, batch["views"][0][:, 0])
-
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        del step
-        images = merge_views(batch["views"][0])
-        (_, projections), state = network.apply(params, state, images, train=True, key=key)
-        z1, z2 = split_views(projections, 2).swapaxes(0, 1)
-        value = nt_xent(z1, z2, temperature=temperature, block_size=block_size)
-        return value, (state, pair_health(z1, z2))
-
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: jax.Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key, step
+        return nt_xent(z1, z2, temperature=temperature, block_size=block_size), {}
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)
 
     views = presets.simclr() if views is None else views
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)

@@ -18,10 +18,11 @@ from ssl_jax.losses.distillation import (
 )
 from ssl_jax.methods.common import compute_dtype, encode_with, merge_views, pair_health, split_views
 from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.teacher import rising
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
-from ssl_jax.schedules import as_schedule, cosine, linear
+from ssl_jax.schedules import as_schedule, linear
 
 
 def build(
@@ -91,9 +92,7 @@ def build(
     teacher_encoder = encoder
     if encoder.config.get("drop_path"):
         teacher_encoder = models.build(**{**encoder.config, "drop_path": 0.0})
-    if decay_steps is not None and not callable(decay):
-        decay = cosine(decay, 1.0, decay_steps)
-    average, center_average = ema(decay), ema(center_decay)
+    average, center_average = rising(decay, decay_steps), ema(center_decay)
     if teacher_temperature_start is None:
         temperature = as_schedule(teacher_temperature)
     else:

@@ -1,0 +1,80 @@
+"""What the tests of methods start from: the smoke config of a method, built, and a small real batch."""
+
+import importlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build
+from ssl_jax.augment.views import make_views
+from ssl_jax.data.open import open_source
+from ssl_jax.methods.method import Method
+from ssl_jax.optim.build import Optimizer
+from ssl_jax.train.loop import Program
+
+BATCH = 16
+
+
+class Case(NamedTuple):
+    """A method of the conformance table; ``one`` and ``eight`` are its programs on so many devices."""
+
+    config: build.Config
+    method: Method
+    optimizer: Optimizer
+    batch: dict
+    one: Program
+    eight: Program
+
+
+def config_of(name, *, batch_size=BATCH, steps=4):
+    """The smoke config as plain dicts."""
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    config.batch_size, config.steps = batch_size, steps
+    return build.plain(config)
+
+
+def method_of(name, *, encoder=None, **options):
+    """The method of a smoke config, with some of its options, or of the encoder's, replaced."""
+    config = config_of(name)
+    config["method"] |= options
+    config["encoder"] |= encoder or {}
+    return build.method(config)
+
+
+def real_batch(count=BATCH):
+    """Raw images, as the loader gives them."""
+    source = open_source("embedded", "train")
+    images = np.stack([source[i * 7]["image"] for i in range(count)])
+    return {"image": images, "label": np.zeros(count, np.int32), "index": np.arange(count, dtype=np.int32)}
+
+
+def with_views(method, batch=None, seed=1):
+    """A batch (``real_batch()``) with the method's views."""
+    batch = real_batch() if batch is None else batch
+    return {**batch, "views": make_views(jax.random.key(seed), batch, method.views)}
+
+
+def start(method, seed=0):
+    """Params, state and batch with views of a method at its start."""
+    batch = with_views(method)
+    return *method.init(jax.random.key(seed), batch), batch
+
+
+def loss_inputs(case, seed=0):
+    """The same for a case of the conformance table, from its compiled start."""
+    state = case.one.init(seed)
+    return state.params, state.state, with_views(case.method, case.batch)
+
+
+def loss_of(method, params, state, batch, step=0):
+    """Loss, state and metrics of one compiled call."""
+    loss, (state, metrics) = jax.jit(method.loss)(params, state, batch, jax.random.key(2), jnp.int32(step))
+    return float(loss), state, metrics
+
+
+def zero_params_loss(case):
+    """The loss with all params 0, where every image has the same projection."""
+    params, state, batch = loss_inputs(case)
+    return loss_of(case.method, jax.tree.map(jnp.zeros_like, params), state, batch)[0]
