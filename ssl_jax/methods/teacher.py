@@ -46,8 +46,8 @@ def teacher_method(
 ) -> Method:
     """A method that predicts a teacher's projections of the other view.
 
-    ``p_v = predictor(projector(encoder(view v)))`` and ``t_v = sg projector'(encoder'(view v))``, the teacher (encoder',
-    projector') being ``average`` of (encoder, projector), moved after the optimizer's update. Each view passes by itself through
+    ``p_v = predictor(projector(encoder(view v)))`` and ``t_v = sg projector'(encoder'(view v))``, the teacher
+    (encoder', projector') being ``average`` of (encoder, projector), moved after the update. Each view passes by itself through
     each network, so BatchNorm statistics are per view; the teacher normalises with the statistics of its own batch.
 
     Moving the teacher after the update is the same sequence as moving it at the start of the next step, before its forward
