@@ -1,13 +1,16 @@
-"""The queue: golden numbers of lightly's memory bank, and a simulation with a list."""
+"""The queue: golden numbers of lightly's memory bank, and a simulation with a list. Neighbours: a sort of all cosines."""
 
+import functools
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from ssl_jax.assignment import Queue, queue_init, queue_push
+from ssl_jax.assignment import Queue, nearest_neighbors, queue_init, queue_push
+from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.golden_files import golden
 
 
@@ -79,3 +82,74 @@ def test_items_that_do_not_fit_are_refused(shape):
 def test_empty_queues_are_refused(size, dim, name):
     with pytest.raises(ValueError, match=f"{name}=0"):
         queue_init(jax.random.key(0), size, dim)
+
+
+@functools.cache
+def search(k, block_size):
+    return jax.jit(lambda queries, bank: nearest_neighbors(queries, bank, k, block_size=block_size))
+
+
+def random_rows(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("block_size", [None, 1, 7, 23, 100])
+@pytest.mark.parametrize("k", [1, 5, 23])
+def test_neighbors_equal_a_sort_of_all_cosines(k, block_size):
+    queries, bank = random_rows(0, 6, 4), random_rows(1, 23, 4)
+    similarities, indices = search(k, block_size)(queries, bank)
+    cosines = unit(np.float64(queries)) @ unit(np.float64(bank)).T
+    expected = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(similarities, np.take_along_axis(cosines, expected, axis=1), atol=1e-6)
+    assert indices.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("block_size", [None, 2])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_of_duplicate_rows_the_lowest_index_comes_first(k, block_size):
+    bank = np.array([[0, 1], [1, 0], [2, 0], [0, 3], [1, 0]], np.float32)
+    similarities, indices = search(k, block_size)(np.array([[5, 0], [0, 1]], np.float32), bank)
+    np.testing.assert_array_equal(indices, np.array([[1, 2, 4, 0, 3], [0, 3, 1, 2, 4]])[:, :k])
+    np.testing.assert_array_equal(similarities, np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])[:, :k])
+
+
+@pytest.mark.parametrize("block_size", [None, 1])
+def test_the_only_row_is_everyones_neighbor_and_zeros_are_near_nothing(block_size):
+    similarities, indices = search(1, block_size)(random_rows(0, 3, 4), np.zeros((1, 4), np.float32))
+    np.testing.assert_array_equal(similarities, 0)
+    np.testing.assert_array_equal(indices, 0)
+
+
+def test_the_neighbor_of_a_row_of_the_bank_is_itself_at_any_scale_and_dtype():
+    bank = random_rows(0, 50, 8)
+    _, indices = search(1, None)(jnp.asarray(7 * bank[::-1], jnp.bfloat16), bank)
+    np.testing.assert_array_equal(indices[:, 0], np.arange(50)[::-1])
+
+
+@pytest.mark.parametrize(("k", "block_size"), [(1, None), (4, None), (4, 16)])
+def test_neighbors_in_a_split_bank_are_those_on_one_device(k, block_size):
+    mesh = make_mesh(fsdp=4)
+    queries, bank = random_rows(0, 16, 8), random_rows(1, 64, 8)
+    placed = (
+        jax.device_put(queries, batch_sharding(mesh)),
+        jax.device_put(bank, NamedSharding(mesh, PartitionSpec("fsdp"))),
+    )
+    similarities, indices = search(k, block_size)(*placed)
+    expected, expected_indices = search(k, block_size)(queries, bank)
+    np.testing.assert_allclose(similarities, expected, atol=1e-6)
+    np.testing.assert_array_equal(indices, expected_indices)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: f(jnp.ones((2, 3)), jnp.ones((5, 4))), r"bank\.shape=\(5, 4\)"),
+        (lambda f: f(jnp.ones((2, 3)), jnp.ones((5, 3)), 6), "k=6"),
+        (lambda f: f(jnp.ones((2, 3)), jnp.ones((5, 3)), 0), "k=0"),
+        (lambda f: f(jnp.ones((2, 3)), jnp.ones((5, 3)), block_size=0), "block_size=0"),
+    ],
+)
+def test_searches_that_cannot_be_are_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(inspect.unwrap(nearest_neighbors))
