@@ -1,4 +1,4 @@
-"""Contrastive losses: pick the positive among all candidates (NT-Xent, InfoNCE)."""
+"""Contrastive losses: pick the positive among all candidates (NT-Xent, InfoNCE, DCL, hard negatives)."""
 
 import functools
 
@@ -52,12 +52,9 @@ def nt_xent(
     """
     _check_pair("z2", z2, "z1", z1)
     _check_options(temperature, block_size)
-    u1, u2 = numerics.normalize(z1), numerics.normalize(z2)
-    # Stacked beside the batch axis: concatenating along a sharded one would move rows between devices.
-    views = jnp.stack([u1, u2], axis=1).reshape(-1, z1.shape[1])
-    positives = jnp.repeat(jnp.sum(u1 * u2, axis=1), 2)
+    views, positives = _both_views(z1, z2)
     scale = jnp.asarray(1 / temperature, views.dtype)
-    return jnp.mean(_log_ratio(views, views, positives, scale, exclude_self=True, block_size=block_size))
+    return jnp.mean(_log_ratio(views, views, positives, scale, exclude=1, block_size=block_size))
 
 
 def info_nce(
@@ -109,13 +106,145 @@ def info_nce(
     positives = jnp.sum(q * k, axis=1)
     scale = jnp.asarray(1 / temperature, q.dtype)
     if negatives is None:
-        return jnp.mean(_log_ratio(q, k, positives, scale, exclude_self=False, block_size=block_size))
+        return jnp.mean(_log_ratio(q, k, positives, scale, exclude=0, block_size=block_size))
     allowed = f"[k, {queries.shape[1]}] with k of 1 or more"
     fits = negatives.ndim == 2 and negatives.shape[1] == queries.shape[1] and negatives.shape[0] > 0
     check.require(fits, "negatives.shape", negatives.shape, allowed)
     candidates = numerics.normalize(negatives)
-    log_ratio = _log_ratio(q, candidates, positives, scale, exclude_self=False, block_size=block_size)
+    log_ratio = _log_ratio(q, candidates, positives, scale, exclude=0, block_size=block_size)
     return jnp.mean(jax.nn.softplus(log_ratio))  # log(1 + Σ): the positive is a candidate too, at margin 0
+
+
+def dcl(
+    z1: Float[Array, "n d"],
+    z2: Float[Array, "n d"],
+    *,
+    temperature: ScalarLike = 0.1,
+    sigma: ScalarLike | None = None,
+    detach_weights: bool = True,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """Decoupled contrastive loss: NT-Xent without the positive among the candidates; weighted: DCLW.
+
+    With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image and
+    τ = ``temperature``::
+
+        loss = 1/(2n) Σ_i [ log Σ_{j≠i,p(i)} exp(u_i·u_j / τ) − w_i u_i·u_p(i) / τ ]
+        w_i  = 1                                                       without sigma (DCL)
+        w_i  = 2 − n · softmax over images (u_i·u_p(i) / σ)            with σ = sigma (DCLW)
+
+    The pull on a positive pair does not fade when the pair is found easily, as it does in NT-Xent. DCLW pulls
+    more at pairs that disagree; its weights have the mean 1.
+
+    Args:
+      z1: ``[n, d]`` projections of the first views, n ≥ 2, any float dtype, any norm (rows are L2-normalised here).
+      z2: ``[n, d]`` projections of the second views, row i from the same image as row i of ``z1``.
+      temperature: τ > 0; may be traced, and is differentiated through.
+      sigma: σ > 0 of the weights, 0.5 in the paper; ``None``: all weights are 1. May be traced.
+      detach_weights: no gradient through the weights.
+      block_size: as in :func:`nt_xent`.
+
+    Returns:
+      Mean over the 2n anchors, float32 (float64 for float64 inputs), in nats; not bounded below by 0. ``log(2n − 2)``
+      when all rows agree.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 rows, a block size below 1, τ or σ that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(dcl(jnp.ones((4, 3)), jnp.ones((4, 3)))), 4)  # log(6)
+      1.7918
+
+    Reference: Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, equations 6 and 7. Deviation: of two public
+    codes lightly's detaches the weights and takes the mean of both directions, as here; the other lets the gradient
+    through (``detach_weights=False``) and adds the directions, which is twice this value.
+    """
+    _check_pair("z2", z2, "z1", z1)
+    check.require(z1.shape[0] >= 2, "z1.shape", z1.shape, "[n, d] with n >= 2: one image has no negatives")
+    _check_options(temperature, block_size)
+    views, positives = _both_views(z1, z2)
+    scale = jnp.asarray(1 / temperature, views.dtype)
+    log_ratio = _log_ratio(views, views, positives, scale, exclude=2, block_size=block_size)
+    if sigma is None:
+        return jnp.mean(log_ratio)
+    check.positive("sigma", sigma)
+    # Each image stands twice among the positives, so n · softmax over images is 2n · softmax over these.
+    excess = 1 - positives.shape[0] * jax.nn.softmax(positives / jnp.asarray(sigma, positives.dtype))
+    excess = jax.lax.stop_gradient(excess) if detach_weights else excess
+    return jnp.mean(log_ratio - excess * scale * positives)
+
+
+def hard_negative(
+    z1: Float[Array, "n d"],
+    z2: Float[Array, "n d"],
+    *,
+    temperature: ScalarLike = 0.5,
+    beta: ScalarLike = 1.0,
+    tau_plus: ScalarLike = 0.1,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """Contrastive loss that weighs negatives by their hardness and corrects for false ones (HCL).
+
+    With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image, sums over
+    the M = 2n − 2 rows j of other images, τ = ``temperature``, β = ``beta`` and τ⁺ = ``tau_plus``::
+
+        loss  = 1/(2n) Σ_i log( 1 + N_i / e_i )       e_i = exp(u_i·u_p(i) / τ)
+        N_i   = max( (R_i − τ⁺ M e_i) / (1 − τ⁺),  M exp(−1/τ) )
+        R_i   = Σ_j w_ij exp(u_i·u_j / τ)             w_ij = exp(β u_i·u_j / τ) / mean_j exp(β u_i·u_j / τ)
+
+    β = 0 is the debiased loss of Chuang et al. (2020); β = 0 and τ⁺ = 0 is :func:`nt_xent`. Gradients flow through
+    the weights w. Where the bound on N_i is active (the correction would make it too small), its gradient is 0.
+
+    Args:
+      z1: ``[n, d]`` projections of the first views, n ≥ 2, any float dtype, any norm (rows are L2-normalised here).
+      z2: ``[n, d]`` projections of the second views, row i from the same image as row i of ``z1``.
+      temperature: τ > 0; may be traced.
+      beta: β ≥ 0, the concentration on hard negatives; may be traced (annealed).
+      tau_plus: 0 ≤ τ⁺ < 1, the probability that a negative is of the anchor's class; may be traced.
+      block_size: as in :func:`nt_xent`.
+
+    Returns:
+      Mean over the 2n anchors, float32 (float64 for float64 inputs), in nats. ``log(2n − 1)`` when all rows agree.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 rows, or an option out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(hard_negative(jnp.ones((4, 3)), jnp.ones((4, 3)), beta=2.0)), 4)  # log(7)
+      1.9459
+
+    Reference: Robinson et al., "Contrastive Learning with Hard Negative Samples", ICLR 2021, equation 4 and
+    section 3.2. Deviation: the paper weighs by ``exp(β u_i·u_j)``, the official code, which we follow, by
+    ``exp(β u_i·u_j / τ)``. Sums are taken in log-space, so a large β or a small τ does not overflow.
+    """
+    _check_pair("z2", z2, "z1", z1)
+    check.require(z1.shape[0] >= 2, "z1.shape", z1.shape, "[n, d] with n >= 2: one image has no negatives")
+    _check_options(temperature, block_size)
+    fits = not isinstance(beta, int | float) or beta >= 0
+    check.require(fits, "beta", beta, "a number of 0 or more")
+    fits = not isinstance(tau_plus, int | float) or 0 <= tau_plus < 1
+    check.require(fits, "tau_plus", tau_plus, "a number in [0, 1)")
+    views, positives = _both_views(z1, z2)
+    scale, beta, tau_plus = (jnp.asarray(x, views.dtype) for x in (1 / temperature, beta, tau_plus))
+    ratio = functools.partial(_log_ratio, views, views, positives, exclude=2, block_size=block_size)
+    # log(R / (M e)), whose exponential may overflow, so that τ⁺ is taken from it by log1p.
+    hardness = ratio((1 + beta) * scale) - ratio(beta * scale)
+    share = tau_plus * jnp.exp(-jnp.maximum(hardness, -80.0))
+    left = share < 1
+    debiased = hardness + jnp.log1p(-jnp.where(left, share, 0.0)) - jnp.log1p(-tau_plus)
+    bound = -scale * (1 + positives)
+    relative = jnp.maximum(jnp.where(left, debiased, -jnp.inf), bound)
+    return jnp.mean(jax.nn.softplus(jnp.log(views.shape[0] - 2.0) + relative))
+
+
+def _both_views(z1: Float[Array, "n d"], z2: Float[Array, "n d"]) -> tuple[Array, Array]:
+    """Unit rows of both views, those of an image next to each other, and each row's product with its partner."""
+    u1, u2 = numerics.normalize(z1), numerics.normalize(z2)
+    # Stacked beside the batch axis: concatenating along a sharded one would move rows between devices.
+    views = jnp.stack([u1, u2], axis=1).reshape(-1, z1.shape[1])
+    return views, jnp.repeat(jnp.sum(u1 * u2, axis=1), 2)
 
 
 def _check_pair(name: str, found: Array, other_name: str, other: Array) -> None:
@@ -139,6 +268,11 @@ def _products(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+def _same_image(rows: int, columns: Int[Array, " m"], exclude: int) -> Bool[Array, "n m"]:
+    """Pairs that do not count: each row with itself (``exclude`` = 1), or with both views of its image (2)."""
+    return (jnp.arange(rows) // exclude)[:, None] == (columns // exclude)[None, :]
+
+
 # Logits are taken relative to the positive's before they are scaled and summed. Subtracted afterwards, a
 # loss of 0.01 would be the difference of two numbers near 1/τ, and the gradient to τ that of two near 1/τ².
 
@@ -149,16 +283,18 @@ def _log_ratio(
     positives: Float[Array, " n"],
     scale: Float[Array, ""],
     *,
-    exclude_self: bool,
+    exclude: int,
     block_size: int | None,
 ) -> Float[Array, " n"]:
-    """``log Σ_j exp(scale · (queries_i · candidates_j − positives_i))``; j ≠ i where ``exclude_self``."""
+    """``log Σ_j exp(scale · (queries_i · candidates_j − positives_i))`` over the j not excluded."""
     if block_size is not None:
         size = min(block_size, candidates.shape[0])
-        return _blockwise(queries, candidates, positives, scale, size, exclude_self)
+        return _blockwise(queries, candidates, positives, scale, size, exclude)
     logits = scale * (_products(queries, candidates.T) - positives[:, None])
-    if exclude_self:
-        logits = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
+    if exclude:
+        logits = jnp.where(
+            _same_image(logits.shape[0], jnp.arange(logits.shape[1]), exclude), -jnp.inf, logits
+        )
     return jax.nn.logsumexp(logits, axis=1)
 
 
@@ -169,13 +305,13 @@ def _blockwise(
     positives: Float[Array, " n"],
     scale: Float[Array, ""],
     block_size: int,
-    exclude_self: bool,
+    exclude: int,
 ) -> Float[Array, " n"]:
     """The same as the dense form by a streaming log-sum-exp: a running maximum and a sum scaled by it."""
 
     def step(carry: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         maximum, total = carry
-        margins, masked = _margins(queries, positives, *block, candidates.shape[0], exclude_self)
+        margins, masked = _margins(queries, positives, *block, candidates.shape[0], exclude)
         logits = jnp.where(masked, -jnp.inf, scale * margins)
         larger = jnp.maximum(maximum, jnp.max(logits, axis=1))
         total = total * jnp.exp(maximum - larger) + jnp.sum(jnp.exp(logits - larger[:, None]), axis=1)
@@ -188,14 +324,14 @@ def _blockwise(
 
 
 def _blockwise_forward(
-    queries: Array, candidates: Array, positives: Array, scale: Array, block_size: int, exclude_self: bool
+    queries: Array, candidates: Array, positives: Array, scale: Array, block_size: int, exclude: int
 ) -> tuple[Array, tuple[Array, ...]]:
-    log_ratio = _blockwise(queries, candidates, positives, scale, block_size, exclude_self)
+    log_ratio = _blockwise(queries, candidates, positives, scale, block_size, exclude)
     return log_ratio, (queries, candidates, positives, scale, log_ratio)
 
 
 def _blockwise_backward(
-    block_size: int, exclude_self: bool, residuals: tuple[Array, ...], cotangent: Array
+    block_size: int, exclude: int, residuals: tuple[Array, ...], cotangent: Array
 ) -> tuple[Array, Array, Array, Array]:
     """The gradient to the logits is the softmax, computed again block by block from the result itself."""
     queries, candidates, positives, scale, log_ratio = residuals
@@ -203,7 +339,7 @@ def _blockwise_backward(
 
     def step(carry: tuple[Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array], Array]:
         query_gradient, scale_gradient = carry
-        margins, masked = _margins(queries, positives, *block, size, exclude_self)
+        margins, masked = _margins(queries, positives, *block, size, exclude)
         probabilities = jnp.where(masked, 0.0, jnp.exp(scale * margins - log_ratio[:, None]))
         weights = probabilities * cotangent[:, None]
         carry = query_gradient + _products(weights, block[0]), scale_gradient + jnp.sum(weights * margins)
@@ -235,11 +371,11 @@ def _margins(
     block: Float[Array, "size d"],
     first: Int[Array, ""],
     candidates: int,
-    exclude_self: bool,
+    exclude: int,
 ) -> tuple[Float[Array, "n size"], Bool[Array, "#n size"]]:
-    """Similarities to a block relative to the positive's, and which do not count: padding and oneself."""
+    """Similarities to a block relative to the positive's, and which do not count: padding and what is excluded."""
     columns = first + jnp.arange(block.shape[0])
     masked = (columns >= candidates)[None, :]
-    if exclude_self:
-        masked = masked | (columns[None, :] == jnp.arange(queries.shape[0])[:, None])
+    if exclude:
+        masked = masked | _same_image(queries.shape[0], columns, exclude)
     return _products(queries, block.T) - positives[:, None], masked
