@@ -197,6 +197,7 @@ def _shrink(config: ConfigDict) -> None:
 
 SMALL_OPTIONS = {
     "projector_width": 32,
+    "predictor_width": 32,
     "hidden": 32,
     "projection": 16,
     "bottleneck": 16,

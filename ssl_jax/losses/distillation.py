@@ -6,6 +6,7 @@ from jaxtyping import Float, ScalarLike
 
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
+from ssl_jax.losses.prototypes import crop_cross_entropy
 
 
 def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -32,6 +33,35 @@ def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Arr
     """
     check.require(p.shape == z.shape, "z.shape", z.shape, f"that of p, {p.shape}")
     return -jnp.mean(numerics.cosine_similarity(p, z))
+
+
+def softmax_similarity(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Cross entropy of softmaxes, ``−1/n Σ_i softmax(z_i)·log softmax(p_i)``: SimSiam's other similarity.
+
+    The d entries stand for as many pseudo-categories. Nothing is detached here, as in :func:`negative_cosine`.
+
+    Args:
+      p: ``[n, d]`` predictions, any float dtype.
+      z: ``[n, d]`` projections of the other view, row by row.
+
+    Returns:
+      Scalar in nats, float32 (float64 for float64 inputs): at least the mean entropy of softmax(z), its value at p = z;
+      ``log d`` where p is constant along d.
+
+    Raises:
+      ValueError: shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(softmax_similarity(jnp.zeros((2, 8)), 3 * jnp.eye(2, 8))), 4)  # log(8)
+      2.0794
+
+    Reference: Chen & He, "Exploring Simple Siamese Representation Learning", CVPR 2021, section 4.5.
+    """
+    check.require(p.shape == z.shape, "z.shape", z.shape, f"that of p, {p.shape}")
+    targets = jax.nn.softmax(numerics.at_least_float32(z), axis=-1)
+    log_predictions = jax.nn.log_softmax(numerics.at_least_float32(p), axis=-1)
+    return -jnp.mean(jnp.sum(targets * log_predictions, axis=-1))
 
 
 def byol_loss(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -104,16 +134,8 @@ def dino_loss(
         teacher.shape == expected, "teacher.shape", teacher.shape, f"{expected}, to fit the student's"
     )
     check.require(center.shape == student.shape[2:], "center.shape", center.shape, f"{student.shape[2:]}")
-    check.require(
-        1 <= global_views <= views > 1, "views", (views, global_views), "student >= 2, teacher <= student"
-    )
-    check.positive("student_temperature", student_temperature)
-    targets = jnp.exp(jax.lax.stop_gradient(teacher_log_probabilities(teacher, center, teacher_temperature)))
-    log_predictions = jax.nn.log_softmax(numerics.at_least_float32(student) / student_temperature, axis=-1)
-    exact = jax.lax.Precision.HIGHEST
-    cross_entropies = -jnp.einsum("bgk,bvk->bgv", targets, log_predictions, precision=exact)
-    different = ~jnp.eye(global_views, views, dtype=bool)
-    return jnp.sum(jnp.mean(cross_entropies, axis=0), where=different) / (global_views * (views - 1))
+    targets = jnp.exp(teacher_log_probabilities(teacher, center, teacher_temperature))
+    return crop_cross_entropy(student, targets, student_temperature=student_temperature)
 
 
 def teacher_log_probabilities(

@@ -67,6 +67,7 @@ def build(
     clip_tensor: float | Array | None = None,
     layer_decay: float | Array | None = None,
     freeze: Sequence[tuple[str, int]] = (),
+    undecayed: Sequence[str] = (),
     **options: Any,
 ) -> Optimizer:
     """An optimizer from numbers, usable as an ``optax.GradientTransformation``.
@@ -100,6 +101,8 @@ def build(
       clip_tensor: largest norm of each gradient tensor (DINO: 3.0); ``None``: no limit.
       layer_decay: factor of the learning rate a transformer layer, see ``layerwise.scales``; ``None``: none.
       freeze: pairs (regular expression on the path, step from which it moves or -1 for ever).
+      undecayed: regular expressions on the path; parameters where one is found keep the peak learning rate after the warm-up,
+        whatever ``schedule`` does (SimSiam's predictor).
       **options: of the rule: ``momentum``, ``nesterov`` (sgd, lars); ``trust_coefficient``, ``trust_norm``,
         ``learning_rate_in_buffer`` (lars); ``b1``, ``b2``, ``epsilon`` (adam, adamw).
 
@@ -107,8 +110,8 @@ def build(
       ``Optimizer(init, update, learning_rate, weight_decay)``.
 
     Raises:
-      ValueError: an unknown name or option, a count below what is allowed, a ``freeze`` that matches nothing
-      (at init).
+      ValueError: an unknown name or option, a count below what is allowed, a ``freeze`` or ``undecayed`` that
+      matches nothing (at init).
 
     >>> import jax.numpy as jnp
     >>> optimizer = build("sgd", steps=10, learning_rate=0.1, batch_size=512, warmup_steps=2)
@@ -131,13 +134,15 @@ def build(
     rate = _after_warmup(
         schedule, peak, steps - warmup_steps, end_learning_rate, boundaries, factor, warmup_steps
     )
-    if warmup_steps:
-        rate = schedules.warmup_then(rate, warmup=warmup_steps, start=start_learning_rate)
+    rate, held = (
+        schedules.warmup_then(after, warmup=warmup_steps, start=start_learning_rate)
+        for after in (rate, schedules.constant(peak))
+    )
     decay = schedules.constant(weight_decay)
     if weight_decay_end is not None:
         decay = schedules.cosine(weight_decay, weight_decay_end, steps)
     if steps_per_epoch is not None:
-        rate = schedules.per_epoch(rate, steps_per_epoch)
+        rate, held = (schedules.per_epoch(each, steps_per_epoch) for each in (rate, held))
     return scheduled(
         _rule(name, exclude, options),
         learning_rate=rate,
@@ -146,6 +151,8 @@ def build(
         clip_tensor=clip_tensor,
         layer_decay=layer_decay,
         freeze=freeze,
+        undecayed=undecayed,
+        undecayed_rate=held,
     )
 
 
@@ -158,8 +165,15 @@ def scheduled(
     clip_tensor: float | Array | None = None,
     layer_decay: float | Array | None = None,
     freeze: Sequence[tuple[str, int]] = (),
+    undecayed: Sequence[str] = (),
+    undecayed_rate: Schedule | None = None,
 ) -> Optimizer:
     """An optimizer from a rule and two schedules; ``build`` explains the options.
+
+    The parameters that ``undecayed`` finds take their learning rate from ``undecayed_rate``.
+
+    Raises:
+      ValueError: ``undecayed`` without a rate.
 
     >>> from ssl_jax import schedules
     >>> rate, decay = schedules.constant(0.1), schedules.constant(0.0)
@@ -168,15 +182,22 @@ def scheduled(
     0
     """
 
+    known = not undecayed or undecayed_rate is not None
+    check.require(known, "undecayed_rate", undecayed_rate, "a schedule, as undecayed is given")
+
     def rule_for(params: Params) -> tuple[rules.Rule, PyTree]:
         until = masks.frozen_until(params, freeze=freeze)
-        steps = sorted(set(jax.tree.leaves(until)) - {0})
-        if not steps:
+        held = masks.undecayed(params, patterns=undecayed)
+        # A label a kind: optax keys the states by label, and a checkpoint wants strings.
+        labels = jax.tree.map(_label, until, held)
+        kinds = set(zip(*map(jax.tree.leaves, (labels, until, held)), strict=True))
+        if {label for label, _, _ in kinds} <= {"from_0"}:
             return rule, until
-        # A label a step: optax keys the states by label, and a checkpoint wants strings.
-        labels = jax.tree.map(lambda step: f"from_{step}" if step >= 0 else "never", until)
-        held = {f"from_{s}" if s >= 0 else "never": masks.hold(rule, s) for s in steps}
-        return optax.partition({"from_0": rule, **held}, labels), until
+        groups = {"from_0": rule}
+        for label, step, keeps in kinds:
+            own = rules.with_rate(rule, undecayed_rate) if keeps else rule
+            groups[label] = masks.hold(own, step) if step else own
+        return optax.partition(groups, labels), until
 
     def init(params: Params) -> OptimizerState:
         return OptimizerState(jnp.zeros((), jnp.int32), rule_for(params)[0].init(params))
@@ -199,6 +220,11 @@ def scheduled(
         return updates, OptimizerState(state.count + 1, rule_state)
 
     return Optimizer(init, update, learning_rate, weight_decay)
+
+
+def _label(until: int, undecayed: bool) -> str:
+    """Name of the group of parameters that thaw at one step and have one learning rate."""
+    return ("never" if until == masks.FOR_EVER else f"from_{until}") + ("_undecayed" if undecayed else "")
 
 
 def _scale(scaling: str, batch_size: int, reference_batch: int) -> float:

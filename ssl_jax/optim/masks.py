@@ -64,19 +64,40 @@ def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree
     >>> frozen_until({"head": jnp.zeros(1), "stem": jnp.zeros(1)}, freeze=(("head", 10),))
     {'head': 10, 'stem': 0}
     """
-    paths = list(trees.flatten(params))
     for pattern, until in freeze:
         check.require(until >= FOR_EVER, "freeze", (pattern, until), "a step of 0 or more, or -1 for ever")
-        found = any(trees.matches([pattern], path) for path in paths)
-        check.require(
-            found, "freeze", pattern, f"an expression found in a parameter path: {', '.join(paths)}"
-        )
+    _require_found(params, "freeze", [pattern for pattern, _ in freeze])
 
     def until_of(path: str, leaf: Array) -> int:
         steps = [until for pattern, until in freeze if trees.matches([pattern], path)]
         return FOR_EVER if FOR_EVER in steps else max(steps, default=0)
 
     return trees.map_with_path(until_of, params)
+
+
+def undecayed(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+    """Tree of bools: True where any of the regular expressions is found in a parameter's path.
+
+    Args:
+      params: the parameters.
+      patterns: regular expressions.
+
+    Raises:
+      ValueError: an expression that matches no parameter.
+
+    >>> import jax.numpy as jnp
+    >>> undecayed({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, patterns=["predictor"])
+    {'predictor': True, 'stem': False}
+    """
+    _require_found(params, "undecayed", patterns)
+    return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
+
+
+def _require_found(params: PyTree, name: str, patterns: Sequence[str]) -> None:
+    paths = list(trees.flatten(params))
+    for pattern in patterns:
+        found = any(trees.matches([pattern], path) for path in paths)
+        check.require(found, name, pattern, f"an expression found in a parameter path: {', '.join(paths)}")
 
 
 def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:

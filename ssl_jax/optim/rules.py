@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import optax
 
-from ssl_jax.core.types import Array, PyTree
+from ssl_jax.core.types import Array, PyTree, Schedule
 from ssl_jax.optim.masks import Exclude, included
 
 Rule: TypeAlias = optax.GradientTransformationExtraArgs
@@ -37,6 +37,24 @@ def descend(tree: PyTree, learning_rate: float | Array) -> PyTree:
     [-0.5]
     """
     return jax.tree.map(lambda x: -learning_rate * x, tree)
+
+
+def with_rate(rule: Rule, rate: Schedule) -> Rule:
+    """A rule with a learning rate of its own, in place of the one that ``update`` is given.
+
+    >>> import jax.numpy as jnp
+    >>> rule, params = with_rate(sgd(), lambda step: 0.25), {"bias": jnp.ones(1)}
+    >>> given = {"count": 0, "learning_rate": 0.5, "weight_decay": 0.0}
+    >>> rule.update(params, rule.init(params), params, **given)[0]["bias"].tolist()
+    [-0.25]
+    """
+
+    def update(gradients: PyTree, state: Any, params: PyTree, *, count: Array, learning_rate, weight_decay):
+        del learning_rate
+        options = {"learning_rate": rate(count), "weight_decay": weight_decay}
+        return rule.update(gradients, state, params, count=count, **options)
+
+    return Rule(rule.init, update)
 
 
 def sgd(*, momentum: float | Array = 0.9, nesterov: bool = False, exclude: Exclude = "bias_and_norm") -> Rule:

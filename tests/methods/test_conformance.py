@@ -171,7 +171,8 @@ def test_bfloat16_runs_and_agrees_loosely(case):
     value, (new_state, _) = jax.jit(half.loss)(params, state, batch, key, step)
     expected, _ = jax.jit(case.method.loss)(params, state, batch, key, step)
     assert value.dtype == jnp.float32
-    assert float(value) == pytest.approx(float(expected), rel=0.05)
+    # SimSiam's loss, a cosine, starts near 0.
+    assert float(value) == pytest.approx(float(expected), rel=0.05, abs=0.005)
     assert all(leaf.dtype == jnp.float32 for leaf in floats(new_state).values())
 
 

@@ -253,3 +253,41 @@ def test_update_without_parameters_is_refused():
     optimizer = optim.build("sgd", **COMMON)
     with pytest.raises(ValueError, match="params"):
         optimizer.update(GRADIENTS, optimizer.init(PARAMS))
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("steps_per_epoch", [None, 3])
+def test_undecayed_parameters_keep_the_peak_after_the_warm_up_with_every_rule(name, steps_per_epoch):
+    """The rule by itself at the closed form of the rate: a line to the peak, then the peak for ever."""
+    options = {**COMMON, "warmup_steps": 4, "weight_decay": 0.1, "steps_per_epoch": steps_per_epoch}
+    found = run(optim.build(name, undecayed=("^head",), **options), 10)
+    decaying = run(optim.build(name, **options), 10)
+    hold = steps_per_epoch or 1
+    line = lambda t: 0.1 * jnp.minimum((t // hold * hold) / 4, 1.0)  # noqa: E731
+    rule = optim._rule(name, "bias_and_norm", {})
+    alone = optim.scheduled(rule, learning_rate=line, weight_decay=optim.schedules.constant(0.1))
+    by_hand = run(alone, 10, gradients=GRADIENTS["head"], params=PARAMS["head"])
+    for t in range(10):
+        expected = {"head": by_hand[t], "body": decaying[t]["body"]}
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), found[t], expected)
+    assert np.abs(found[9]["head"]["kernel"]).sum() > np.abs(decaying[9]["head"]["kernel"]).sum()
+
+
+def test_undecayed_and_frozen_parameters_go_together_and_the_main_rate_is_reported():
+    optimizer = optim.build(
+        "sgd", undecayed=("kernel",), freeze=(("head", 2), ("head/bias", -1)), momentum=0.0, **COMMON
+    )
+    updates = run(optimizer, 4)
+    assert [float(u["head"]["kernel"][0, 0]) for u in updates] == pytest.approx([0, 0, -0.01, -0.01])
+    assert [float(u["body"]["kernel"][0, 0]) for u in updates] == pytest.approx([-0.01] * 4)
+    body_bias = [float(u["body"]["bias"][0]) for u in updates]
+    assert body_bias == pytest.approx([-0.1 * rate for rate in rates(optimizer, 0, 1, 2, 3)])
+    assert not any(u["head"]["bias"].any() for u in updates)
+
+
+def test_undecayed_names_what_it_does_not_find():
+    with pytest.raises(ValueError, match=r"undecayed='predictor'.*body/kernel"):
+        optim.build("sgd", undecayed=("predictor",), **COMMON).init(PARAMS)
+    rate = optim.schedules.constant(0.1)
+    with pytest.raises(ValueError, match="undecayed_rate=None"):
+        optim.scheduled(optim.rules.sgd(), learning_rate=rate, weight_decay=rate, undecayed=("head",))

@@ -1,0 +1,235 @@
+"""SimSiam (Chen & He, CVPR 2021): a predictor and a stopped gradient are all that keeps a Siamese network from collapse."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.numerics import normalize
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
+from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, pair_health
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.optim.ema import Ema, EmaState, ema
+
+PREDICTORS = ("mlp", "fixed", "none")
+SIMILARITIES = {"cosine": negative_cosine, "softmax": softmax_similarity}
+BATCH_NORMS = ("none", "hidden", "projections", "predictions")
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    predictor: str = "mlp",
+    stop_gradient: bool = True,
+    symmetric: bool = True,
+    samples: int = 1,
+    similarity: str = "cosine",
+    batch_norm: str = "projections",
+    projector_layers: int = 3,
+    projector_width: int | None = None,
+    projection: int = 2048,
+    predictor_width: int = 512,
+    decay: float | Schedule | None = None,
+    alternate_steps: int = 1,
+    expectation_decay: float | Schedule | None = None,
+    examples: int | None = None,
+) -> Method:
+    """SimSiam.
+
+    ``L = ½ D(p₁, sg z₂) + ½ D(p₂, sg z₁)`` with ``z = g(f(v))`` from the encoder f and the projector g, ``p = h(z)`` from the
+    predictor h, and ``D(p, z) = −mean cos(p, z)``. Each view passes by itself through the network, so BatchNorm statistics are
+    per view. That the predictor keeps its learning rate is the optimizer's ``undecayed=("predictor",)``.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.moco_v2`, which are the paper's.
+      predictor: ``"mlp"``; ``"fixed"`` (random, never moved: does not converge); ``"none"`` (collapses).
+      stop_gradient: sg above; without it the method collapses.
+      symmetric: both directions; ``False``: only D(p₁, z₂).
+      samples: pairs of views of each image, 1 or more; the loss is their mean. 2 with ``symmetric=False`` compares as many
+        pairs as the symmetric loss does.
+      similarity: ``"cosine"``, or ``"softmax"``: ``D = −mean softmax(z)·log softmax(p)``.
+      batch_norm: how far BatchNorm goes in the heads: ``"none"``; ``"hidden"`` layers; also the ``"projections"`` (the
+        method), without γ and β; also the ``"predictions"`` (does not train well).
+      projector_layers: depth of g, 1 or more; 3, the paper's CIFAR-10 recipe 2.
+      projector_width: of g's hidden layers; ``None``: ``projection``.
+      projection: width of z and p.
+      predictor_width: of h's hidden layer: a bottleneck.
+      decay: targets come from a momentum encoder, the EMA of (f, g) with this decay, 0 to 1, or a schedule of it. ``None``:
+        from the network itself. A float may be traced, here and below.
+      alternate_steps: k of the paper's alternating optimization: targets come from the weights of (f, g) at the last step that
+        k divides, the same targets as if they had been computed then for k steps and kept. 1: from the current weights.
+      expectation_decay: the target of image x is an average over its views through the run, ``η_x ← m η_x + (1 − m) n(z)``,
+        with m this decay (the paper's 0.8) and n(z) the unit vector: what a predictor would learn, for ``predictor="none"``.
+        ``None``: z itself. Each direction moves η_x by its own z; the mean is kept.
+      examples: number of training images, for each of which η_x is kept; needed with ``expectation_decay``.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features. State: ``online`` and, where asked for, ``teacher`` (momentum encoder
+      or snapshot), ``expectation`` ``[examples, projection]`` and ``predictor`` (the params of a fixed one).
+
+    Raises:
+      ValueError: an unknown choice, a count below 1, or options that exclude each other.
+
+    Reference: Exploring Simple Siamese Representation Learning, equations 1 to 4 (the method), section 4 (predictor, BatchNorm,
+    similarity, symmetry) and section 5 (equations 7 to 10, alternation and expectation); facebookresearch/simsiam. Deviation:
+    as in that code the last BatchNorm of g has no γ and β, and h's last layer a bias, of which the paper does not speak. The
+    code's frozen bias before that BatchNorm, which it cancels, is left out. η starts at 0, to which the cosine is blind.
+    """
+    choice("predictor", predictor, PREDICTORS)
+    choice("similarity", similarity, SIMILARITIES)
+    choice("batch_norm", batch_norm, BATCH_NORMS)
+    counts = {"samples": samples, "alternate_steps": alternate_steps, "projector_layers": projector_layers}
+    for name, value in counts.items():
+        require(value >= 1, name, value, "an integer of 1 or more")
+    projector, head = _heads(
+        batch_norm,
+        (projection if projector_width is None else projector_width,) * (projector_layers - 1),
+        projection,
+        predictor_width,
+        compute_dtype(encoder),
+    )
+    head = identity(projection) if predictor == "none" else head
+    network = chain(encoder=encoder, projector=projector)
+    average = _average(decay, alternate_steps)
+    expectation = None if expectation_decay is None else ema(expectation_decay)
+    _refuse_combinations(
+        stop_gradient=stop_gradient,
+        softmax=similarity == "softmax",
+        momentum=decay is not None,
+        alternating=alternate_steps > 1,
+        expecting=expectation is not None,
+        examples=examples,
+    )
+    one_way = [(2 * i, 2 * i + 1) for i in range(samples)]
+    directions = one_way + [(b, a) for a, b in one_way] if symmetric else one_way
+    students, teachers = ({pair[i] for pair in directions} for i in (0, 1))
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        network_key, head_key = jax.random.split(key)
+        params, online = network.init(network_key, batch["views"][0][:, 0])
+        head_params, head_state = head.init(head_key, jnp.zeros((1, projection)))
+        state: State = {"online": {**online, "predictor": head_state}}
+        if average is not None:
+            state["teacher"] = average.init(params)
+        if expectation is not None:
+            state["expectation"] = jnp.zeros((examples, projection))
+        (state if predictor == "fixed" else params)["predictor"] = head_params
+        return params, state
+
+    def embed(
+        params: Params, state: State, views: Array, key: Key
+    ) -> tuple[dict[int, Array], dict[int, Array], State]:
+        """Predictions and targets by view, and the online state."""
+        online, head_params = state["online"], (state if predictor == "fixed" else params)["predictor"]
+        predictions: dict[int, Array] = {}
+        targets: dict[int, Array] = {}
+        for view, images in enumerate(views.swapaxes(0, 1)):
+            student_key, teacher_key = jax.random.split(jax.random.fold_in(key, view))
+            if view in students or average is None:
+                (_, targets[view]), online = network.apply(
+                    params, online, images, train=True, key=student_key
+                )
+            if view in students:
+                predictions[view], head_state = head.apply(
+                    head_params, online["predictor"], targets[view], train=True
+                )
+                online = {**online, "predictor": head_state}
+            if view in teachers and average is not None:
+                # The targets' running statistics are read nowhere: each batch is normalised by its own.
+                weights = state["teacher"].average
+                (_, targets[view]), _ = network.apply(weights, online, images, train=True, key=teacher_key)
+        return predictions, targets, online
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        if predictor == "fixed":
+            state = {**state, "predictor": jax.lax.stop_gradient(state["predictor"])}
+        predictions, targets, online = embed(params, state, batch["views"][0], key)
+        pairs = [(predictions[student], targets[teacher]) for student, teacher in directions]
+        state = {**state, "online": online}
+        metrics = pair_health(targets[0], targets[1])
+        if expectation is not None:
+            rows, index = state["expectation"], batch["index"]
+            before = EmaState(step, rows[index], jnp.float32(1))
+            pairs = [(p, expectation.update(normalize(z), before)[0]) for p, z in pairs]
+            mean = sum(target for _, target in pairs) / len(pairs)
+            state["expectation"] = jax.lax.stop_gradient(rows.at[index].set(mean))
+        if stop_gradient:
+            pairs = [(p, jax.lax.stop_gradient(z)) for p, z in pairs]
+        if similarity == "softmax":
+            metrics["target_entropy"] = teacher_entropy(jax.nn.log_softmax(pairs[0][1]))
+        value = sum((SIMILARITIES[similarity](p, z) for p, z in pairs), jnp.float32(0)) / len(pairs)
+        return value, (state, metrics)
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        if average is None:
+            return state
+        branch = {name: params[name] for name in ("encoder", "projector")}
+        return {**state, "teacher": average.update(branch, state["teacher"])[1]}
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["online"]["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        meaning = "every view is predicted perfectly, as when all are alike"
+        # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
+        return () if similarity == "softmax" else (Sign("loss", -1.0, meaning),)
+
+    views = (presets.moco_v2() if views is None else views) * samples
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+
+
+def _heads(
+    batch_norm: str, hidden: tuple[int, ...], projection: int, bottleneck: int, dtype: str
+) -> tuple[Network, Network]:
+    """Projector and predictor, BatchNorm going as far as asked. A layer has a bias where no BatchNorm follows."""
+    reach = BATCH_NORMS.index(batch_norm)
+    options: dict[str, Any] = {"hidden_norm": "batch" if reach else "none", "hidden_bias": not reach}
+    last = {"last_norm": "batch_no_affine" if reach > 1 else "none", "last_bias": reach <= 1}
+    projector = heads.mlp((*hidden, projection), **options, **last, dtype=dtype)
+    last = {"last_norm": "batch" if reach > 2 else "none", "last_bias": reach <= 2}
+    return projector, heads.mlp((bottleneck, projection), **options, **last, dtype=dtype)
+
+
+def _average(decay: float | Schedule | None, alternate_steps: int) -> Ema | None:
+    """What makes the weights of the targets; a snapshot is an average whose decay is 0 now and then and else 1."""
+    if alternate_steps == 1:
+        return None if decay is None else ema(decay)
+    return ema(lambda count: jnp.where((count + 1) % alternate_steps == 0, 0.0, 1.0))
+
+
+def _refuse_combinations(
+    *,
+    stop_gradient: bool,
+    softmax: bool,
+    momentum: bool,
+    alternating: bool,
+    expecting: bool,
+    examples: int | None,
+) -> None:
+    excluding = {
+        "decay and alternate_steps above 1": momentum and alternating,
+        "stop_gradient=False and decay": not stop_gradient and momentum,
+        "stop_gradient=False and alternate_steps above 1": not stop_gradient and alternating,
+        "stop_gradient=False and expectation_decay": not stop_gradient and expecting,
+        "similarity='softmax' and expectation_decay": softmax and expecting,
+    }
+    for pair, found in excluding.items():
+        if found:
+            raise ValueError(f"{pair} exclude each other: give one of them")
+    allowed = "the number of training images, as expectation_decay is given"
+    require(not expecting or (examples is not None and examples >= 1), "examples", examples, allowed)
