@@ -1,4 +1,4 @@
-"""What an image is compared with or assigned to: the FIFO queue of past keys, nearest neighbours in a bank, balanced prototypes."""
+"""What an image is compared with or assigned to: the queue of past keys, nearest neighbours, balanced prototypes."""
 
 from typing import NamedTuple
 

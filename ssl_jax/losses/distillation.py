@@ -128,8 +128,7 @@ def dino_loss(
     Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, eqs. 1,
     3 and 4.
     """
-    views, global_views = student.shape[1], teacher.shape[1]
-    expected = (student.shape[0], global_views, student.shape[2])
+    expected = (student.shape[0], teacher.shape[1], student.shape[2])
     check.require(
         teacher.shape == expected, "teacher.shape", teacher.shape, f"{expected}, to fit the student's"
     )
@@ -233,3 +232,76 @@ def usage(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
     report it in their code.
     """
     return jnp.exp(-divergence_from_uniform(log_probabilities))
+
+
+def softened_kl(
+    student: Float[Array, "n k"],
+    teacher: Float[Array, "n k"],
+    *,
+    student_temperature: ScalarLike = 1.0,
+    teacher_temperature: ScalarLike = 1.0,
+) -> Float[Array, ""]:
+    """Divergence of the student's softened distribution from the teacher's, scaled as Hinton et al. do.
+
+    With ``P = softmax(teacher / τ_t)``, detached, and ``Q = softmax(student / τ_s)``::
+
+        loss = τ_s² · 1/n Σ_i Σ_k P_ik log( P_ik / Q_ik )
+
+    The factor keeps the gradient, ``τ_s (Q − P)``, from falling as 1/τ_s² when temperatures are high. The logits may
+    be of classes or, where there are no labels, similarities with other images.
+
+    Args:
+      student: ``[n, k]`` logits, any float dtype.
+      teacher: ``[n, k]`` logits of the same rows.
+      student_temperature: τ_s > 0; may be traced.
+      teacher_temperature: τ_t > 0; may be traced. Hinton et al. have one temperature for both.
+
+    Returns:
+      Scalar ≥ 0, float32 (float64 for float64 inputs); 0 where the distributions agree. No gradient reaches ``teacher``.
+
+    Raises:
+      ValueError: shapes that differ, a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> sure = jnp.array([[50.0, 0.0, 0.0, 0.0]])
+      >>> round(float(softened_kl(jnp.zeros((1, 4)), sure)), 4)  # log(4)
+      1.3863
+
+    References: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2. Over similarities: Fang
+    et al., "SEED", ICLR 2021, eq. 5; Koohpayegani et al., "CompRess", NeurIPS 2020, section 3. They take the cross entropy or
+    the divergence without the factor.
+    """
+    check.require(teacher.shape == student.shape, "teacher.shape", teacher.shape, f"{student.shape}")
+    check.positive("student_temperature", student_temperature)
+    check.positive("teacher_temperature", teacher_temperature)
+    fixed = jax.lax.stop_gradient(numerics.at_least_float32(teacher)) / teacher_temperature
+    log_p = jax.nn.log_softmax(fixed, axis=-1)
+    log_q = jax.nn.log_softmax(numerics.at_least_float32(student) / student_temperature, axis=-1)
+    divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    return student_temperature**2 * jnp.mean(divergence)
+
+
+def feature_mse(student: Float[Array, "n d"], teacher: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Mean squared difference of features, ``1/(n d) Σ_i ‖s_i − t_i‖²``, with the teacher's t detached.
+
+    Args:
+      student: ``[n, d]`` predictions s, any float dtype.
+      teacher: ``[n, d]`` features t of the same rows.
+
+    Returns:
+      Scalar ≥ 0, float32 (float64 for float64 inputs).
+
+    Raises:
+      ValueError: shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(feature_mse(jnp.zeros((3, 4)), 2 * jnp.ones((3, 4))))
+      4.0
+
+    Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, eq. 3 (which sums over d and halves).
+    """
+    check.require(teacher.shape == student.shape, "teacher.shape", teacher.shape, f"{student.shape}")
+    fixed = jax.lax.stop_gradient(numerics.at_least_float32(teacher))
+    return jnp.mean((numerics.at_least_float32(student) - fixed) ** 2)

@@ -15,8 +15,10 @@ from ssl_jax.models.positions import sincos_table
 
 StateDict = Mapping[str, np.ndarray]
 LEAVES = {"kernel": "weight", "scale": "weight"}
-IGNORED = re.compile(r"head|decoder_|mask_token$")
+IGNORED = re.compile(r"head|decoder_")
 """Classifiers and the decoder of MAE, which an encoder does not have."""
+MASK_TOKEN = "mask_token"
+"""MAE's decoder has one too; an encoder only where it was built with it."""
 DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pred": "decoder_pred"}
 
 
@@ -40,6 +42,10 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
     """
     config = network.config
     given = {name: np.asarray(a, np.float32) for name, a in state_dict.items() if not IGNORED.match(name)}
+    if not config.get(MASK_TOKEN):
+        given.pop(MASK_TOKEN, None)
+    elif MASK_TOKEN in given:
+        given[MASK_TOKEN] = given[MASK_TOKEN].reshape(1, 1, -1)
     known = "patch_embed.proj.weight" in given
     check.require(known, "state_dict", sorted(given)[:3], "that of a ViT in timm's names")
     channels, side = given["patch_embed.proj.weight"].shape[1], config["image_size"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
@@ -69,6 +69,7 @@ class VisionTransformer(nn.Module):
     pre_norm: bool
     fc_norm: bool
     freeze_patch: bool
+    mask_token: bool
     scheme: str
     dtype: str
     remat: bool
@@ -80,9 +81,13 @@ class VisionTransformer(nn.Module):
         *,
         train: bool = False,
         keep: Int[Array, "b k"] | None = None,
+        mask: Bool[Array, "b l"] | None = None,
         output: str = "features",
     ) -> Any:
         check.choice("output", output, ("features", "tokens", "attention", "layers"))
+        if mask is not None:
+            check.require(self.mask_token, "mask_token", self.mask_token, "True, to hide patches by a mask")
+            check.require(keep is None, "keep", "an array", "None where a mask is given")
         # All parameters are made at the start, whichever output is asked for.
         attention = output == "attention" and not self.is_initializing()
         layers = output == "layers" and not self.is_initializing()
@@ -94,7 +99,7 @@ class VisionTransformer(nn.Module):
         embed = PatchEmbedding(
             self.width, not self.pre_norm, self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
         )
-        x = embed(patches)
+        x = self.hide(embed(patches), mask)
         x = self.prepend(x + positions.astype(x.dtype))
         if self.pre_norm:
             x = layer_norm(x.dtype, "norm_pre")(x)
@@ -125,6 +130,12 @@ class VisionTransformer(nn.Module):
         prefix = self.class_token + self.registers
         features = tokens[:, 0] if self.pool == "cls" else tokens[:, prefix:].mean(axis=1)
         return final_norm(features, "fc_norm") if self.fc_norm else features
+
+    def hide(self, x: Array, mask: Array | None) -> Array:
+        if not self.mask_token:
+            return x
+        token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.width))
+        return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
     def positions(self, height: int, width: int) -> Array:
         side = self.image_size // self.patch
@@ -168,6 +179,7 @@ def vit(
     pre_norm: bool = False,
     fc_norm: bool = False,
     freeze_patch: bool = False,
+    mask_token: bool = False,
     init: str = "xavier",
     dtype: str = "float32",
     remat: bool = False,
@@ -181,8 +193,10 @@ def vit(
     patches, width]``, or with ``output="attention"`` who attends to whom in the last block, ``[b, heads,
     tokens, tokens]``, rows of sum 1; ``output="layers"`` gives the tokens after every block, not normalised
     and in the compute dtype, ``{"blocks_0": [b, prefix + patches, width], ...}``. ``keep [b, k]`` (integers):
-    only these patches, in this order and each with its own position, enter the blocks (MAE). ``h`` and ``w``
-    may differ from ``image_size``: the position table is interpolated. ``key`` is for ``drop_path``.
+    only these patches, in this order and each with its own position, enter the blocks (MAE). ``mask [b,
+    patches]`` (bool, needs ``mask_token``): where it is True the mask token stands in place of the embedded
+    patch, before the position is added (iBOT). ``h`` and ``w`` may differ from ``image_size``: the position
+    table is interpolated. ``key`` is for ``drop_path``.
 
     Args:
       name: name under which ``models.build`` finds the sizes.
@@ -205,6 +219,8 @@ def vit(
       pre_norm: normalise the tokens before the first block (CLIP); the patch embedding then has no bias.
       fc_norm: normalise the features after pooling instead of the tokens, which then leave as they are.
       freeze_patch: patch embedding fixed at its random start (MoCo v3), kept in ``state["frozen"]``.
+      mask_token: whether there is a parameter ``mask_token``, at first 0, for hidden patches; without a
+        ``mask`` it does nothing and gets no gradient.
       init: linear kernels Xavier uniform (``'xavier'``: MAE), the same with queries, keys and values drawn
         separately and a class token near 0 (``'xavier_split'``: MoCo v3), or N(0, 0.02²) (``'trunc_normal'``:
         timm, DINO).
