@@ -1,0 +1,99 @@
+"""Triplet loss (Schroff et al., CVPR 2015): a view is nearer to its image's other view than to any other, by a margin."""
+
+import math
+
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.metric import label_ids, pair_masks
+from ssl_jax.losses.metric import triplet as triplet_loss
+from ssl_jax.methods.common import merge_views
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import pair_method, simclr_projector
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    margin: float = 0.2,
+    soft: bool = False,
+    mining: str = "all",
+    reduction: str = "mean",
+    normalize: bool = True,
+    p: int = 2,
+    squared: bool = False,
+    swap: bool = False,
+    labels: bool = False,
+    projector_layers: int = 2,
+    projector_width: int | None = None,
+    projection: int = 128,
+) -> Method:
+    """Triplet loss.
+
+    ``L = mean max(0, D_ap − D_an + m)`` over mined triplets of an anchor a, a positive p and a negative n, with D the distances
+    of all 2N projections ``n(g(f(v)))`` of the batch and m ``margin``. The positive is the image's other view, negatives are
+    the views of all other images: see :func:`ssl_jax.losses.metric.triplet`.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
+      margin: m ≥ 0; 0.2 in FaceNet (with ``squared``). May be traced.
+      soft: ``log(1 + exp(D_ap − D_an + m))`` in place of the hinge.
+      mining: ``"all"``, ``"semi_hard"``, ``"hard"`` or ``"batch_hard"``. From random weights ``"batch_hard"`` with the hinge
+        may pull all projections together, to a loss of m.
+      reduction: ``"mean"``, or ``"nonzero"``: the mean over triplets that cost something.
+      normalize: projections are L2-normalised.
+      p: D is the distance of the p-norm.
+      squared: D is the squared distance.
+      swap: the nearer of anchor and positive stands against the negative.
+      labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
+        its own.
+      projector_layers: depth of g; 0: none.
+      projector_width: width of g's hidden layers; ``None``: the encoder's features.
+      projection: width of g's output.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features; ``metrics`` hold ``active``, the share of triplets that are mined and
+      violate the margin: at 0 nothing is learned any more.
+
+    Raises:
+      ValueError: a negative margin, an unknown mining or reduction.
+
+    Reference: FaceNet, equation 2; In Defense of the Triplet Loss (Hermans et al. 2017), section 2. Deviation: FaceNet has
+    labels, no projector, and one semi-hard negative for each pair.
+    """
+    projector = simclr_projector(
+        encoder, layers=projector_layers, width=projector_width, projection=projection
+    )
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del key, step
+        ids = label_ids(batch["label"]) if labels else jnp.arange(z1.shape[0])
+        value, active = triplet_loss(
+            merge_views(jnp.stack([z1, z2], axis=1)),
+            *pair_masks(jnp.repeat(ids, 2)),
+            margin=margin,
+            soft=soft,
+            mining=mining,
+            reduction=reduction,
+            normalize=normalize,
+            p=p,
+            squared=squared,
+            swap=swap,
+        )
+        return value, {"active": active}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        if mining == "semi_hard":
+            # The loss is 0 when all is alike, and 0 when all is learned.
+            return (Sign("embedding_std", 0.0, "all projections are alike"),)
+        value = math.log1p(math.exp(margin)) if soft else margin
+        return (Sign("loss", value, "all projections are alike, or no triplet is in the right order"),)
+
+    views = presets.simclr() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
