@@ -203,6 +203,8 @@ SMALL_OPTIONS = {
     "bottleneck": 16,
     "prototypes": 64,
     "queue_size": 32,
+    "subvector": 8,
+    "negatives": 32,
     "decoder_width": 32,
     "decoder_depth": 1,
     "decoder_heads": 2,

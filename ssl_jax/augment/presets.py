@@ -52,6 +52,34 @@ def simclr(
     return (view, view)
 
 
+def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
+    """MoCo v1: two views of one distribution; colours are always jittered, nothing is blurred.
+
+    Args:
+      size: of the views, pixels.
+      **overrides: other fields of `View`, as in `simclr`.
+
+    Returns:
+      The same view twice.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> view, _ = moco_v1()
+      >>> view.jitter.probability, view.blur
+      (1.0, 0.0)
+
+    Reference: He et al. 2020, section 4; facebookresearch/moco ``main_moco.py``, whose crops are bilinear, as here.
+    Deviation: there an image loses its colour before the jitter, here after it. That changes the brightness of gray
+    images a little, which the jitter moves anyway.
+    """
+    jitter = Jitter(0.4, 0.4, 0.4, 0.4, probability=1.0)
+    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=jitter, blur=0.0)
+    view = _override(view, "moco_v1", overrides)
+    return (view, view)
+
+
 def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     """MoCo v2 and SimSiam: two views of one distribution, larger crops and weaker colours than SimCLR's.
 
@@ -177,14 +205,47 @@ def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     return (_override(view, "mae", overrides),)
 
 
-PRESETS = {"simclr": simclr, "moco_v2": moco_v2, "byol": byol, "dino": dino, "mae": mae}
+def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
+    """NPID and MoCo v1, one view: larger crops than SimCLR's, colours always jittered, no blur.
+
+    Args:
+      size: of the view, pixels.
+      **overrides: other fields of `View`, as in `simclr`.
+
+    Returns:
+      One view.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> npid(32)[0].jitter.probability
+      1.0
+
+    Reference: Wu et al. 2018; facebookresearch/moco ``main_moco.py``, version 1. Deviation: there the colours are lost
+    before the jitter, here after it.
+    """
+    jitter = Jitter(0.4, 0.4, 0.4, 0.4, probability=1.0)
+    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=jitter, blur=0.0)
+    return (_override(view, "npid", overrides),)
+
+
+PRESETS = {
+    "simclr": simclr,
+    "moco_v1": moco_v1,
+    "moco_v2": moco_v2,
+    "byol": byol,
+    "dino": dino,
+    "mae": mae,
+    "npid": npid,
+}
 
 
 def build(preset: str, **options: Any) -> tuple[View, ...]:
     """The views of a preset by its name.
 
     Args:
-      preset: ``simclr``, ``moco_v2``, ``byol``, ``dino`` or ``mae``.
+      preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae`` or ``npid``.
       **options: of the preset, ``size`` among them, or fields of `View`.
 
     Returns:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.check import require
+from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
+from ssl_jax.losses.noise import information_bound
 from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
@@ -29,6 +30,7 @@ def build(
     temperature: float = 0.2,
     queue_size: int = 65536,
     decay: float | Schedule = 0.999,
+    projector_layers: int = 2,
     projector_width: int | None = None,
     projection: int = 128,
     symmetric: bool = False,
@@ -50,7 +52,8 @@ def build(
       temperature: τ > 0; v1 0.07, v2 0.2. May be traced.
       queue_size: number of negatives K.
       decay: momentum m of the key encoder, 0 to 1 (0: the key encoder is the query encoder; 1: it stays as initialised).
-      projector_width: width of the hidden layer of g; ``None``: the encoder's features.
+      projector_layers: depth of g: 2 (v2), 1 (v1: linear).
+      projector_width: width of g's hidden layers; ``None``: the encoder's features.
       projection: width of g's output.
       symmetric: average over both directions (each view queries the other; both keys enter the queue).
       bn_groups: BatchNorm statistics are taken within so many groups of the batch, the keys' groups being a fresh random
@@ -61,15 +64,17 @@ def build(
       The method. ``encode`` gives the query encoder's features.
 
     Raises:
-      ValueError: ``queue_size`` or ``bn_groups`` below 1.
+      ValueError: ``queue_size``, ``projector_layers`` or ``bn_groups`` below 1.
 
     Reference: Improved Baselines with Momentum Contrastive Learning; Momentum Contrast, algorithm 1 and section 3.3;
     facebookresearch/moco.
     """
-    require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
-    require(bn_groups >= 1, "bn_groups", bn_groups, "an integer of 1 or more")
+    check.require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
+    check.require(bn_groups >= 1, "bn_groups", bn_groups, "an integer of 1 or more")
+    check.require(projector_layers >= 1, "projector_layers", projector_layers, "an integer of 1 or more")
     width = encoder.features if projector_width is None else projector_width
-    projector = heads.mlp((width, projection), hidden_norm="none", dtype=compute_dtype(encoder))
+    widths = (width,) * (projector_layers - 1) + (projection,)
+    projector = heads.mlp(widths, hidden_norm="none", dtype=compute_dtype(encoder))
     network = chain(encoder=encoder, projector=projector)
     average = ema(decay)
 
@@ -122,7 +127,11 @@ def build(
         # A few queries tell how much of the queue repels.
         some = normalize(jax.lax.stop_gradient(q[:USAGE_QUERIES]))
         attention = jax.nn.log_softmax(some @ state["queue"].items.T / temperature, axis=-1)
-        metrics = {**pair_health(q, k), "queue_usage": usage(attention)}
+        metrics = {
+            **pair_health(q, k),
+            "queue_usage": usage(attention),
+            "information_bound": information_bound(value, queue_size + 1),
+        }
         return value, ({"online": online, "key_encoder": key_encoder, "queue": queue}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:

@@ -6,6 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import nt_xent
+from ssl_jax.losses.noise import information_bound
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.methods.pairs import pair_method, simclr_projector
 from ssl_jax.models.network import Network
@@ -51,7 +52,8 @@ def build(
 
     def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
         del batch, key, step
-        return nt_xent(z1, z2, temperature=temperature, block_size=block_size), {}
+        value = nt_xent(z1, z2, temperature=temperature, block_size=block_size)
+        return value, {"information_bound": information_bound(value, 2 * z1.shape[0] - 1)}
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)

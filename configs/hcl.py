@@ -1,0 +1,69 @@
+"""HCL. Numbers: Robinson et al. 2021 and joshr17/HCL, for CIFAR-10 and STL-10 at 32 pixels; there are none for ImageNet."""
+
+from ml_collections import ConfigDict
+
+from configs.common import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
+    choice = base.parse(arg, base.CONVOLUTIONAL)
+    return base.make("hcl", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
+
+
+def gray(budget: str) -> base.Recipe:
+    """28-pixel gray images, minutes on two CPU cores: SimCLR's recipe; ten classes, so τ⁺ is 0.1."""
+    return base.Recipe(
+        batch_size=256,
+        epochs={"short": 10, "paper": 200}.get(budget, 1),
+        warmup_epochs=1,
+        method={"temperature": 0.5, "beta": 0.5},
+        views={"preset": "simclr", **base.GRAY_VIEWS},
+        optimizer=base.GRAY_OPTIMIZER,
+    )
+
+
+def cifar10(budget: str) -> base.Recipe:
+    """The code: batch 256, Adam 1e-3, L2 decay 1e-6, 400 epochs, τ 0.5, τ⁺ 0.1, β 1, blur with 3 taps (ResNet-50 there)."""
+    return base.Recipe(
+        batch_size=256,
+        epochs={"short": 200, "paper": 400}.get(budget, 1),
+        warmup_epochs=0,
+        method={"temperature": 0.5, "beta": 1.0, "tau_plus": 0.1},
+        views={"preset": "simclr", "strength": 0.5, "method": "bilinear", "blur_kernel": 3},
+        optimizer={
+            "name": "adam",
+            "learning_rate": 1e-3,
+            "scaling": "none",
+            "schedule": "constant",
+            "weight_decay": 1e-6,
+            "exclude": "none",
+        },
+    )
+
+
+def imagenet(budget: str) -> base.Recipe:
+    """No reference recipe: SimCLR's optimizer and views; 1000 classes, so τ⁺ is 0.001."""
+    return base.Recipe(
+        batch_size=4096,
+        epochs={"short": 100, "paper": 1000}.get(budget, 1),
+        method={"temperature": 0.1, "beta": 1.0, "tau_plus": 0.001, "projector_width": 2048},
+        views={"preset": "simclr"},
+        optimizer={
+            "name": "lars",
+            "learning_rate": 0.3,
+            "weight_decay": 1e-6,
+            "learning_rate_in_buffer": True,
+        },
+        encoder={"zero_init_residual": True},
+    )
+
+
+def folder(budget: str) -> base.Recipe:
+    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
+    return gray(budget)._replace(
+        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "simclr", "strength": 0.5}
+    )
+
+
+RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}

@@ -1,0 +1,66 @@
+"""DCL (Yeh et al., ECCV 2022): SimCLR without the positive in the denominator, which lets small batches learn."""
+
+import math
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.contrastive import dcl
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import pair_method, simclr_projector
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    temperature: float = 0.1,
+    sigma: float | None = None,
+    detach_weights: bool = True,
+    projector_layers: int = 2,
+    projector_width: int | None = None,
+    projection: int = 128,
+    block_size: int | None = None,
+) -> Method:
+    """DCL, and DCLW with ``sigma``.
+
+    ``L = mean_i [ log Σ_{j≠i,p(i)} exp(u_i·u_j/τ) − w_i u_i·u_p(i)/τ ]`` over the 2N unit projections u of both views, p(i)
+    being the other view of the same image and τ ``temperature``; ``w = 1`` (DCL), or ``w_i = 2 − N softmax_i(u_i·u_p(i)/σ)``
+    with σ ``sigma`` (DCLW). In SimCLR a pair that is found easily pulls little and its negatives push little; with few
+    negatives most pairs are easy. Without the positive in the sum that coupling is gone.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
+      temperature: τ > 0. May be traced.
+      sigma: σ > 0 of the weights, 0.5 in the paper; ``None``: DCL. May be traced.
+      detach_weights: no gradient passes through the weights.
+      projector_layers: depth of the projector, SimCLR's: 0 (none), 1 (linear), 2 or more.
+      projector_width: width of its hidden layers; ``None``: the encoder's features.
+      projection: width of its output.
+      block_size: candidates a block of the loss that never holds the 2N x 2N matrix; ``None``: the plain form.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features, before the projector.
+
+    Raises:
+      ValueError: ``projector_layers`` is negative.
+
+    Reference: Decoupled Contrastive Learning, equations 6 and 7; there is no official code. Deviation: of two public codes
+    lightly's detaches the weights and averages the directions, which is our default; the other does neither.
+    """
+    projector = simclr_projector(
+        encoder, layers=projector_layers, width=projector_width, projection=projection
+    )
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key, step
+        weighing = {"sigma": sigma, "detach_weights": detach_weights}
+        return dcl(z1, z2, temperature=temperature, block_size=block_size, **weighing), {}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        return (Sign("loss", math.log(2 * batch_size - 2), "all projections are alike"),)
+
+    views = presets.simclr() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)

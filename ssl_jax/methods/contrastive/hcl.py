@@ -1,0 +1,70 @@
+"""HCL (Robinson et al., ICLR 2021): SimCLR whose negatives count by their hardness, corrected for false ones."""
+
+import math
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.contrastive import hard_negative
+from ssl_jax.methods.common import compute_dtype
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import pair_method
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.schedules import constant, linear
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    temperature: float = 0.5,
+    beta: float = 1.0,
+    tau_plus: float = 0.1,
+    anneal_steps: int | None = None,
+    projector_width: int = 512,
+    projection: int = 128,
+    block_size: int | None = None,
+) -> Method:
+    """HCL: hard-negative contrastive learning.
+
+    ``L = mean_i log(1 + N_i / e_i)`` over the 2N unit projections u, with ``e_i = exp(u_i·u_p(i)/τ)`` for the positive and
+    ``N_i = max((Σ_j w_ij exp(u_i·u_j/τ) − τ⁺ M e_i)/(1 − τ⁺), M exp(−1/τ))`` for the M = 2N − 2 others, whose weights
+    ``w_ij = exp(β u_i·u_j/τ) / mean_j exp(β u_i·u_j/τ)`` grow with their nearness. τ is ``temperature``, β ``beta`` and τ⁺
+    ``tau_plus``. Both ablations are values of the options: β = 0 is debiased contrastive learning (Chuang et al. 2020),
+    β = 0 and τ⁺ = 0 is SimCLR's loss.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
+      temperature: τ > 0. May be traced.
+      beta: β ≥ 0, the concentration on hard negatives. May be traced.
+      tau_plus: 0 ≤ τ⁺ < 1, the probability that a negative is of the anchor's class: 0.1 for ten classes. May be traced.
+      anneal_steps: steps over which β falls to 0 on a line; ``None``: it stays.
+      projector_width: width of the projector's hidden layer.
+      projection: width of its output.
+      block_size: candidates a block of the loss that never holds the 2N x 2N matrix; ``None``: the plain form.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features, before the projector.
+
+    Raises:
+      ValueError: ``anneal_steps`` below 1; β or τ⁺ out of range (at the first loss).
+
+    Reference: Contrastive Learning with Hard Negative Samples, equation 4 and appendix; joshr17/HCL ``image/main.py``.
+    Deviations: as in that code β acts on ``u·u/τ`` (paper: on ``u·u``); its annealing falls in nine stairs, ours in a line.
+    """
+    projector = heads.mlp((projector_width, projection), hidden_bias=False, dtype=compute_dtype(encoder))
+    concentration = constant(beta) if anneal_steps is None else linear(beta, 0.0, anneal_steps)
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key
+        now = concentration(step)
+        options = {"temperature": temperature, "tau_plus": tau_plus, "block_size": block_size}
+        return hard_negative(z1, z2, beta=now, **options), {"beta": now}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)
+
+    views = presets.simclr() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)

@@ -1,0 +1,96 @@
+"""MoCo v3 (Chen, Xie & He, ICCV 2021): InfoNCE between a predictor's output and a teacher's; no queue; made for ViTs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core import check
+from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.losses.contrastive import info_nce
+from ssl_jax.losses.noise import information_bound
+from ssl_jax.methods.common import compute_dtype
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.teacher import rising, teacher_method
+from ssl_jax.models import heads as models_heads
+from ssl_jax.models.network import Network
+
+HEADS = ("resnet", "vit")
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    temperature: float = 1.0,
+    decay: float | Schedule = 0.99,
+    decay_steps: int | None = None,
+    heads: str | None = None,
+    hidden: int = 4096,
+    projection: int = 256,
+    block_size: int | None = None,
+) -> Method:
+    """MoCo v3.
+
+    ``L = 2τ [ InfoNCE(p₁, sg z'₂; τ) + InfoNCE(p₂, sg z'₁; τ) ]`` with ``p = q(g(f(v)))`` from the encoder f, projector g and
+    predictor q, ``z' = g'(f'(v))`` from the teacher (f', g'), the EMA of (f, g) with ``m(t) = 1 − (1 − m₀)(1 + cos(πt/T))/2``,
+    and τ ``temperature``. Candidates are the teacher's N projections of the other view. The factor 2τ keeps the size of the
+    gradient the same for all τ.
+
+    A random patch projection that stays as it is makes the training of a ViT stable: an option of the encoder,
+    ``freeze_patch``. Its teacher's copy is the same one.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.byol`.
+      temperature: τ > 0; 1.0 for ResNets, 0.2 for ViTs. May be traced.
+      decay: m₀, 0 to 1, or a schedule of it. A float may be traced.
+      decay_steps: T, the length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
+      heads: ``"resnet"``: projector of 2 layers, predictor that ends without BatchNorm; ``"vit"``: projector of 3 layers,
+        predictor that ends with one; ``None``: ``"vit"`` for encoders that cut images into patches. No layer has a bias, and
+        BatchNorm at the end has no parameters.
+      hidden: width of the hidden layers of projector and predictor.
+      projection: width of their outputs.
+      block_size: candidates a block of the loss that never holds the N x N matrix; ``None``: the plain form.
+
+    Returns:
+      The method. ``encode`` gives the student encoder's features.
+
+    Raises:
+      ValueError: unknown ``heads``.
+
+    Reference: An Empirical Study of Training Self-Supervised Vision Transformers, algorithm 1 and section 4;
+    facebookresearch/moco-v3. Deviation: the official code moves the teacher between the student's and the teacher's forward
+    pass of a step, here it moves after the update, which gives the same sequence; its momentum is that of the epoch's
+    fraction, ours that of the step.
+    """
+    kind = ("vit" if "patch" in encoder.config else "resnet") if heads is None else heads
+    check.choice("heads", kind, HEADS)
+    options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "dtype": compute_dtype(encoder)}
+    depth = {"resnet": 1, "vit": 2}[kind]
+    projector = models_heads.mlp((hidden,) * depth + (projection,), last_norm="batch_no_affine", **options)
+    predictor_end = {"resnet": "none", "vit": "batch_no_affine"}[kind]
+    predictor = models_heads.mlp((hidden, projection), last_norm=predictor_end, **options)
+
+    def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
+        losses = [info_nce(p, t, temperature=temperature, block_size=block_size) for p, t in pairs]
+        total = sum(losses, jnp.float32(0))
+        bound = information_bound(total / len(losses), pairs[0][0].shape[0])
+        return 2 * temperature * total, memory, {"information_bound": bound}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        value = 4 * float(temperature) * math.log(batch_size)
+        return (Sign("loss", value, "predictions or the teacher's projections are all alike"),)
+
+    return teacher_method(
+        encoder,
+        projector,
+        predictor,
+        loss_of,
+        average=rising(decay, decay_steps),
+        views=presets.byol() if views is None else views,
+        signs=signs,
+    )
