@@ -2,27 +2,20 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 
-from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
-from ssl_jax.losses.distillation import (
-    dino_loss,
-    divergence_from_uniform,
-    teacher_entropy,
-    teacher_log_probabilities,
-    usage,
-)
-from ssl_jax.methods.common import compute_dtype, encode_with, merge_views, pair_health, split_views
+from ssl_jax.core.check import choice
+from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.losses.distillation import dino_loss, teacher_log_probabilities
+from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.prototypes import Outputs, beliefs_health, prototype_method, prototype_signs, warmed_up
 from ssl_jax.methods.teacher import rising
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
-from ssl_jax.schedules import as_schedule, linear
 
 
 def build(
@@ -43,6 +36,7 @@ def build(
     decay_steps: int | None = None,
     centering: bool = True,
     center_decay: float = 0.9,
+    predictor: str = "none",
 ) -> Method:
     """DINO.
 
@@ -73,13 +67,20 @@ def build(
       decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       centering: subtract the centre (off: the ablation that collapses to one prototype).
       center_decay: m_c.
+      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden`` units and BatchNorm where the
+        head has it (an ablation of the paper).
 
     Returns:
       The method. ``encode`` gives the teacher encoder's features, which the authors evaluate.
 
+    Raises:
+      ValueError: unknown ``predictor``.
+
     Reference: Emerging Properties in Self-Supervised Vision Transformers, equations 1 to 5 and algorithm 1;
-    facebookresearch/dino.
+    facebookresearch/dino. Deviation: the released code has no predictor; ours stands between features and head, as the head's
+    outputs are too many for a predictor on top.
     """
+    choice("predictor", predictor, ("none", "mlp"))
     head = heads.dino_head(
         prototypes,
         hidden=hidden,
@@ -89,91 +90,33 @@ def build(
         norm_last_layer=norm_last_layer,
         dtype=compute_dtype(encoder),
     )
-    teacher_encoder = encoder
-    if encoder.config.get("drop_path"):
-        teacher_encoder = models.build(**{**encoder.config, "drop_path": 0.0})
-    average, center_average = rising(decay, decay_steps), ema(center_decay)
-    if teacher_temperature_start is None:
-        temperature = as_schedule(teacher_temperature)
-    else:
-        temperature = linear(teacher_temperature_start, teacher_temperature, teacher_temperature_steps)
+    norm = "batch" if head_batch_norm else "none"
+    extra = heads.mlp((hidden, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
+    temperature = warmed_up(teacher_temperature, teacher_temperature_start, teacher_temperature_steps)
+    center_average = ema(center_decay)
 
-    def embed(
-        network: Network, params: Params, state: State, crops: tuple[Array, ...], key: Key
-    ) -> tuple[Array, State]:
-        """Head outputs ``[batch, views, prototypes]`` of all crops."""
-        state, features = dict(state), []
-        for i, group in enumerate(crops):
-            output, state["encoder"] = network.apply(
-                params["encoder"],
-                state["encoder"],
-                merge_views(group),
-                train=True,
-                key=jax.random.fold_in(key, i),
-            )
-            features.append(split_views(output, group.shape[1]))
-        joined = jnp.concatenate(features, axis=1)
-        logits, state["head"] = head.apply(params["head"], state["head"], merge_views(joined), train=True)
-        return split_views(logits, joined.shape[1]), state
-
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, head_key = jax.random.split(key)
-        images = batch["views"][0][:, 0]
-        params, state = {}, {}
-        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
-        features = jnp.zeros((images.shape[0], encoder.features))
-        params["head"], state["head"] = head.init(head_key, features)
-        teacher = {"variables": average.init(params), "state": state}
-        return params, {
-            "online": state,
-            "teacher": teacher,
-            "center": center_average.init(jnp.zeros(prototypes)),
-        }
-
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        teacher, center = state["teacher"], state["center"]
-        teacher_key, student_key = jax.random.split(key)
-        targets, teacher_state = embed(
-            teacher_encoder, teacher["variables"].average, teacher["state"], batch["views"][:1], teacher_key
-        )
-        targets = jax.lax.stop_gradient(targets)
-        logits, online = embed(encoder, params, state["online"], batch["views"], student_key)
+    def loss_of(
+        student: Outputs, teacher: Outputs, centers: State, step: Array
+    ) -> tuple[Array, State, Metrics]:
+        center = centers["center"]
         temperatures = {"student_temperature": student_temperature, "teacher_temperature": temperature(step)}
-        value = dino_loss(logits, targets, center.average, **temperatures)
-        beliefs = teacher_log_probabilities(targets, center.average, temperature(step))
-        metrics = {
-            "teacher_entropy": teacher_entropy(beliefs),
-            "teacher_kl_uniform": divergence_from_uniform(beliefs),
-            "prototype_usage": usage(beliefs),
-            **pair_health(logits[:, 0], logits[:, 1]),
-        }
+        value = dino_loss(student.logits, teacher.logits, center.average, **temperatures)
+        beliefs = teacher_log_probabilities(teacher.logits, center.average, temperature(step))
         if centering:
-            _, center = center_average.update(jnp.mean(targets, axis=(0, 1)), center)
-        state = {"online": online, "teacher": {**teacher, "state": teacher_state}, "center": center}
-        return value, (state, metrics)
-
-    def after_update(params: Params, state: State, step: Array) -> State:
-        del step
-        _, variables = average.update(params, state["teacher"]["variables"])
-        return {**state, "teacher": {**state["teacher"], "variables": variables}}
-
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        del params
-        teacher = state["teacher"]
-        return teacher["variables"].average["encoder"], teacher["state"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
+            _, center = center_average.update(jnp.mean(teacher.logits, axis=(0, 1)), center)
+        return value, {"center": center}, beliefs_health(beliefs, student.logits)
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
-        return (
-            Sign("loss", math.log(prototypes), "the teacher says nothing: its distribution is uniform"),
-            Sign("teacher_entropy", math.log(prototypes), "the teacher gives every prototype the same share"),
-            Sign("teacher_kl_uniform", math.log(prototypes), "one prototype takes every image"),
-        )
+        return prototype_signs(prototypes, math.log(prototypes), patches=False)
 
-    views = presets.dino() if views is None else views
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return prototype_method(
+        encoder,
+        head,
+        loss_of,
+        average=rising(decay, decay_steps),
+        views=presets.dino() if views is None else views,
+        signs=signs,
+        centers={"center": (center_average, prototypes)},
+        predictor=extra if predictor == "mlp" else None,
+    )

@@ -1,0 +1,188 @@
+"""DINOv2 (Oquab et al. 2023): iBOT with balanced assignments and features that are spread over the sphere."""
+
+import math
+
+import jax.numpy as jnp
+
+from ssl_jax.assignment import sinkhorn
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice
+from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.losses.distillation import teacher_log_probabilities
+from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
+from ssl_jax.losses.spread import koleo
+from ssl_jax.methods.common import compute_dtype
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.prototypes import (
+    TINY,
+    Masking,
+    Outputs,
+    beliefs_health,
+    patch_health,
+    prototype_method,
+    prototype_signs,
+    warmed_up,
+)
+from ssl_jax.methods.teacher import rising
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.optim.ema import ema
+
+CENTERINGS = ("sinkhorn", "center", "none")
+EPSILON = 1e-8
+"""Of KoLeo."""
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    prototypes: int = 65536,
+    hidden: int = 2048,
+    bottleneck: int = 256,
+    head_layers: int = 3,
+    patch_head: str = "shared",
+    norm_last_layer: bool = False,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.07,
+    teacher_temperature_start: float | None = None,
+    teacher_temperature_steps: int = 0,
+    decay: float | Schedule = 0.992,
+    decay_steps: int | None = None,
+    centering: str = "sinkhorn",
+    center_decay: float = 0.9,
+    sinkhorn_iterations: int = 3,
+    sinkhorn_log_domain: bool = True,
+    mask: str = "block",
+    mask_share: float = 0.5,
+    mask_ratio: tuple[float, float] = (0.1, 0.5),
+    min_area: int | None = 4,
+    class_weight: float = 1.0,
+    patch_weight: float = 1.0,
+    koleo_weight: float = 0.1,
+) -> Method:
+    """DINOv2.
+
+    ``L = λ₁ L_class + λ₂ L_patch + λ₃ Σ_g KoLeo(h_g)`` with iBOT's two losses, see
+    :func:`ssl_jax.methods.distillation.ibot.build`, and h_g the student encoder's features of the global (masked) crop g.
+    ``L_class`` has the weight 1/(2 + 2n) for each of the 2 + 2n pairs of a teacher's crop and another one of the student's, n
+    local crops. The teacher's distributions are balanced by Sinkhorn over both global crops of the whole batch, and over all
+    hidden patches of the whole batch, at the teacher's temperature; or centred as DINO's, the patches by the mean of the
+    hidden ones.
+
+    The shares of hidden patches are spread evenly over the batch: exactly ``mask_share`` of the global crops are masked, with
+    ratios from all of ``mask_ratio``. Crops without hidden patches add 0 to the mean in ``L_patch``.
+
+    Args:
+      encoder: a ViT with ``mask_token=True`` and, as in later releases, ``registers``; its ``pool`` says what stands for the
+        crop, the class token (the paper) or the mean of the patch tokens.
+      views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino` with DINOv2's areas.
+      prototypes: K, width of the heads' outputs.
+      hidden: width of the heads' hidden layers.
+      bottleneck: width of the L2-normalised layer before the prototypes.
+      head_layers: layers of the heads' MLP.
+      patch_head: ``"shared"``: one head for crops and patches (the code's default); ``"separate"``: untied heads (the paper and
+        the released models); ``"prototypes"``: one MLP, prototypes of their own for the patches.
+      norm_last_layer: prototypes have unit norm; else their norm is trained.
+      student_temperature: τ_s.
+      teacher_temperature: τ_t of crops and patches after its warm-up.
+      teacher_temperature_start: τ_t at step 0; ``None``: constant.
+      teacher_temperature_steps: length of the warm-up in steps.
+      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
+      decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
+      centering: ``"sinkhorn"`` (the paper), ``"center"`` (the code's default), or ``"none"``.
+      center_decay: of the centres.
+      sinkhorn_iterations: of the balancing.
+      sinkhorn_log_domain: see :func:`ssl_jax.assignment.sinkhorn`.
+      mask: ``"block"`` (rectangles) or ``"random"``.
+      mask_share: share of the global crops that are masked, 0 to 1.
+      mask_ratio: least and largest share of hidden patches in a masked crop.
+      min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
+      class_weight: λ₁.
+      patch_weight: λ₂.
+      koleo_weight: λ₃.
+
+    Returns:
+      The method. ``encode`` gives the teacher encoder's features.
+
+    Raises:
+      ValueError: an encoder that cannot hide patches, or an unknown ``centering``, ``mask`` or ``patch_head``.
+
+    Reference: DINOv2: Learning Robust Visual Features without Supervision, section 4; facebookresearch/dinov2. Deviation: KoLeo
+    looks for neighbours in the whole batch, theirs in the images on one device; rectangles are drawn a fixed number of times.
+    """
+    choice("centering", centering, CENTERINGS)
+
+    def head_of() -> Network:
+        return heads.dino_head(
+            prototypes,
+            hidden=hidden,
+            bottleneck=bottleneck,
+            layers=head_layers,
+            norm_last_layer=norm_last_layer,
+            dtype=compute_dtype(encoder),
+        )
+
+    temperature = warmed_up(teacher_temperature, teacher_temperature_start, teacher_temperature_steps)
+    average = ema(center_decay)
+    names = ("center", "patch_center") if centering == "center" else ()
+
+    def distributions(logits: Array, centers: State, name: str, step: Array, counted: Array | None) -> Array:
+        """The teacher's distributions ``[..., k]``; rows that are not counted take no part."""
+        if centering == "sinkhorn":
+            balanced = sinkhorn(
+                logits.reshape(-1, prototypes),
+                temperature=temperature(step),
+                iterations=sinkhorn_iterations,
+                weights=None if counted is None else counted.reshape(-1),
+                log_domain=sinkhorn_log_domain,
+            )
+            return balanced.reshape(logits.shape)
+        center = centers[name].average if name in centers else jnp.zeros(prototypes)
+        return jnp.exp(teacher_log_probabilities(logits, center, temperature(step)))
+
+    def loss_of(
+        student: Outputs, teacher: Outputs, centers: State, step: Array
+    ) -> tuple[Array, State, Metrics]:
+        targets = distributions(teacher.logits, centers, "center", step, None)
+        class_loss = crop_cross_entropy(student.logits, targets, student_temperature=student_temperature)
+        patch_targets = distributions(teacher.patches, centers, "patch_center", step, teacher.hidden)
+        patch_loss = patch_cross_entropy(
+            student.patches, patch_targets, student.hidden, student_temperature=student_temperature
+        )
+        global_crops = teacher.logits.shape[1]
+        spread = sum(
+            (koleo(student.features[:, g], epsilon=EPSILON) for g in range(global_crops)), jnp.float32(0)
+        )
+        means = {"center": jnp.mean(teacher.logits, axis=(0, 1)), "patch_center": teacher.patch_mean}
+        centers = {name: average.update(means[name], centers[name])[1] for name in names}
+        metrics = {
+            "class_loss": class_loss,
+            "patch_loss": patch_loss,
+            "koleo": spread / global_crops,
+            **beliefs_health(jnp.log(jnp.maximum(targets, TINY)), student.logits),
+            **patch_health(patch_targets, student.hidden),
+        }
+        value = class_weight * class_loss + patch_weight * patch_loss + koleo_weight * spread
+        return value, centers, metrics
+
+    crops = views or presets.dino(global_area=(0.32, 1.0), local_area=(0.05, 0.32))
+    global_crops = sum(view.size == crops[0].size for view in crops)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        alike = -math.log(EPSILON * (math.sqrt(encoder.features) + 1))
+        uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
+        return prototype_signs(prototypes, uniform + koleo_weight * global_crops * alike, patches=True)
+
+    return prototype_method(
+        encoder,
+        head_of(),
+        loss_of,
+        average=rising(decay, decay_steps),
+        views=crops,
+        signs=signs,
+        centers=dict.fromkeys(names, (average, prototypes)),
+        masking=Masking(mask, mask_share, mask_ratio, True, min_area, head_of(), patch_head, "hidden"),
+    )
