@@ -230,6 +230,51 @@ def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     return (_override(view, "npid", overrides),)
 
 
+STRENGTHS = ("strong", "weak")
+MOCO_JITTER = dataclasses.asdict(Jitter(0.4, 0.4, 0.4, 0.1))
+
+
+def msf(
+    size: int = 224,
+    *,
+    query: str = "strong",
+    target: str = "weak",
+    jitter: Mapping[str, Any] | None = MOCO_JITTER,
+    gray: Number = 0.2,
+    blur: Number = 0.5,
+    **overrides: Any,
+) -> tuple[View, ...]:
+    """MeanShift: the student's view and the teacher's, of which the strong one is MoCo v2's and the weak one a crop and flip.
+
+    Args:
+      size: of the views, pixels.
+      query: ``"strong"`` or ``"weak"``: the first view, which the student sees.
+      target: ``"strong"`` or ``"weak"``: the second view, which the teacher sees.
+      jitter: fields of the strong view's jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
+      gray: probability in a strong view.
+      blur: probability in a strong view.
+      **overrides: other fields of both `View`, as in `simclr`.
+
+    Returns:
+      Two views.
+
+    Raises:
+      ValueError: an unknown strength or field, or a value out of range.
+
+    Example:
+      >>> [(view.jitter is None, view.gray, view.blur) for view in msf(32)]
+      [(False, 0.2, 0.5), (True, 0.0, 0.0)]
+
+    Reference: Koohpayegani et al. 2021, section 4; UMBCvision/MSF, ``weak/strong``.
+    """
+    (strong, _) = moco_v2(size, jitter=jitter, gray=gray, blur=blur, **overrides)
+    weak = dataclasses.replace(strong, jitter=None, gray=0.0, blur=0.0)
+    kinds = {"strong": strong, "weak": weak}
+    return tuple(
+        kinds[check.choice(name, kind, STRENGTHS)] for name, kind in (("query", query), ("target", target))
+    )
+
+
 PRESETS = {
     "simclr": simclr,
     "moco_v1": moco_v1,
@@ -238,6 +283,7 @@ PRESETS = {
     "dino": dino,
     "mae": mae,
     "npid": npid,
+    "msf": msf,
 }
 
 
@@ -245,7 +291,7 @@ def build(preset: str, **options: Any) -> tuple[View, ...]:
     """The views of a preset by its name.
 
     Args:
-      preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae`` or ``npid``.
+      preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid`` or ``msf``.
       **options: of the preset, ``size`` among them, or fields of `View`.
 
     Returns:

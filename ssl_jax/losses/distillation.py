@@ -90,6 +90,35 @@ def byol_loss(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""
     return 2.0 + 2.0 * negative_cosine(p, z)
 
 
+def mean_shift(p: Float[Array, "n d"], neighbors: Float[Array, "n k d"]) -> Float[Array, ""]:
+    """MeanShift's loss: mean squared distance of unit vectors to k neighbours, ``2 − 2/(n k) Σ_ij cos(p_i, c_ij)``.
+
+    With one neighbour it is :func:`byol_loss`. Nothing is detached here: the neighbours come from a bank.
+
+    Args:
+      p: ``[n, d]`` predictions of the online network, any float dtype, any norm.
+      neighbors: c, ``[n, k, d]``, the neighbours of each target, any norm.
+
+    Returns:
+      Scalar in [0, 4], float32 (float64 for float64 inputs). No p brings it to 0 unless its k neighbours agree.
+
+    Raises:
+      ValueError: shapes that do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(mean_shift(jnp.eye(2), jnp.stack([jnp.eye(2), -jnp.eye(2)], axis=1)))
+      2.0
+
+    Reference: Koohpayegani et al., "Mean Shift for Self-Supervised Learning", ICCV 2021, section 3.
+    """
+    fits = neighbors.ndim == 3 and neighbors.shape[::2] == p.shape and neighbors.shape[1] > 0
+    check.require(
+        fits, "neighbors.shape", neighbors.shape, f"[n, k, d] with n, d = {p.shape} and k of 1 or more"
+    )
+    return 2.0 - 2.0 * jnp.mean(numerics.cosine_similarity(p[:, None], neighbors))
+
+
 def dino_loss(
     student: Float[Array, "b v k"],
     teacher: Float[Array, "b g k"],

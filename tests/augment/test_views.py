@@ -213,12 +213,20 @@ def test_presets_have_the_published_numbers():
     assert presets.mae()[0].area == (0.2, 1.0) and len(presets.mae()) == 1
     assert presets.moco_v2()[0].jitter == Jitter(0.4, 0.4, 0.4, 0.1)
     assert views.blur_taps(presets.simclr()[0]) == 23
+    strong, weak = presets.msf()
+    assert strong == presets.moco_v2()[0]
+    assert (weak.area, weak.jitter, weak.gray, weak.blur) == (strong.area, None, 0.0, 0.0)
+    assert presets.msf(query="weak") == (weak, weak)
 
 
 def test_overrides_reach_every_view_and_a_mapping_changes_the_jitter_in_part():
     for name in presets.PRESETS:
         wanted = presets.build(name, mean=(0.4,), std=(0.2,), jitter={"hue": 0.0, "exact": False})
-        assert all(v.mean == (0.4,) and v.jitter.hue == 0.0 and not v.jitter.exact for v in wanted)
+        assert all(view.mean == (0.4,) for view in wanted)
+        jitters = [
+            view.jitter for view in wanted if view.jitter is not None
+        ]  # MeanShift's weak view has none.
+        assert jitters and all(jitter.hue == 0.0 and not jitter.exact for jitter in jitters)
     assert presets.byol(jitter={"hue": 0.0})[0].jitter.brightness == 0.4
     assert presets.simclr(jitter=None)[0].jitter is None
 

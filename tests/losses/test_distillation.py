@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from ssl_jax.losses import distillation
-from ssl_jax.losses.distillation import byol_loss, dino_loss, negative_cosine, teacher_log_probabilities
+from ssl_jax.losses.distillation import (
+    byol_loss,
+    dino_loss,
+    mean_shift,
+    negative_cosine,
+    softmax_similarity,
+    teacher_log_probabilities,
+)
 from tests.golden_files import assert_close, golden
 
 PRECISIONS = [(jnp.float32, 1e-5, 2e-5), (jnp.float64, 1e-9, 1e-8)]
@@ -214,3 +221,45 @@ def test_bad_input_is_refused_by_name(shapes, options, message):
 def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"z\.shape"):
         inspect.unwrap(negative_cosine)(jnp.ones((4, 3)), jnp.ones((1, 3)))
+
+
+def test_softmax_similarity_equals_a_loop_is_least_where_both_agree_and_log_d_where_predictions_say_nothing():
+    p, z = rows(0, 5, 4), rows(1, 5, 4)
+    softmax = lambda x: np.exp(x) / np.exp(x).sum()  # noqa: E731
+    wide = [np.asarray(x, np.float64) for x in (p, z)]
+    expected = -np.mean([(softmax(b) * np.log(softmax(a))).sum() for a, b in zip(*wide, strict=True)])
+    np.testing.assert_allclose(softmax_similarity(p, z), expected, rtol=1e-5)
+    np.testing.assert_allclose(softmax_similarity(p + 7, z - 7), expected, rtol=1e-5)
+    np.testing.assert_allclose(softmax_similarity(jnp.full((5, 4), 3.0), z), np.log(4), rtol=1e-6)
+    gradient = jax.jit(jax.grad(softmax_similarity))(z, z)
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(softmax_similarity))(p, z)[2],
+        (softmax(wide[0][2]) - softmax(wide[1][2])) / 5,
+        atol=1e-6,
+    )
+
+
+def test_mean_shift_equals_a_loop_and_with_one_neighbour_byol():
+    p, neighbors = rows(0, 4, 6), rows(1, 4, 3, 6)
+    unit = lambda x: np.asarray(x, np.float64) / np.linalg.norm(x)  # noqa: E731
+    squared = [((unit(p[i]) - unit(neighbors[i, j])) ** 2).sum() for i in range(4) for j in range(3)]
+    np.testing.assert_allclose(mean_shift(p, neighbors), np.mean(squared), rtol=1e-5)
+    np.testing.assert_allclose(mean_shift(3 * p, neighbors[:, ::-1] / 7), np.mean(squared), rtol=1e-5)
+    np.testing.assert_allclose(mean_shift(p, neighbors[:, :1]), byol_loss(p, neighbors[:, 0]), rtol=1e-6)
+    alike = jnp.broadcast_to(p[:, None], (4, 3, 6))
+    np.testing.assert_allclose(mean_shift(p, alike), 0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(mean_shift))(p, alike), 0, atol=1e-6)
+
+
+def test_softmax_similarity_and_mean_shift_of_bfloat16_and_of_wrong_shapes():
+    p, z, neighbors = (x.astype(jnp.bfloat16) for x in (rows(0, 4, 6), rows(1, 4, 6), rows(1, 4, 3, 6)))
+    for loss, x in ((softmax_similarity, z), (mean_shift, neighbors)):
+        found = loss(p, x)
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, loss(p.astype(jnp.float32), x.astype(jnp.float32)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"z\.shape"):
+        inspect.unwrap(softmax_similarity)(jnp.ones((4, 3)), jnp.ones((1, 3)))
+    for shape in ((4, 3), (1, 2, 3), (4, 0, 3)):
+        with pytest.raises(ValueError, match=r"neighbors\.shape"):
+            inspect.unwrap(mean_shift)(jnp.ones((4, 3)), jnp.ones(shape))
