@@ -191,6 +191,7 @@ def triplet(
     p: int = 2,
     squared: bool = False,
     swap: bool = False,
+    max_positives: int | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Triplet loss: an anchor is nearer to its positive than to any negative, by a margin.
 
@@ -206,8 +207,8 @@ def triplet(
     * ``"batch_hard"``: one for each anchor, of its furthest positive and its nearest negative.
 
     Mining moves no gradient: it chooses, and the gradient passes through the distances chosen. An anchor without a
-    positive or without a negative takes no part. All but ``"batch_hard"`` look at each of the n³ triplets, one negative
-    at a time, forward and backward: time n³, memory n².
+    positive or without a negative takes no part. All but ``"batch_hard"`` go through the positives of all anchors one by
+    one, forward and backward: memory n², time ``n² · max_positives``.
 
     Args:
       x: ``[n, d]`` embeddings, any float dtype.
@@ -221,6 +222,8 @@ def triplet(
       p: of the distance.
       squared: D is the squared distance. Its gradient fades as the distance does, that of the plain one does not.
       swap: the loss takes ``min(D_an, D_pn)`` for ``D_an``; mining still looks at ``D_an``.
+      max_positives: positives of an anchor that are looked at, the first so many; ``None``: all, in time n³. 1 loses nothing
+        where the only positive is the other view. ``"batch_hard"`` looks at all.
 
     Returns:
       ``(loss, active)``: the loss is float32 (float64 for float64 inputs), 0 where nothing is mined. ``active`` is the
@@ -228,7 +231,7 @@ def triplet(
       agree the loss is ``margin``, soft ``log(1 + exp(margin))``; ``"semi_hard"`` then finds nothing: 0.
 
     Raises:
-      ValueError: masks that do not fit, a negative margin, another mining or reduction.
+      ValueError: masks that do not fit, a negative margin, another mining or reduction, no positives to look at.
 
     Example:
       >>> import jax.numpy as jnp
@@ -246,6 +249,9 @@ def triplet(
     _check_masks(x, positives, negatives)
     _check_not_negative("margin", margin)
     check.choice("mining", mining, MINING)
+    check.require(
+        max_positives is None or max_positives >= 1, "max_positives", max_positives, "None or 1 or more"
+    )
     check.choice("reduction", reduction, REDUCTIONS)
     found = _distances(x, normalize, p, squared)
     if mining == "batch_hard":
@@ -253,12 +259,13 @@ def triplet(
         sums = _sums(excess + margin, mined, soft)
         candidates = sums[1]
     else:
-        sums = _over_negatives(found, positives, negatives, margin, RULES[mining], soft, swap)
+        count = x.shape[0] if max_positives is None else min(max_positives, x.shape[0])
+        sums = _over_positives(found, positives, negatives, margin, RULES[mining], soft, swap, count)
         counts = [jnp.sum(mask, axis=1, dtype=found.dtype) for mask in (positives, negatives)]
-        candidates = jnp.sum(counts[0] * counts[1])
+        candidates = jnp.sum(jnp.minimum(counts[0], count) * counts[1])
     total, mined_count, nonzero, active = sums
-    count = mined_count if reduction == "mean" else nonzero
-    return total / jnp.maximum(count, 1.0), active / jnp.maximum(candidates, 1.0)
+    divisor = mined_count if reduction == "mean" else nonzero
+    return total / jnp.maximum(divisor, 1.0), active / jnp.maximum(candidates, 1.0)
 
 
 def _sums(excess: Array, mined: Array, soft: bool) -> tuple[Array, Array, Array, Array]:
@@ -269,7 +276,7 @@ def _sums(excess: Array, mined: Array, soft: bool) -> tuple[Array, Array, Array,
     return jnp.sum(terms, where=mined), counts[0], counts[1], counts[2]
 
 
-def _over_negatives(
+def _over_positives(
     found: Float[Array, "n n"],
     positives: Bool[Array, "n n"],
     negatives: Bool[Array, "n n"],
@@ -277,17 +284,20 @@ def _over_negatives(
     rule: Rule,
     soft: bool,
     swap: bool,
+    count: int,
 ) -> tuple[Array, ...]:
-    @jax.checkpoint
-    def one(negative: tuple[Array, Array]) -> tuple[Array, ...]:
-        to_negative, allowed = negative
-        to_anchor = to_negative[:, None]
-        mined = positives & allowed[:, None] & rule(to_anchor - found, margin)
-        nearest = jnp.minimum(to_anchor, to_negative[None, :]) if swap else to_anchor
-        return _sums(found - nearest + margin, mined, soft)
+    # The first `count` positives of each anchor: of equal entries top_k takes the earlier.
+    given, columns = numerics.top_k(positives.astype(found.dtype), count)
 
-    # Columns, not rows: the anchors may be spread over devices, and stay where they are.
-    return tuple(jnp.sum(part) for part in jax.lax.map(one, (found.T, negatives.T)))
+    @jax.checkpoint
+    def one(nth: tuple[Array, Array]) -> tuple[Array, ...]:
+        is_given, column = nth
+        to_positive = jnp.take_along_axis(found, column[:, None], axis=1)
+        mined = (is_given > 0)[:, None] & negatives & rule(found - to_positive, margin)
+        nearest = jnp.minimum(found, found[column]) if swap else found
+        return _sums(to_positive - nearest + margin, mined, soft)
+
+    return tuple(jnp.sum(part) for part in jax.lax.map(one, (given.T, columns.T)))
 
 
 def _batch_hard(

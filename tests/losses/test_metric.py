@@ -204,14 +204,23 @@ def test_contrastive_margin_equals_a_loop(options):
 
 
 def loop_triplet(
-    margin, *, mining, soft=False, reduction="mean", swap=False, normalize=True, p=2, squared=False
+    margin,
+    *,
+    mining,
+    max_positives=8,
+    soft=False,
+    reduction="mean",
+    swap=False,
+    normalize=True,
+    p=2,
+    squared=False,
 ):
     """Loss and share of triplets that are mined and violate the margin."""
     x = loop_rows(normalize)
     d = np.array([[loop_distance(u, v, p, squared) for v in x] for u in x])
     ids, terms, active, candidates = np.asarray(IDS), [], 0, 0
     for a in range(8):
-        near = [i for i in range(8) if i != a and ids[i] == ids[a]]
+        near = [i for i in range(8) if i != a and ids[i] == ids[a]][:max_positives]
         far = [i for i in range(8) if ids[i] != ids[a]]
         triplets = [(i, j) for i in near for j in far]
         if mining == "batch_hard" and triplets:
@@ -237,6 +246,8 @@ def loop_triplet(
         {"mining": "all", "soft": True, "squared": True},
         {"mining": "semi_hard"},
         {"mining": "hard", "normalize": False, "p": 1},
+        {"mining": "all", "max_positives": 1, "swap": True},
+        {"mining": "semi_hard", "max_positives": 2},
         {"mining": "batch_hard"},
         {"mining": "batch_hard", "swap": True, "reduction": "nonzero"},
         {"mining": "batch_hard", "soft": True, "squared": True},
@@ -390,6 +401,7 @@ def test_images_without_a_label_are_alone():
         (lambda c, t, s, d: c(ROWS, *pair_masks(IDS), reduction="sum"), "reduction='sum'"),
         (lambda c, t, s, d: t(ROWS, *pair_masks(IDS), margin=-0.1), r"margin=-0\.1"),
         (lambda c, t, s, d: t(ROWS, *pair_masks(IDS), mining="semihard"), "did you mean 'semi_hard'"),
+        (lambda c, t, s, d: t(ROWS, *pair_masks(IDS), max_positives=0), "max_positives=0"),
         (lambda c, t, s, d: s(ROWS, pair_masks(IDS)[0], temperature=0.0), r"temperature=0\.0"),
         (lambda c, t, s, d: s(ROWS[:1], jnp.zeros((1, 1), bool)), "x.shape"),
         (lambda c, t, s, d: d(ROWS, p=0), "p=0"),

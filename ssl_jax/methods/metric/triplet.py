@@ -84,6 +84,8 @@ def build(
             p=p,
             squared=squared,
             swap=swap,
+            # Without labels the other view is the only positive.
+            max_positives=None if labels else 1,
         )
         return value, {"active": active}
 

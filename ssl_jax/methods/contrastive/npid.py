@@ -1,0 +1,165 @@
+"""NPID (Wu et al., CVPR 2018): every image is a class of its own, told apart by a memory of all images' embeddings."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice, positive, require
+from ssl_jax.core.numerics import normalize
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.noise import cross_entropy, information_bound, nce, negative_sampling
+from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.optim.ema import ema
+
+LOSSES = ("nce", "cross_entropy", "negative_sampling")
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    examples: int = 1_281_167,
+    loss: str = "nce",
+    temperature: float = 0.07,
+    negatives: int = 4096,
+    decay: float = 0.5,
+    projection: int = 128,
+) -> Method:
+    """NPID, also called instance discrimination.
+
+    With ``q = n(W f(v))``, a memory u of one unit vector an image, τ ``temperature``, y the image's number, M ``examples`` and
+    K ``negatives``, numbers j drawn uniformly with replacement, y among them now and then::
+
+        scores   q·u_y/τ and q·u_j/τ,   s = exp(score) / Z,   P = 1/M
+        nce      L = mean [ −log s_y / (s_y + K P) − Σ_j log K P / (s_j + K P) ]
+        then     u_y ← n(m u_y + (1 − m) q),   m = decay
+
+    Z is a constant of the run: M times the mean of ``exp(score)`` over the first batch. The memory starts as random
+    directions, is written right after the scores are read, and passes no gradient. Where a batch holds an image more than
+    once, the last one is written.
+
+    Args:
+      encoder: the network to train.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.npid`.
+      examples: M, the number of training images.
+      loss: ``"nce"``; ``"cross_entropy"``: InfoNCE of the same scores; ``"negative_sampling"``: the loss of word2vec, which is
+        nce without Z and P.
+      temperature: τ > 0. May be traced.
+      negatives: K, drawn for each image by itself: a step gathers batch · K · projection numbers.
+      decay: m of the memory, 0 (the last embedding) to 1. May be traced.
+      projection: width of q.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features. ``metrics`` hold ``accuracy`` (share of images whose own memory no
+      other of the K outscores), ``information`` (the bound log(K + 1) − InfoNCE, in nats) and for nce
+      ``log_normalizer``, log Z.
+
+    Raises:
+      ValueError: an unknown loss, fewer than one example or negative, a temperature that is not positive, or more than one
+        view.
+
+    Reference: Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3; vissl's ``nce_loss.py``.
+    Deviation: the paper's proximal regularisation of the memory is left out, as in vissl.
+    """
+    choice("loss", loss, LOSSES)
+    require(examples >= 1, "examples", examples, "an integer of 1 or more")
+    require(negatives >= 1, "negatives", negatives, "an integer of 1 or more")
+    positive("temperature", temperature)
+    views = presets.npid() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    head = heads.mlp((projection,), dtype=compute_dtype(encoder))
+    network = chain(encoder=encoder, projector=head)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        network_key, bank_key = jax.random.split(key)
+        params, online = network.init(network_key, batch["views"][0][:, 0])
+        width = math.sqrt(3 / projection)
+        bank = jax.random.uniform(bank_key, (examples, projection), jnp.float32, -width, width)
+        state: State = {"online": online, "bank": normalize(bank)}
+        if loss == "nce":
+            state |= {"log_normalizer": jnp.float32(0), "normalized": jnp.bool_(False)}
+        return params, state
+
+    def loss_of(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        network_key, draw_key = jax.random.split(key)
+        images, index = batch["views"][0][:, 0], batch["index"]
+        (_, projections), online = network.apply(params, state["online"], images, train=True, key=network_key)
+        q, bank = normalize(projections), jax.lax.stop_gradient(state["bank"])
+        drawn = jax.random.randint(draw_key, (q.shape[0], negatives), 0, examples)
+        own = jnp.sum(q * bank[index], axis=1) / temperature
+        others = jnp.einsum("nd,nkd->nk", q, bank[drawn], precision=jax.lax.Precision.HIGHEST) / temperature
+        state = {**state, "online": online, "bank": remember(bank, index, q, decay)}
+        choose = cross_entropy(own, others)
+        metrics = {
+            **pair_health(q, bank[index]),
+            "accuracy": jnp.mean(own >= jnp.max(others, axis=1)),
+            "information": information_bound(jax.lax.stop_gradient(choose), negatives + 1),
+        }
+        if loss == "cross_entropy":
+            return choose, (state, metrics)
+        if loss == "negative_sampling":
+            return negative_sampling(own, others), (state, metrics)
+        found = math.log(examples) + _log_mean_exp(jnp.concatenate([own[:, None], others], axis=1))
+        log_normalizer = jnp.where(state["normalized"], state["log_normalizer"], found)
+        log_normalizer = jax.lax.stop_gradient(log_normalizer)
+        state |= {"log_normalizer": log_normalizer, "normalized": jnp.bool_(True)}
+        value = nce(own, others, log_normalizer=log_normalizer, noise=1 / examples)
+        return value, (state, {**metrics, "log_normalizer": log_normalizer})
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["online"]["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        values = {
+            "nce": math.log1p(negatives) + negatives * math.log1p(1 / negatives),
+            "cross_entropy": math.log1p(negatives),
+            "negative_sampling": (1 + negatives) * math.log(2),
+        }
+        return (Sign("loss", values[loss], "an image's own memory scores as those of other images do"),)
+
+    return Method(views, init, loss_of, encode, encoder, encoder_of, signs=signs)
+
+
+def _log_mean_exp(scores: Float[Array, "n k"]) -> Float[Array, ""]:
+    return jax.nn.logsumexp(scores) - math.log(scores.size)
+
+
+def remember(
+    bank: Float[Array, "m d"], index: Int[Array, " n"], q: Float[Array, "n d"], decay: float | Array
+) -> Float[Array, "m d"]:
+    """The memory after a batch: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
+
+    Args:
+      bank: ``[m, d]`` unit rows.
+      index: ``[n]`` which rows; of equal ones the last is written.
+      q: ``[n, d]`` unit rows; no gradient passes.
+      decay: 0 to 1.
+
+    Returns:
+      The new bank; rows of other images are untouched.
+
+    >>> import jax.numpy as jnp
+    >>> remember(jnp.eye(2), jnp.array([1, 1]), jnp.array([[0.6, 0.8], [1.0, 0.0]]), 0.0).tolist()
+    [[1.0, 0.0], [1.0, 0.0]]
+    """
+    average = ema(decay)
+    rows, _ = average.update(jax.lax.stop_gradient(q), average.init(bank[index]))
+    place = jnp.arange(index.shape[0])
+    repeated = jnp.any((index[:, None] == index[None, :]) & (place[:, None] < place[None, :]), axis=1)
+    # Rows beyond the bank are dropped: the order of writes to one place is not defined.
+    kept = jnp.where(repeated, bank.shape[0], index)
+    return bank.at[kept].set(normalize(rows), mode="drop")
