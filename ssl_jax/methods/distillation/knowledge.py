@@ -1,0 +1,255 @@
+"""Distillation from a static teacher without labels (Hinton et al. 2015; SEED, Fang et al. 2021; CompRess 2020)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from safetensors import SafetensorError
+
+from ssl_jax import models
+from ssl_jax.assignment import queue_init, queue_push
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core import trees
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.numerics import entropy, normalize
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
+from ssl_jax.methods.common import (
+    chain,
+    compute_dtype,
+    encode_with,
+    identity,
+    merge_views,
+    pair_health,
+    split_views,
+)
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.models.serialize import load_encoder
+
+MODES = ("feature", "similarity")
+DISTANCES = ("cosine", "mse")
+PAIRINGS = ("same", "other")
+
+
+class Teacher(NamedTuple):
+    """A network that is not trained; ``variables`` is ``None`` where they are to be drawn at random."""
+
+    network: Network
+    variables: tuple[Params, State] | None
+    facts: Mapping[str, Any]
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    teacher: str = "",
+    pairing: str = "same",
+    mode: str = "feature",
+    distance: str = "cosine",
+    head_layers: int = 2,
+    hidden: int = 2048,
+    student_temperature: float = 0.2,
+    teacher_temperature: float = 0.01,
+    queue_size: int = 0,
+) -> Method:
+    """Distillation from a static teacher.
+
+    With h = f(v) of the student, p = head(h) of the width of the teacher's features t = F(v'), F fixed:
+
+    * ``mode="feature"``: p is to be t. ``distance="cosine"``: ``mean ‖n(p) − n(t)‖²``, n(x) = x/‖x‖; ``"mse"``: the mean
+      squared difference over images and features.
+    * ``mode="similarity"``: p is to be as similar to other images as t is. Over candidates c, unit vectors of the teacher,
+      ``P_i = softmax_c(n(t_i)·c / τ_t)``, ``Q_i = softmax_c(n(p_i)·c / τ_s)``, ``L = τ_s² mean_i KL(P_i ‖ Q_i)``. There are
+      no labels, so similarities take the place of Hinton's logits. Candidates are all features of the teacher in the batch, or,
+      with a queue, t_i itself and the ``queue_size`` last ones of earlier batches (SEED).
+
+    The teacher sees the view that the student sees (``pairing="same"``), or the other one of two (``"other"``).
+
+    ``teacher=""`` is a random network of the student's architecture, which stays as it is: with ``mode="feature"`` and
+    ``pairing="other"`` the experiment that motivates BYOL (its section 3), in which features learnt from random ones are
+    far better than these. It normalises with the statistics of its batch, a teacher from a file with its own.
+
+    Args:
+      encoder: the student.
+      views: views of one size, two for ``pairing="other"``; ``None``: :func:`ssl_jax.augment.presets.mae` (crop and flip), or
+        :func:`ssl_jax.augment.presets.byol` for ``"other"``.
+      teacher: ``encoder.safetensors`` as ``experiments.export`` writes it, read again whenever the method is built; ``""``: a
+        random network. Images are brought to the mean and standard deviation that the file names.
+      pairing: ``"same"`` or ``"other"``.
+      mode: ``"feature"`` or ``"similarity"``.
+      distance: of the mode ``"feature"``: ``"cosine"`` or ``"mse"``.
+      head_layers: depth of the student's head, an MLP with BatchNorm; 0: none, where the widths agree.
+      hidden: width of its hidden layers.
+      student_temperature: τ_s of the mode ``"similarity"``.
+      teacher_temperature: τ_t of the mode ``"similarity"``; lower is sharper.
+      queue_size: of the mode ``"similarity"``; 0: no queue.
+
+    Returns:
+      The method. ``encode`` gives the student encoder's features; ``state["teacher"]`` holds the teacher.
+
+    Raises:
+      ValueError: a file that is missing, is no encoder or does not fit the images (at ``init``), an unknown option, views or
+        widths that do not fit.
+
+    References: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2; Fang et al., "SEED", ICLR 2021,
+    section 3; Koohpayegani et al., "CompRess", NeurIPS 2020; Grill et al., "Bootstrap Your Own Latent", 2020, section 3.
+    Deviation: SEED takes the cross entropy, which differs by the teacher's entropy, a constant, and by the factor τ_s².
+    """
+    choice("mode", mode, MODES)
+    choice("distance", distance, DISTANCES)
+    choice("pairing", pairing, PAIRINGS)
+    require(head_layers >= 0, "head_layers", head_layers, "an integer of 0 or more")
+    require(queue_size >= 0, "queue_size", queue_size, "an integer of 0 or more")
+    if views is None:
+        views = presets.mae() if pairing == "same" else presets.byol()
+    fits = len({view.size for view in views}) == 1 and (pairing == "same" or len(views) == 2)
+    sizes = tuple(view.size for view in views)
+    require(fits, "views", sizes, "views of one size" + (", two of them" if pairing == "other" else ""))
+    source = read_teacher(teacher, encoder)
+    network = chain(encoder=encoder, head=student_head(encoder, source.network.features, head_layers, hidden))
+    scale, shift = renormalization(source.facts, views[0])
+    with_queue = mode == "similarity" and queue_size > 0
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        student_key, teacher_key, queue_key = jax.random.split(key, 3)
+        images = batch["views"][0][:, 0]
+        params, state = network.init(student_key, images)
+        fixed = source.variables
+        if fixed is None:
+            fixed = source.network.init(teacher_key, images)
+        else:
+            require_fit(teacher, source, fixed, images)
+        kept: State = {"online": state, "teacher": {"params": fixed[0], "state": fixed[1]}}
+        if with_queue:
+            kept["queue"] = queue_init(queue_key, queue_size, source.network.features)
+        return params, kept
+
+    def teach(state: State, images: Array) -> Array:
+        fixed, own_statistics = state["teacher"], source.variables is None
+        features, _ = source.network.apply(
+            fixed["params"], fixed["state"], images * scale + shift, train=own_statistics
+        )
+        return jax.lax.stop_gradient(features)
+
+    def similarity_loss(p: Array, t: Array, state: State) -> tuple[Array, State, Metrics]:
+        """``p`` and ``t`` ``[n, d]``, all views; new features enter the queue after the loss."""
+        p, t = normalize(p), normalize(t)
+        bank = state["queue"].items if with_queue else t
+        student_logits, teacher_logits = p @ bank.T, t @ bank.T
+        if with_queue:
+            own = [jnp.sum(x * t, axis=-1, keepdims=True) for x in (p, t)]
+            student_logits = jnp.concatenate([own[0], student_logits], axis=1)
+            teacher_logits = jnp.concatenate([own[1], teacher_logits], axis=1)
+            state = {**state, "queue": queue_push(state["queue"], t[-queue_size:])}
+        value = softened_kl(
+            student_logits,
+            teacher_logits,
+            student_temperature=student_temperature,
+            teacher_temperature=teacher_temperature,
+        )
+        said = (
+            jax.lax.stop_gradient(student_logits) / student_temperature,
+            teacher_logits / teacher_temperature,
+        )
+        student_says, teacher_says = (jnp.mean(entropy(jax.nn.log_softmax(x, axis=-1))) for x in said)
+        return value, state, {"student_entropy": student_says, "teacher_entropy": teacher_says}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        crops = batch["views"][0]
+        (features, predictions), online = network.apply(
+            params, state["online"], merge_views(crops), train=True, key=key
+        )
+        targets = teach(state, merge_views(crops if pairing == "same" else crops[:, ::-1]))
+        state = {**state, "online": online}
+        if mode == "similarity":
+            value, state, metrics = similarity_loss(predictions, targets, state)
+        else:
+            value = (byol_loss if distance == "cosine" else feature_mse)(predictions, targets)
+            metrics = {}
+        metrics["teacher_cosine"] = 1.0 - 0.5 * byol_loss(jax.lax.stop_gradient(predictions), targets)
+        seen = split_views(features, crops.shape[1])
+        return value, (state, {**pair_health(seen[:, 0], seen[:, -1]), **metrics})
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["online"]["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        if mode == "feature" and distance == "cosine":
+            return (Sign("loss", 2.0, "predictions have nothing in common with the teacher's features"),)
+        return (
+            Sign("teacher_cosine", 0.0, "predictions have nothing in common with the teacher's features"),
+        )
+
+    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+
+
+def student_head(encoder: Network, width: int, layers: int, hidden: int) -> Network:
+    """The MLP from the student's features to the teacher's width."""
+    if layers == 0:
+        allowed = f"1 or more: the student has {encoder.features} features, the teacher {width}"
+        require(encoder.features == width, "head_layers", layers, allowed)
+        return identity(width)
+    return heads.mlp((hidden,) * (layers - 1) + (width,), dtype=compute_dtype(encoder))
+
+
+def read_teacher(path: str, encoder: Network) -> Teacher:
+    """The encoder in a file, or one of the student's architecture without variables for ``""``.
+
+    Raises:
+      ValueError: no such file, or no encoder of this project in it.
+    """
+    if not path:
+        plain = {**encoder.config, "drop_path": 0.0} if encoder.config.get("drop_path") else encoder.config
+        return Teacher(models.build(**plain), None, {})
+    allowed = "an encoder.safetensors that experiments.export has written"
+    require(Path(path).is_file(), "teacher", path, f"{allowed}; there is no such file")
+    try:
+        network, params, state, facts = load_encoder(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"teacher={path!r}: allowed is {allowed}; {error}") from error
+    return Teacher(network, (params, state), facts)
+
+
+def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]:
+    """Factor and offset a channel that turn a view's normalisation into the one of a teacher's file.
+
+    ``(x σ + μ − μ') / σ'`` with (μ, σ) of the view and (μ', σ') of the teacher; 1 and 0 where the file does not say.
+
+    >>> scale, shift = renormalization({"mean": [0.5], "std": [0.5]}, View(size=8, mean=(0.0,), std=(1.0,)))
+    >>> scale.tolist(), shift.tolist()
+    ([2.0], [-1.0])
+    """
+    own = {"mean": view.mean, "std": view.std}
+    none = {"mean": (0.0,), "std": (1.0,)}
+    mean, std = (jnp.asarray(own[name] or none[name], jnp.float32) for name in own)
+    other_mean, other_std = (
+        jnp.asarray(facts.get(name, own[name]) or none[name], jnp.float32) for name in own
+    )
+    return std / other_std, (mean - other_mean) / other_std
+
+
+def require_fit(path: str, teacher: Teacher, variables: tuple[Params, State], images: Array) -> None:
+    """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
+    needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)
+    expected = {name: leaf.shape for name, leaf in trees.flatten(needed).items()}
+    found = {name: leaf.shape for name, leaf in trees.flatten(variables).items()}
+    wrong = [name for name in expected if expected[name] != found.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"teacher={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
+            f"shape {found.get(name)}, these images need {expected[name]}"
+        )

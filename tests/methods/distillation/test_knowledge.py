@@ -1,0 +1,148 @@
+"""Distillation from a static teacher."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ssl_jax import models
+from ssl_jax.methods.distillation import knowledge
+from ssl_jax.models.serialize import save_encoder
+from tests.methods.case import loss_of, method_of, start, zero_params_loss
+
+tiny = functools.partial(models.build, "convnet", widths=(8, 16), grid=1)
+SAME = {"pairing": "same", "head_layers": 0}
+
+
+def collapsed(case):
+    """Predictions of 0 have cosine 0 with whatever the teacher says."""
+    return zero_params_loss(case), 2.0
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A teacher's file, and its params, with other numbers than a fresh network's."""
+    network, path = tiny(), tmp_path_factory.mktemp("teacher") / "encoder.safetensors"
+    params, state = network.init(jax.random.key(7), jnp.zeros((1, 28, 28, 1)))
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    save_encoder(path, network, params, state, metadata={"mean": [0.5], "std": [2.0]})
+    return str(path), params, state
+
+
+def with_teacher(exported, **options):
+    method = method_of("knowledge", teacher=exported[0], **options)
+    return method, *start(method)
+
+
+def test_the_weights_of_the_file_are_used_with_its_normalisation(exported):
+    _, params, state = exported
+    method, mine, kept, batch = with_teacher(exported, mode="feature", distance="mse", pairing="same")
+    jax.tree.map(np.testing.assert_array_equal, kept["teacher"], {"params": params, "state": state})
+    view = method.views[0]
+    crops = batch["views"][0].reshape(-1, 28, 28, 1)
+    pixels = crops * view.std[0] + view.mean[0]
+    expected, _ = tiny().apply(params, state, (pixels - 0.5) / 2.0)
+    zero = jax.tree.map(
+        jnp.zeros_like, mine
+    )  # predictions are 0, so the loss is the mean square of the teacher's features
+    assert loss_of(method, zero, kept, batch)[0] == pytest.approx(float(jnp.mean(expected**2)), rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["feature", "similarity"])
+def test_loss_is_zero_where_the_student_is_the_teacher(mode):
+    options = {"mode": mode, "student_temperature": 0.1, "teacher_temperature": 0.1}
+    method = method_of("knowledge", **SAME, **options)
+    params, state, batch = start(method)
+    state = {**state, "teacher": {**state["teacher"], "params": params["encoder"]}}
+    loss, _, metrics = loss_of(method, params, state, batch)
+    assert loss == pytest.approx(0.0, abs=1e-5)
+    assert float(metrics["teacher_cosine"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_teacher_stays_as_it_is(exported):
+    for method, params, state, batch in (with_teacher(exported), (m := method_of("knowledge"), *start(m))):
+        _, moved, _ = loss_of(method, params, state, batch)
+        after = method.after_update(params, moved, jnp.int32(0))
+        jax.tree.map(np.testing.assert_array_equal, after["teacher"], state["teacher"])
+        changed = jax.tree.map(lambda x, y: bool((x != y).any()), moved["online"], state["online"])
+        assert any(jax.tree.leaves(changed))
+
+
+def test_pairing_chooses_which_view_the_teacher_sees():
+    same, other = (method_of("knowledge", pairing=p) for p in ("same", "other"))
+    params, state, batch = start(same)
+    view = batch["views"][0][:, :1]
+    twice = {**batch, "views": (jnp.concatenate([view, view], axis=1),)}
+    assert loss_of(same, params, state, twice)[0] == pytest.approx(loss_of(other, params, state, twice)[0])
+    assert loss_of(same, params, state, batch)[0] != loss_of(other, params, state, batch)[0]
+
+
+def test_similarities_to_a_queue_take_up_the_teacher_s_features(exported):
+    method, params, state, batch = with_teacher(exported, mode="similarity", queue_size=40)
+    loss, moved, metrics = loss_of(method, params, state, batch)
+    assert loss > 0 and float(metrics["teacher_entropy"]) < float(metrics["student_entropy"])
+    assert int(moved["queue"].pointer) == 32
+    features = moved["queue"].items[:32]
+    np.testing.assert_allclose(jnp.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(moved["queue"].items[32:], state["queue"].items[32:])
+
+
+def test_similarity_loss_is_that_of_the_formula():
+    method = method_of("knowledge", mode="similarity", queue_size=0, **SAME)
+    params, state, batch = start(method)
+    loss, _, _ = loss_of(method, params, state, batch)
+    crops, encoder = batch["views"][0].reshape(-1, 28, 28, 1), method.encoder
+
+    def embed(params, state):
+        x = np.asarray(encoder.apply(params, state, crops, train=True)[0], np.float64)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    teacher = embed(state["teacher"]["params"], state["teacher"]["state"])
+    student = embed(params["encoder"], state["online"]["encoder"])
+    logs = [
+        s - np.log(np.exp(s).sum(1, keepdims=True))
+        for s in (teacher @ teacher.T / 0.01, student @ teacher.T / 0.2)
+    ]
+    expected = 0.2**2 * (np.exp(logs[0]) * (logs[0] - logs[1])).sum(1).mean()
+    assert loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_files_that_are_no_teacher_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no such file"):
+        method_of("knowledge", teacher=str(tmp_path / "missing.safetensors"))
+    noise, foreign = tmp_path / "noise.safetensors", tmp_path / "foreign.safetensors"
+    noise.write_bytes(b"not a safetensors file")
+    safetensors.numpy.save_file({"weight": np.zeros(3)}, str(foreign))
+    for path in (noise, foreign):
+        with pytest.raises(ValueError, match=rf"{path.name}.*experiments.export"):
+            method_of("knowledge", teacher=str(path))
+
+
+def test_a_teacher_of_other_channels_is_refused(exported):
+    method = method_of("knowledge", teacher=exported[0])
+    colour = {"views": (jnp.zeros((2, 2, 28, 28, 3)),)}
+    with pytest.raises(ValueError, match=r"images of 3 channels; its .* has the shape"):
+        jax.eval_shape(method.init, jax.random.key(0), colour)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "logit"}, "mode='logit'"),
+        ({"distance": "l2"}, "distance='l2'"),
+        ({"pairing": "cross"}, "pairing='cross'"),
+        ({"queue_size": -1}, "queue_size=-1"),
+        ({"head_layers": -1}, "head_layers=-1"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        method_of("knowledge", **options)
+
+
+def test_without_a_head_the_widths_have_to_agree(exported):
+    with pytest.raises(ValueError, match="the student has 4 features, the teacher 16"):
+        knowledge.build(tiny(widths=(4,)), teacher=exported[0], head_layers=0)
