@@ -192,7 +192,8 @@ def _shrink(config: ConfigDict) -> None:
     for name, small in SMALL_OPTIONS.items():
         if name in config.method:
             config.method[name] = small
-    config.encoder.update({k: v for k, v in SMALL_ENCODER.items() if k in config.encoder})
+    small_encoder = SMALL_RESNET if "stem" in config.encoder else SMALL_ENCODER
+    config.encoder.update({k: v for k, v in small_encoder.items() if k in config.encoder})
 
 
 SMALL_OPTIONS = {
@@ -203,13 +204,15 @@ SMALL_OPTIONS = {
     "bottleneck": 16,
     "prototypes": 64,
     "queue_size": 32,
-    "subvector": 8,
+    "subvector": 32,
     "negatives": 32,
     "decoder_width": 32,
     "decoder_depth": 1,
     "decoder_heads": 2,
 }
-SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "width_multiplier": 0.25}
+SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2}
+SMALL_RESNET = {"width": 0.125}
+"""There ``width`` is a factor."""
 
 
 def _encoder(choice: Choice, recipe: Recipe) -> dict[str, Any]:

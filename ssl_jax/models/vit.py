@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
@@ -45,7 +46,8 @@ class PatchEmbedding(nn.Module):
 
     def weight(self, name: str, init: Callable[..., Array], shape: tuple[int, ...]) -> Array:
         if self.frozen:
-            return self.variable("frozen", name, lambda: init(self.make_rng("params"), shape)).value
+            value = self.variable("frozen", name, lambda: init(self.make_rng("params"), shape)).value
+            return jax.lax.stop_gradient(value)
         return self.param(name, init, shape)
 
 
