@@ -268,7 +268,7 @@ def triplet(
     return total / jnp.maximum(divisor, 1.0), active / jnp.maximum(candidates, 1.0)
 
 
-def _sums(excess: Array, mined: Array, soft: bool) -> tuple[Array, Array, Array, Array]:
+def _sums(excess: Array, mined: Array, soft: bool) -> tuple[Array, ...]:
     """Of D_ap − D_an + margin: the loss, how many are mined, cost something and violate the margin."""
     terms = jax.nn.softplus(excess) if soft else jax.nn.relu(excess)
     # Counted in floats: n³ outgrows int32 at n = 1291.

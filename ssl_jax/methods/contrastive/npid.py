@@ -58,7 +58,7 @@ def build(
 
     Returns:
       The method. ``encode`` gives the encoder's features. ``metrics`` hold ``accuracy`` (share of images whose own memory no
-      other of the K outscores), ``information`` (the bound log(K + 1) − InfoNCE, in nats) and for nce
+      other of the K outscores), ``information_bound`` (log(K + 1) − InfoNCE, in nats) and for nce
       ``log_normalizer``, log Z.
 
     Raises:
@@ -103,7 +103,7 @@ def build(
         metrics = {
             **pair_health(q, bank[index]),
             "accuracy": jnp.mean(own >= jnp.max(others, axis=1)),
-            "information": information_bound(jax.lax.stop_gradient(choose), negatives + 1),
+            "information_bound": information_bound(jax.lax.stop_gradient(choose), negatives + 1),
         }
         if loss == "cross_entropy":
             return choose, (state, metrics)
