@@ -12,10 +12,10 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
-from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.norm import BatchNorm, GroupNorm, standardized_dot
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False)}
-HIDDEN_NORMS = ("batch", "none")
+HIDDEN_NORMS = ("batch", "group", "none")
 LAST_NORMS = {"none": "", "batch": "full", "batch_scale": "scale", "batch_no_affine": "none"}
 KERNEL_INITS = {
     # U(±1/sqrt(fan_in)), the default of torch.nn.Linear.
@@ -51,10 +51,14 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             last = i == len(self.widths) - 1
             bias = self.last_bias if last else self.hidden_bias
-            x = nn.Dense(width, use_bias=bias, kernel_init=init, dtype=self.dtype, name=f"dense_{i}")(x)
+            by_group = self.hidden_norm == "group" and not last
+            dense: dict[str, Any] = {"kernel_init": init, "dtype": self.dtype, "name": f"dense_{i}"}
+            x = nn.Dense(width, bias, dot_general=standardized_dot if by_group else None, **dense)(x)
             affine = LAST_NORMS[self.last_norm] if last else ("full" if self.hidden_norm == "batch" else "")
             if affine:
                 x = BatchNorm(affine=affine, dtype=self.dtype, name=f"norm_{i}")(x, train=train)
+            if by_group:
+                x = GroupNorm(spatial_axes=0, dtype=self.dtype, name=f"norm_{i}")(x, train=train)
             if not last:
                 x = ACTIVATIONS[self.activation](x)
         return at_least_float32(x)
@@ -91,7 +95,7 @@ def mlp(
     Args:
       widths: output width of each layer, one or more.
       hidden_bias: whether the hidden layers have a bias.
-      hidden_norm: ``"batch"`` or ``"none"``.
+      hidden_norm: ``"batch"``; ``"group"``: GroupNorm in 16 groups and standardised weights, in the hidden layers; ``"none"``.
       last_bias: whether the last layer has a bias.
       last_norm: ``"none"``, ``"batch"``, ``"batch_scale"`` (γ only) or ``"batch_no_affine"``.
       activation: ``"relu"`` or ``"gelu"`` (exact).

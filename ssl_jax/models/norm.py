@@ -1,5 +1,6 @@
-"""Batch normalisation with torch's statistics."""
+"""Batch normalisation with torch's statistics, and what does without a batch: groups and standardised weights."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 
 AFFINE = ("full", "scale", "none")
+NORMS = ("batch", "group")
 
 
 class BatchNorm(nn.Module):
@@ -77,6 +79,100 @@ class BatchNorm(nn.Module):
     def _moved(self, running: Array, batch: Array) -> Array:
         batch = jax.lax.stop_gradient(batch).astype(running.dtype)
         return self.decay * running + (1.0 - self.decay) * batch
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation: statistics of each image by itself, over its positions and groups of channels.
+
+    ``y = γ (x − μ) / sqrt(σ² + ε) + β`` with μ and σ² (biased) over the spatial axes and the channels of one group, computed in
+    float32 or wider. Nothing is kept between steps, and training and evaluation are the same.
+
+    Attributes:
+      groups: number of groups; where it does not divide the channels, its greatest common divisor with them.
+      spatial_axes: axes before the channels that share statistics: 2 for maps ``[b, h, w, c]``, 0 for vectors ``[..., c]``.
+      epsilon: ε.
+      scale_init: initialiser of γ.
+      dtype: dtype of the result; ``None``: that of the input.
+
+    Reference: Wu & He, Group Normalization, ECCV 2018, equation 7; Richemond et al., BYOL works even without batch statistics
+    (2020).
+
+    >>> import jax, jax.numpy as jnp
+    >>> norm = GroupNorm(groups=2, spatial_axes=0)
+    >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> y = norm.apply(norm.init(jax.random.key(0), x, train=False), x, train=False)
+    >>> y.round(2).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+
+    groups: int = 16
+    spatial_axes: int = 2
+    epsilon: float = 1e-5
+    scale_init: Any = nn.initializers.ones
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... c"], *, train: bool) -> Float[Array, "... c"]:
+        """Normalise; ``train`` makes no difference."""
+        del train
+        channels = x.shape[-1]
+        groups = math.gcd(self.groups, channels)
+        wide = at_least_float32(x).reshape(*x.shape[:-1], groups, channels // groups)
+        axes = (*range(x.ndim - 1 - self.spatial_axes, x.ndim - 1), x.ndim)
+        mean, var = (f(wide, axes, keepdims=True) for f in (jnp.mean, jnp.var))
+        y = ((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        y = y * self.param("scale", self.scale_init, (channels,), jnp.float32)
+        y = y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        return y.astype(self.dtype or x.dtype)
+
+
+def map_norm(kind: str, **options: Any) -> nn.Module:
+    """The normalisation of a convolution's maps: ``"batch"`` or ``"group"``.
+
+    >>> type(map_norm("group", name="bn1")).__name__
+    'GroupNorm'
+    """
+    return BatchNorm(**options) if kind == "batch" else GroupNorm(**options)
+
+
+def standardize(kernel: Float[Array, "... k"], *, epsilon: float = 1e-5) -> Float[Array, "... k"]:
+    """Weight standardisation: the weights of each output get mean 0 and standard deviation 1.
+
+    ``w ← (w − μ) / (σ + ε)`` with μ and σ (biased) over all axes but the last, computed in float32 or wider. Meant for layers
+    that a normalisation follows, to which the scale of their outputs makes no difference.
+
+    Args:
+      kernel: ``[..., outputs]``: of a dense layer, or ``[h, w, in, out]`` of a convolution.
+      epsilon: ε.
+
+    Returns:
+      An array like ``kernel``, in its dtype.
+
+    >>> import jax.numpy as jnp
+    >>> standardize(jnp.array([[1.0], [3.0]])).round(3).ravel().tolist()
+    [-1.0, 1.0]
+
+    Reference: Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization (2019),
+    equation 5.
+    """
+    wide = at_least_float32(kernel)
+    axes = tuple(range(kernel.ndim - 1))
+    centered = wide - jnp.mean(wide, axes)
+    variance = jnp.mean(centered * centered, axes)
+    # σ by a safe root: its gradient at 0 (weights that are all equal, a single input) is 0 instead of NaN.
+    positive = variance > 0
+    deviation = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+    return (centered / (deviation + epsilon)).astype(kernel.dtype)
+
+
+def standardized_conv(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """``jax.lax.conv_general_dilated`` with standardised weights, for ``nn.Conv``."""
+    return jax.lax.conv_general_dilated(inputs, standardize(kernel), *args, **options)
+
+
+def standardized_dot(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
+    """``jax.lax.dot_general`` with standardised weights, for ``nn.Dense``."""
+    return jax.lax.dot_general(inputs, standardize(kernel), *args, **options)
 
 
 def _unbiased(x: Array) -> float:

@@ -12,15 +12,18 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
-from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 STEMS = ("imagenet", "small")
 OUTPUTS = ("features", "tokens", "layers")
 
 
-def conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """Convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided)."""
+def conv(width: int, kernel: int, *, norm: str, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
+    """Convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided).
+
+    Its weights are standardised where the normalisation ``norm`` that follows is by groups.
+    """
     init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
     return nn.Conv(
         width,
@@ -31,6 +34,7 @@ def conv(width: int, kernel: int, *, stride: int = 1, dtype: Any, name: str) -> 
         kernel_init=init,
         dtype=dtype,
         name=name,
+        conv_general_dilated=standardized_conv if norm == "group" else None,
     )
 
 
@@ -40,16 +44,18 @@ class BasicBlock(nn.Module):
     width: int
     stride: int
     last_scale_init: Any
+    norm: str
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        layer, norm = partial(conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        layer = partial(conv, norm=self.norm, dtype=self.dtype)
+        norm = partial(map_norm, self.norm, dtype=self.dtype)
         y = layer(self.width, 3, stride=self.stride, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, train=train))
         y = layer(self.width, 3, name="conv2")(y)
         y = norm(scale_init=self.last_scale_init, name="bn2")(y, train=train)
-        return nn.relu(y + shortcut(x, y, stride=self.stride, train=train, dtype=self.dtype))
+        return nn.relu(y + shortcut(x, y, stride=self.stride, norm=self.norm, train=train, dtype=self.dtype))
 
 
 class BottleneckBlock(nn.Module):
@@ -58,26 +64,28 @@ class BottleneckBlock(nn.Module):
     width: int
     stride: int
     last_scale_init: Any
+    norm: str
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        layer, norm = partial(conv, dtype=self.dtype), partial(BatchNorm, dtype=self.dtype)
+        layer = partial(conv, norm=self.norm, dtype=self.dtype)
+        norm = partial(map_norm, self.norm, dtype=self.dtype)
         y = layer(self.width, 1, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, train=train))
         y = layer(self.width, 3, stride=self.stride, name="conv2")(y)
         y = nn.relu(norm(name="bn2")(y, train=train))
         y = layer(4 * self.width, 1, name="conv3")(y)
         y = norm(scale_init=self.last_scale_init, name="bn3")(y, train=train)
-        return nn.relu(y + shortcut(x, y, stride=self.stride, train=train, dtype=self.dtype))
+        return nn.relu(y + shortcut(x, y, stride=self.stride, norm=self.norm, train=train, dtype=self.dtype))
 
 
-def shortcut(x: Array, y: Array, *, stride: int, train: bool, dtype: Any) -> Array:
+def shortcut(x: Array, y: Array, *, stride: int, norm: str, train: bool, dtype: Any) -> Array:
     """The input of a block in the shape of its branch: as it is, or through a strided 1x1 convolution."""
     if x.shape == y.shape:
         return x
-    x = conv(y.shape[-1], 1, stride=stride, dtype=dtype, name="downsample_0")(x)
-    return BatchNorm(dtype=dtype, name="downsample_1")(x, train=train)
+    x = conv(y.shape[-1], 1, stride=stride, norm=norm, dtype=dtype, name="downsample_0")(x)
+    return map_norm(norm, dtype=dtype, name="downsample_1")(x, train=train)
 
 
 class ResNet(nn.Module):
@@ -88,6 +96,7 @@ class ResNet(nn.Module):
     stem: str
     width: int
     last_scale_init: Any
+    norm: str
     dtype: Any
     remat: bool
 
@@ -98,16 +107,17 @@ class ResNet(nn.Module):
         block = nn.remat(block, static_argnums=(2,)) if self.remat else block
         small = self.stem == "small"
         x = images.astype(self.dtype)
-        x = conv(self.width, 3 if small else 7, stride=1 if small else 2, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
+        options = {"norm": self.norm, "dtype": self.dtype, "name": "conv1"}
+        x = conv(self.width, 3 if small else 7, stride=1 if small else 2, **options)(x)
+        x = nn.relu(map_norm(self.norm, dtype=self.dtype, name="bn1")(x, train=train))
         if not small:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         layers = {}
         for i, count in enumerate(self.stages):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                options = (self.width * 2**i, stride, self.last_scale_init, self.dtype)
-                x = block(*options, name=f"layer{i + 1}_{j}")(x, train)
+                sizes = (self.width * 2**i, stride, self.last_scale_init, self.norm, self.dtype)
+                x = block(*sizes, name=f"layer{i + 1}_{j}")(x, train)
             layers[f"layer{i + 1}"] = x
         if output == "layers":
             return layers
@@ -120,6 +130,7 @@ def resnet(
     stem: str = "imagenet",
     width: float = 1.0,
     zero_init_residual: bool = False,
+    norm: str = "batch",
     dtype: str = "float32",
     remat: bool = False,
 ) -> Network:
@@ -133,8 +144,10 @@ def resnet(
       stem: ``"imagenet"`` (7x7 stride 2, then 3x3 max-pool stride 2) or ``"small"`` (3x3 stride 1, no
         pooling: for 32 px).
       width: factor on the number of channels of every layer, as in SimCLR ("2x"); 64 · width is rounded.
-      zero_init_residual: start γ of each block's last BatchNorm at 0, so that blocks start as the identity
+      zero_init_residual: start γ of each block's last normalisation at 0, so that blocks start as the identity
         (SimCLR, SimSiam, MoCo v3, Barlow Twins, VICReg do; MoCo v1 and v2 and SwAV do not).
+      norm: ``"batch"``, or ``"group"``: GroupNorm in 16 groups and standardised weights in its place, which know no batch
+        (under the same names; such weights are not torchvision's).
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
 
@@ -145,9 +158,10 @@ def resnet(
       "layer4": ...}``.
 
     Raises:
-      ValueError: an unknown name, stem or dtype, or a width that leaves no channel.
+      ValueError: an unknown name, stem, norm or dtype, or a width that leaves no channel.
 
-    Reference: He et al., CVPR 2016, table 1; shortcut option B.
+    Reference: He et al., CVPR 2016, table 1; shortcut option B. Norm by groups: Richemond et al., BYOL works even without batch
+    statistics (2020).
 
     >>> import jax, jax.numpy as jnp
     >>> network = resnet("resnet18", stem="small", width=0.0625)
@@ -157,6 +171,7 @@ def resnet(
     """
     check.choice("name", name, STAGES)
     check.choice("stem", stem, STEMS)
+    check.choice("norm", norm, NORMS)
     check.choice("dtype", dtype, DTYPES)
     base = round(64 * width)
     check.require(base >= 1, "width", width, "a factor of 1/64 or more")
@@ -166,11 +181,12 @@ def resnet(
         "stem": stem,
         "width": width,
         "zero_init_residual": zero_init_residual,
+        "norm": norm,
         "dtype": dtype,
         "remat": remat,
     }
     last = nn.initializers.zeros if zero_init_residual else nn.initializers.ones
-    module = ResNet(STAGES[name], bottleneck, stem, base, last, jnp.dtype(dtype), remat)
+    module = ResNet(STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat)
     return from_linen(module, features=base * 8 * (4 if bottleneck else 1), config=config)
 
 

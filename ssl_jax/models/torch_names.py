@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.core import trees
+from ssl_jax.core import check, trees
 from ssl_jax.core.types import Params, State
 from ssl_jax.models.network import Network
 
@@ -67,6 +67,9 @@ def resnet_to_torch(params: Params, state: State) -> dict[str, np.ndarray]:
     Returns:
       Torch name to float32 array, convolutions as ``[out, in, h, w]``.
 
+    Raises:
+      ValueError: a ResNet without batch statistics (``norm="group"``), which torch's is not.
+
     >>> import jax, jax.numpy as jnp
     >>> from ssl_jax import models
     >>> network = models.build("resnet18", width=0.0625)
@@ -74,6 +77,10 @@ def resnet_to_torch(params: Params, state: State) -> dict[str, np.ndarray]:
     >>> weights["layer2.0.downsample.0.weight"].shape
     (8, 4, 1, 1)
     """
+    found = sorted(state)
+    check.require(
+        "batch_stats" in state, "state", found, "that of a ResNet with batch statistics, norm='batch'"
+    )
     arrays = {_torch_name(path): np.asarray(leaf) for path, leaf in trees.flatten((params, state)).items()}
     return {name: a.transpose(3, 2, 0, 1) if a.ndim == 4 else a for name, a in arrays.items()}
 

@@ -5,6 +5,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax import models
+from ssl_jax.core import trees
 from ssl_jax.models.convnet import pool_to_grid
 
 
@@ -154,3 +155,23 @@ def test_no_widths_and_no_grid_are_errors():
         models.build("convnet", widths=())
     with pytest.raises(ValueError, match="grid=0"):
         models.build("convnet", grid=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("convnet", {"widths": (4, 8)}), ("resnet18", {"stem": "small", "width": 1 / 16})],
+)
+def test_norm_by_group_knows_no_batch_and_no_scale_of_weights(name, options):
+    """Of both encoders: images pass by themselves, training is evaluation, and a convolution's gain and offset are void."""
+    network, plain = (models.build(name, norm=norm, **options) for norm in ("group", "batch"))
+    images = jax.random.normal(jax.random.key(1), (4, 12, 12, 1))
+    params, state = network.init(jax.random.key(0), images)
+    assert state == {}
+    assert trees.flatten(params).keys() == trees.flatten(plain.init(jax.random.key(0), images)[0]).keys()
+    apply = jax.jit(lambda params, images: network.apply(params, state, images, train=True)[0])
+    features = apply(params, images)
+    np.testing.assert_allclose(features, network.apply(params, state, images)[0], atol=1e-4)
+    np.testing.assert_allclose(features[2:3], apply(params, images[2:3]), atol=1e-4)
+    other = jax.tree.map(lambda x: 3.0 * x + 1.0 if x.ndim == 4 else x, params)
+    np.testing.assert_allclose(features, apply(other, images), atol=2e-3)
+    assert features.std(axis=0).max() > 1e-3

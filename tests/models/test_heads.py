@@ -186,3 +186,23 @@ def test_wrong_options_are_errors_that_name_the_nearest_right_one(options, messa
         heads.mlp(())
     with pytest.raises(ValueError, match="layers=0"):
         heads.dino_head(layers=0)
+
+
+def test_hidden_norm_by_group_standardises_the_weights_and_normalises_each_vector_alone():
+    head = heads.mlp((32, 4), hidden_norm="group")
+    params, state = head.init(jax.random.key(0), features())
+    assert state == {}
+    assert set(params) == {"dense_0", "dense_1", "norm_0"}
+    params = randomised(params)
+    found, _ = head.apply(params, state, features(), train=True)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    kernel = wide["dense_0"]["kernel"]
+    kernel = (kernel - kernel.mean(0)) / (kernel.std(0) + 1e-5)
+    x = (np.asarray(features(), np.float64) @ kernel + wide["dense_0"]["bias"]).reshape(-1, 16, 2)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = np.maximum(x.reshape(-1, 32) * wide["norm_0"]["scale"] + wide["norm_0"]["bias"], 0)
+    np.testing.assert_allclose(
+        found, x @ wide["dense_1"]["kernel"] + wide["dense_1"]["bias"], rtol=1e-3, atol=1e-3
+    )
+    alone, _ = head.apply(params, state, features()[:1], train=True)
+    np.testing.assert_allclose(alone, found[:1], atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from ssl_jax.models.norm import BatchNorm
+from ssl_jax.models.norm import BatchNorm, GroupNorm, standardize
 from tests.golden_files import assert_close, golden
 
 
@@ -123,3 +123,62 @@ def test_training_on_one_value_a_channel_is_an_error():
 def test_an_unknown_affine_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"affine='scales'.*did you mean 'scale'"):
         variables_of(BatchNorm(affine="scales"), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(("shape", "spatial_axes"), [((3, 5, 4, 12), 2), ((3, 12), 0), ((3, 5, 12), 0)])
+def test_group_norm_equals_a_loop_over_images_and_groups(shape, spatial_axes):
+    x = 3.0 + jax.random.normal(jax.random.key(1), shape)
+    norm = GroupNorm(groups=4, spatial_axes=spatial_axes)
+    scale, bias = jnp.arange(1.0, 13.0), jnp.arange(12.0)
+    found = norm.apply({"params": {"scale": scale, "bias": bias}}, x, train=True)
+    lead = x.ndim - 1 - spatial_axes
+    flat = np.asarray(x, np.float64).reshape(int(np.prod(shape[:lead])), -1, 12)
+    expected = np.zeros_like(flat)
+    for i in range(len(flat)):
+        for first in range(0, 12, 3):
+            part = flat[i, :, first : first + 3]
+            expected[i, :, first : first + 3] = (part - part.mean()) / np.sqrt(part.var() + 1e-5)
+    np.testing.assert_allclose(found, expected.reshape(shape) * scale + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_group_norm_treats_each_image_alone_the_same_in_training_and_evaluation_and_keeps_no_state():
+    x = jax.random.normal(jax.random.key(1), (4, 3, 3, 8))
+    norm = GroupNorm()
+    variables = variables_of(norm, x)
+    assert set(variables) == {"params"}
+    y, _ = train(norm, variables, x)
+    np.testing.assert_array_equal(y, norm.apply(variables, x, train=False))
+    np.testing.assert_allclose(y[1:2], train(norm, variables, x[1:2])[0], atol=1e-6)
+    np.testing.assert_allclose(y, train(norm, variables, 5 * x + 2)[0], atol=1e-4)
+    assert train(norm, variables, x.astype(jnp.bfloat16))[0].dtype == jnp.bfloat16
+    with jax.enable_x64(True):
+        apply = lambda x: jnp.sin(norm.apply(variables, jnp.asarray(x), train=True))  # noqa: E731
+        check_grads(apply, (x[:1, :2].astype(float),), 1, ["rev"])
+
+
+def test_groups_that_do_not_divide_the_channels_become_the_greatest_common_divisor():
+    x = jax.random.normal(jax.random.key(1), (2, 3, 3, 24))
+    found, expected = (
+        norm.apply(variables_of(norm, x), x, train=False)
+        for norm in (GroupNorm(groups=16), GroupNorm(groups=8))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_standardised_weights_have_mean_zero_and_deviation_one_for_each_output():
+    kernel = 2.0 + 0.1 * jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+    found = np.asarray(standardize(kernel), np.float64).reshape(-1, 5)
+    wide = np.asarray(kernel, np.float64).reshape(-1, 5)
+    expected = (wide - wide.mean(0)) / (wide.std(0) + 1e-5)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-5)
+    assert standardize(kernel.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    gradient = jax.grad(lambda k: jnp.sum(jnp.sin(standardize(k))))
+    assert np.isfinite(gradient(jnp.ones((4, 2)))).all()
+    with jax.enable_x64(True):
+        check_grads(
+            lambda k: standardize(jnp.asarray(k)),
+            (jax.random.normal(jax.random.key(2), (4, 2), float),),
+            1,
+            ["rev"],
+        )

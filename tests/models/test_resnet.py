@@ -264,3 +264,12 @@ def test_wrong_options_are_errors_that_name_the_nearest_right_one():
         jax.eval_shape(
             lambda p, s: network.apply(p, s, jnp.ones((1, 32, 32, 3)), output="token"), *shapes_of(network)
         )
+
+
+def test_norm_by_group_has_no_weights_of_torch():
+    network = models.build("resnet18", norm="group", **TINY)
+    variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    with pytest.raises(ValueError, match=r"state=\[\].*norm='batch'"):
+        resnet_to_torch(*variables)
+    with pytest.raises(ValueError, match=r"norm='grup'.*did you mean 'group'"):
+        models.build("resnet18", norm="grup")

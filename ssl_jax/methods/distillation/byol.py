@@ -1,6 +1,7 @@
 """BYOL (Grill et al., NeurIPS 2020): predict a slowly moving teacher's projection of the other view; no negatives."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -24,7 +25,10 @@ def build(
     decay_steps: int | None = None,
     predictor: str = "mlp",
     hidden: int = 4096,
+    projector_width: int | None = None,
+    predictor_width: int | None = None,
     projection: int = 256,
+    hidden_norm: str = "batch",
 ) -> Method:
     """BYOL.
 
@@ -41,19 +45,29 @@ def build(
       decay_steps: T, the length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       predictor: ``"mlp"``, or ``"none"`` (the ablation that collapses).
       hidden: width of the hidden layer of projector and predictor.
+      projector_width: the projector's, if it differs; ``None``: ``hidden``.
+      predictor_width: the predictor's, likewise.
       projection: width of their outputs.
+      hidden_norm: of the hidden layers: ``"batch"``; ``"group"``: GroupNorm and standardised weights, which with an encoder of
+        ``norm="group"`` makes BYOL without batch statistics; ``"none"``.
 
     Returns:
       The method. ``encode`` gives the online encoder's features.
 
     Raises:
-      ValueError: unknown ``predictor``.
+      ValueError: unknown ``predictor`` or ``hidden_norm``.
 
-    Reference: Bootstrap Your Own Latent, equations 1 to 3 and algorithm 1; deepmind-research/byol. Deviation: the official
-    online linear classifier is not part of the method (see ``ssl_jax.train.hooks``).
+    Reference: Bootstrap Your Own Latent, equations 1 to 3 and algorithm 1; deepmind-research/byol; Richemond et al.,
+    BYOL works even without batch statistics (2020). Deviation: the official online linear classifier is not part of the method
+    (see ``ssl_jax.train.hooks``).
     """
     choice("predictor", predictor, ("mlp", "none"))
-    head = heads.mlp((hidden, projection), last_bias=False, kernel_init="lecun", dtype=compute_dtype(encoder))
+
+    def head(width: int | None) -> Network:
+        options: dict[str, Any] = {"last_bias": False, "kernel_init": "lecun", "hidden_norm": hidden_norm}
+        return heads.mlp(
+            (hidden if width is None else width, projection), dtype=compute_dtype(encoder), **options
+        )
 
     def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
         return sum((byol_loss(p, t) for p, t in pairs), jnp.float32(0)), memory, {}
@@ -64,8 +78,8 @@ def build(
 
     return teacher_method(
         encoder,
-        head,
-        identity(projection) if predictor == "none" else head,
+        head(projector_width),
+        identity(projection) if predictor == "none" else head(predictor_width),
         loss_of,
         average=rising(decay, decay_steps),
         views=presets.byol() if views is None else views,
