@@ -1,7 +1,7 @@
 """Views of published recipes; the sources of the numbers are named with each."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ssl_jax.augment.views import Jitter, Number, Pair, View, tuples
@@ -275,7 +275,7 @@ def msf(
     )
 
 
-PRESETS = {
+PRESETS: dict[str, Callable[..., tuple[View, ...]]] = {
     "simclr": simclr,
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,

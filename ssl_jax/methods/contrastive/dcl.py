@@ -56,8 +56,15 @@ def build(
 
     def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
         del batch, key, step
-        weighing = {"sigma": sigma, "detach_weights": detach_weights}
-        return dcl(z1, z2, temperature=temperature, block_size=block_size, **weighing), {}
+        value = dcl(
+            z1,
+            z2,
+            temperature=temperature,
+            sigma=sigma,
+            detach_weights=detach_weights,
+            block_size=block_size,
+        )
+        return value, {}
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         return (Sign("loss", math.log(2 * batch_size - 2), "all projections are alike"),)

@@ -1,6 +1,8 @@
 """DirectCLR (Jing et al., ICLR 2022): InfoNCE on a part of the encoder's own features, without a projector."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,12 +71,8 @@ def build(
     check.require(fits, "groups", groups, f"a divisor of the encoder's {features} features")
     widths = {"linear": (projection,), "mlp": (projector_width, projector_width, projection)}.get(mode)
     norm = "batch" if mode == "mlp" else "none"
-    no_bias = {"hidden_bias": False, "last_bias": False}
-    projector = (
-        identity(features)
-        if widths is None
-        else heads.mlp(widths, last_norm=norm, dtype=compute_dtype(encoder), **no_bias)
-    )
+    options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "dtype": compute_dtype(encoder)}
+    projector = identity(features) if widths is None else heads.mlp(widths, last_norm=norm, **options)
     terms = groups if mode == "group" else 1
 
     def parts(z: Array, key: Key) -> Array:
@@ -85,8 +83,8 @@ def build(
         return (z[:, :subvector] if mode == "subvector" else z)[None]
 
     def both_ways(x: Array, y: Array) -> Array:
-        options = {"temperature": temperature, "block_size": block_size}
-        return (info_nce(x, y, **options) + info_nce(y, x, **options)) / 2
+        one_way = functools.partial(info_nce, temperature=temperature, block_size=block_size)
+        return (one_way(x, y) + one_way(y, x)) / 2
 
     def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
         del batch, step

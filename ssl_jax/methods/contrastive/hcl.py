@@ -60,8 +60,10 @@ def build(
     def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
         del batch, key
         now = concentration(step)
-        options = {"temperature": temperature, "tau_plus": tau_plus, "block_size": block_size}
-        return hard_negative(z1, z2, beta=now, **options), {"beta": now}
+        value = hard_negative(
+            z1, z2, temperature=temperature, beta=now, tau_plus=tau_plus, block_size=block_size
+        )
+        return value, {"beta": now}
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)

@@ -1,5 +1,6 @@
 """NNCLR (Dwibedi et al., ICCV 2021): the positive is the nearest neighbour of the other view in a queue."""
 
+import functools
 import math
 
 import jax
@@ -102,9 +103,9 @@ def build(
         similarities, indices = zip(
             *(nearest_neighbors(rows, bank, block_size=search_block) for rows in z), strict=True
         )
-        options = {"temperature": temperature, "block_size": block_size}
+        one_way = functools.partial(info_nce, temperature=temperature, block_size=block_size)
         directions = ((indices[0], p[1]), (indices[1], p[0]))
-        value = sum((info_nce(bank[i[:, 0]], p_, **options) for i, p_ in directions), jnp.float32(0)) / 2
+        value = sum((one_way(bank[i[:, 0]], p_) for i, p_ in directions), jnp.float32(0)) / 2
         metrics = {
             **pair_health(z[0], z[1]),
             **neighbor_health(indices[0][:, 0], state["labels"], batch["label"]),
