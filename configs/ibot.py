@@ -26,7 +26,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 100}.get(budget, 1),
         warmup_epochs=1,
-        encoder={"pool": "mean", "init": "trunc_normal", "mask_token": True},
+        encoder={**base.GRAY_VIT, "pool": "mean", "init": "trunc_normal", "mask_token": True},
         method={"prototypes": 512, "hidden": 256, "bottleneck": 64, "decay": 0.99},
         views={
             "preset": "dino",

@@ -4,6 +4,7 @@
 * README.md, table ``methods``: from the first lines of the method files;
 * README.md and ``docs/results.md``, tables ``results`` and ``correlations``: from the files of ``experiments.results``;
 * ``docs/benchmarks.md``, table ``benchmarks``: from ``benchmarks/results/``;
+* ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules and files of ``experiments.studies``;
 * ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``, and its measured row.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.table import load as load_benchmarks
 from benchmarks.table import markdown as benchmarks_table
+from experiments.studies.study import load, page, studies
 from experiments.tables import correlations, evaluation, load_results, method_table, results_table
 from ssl_jax.methods.find import method_module, names
 
@@ -58,6 +60,18 @@ def rank_correlations() -> str:
 def benchmarks() -> str:
     """Every benchmark, its target and whether it was met."""
     return benchmarks_table(load_benchmarks())
+
+
+def studies_table() -> str:
+    """One row a study: its page and how many of the paper's claims hold here."""
+    rows = ["| study | question | claims that hold here |", "|---|---|---|"]
+    for name, study in studies().items():
+        found = load(study, (0, 1, 2))
+        complete = len(found) == len(study.variants)
+        held = [claim.holds for claim in study.claims(found)] if complete else []
+        share = f"{sum(held)} of {len(held)}" if complete else "not measured yet"
+        rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {share} |")
+    return "\n".join(rows)
 
 
 def measured(name: str) -> list[str]:
@@ -112,6 +126,7 @@ def fill(text: str) -> str:
         "results": results,
         "correlations": rank_correlations,
         "benchmarks": benchmarks,
+        "studies": studies_table,
     }
     for name, make in makers.items():
         if f"<!-- table: {name} -->" not in text:
@@ -124,8 +139,14 @@ def fill(text: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Every generated file and what it should contain."""
-    pages = [ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/benchmarks.md"]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "docs/results.md",
+        ROOT / "docs/benchmarks.md",
+        ROOT / "docs/studies.md",
+    ]
     files = {page: fill(page.read_text()) for page in pages}
+    files |= {ROOT / f"docs/studies/{name}.md": page(study) for name, study in studies().items()}
     return files | {ROOT / f"docs/methods/{name}.md": method_page(name) for name in names()}
 
 

@@ -35,8 +35,18 @@ from ssl_jax.train.workdir import INCIDENTAL
 
 ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")
-FIRST_OF_KIND = {"simclr": ("pixels", "pca", "random"), "mae": ("random",)}
-"""Yardsticks that a method's runs measure on behalf of all: one method for each architecture; pixels with seed 0 only."""
+FIRST_OF_KIND = {
+    "simclr": ("pixels", "pca", "random"),
+    "mae": ("random",),
+    "directclr": ("random",),
+    "ibot": ("random",),
+    "knowledge": ("random",),
+    "moco_v3": ("random",),
+}
+"""Yardsticks that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
+ENCODER = "encoder.safetensors"
+TEACHERS = {"knowledge": "simclr"}
+"""Methods that learn from the encoder of another one's run with the same seed."""
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _BUDGET = flags.DEFINE_string("budget", None, "short or paper; default: short on a CPU, paper elsewhere.")
@@ -83,7 +93,20 @@ def config_of(method: str, seed: int, budget: str) -> build.Config:
     """The committed recipe of a method, with a seed."""
     config = importlib.import_module(f"configs.{method}").get_config(f"fashion_mnist,{budget}")
     config.seed = seed
+    config.update_from_flattened_dict(from_teacher(method, seed))
     return build.plain(config)
+
+
+def from_teacher(method: str, seed: int) -> dict[str, str]:
+    """What the config of a method with a teacher has beyond its recipe; the teacher's file lies beside the runs."""
+    if method not in TEACHERS:
+        return {}
+    return {"method.teacher": f"{teacher_folder(method, seed)}/{ENCODER}", "method.pairing": "same"}
+
+
+def teacher_folder(method: str, seed: int) -> str:
+    """Name of the folder with the encoder that teaches a run."""
+    return f"{TEACHERS[method]}-{seed}-encoder"
 
 
 def done(method: str, seed: int, budget: str, out: Path) -> bool:
@@ -107,8 +130,17 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
     try:
         workdir = Path(_RUNS.value) / budget / f"{method}-{seed}"
         recipe = f"--config=configs/{method}.py:fashion_mnist,{budget}"
+        taught = [f"--config.{name}={value}" for name, value in from_teacher(method, seed).items()]
+        if taught:
+            folder = workdir.parent / teacher_folder(method, seed)
+            taught[0] = f"--config.method.teacher={folder / ENCODER}"
+            if not (folder / ENCODER).exists():
+                teacher = workdir.with_name(f"{TEACHERS[method]}-{seed}")
+                of_teacher = f"--config=configs/{TEACHERS[method]}.py:fashion_mnist,{budget}"
+                run(["pretrain", of_teacher, f"--config.seed={seed}", f"--workdir={teacher}"], share, teacher)
+                run(["export", f"--workdir={teacher}", f"--out={folder}"], share, teacher)
         yardsticks = [name for name in FIRST_OF_KIND.get(method, ()) if seed == 0 or name == "random"]
-        pretrain = ["pretrain", recipe, f"--config.seed={seed}", f"--workdir={workdir}"]
+        pretrain = ["pretrain", recipe, f"--config.seed={seed}", f"--workdir={workdir}", *taught]
         evaluate = [
             "evaluate",
             f"--workdir={workdir}",

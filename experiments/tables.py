@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_jax import models
 from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.table import table
 
@@ -92,7 +93,7 @@ def method_table(folder: Path, method: str, *, markdown: bool = False) -> str:
     groups = _groups(results)
     own = [name for name, rows in groups.items() if rows[0]["role"] != "yardstick"]
     mine = [name for name in own if name.startswith(f"{method} (")]
-    encoders = {f"random {r['config']['encoder']['name']}" for r in results if r["method"] == method}
+    encoders = {f"random {encoder_name(r['config'])}" for r in results if r["method"] == method}
     others = [
         name for name in groups if name not in own and (not name.startswith("random ") or name in encoders)
     ]
@@ -112,7 +113,7 @@ def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
     """Rows of all seeds by the name that the table gives them."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
-        encoder = result["config"]["encoder"]["name"]
+        encoder = encoder_name(result["config"])
         for row in result["evaluation"]["rows"]:
             name = {"random encoder": f"random {encoder}"}.get(row["features"], row["features"])
             own = row["role"] != "yardstick"
@@ -120,6 +121,24 @@ def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
                 {**row, "result": result if own else None}
             )
     return groups
+
+
+def encoder_name(config: Mapping[str, Any]) -> str:
+    """Name of an encoder with the sizes in which it differs from the usual ones.
+
+    >>> encoder_name({"encoder": {"name": "convnet", "widths": (16, 32, 64)}})
+    'convnet 16-32-64'
+    """
+    options = config["encoder"]
+    usual = models.BUILDERS[options["name"]]().config
+    words = [options["name"]]
+    for key in ("widths", "width", "depth"):
+        found = options.get(key, usual.get(key))
+        if found != usual.get(key) and list(np.ravel(found)) != list(np.ravel(usual[key])):
+            words.append("-".join(map(str, np.ravel(found))))
+    if options.get("freeze_patch"):
+        words.append("with frozen patches")
+    return " ".join(words)
 
 
 def _place(row: Mapping[str, Any]) -> int:

@@ -1,0 +1,170 @@
+"""The figure of a study: the published numbers, ours with error bars, and curves of the runs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot
+
+from experiments.studies.study import Measured, Results, Study, Variant
+
+COLORS = (
+    "#4269d0",
+    "#e8743b",
+    "#3ca951",
+    "#b3367e",
+    "#9c6b4e",
+    "#6cc5b0",
+    "#8a6fd1",
+    "#e0a100",
+    "#5d6b7a",
+    "#c0392b",
+)
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "ssl_jax",
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+WIDTH = 10.0
+
+
+def draw(study: Study, found: Results, path: Path) -> Path:
+    """Draw a study into an SVG file.
+
+    Args:
+      study: which.
+      found: its measurements.
+      path: of the file.
+
+    Returns:
+      ``path``.
+    """
+    rows = [variant for variant in study.variants if variant.name in found]
+    bars = [variant for variant in rows if not variant.line]
+    panels: list[Callable[[Any], None]] = []
+    if any(v.published is not None for v in rows):
+        panels.append(lambda axes: _published(axes, study, rows, bars))
+    for heading, name in study.columns.items():
+        if name in ("knn", "linear") or name.endswith(("_knn", "_linear")):
+            panels.append(lambda axes, h=heading, n=name: _ours(axes, study, found, rows, bars, h, n))  # type: ignore[misc]
+    height = max(2.6, 0.9 + 0.3 * len(bars))
+    with pyplot.rc_context(STYLE):
+        count = len(panels) + len(study.curves)
+        across = min(count, 3)
+        down = -(-count // across)
+        figure, grid = pyplot.subplots(down, across, figsize=(WIDTH, height * down), squeeze=False)
+        places = list(grid.flat)
+        for axes, panel in zip(places, panels, strict=False):
+            panel(axes)
+        for axes, (name, heading) in zip(places[len(panels) :], study.curves, strict=False):
+            _curves(axes, found, rows, name, heading)
+        for axes in places[count:]:
+            axes.axis("off")
+        if study.curves or any(v.line for v in rows):
+            handles, labels = places[count - 1].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
+    return path
+
+
+def _published(axes: Any, study: Study, rows: Sequence[Variant], bars: Sequence[Variant]) -> None:
+    axes.set_title(study.published_as, fontsize=9)
+    if bars:
+        told = [variant for variant in bars if variant.published is not None]
+        places = [bars.index(variant) for variant in told]
+        axes.barh(places, [variant.published for variant in told], color="#b9bec5", height=0.6)
+        for place, variant in zip(places, told, strict=True):
+            axes.text(variant.published, place, f" {variant.published:g}", va="center", fontsize=8)
+        axes.set_xmargin(0.15)
+        _names(axes, bars)
+        return
+    for color, (line, points) in zip(COLORS, _lines(rows).items(), strict=False):
+        told = [variant for variant in points if variant.published is not None]
+        if told:
+            axes.plot([v.x for v in told], [v.published for v in told], "o--", color=color, label=line, ms=4)
+    _ticks(axes, study, rows)
+
+
+def _ours(
+    axes: Any,
+    study: Study,
+    found: Results,
+    rows: Sequence[Variant],
+    bars: Sequence[Variant],
+    heading: str,
+    name: str,
+) -> None:
+    axes.set_title(f"ours: {heading} in %", fontsize=9)
+    if name in ("knn", "linear"):
+        random = Measured([record for measured in found.values() for record in measured.records])
+        axes_line = axes.axvline if bars else axes.axhline
+        axes_line(random.mean(f"random_{name}"), color="#8a8f98", lw=1, ls=":")
+    if bars:
+        means = [found[variant.name].mean(name) for variant in bars]
+        spreads = [found[variant.name].spread(name) for variant in bars]
+        colors = [COLORS[i % len(COLORS)] for i in range(len(bars))]
+        axes.errorbar(means, range(len(bars)), xerr=spreads, fmt="none", ecolor="#30343b", capsize=3, lw=1)
+        axes.scatter(means, range(len(bars)), c=colors, s=28, zorder=3)
+        _names(axes, bars)
+        return
+    for color, (line, points) in zip(COLORS, _lines(rows).items(), strict=False):
+        measured = [found[variant.name] for variant in points]
+        axes.errorbar(
+            [variant.x for variant in points],
+            [m.mean(name) for m in measured],
+            yerr=[m.spread(name) for m in measured],
+            fmt="o-",
+            color=color,
+            label=line,
+            capsize=3,
+            ms=4,
+        )
+    _ticks(axes, study, rows)
+
+
+def _lines(rows: Sequence[Variant]) -> dict[str, list[Variant]]:
+    lines: dict[str, list[Variant]] = {}
+    for variant in rows:
+        lines.setdefault(variant.line, []).append(variant)
+    return lines
+
+
+def _names(axes: Any, bars: Sequence[Variant]) -> None:
+    axes.set_yticks(
+        range(len(bars)), [variant.name for variant in bars] if axes.get_subplotspec().is_first_col() else []
+    )
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+
+
+def _ticks(axes: Any, study: Study, rows: Sequence[Variant]) -> None:
+    axes.set_xscale("log", base=2)
+    places = sorted({variant.x for variant in rows})
+    axes.set_xticks(places, [f"{x:g}" for x in places])
+    axes.set_xlabel(study.x_label)
+
+
+def _curves(axes: Any, found: Results, rows: Sequence[Variant], name: str, heading: str) -> None:
+    axes.set_title(heading, fontsize=9)
+    axes.set_xlabel("step")
+    for i, variant in enumerate(rows):
+        records = [record for record in found[variant.name].records if name in record["curves"]]
+        if not records:
+            continue
+        steps = np.array(records[0]["curves"]["step"])
+        values = np.array([record["curves"][name] for record in records])
+        color = COLORS[i % len(COLORS)]
+        axes.plot(
+            steps,
+            values.mean(axis=0),
+            color=color,
+            lw=1.4,
+            label=variant.name,
+            ls="-" if i < len(COLORS) else "--",
+        )
+        axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0)

@@ -1,0 +1,412 @@
+"""What the studies share: variants are trained small, measured, and set beside the published numbers.
+
+    python -m experiments.studies.simsiam_ablation
+    python -m experiments.studies.simsiam_ablation --seeds=0 --jobs=2
+
+A study is data: variants (a method's config and what differs from it), what the paper reports for each, and the claims, which
+are decided by the measurements. Every run leaves one file, ``docs/results/studies/<study>/<variant>-<seed>.json``, with its
+whole config, curves and accuracies; a run whose file is there with the same config is not made again. The command prints the
+table
+and the claims and draws the figure; ``python -m docs.tables`` writes the page.
+"""
+
+import concurrent.futures
+import importlib
+import json
+import multiprocessing
+import os
+import pkgutil
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import experiments.studies as package
+from configs.common import base
+from experiments import build, launch, measure
+from ssl_jax.core.files import write_atomically
+from ssl_jax.core.machine import machine
+from ssl_jax.data.open import open_source
+from ssl_jax.evaluate.knn import knn_accuracy
+from ssl_jax.evaluate.linear import ridge
+from ssl_jax.evaluate.table import table
+from ssl_jax.train.loop import fit, make_program, sample_batch
+from ssl_jax.train.sharding import make_mesh
+from ssl_jax.train.state import TrainState
+from ssl_jax.train.workdir import INCIDENTAL
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "docs/results/studies"
+FIGURES = ROOT / "docs/studies"
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+_JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Runs at a time, one core each.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", str(RESULTS), "Folder for the result files.")
+
+Record = dict[str, Any]
+COMMON: dict[str, Any] = {"encoder.widths": (16, 32, 64), "log.every": 20, "batch_size": 64, "steps": 800}
+"""What every run of a study has unless it says otherwise: a third of the results table's encoder, about 5 passes over the
+10,000 images of ``embedded``."""
+
+
+class Variant(NamedTuple):
+    """One row of a study.
+
+    Attributes:
+      name: as the table shows it.
+      method: whose config it starts from.
+      changes: dotted config names and values, such as ``{"method.decay": 0.9}``.
+      published: what the paper reports, in percent; ``None``: nothing.
+      line: name of the line of the figure that the variant is a point of, with ``x`` its place; ``""``: a bar of its own.
+      x: place on the horizontal axis.
+    """
+
+    name: str
+    method: str
+    changes: Mapping[str, Any] = {}
+    published: float | None = None
+    line: str = ""
+    x: float = 0.0
+
+
+class Claim(NamedTuple):
+    """What a paper says, and whether it holds here.
+
+    Attributes:
+      text: the claim.
+      holds: whether the measurements agree.
+      evidence: the measurements.
+    """
+
+    text: str
+    holds: bool
+    evidence: str
+
+
+class Measured(NamedTuple):
+    """The records of all seeds of a variant."""
+
+    records: Sequence[Record]
+
+    def of(self, name: str) -> np.ndarray:
+        """A measure of every seed.
+
+        ``knn`` and ``linear`` in percent, ``random_knn`` and ``random_linear`` of the untrained encoder, or the name of a
+        curve, whose last value it is.
+        """
+        return np.array([self._one(record, name) for record in self.records])
+
+    @staticmethod
+    def _one(record: Record, name: str) -> float:
+        if name in record["measures"]:
+            return 100 * record["measures"][name]
+        return record["curves"][name][-1]
+
+    def mean(self, name: str) -> float:
+        """Mean over seeds."""
+        return float(self.of(name).mean())
+
+    def spread(self, name: str) -> float:
+        """Standard deviation (n − 1) over seeds, 0 of one seed."""
+        values = self.of(name)
+        return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+    def text(self, name: str, digits: int = 1) -> str:
+        """Mean ± deviation."""
+        return f"{self.mean(name):.{digits}f} ± {self.spread(name):.{digits}f}"
+
+
+Results = Mapping[str, Measured]
+Extra = Callable[[build.Config], dict[str, Callable[..., Any]]]
+
+
+class Study(NamedTuple):
+    """A published claim, small.
+
+    Attributes:
+      name: of the module.
+      title: of the page.
+      question: what it asks, in a sentence or two.
+      source: of the published numbers: paper and table.
+      published_as: heading of their column.
+      variants: rows.
+      claims: measurements by variant's name -> claims.
+      columns: measures of the table by heading; see :meth:`Measured.of`.
+      curves: curves to draw: name and heading.
+      common: config changes of all variants, over :data:`COMMON`.
+      x_label: of the horizontal axis of lines.
+      extra: ``config -> {name: encode}``: further features of a run, measured as ``<name>_knn`` and ``<name>_linear``.
+      notes: what a reader should know about the differences from the paper.
+    """
+
+    name: str
+    title: str
+    question: str
+    source: str
+    published_as: str
+    variants: tuple[Variant, ...]
+    claims: Callable[[Results], list[Claim]]
+    columns: Mapping[str, str]
+    curves: tuple[tuple[str, str], ...] = ()
+    common: Mapping[str, Any] = {}
+    x_label: str = ""
+    extra: Extra | None = None
+    notes: str = ""
+
+
+def better(first: Measured, second: Measured, name: str = "knn", *, by: float = 0.0) -> bool:
+    """Whether the first is higher by more than ``by`` and more than the deviations of both over seeds together."""
+    band = first.spread(name) + second.spread(name)
+    return first.mean(name) - second.mean(name) > max(by, band)
+
+
+def studies() -> dict[str, Study]:
+    """Every study by name: the modules of this folder that have one."""
+    found = {}
+    for module in sorted(name for _, name, _ in pkgutil.iter_modules(package.__path__)):
+        study = getattr(importlib.import_module(f"{package.__name__}.{module}"), "STUDY", None)
+        if study is not None:
+            found[module] = study
+    return found
+
+
+def config_of(study: Study, variant: Variant, seed: int) -> build.Config:
+    """The whole config of a run."""
+    config = importlib.import_module(f"configs.{variant.method}").get_config("embedded,short")
+    changes = {**COMMON, **study.common, **variant.changes, "seed": seed}
+    config.update_from_flattened_dict(changes)
+    return build.plain(config)
+
+
+def file_of(study: Study, variant: Variant, seed: int, out: Path) -> Path:
+    """Where the record of a run is kept."""
+    slug = re.sub(r"[^a-z0-9.]+", "_", variant.name.lower()).strip("_")
+    return out / study.name / f"{slug}-{seed}.json"
+
+
+def load(study: Study, seeds: Sequence[int], out: Path = RESULTS) -> dict[str, Measured]:
+    """The records that are there and whose config is that of the study, by variant."""
+    found = {}
+    for variant in study.variants:
+        paths = [file_of(study, variant, seed, out) for seed in seeds]
+        records = [json.loads(path.read_text()) for path in paths if path.exists()]
+        current = [r for r in records if _same(r["config"], config_of(study, variant, r["seed"]))]
+        if current:
+            found[variant.name] = Measured(current)
+    return found
+
+
+def _same(there: build.Config, now: build.Config) -> bool:
+    there = base.with_defaults(build.tuples(there), now)
+    ours, theirs = ({k: v for k, v in c.items() if k not in INCIDENTAL} for c in (now, there))
+    return ours == theirs
+
+
+def run(study: Study) -> None:
+    """The command of a study: make the runs that are missing, print the table and the claims, draw the figure."""
+    launch.run(lambda: _main(study))
+
+
+def _main(study: Study) -> None:
+    if not all(seed.isdigit() for seed in _SEEDS.value):
+        raise ValueError(f"--seeds={','.join(_SEEDS.value)}: allowed is integers of 0 or more, such as 0,1,2")
+    seeds, out = [int(seed) for seed in _SEEDS.value], Path(_OUT.value)
+    there = load(study, seeds, out)
+    missing = [
+        (variant, [s for s in seeds if s not in [r["seed"] for r in _records(there, variant)]])
+        for variant in study.variants
+    ]
+    missing = [(variant, left) for variant, left in missing if left]
+    total = len(study.variants) * len(seeds)
+    print(
+        f"{total - sum(len(left) for _, left in missing)} of {total} runs are in {out / study.name}",
+        flush=True,
+    )
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(_JOBS.value):
+        cores.put(core)
+    jobs = min(_JOBS.value, os.cpu_count() or 1)
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, _begin, (cores,)) as pool:
+        made = [pool.submit(_make, study.name, variant, left, out) for variant, left in missing]
+        for future in concurrent.futures.as_completed(made):
+            print(future.result(), flush=True)
+    found = load(study, seeds, out)
+    print(f"\n{results_table(study, found)}\n")
+    for claim in study.claims(found):
+        print(f"{'holds' if claim.holds else 'DOES NOT HOLD'}: {claim.text} ({claim.evidence})")
+    if out == RESULTS:
+        from experiments.studies import figure  # matplotlib is an optional dependency
+
+        print(f"figure: {figure.draw(study, found, FIGURES / f'{study.name}.svg')}")
+
+
+def _records(found: Mapping[str, Measured], variant: Variant) -> Sequence[Record]:
+    return found[variant.name].records if variant.name in found else []
+
+
+def _begin(cores: Any) -> None:
+    """One core for each worker; programs are compiled once for all seeds."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cores.get()})
+    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _make(name: str, variant: Variant, seeds: Sequence[int], out: Path) -> str:
+    study = studies()[name]
+    spent = []
+    for seed in seeds:
+        record = train(study, variant, seed)
+        spent.append(record["cpu_seconds"])
+        path = file_of(study, variant, seed, out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(record, indent=1) + "\n")
+    return f"{variant.name}: {len(seeds)} seeds, {np.mean(spent):.0f} CPU seconds each"
+
+
+class _Curves:
+    """A writer that keeps scalars in memory."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[float]] = {"step": []}
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        self.curves["step"].append(step)
+        for name, value in scalars.items():
+            self.curves.setdefault(name, []).append(round(float(value), 5))
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+
+def train(study: Study, variant: Variant, seed: int) -> Record:
+    """Train one variant with one seed on one core and measure it, and its encoder before training."""
+    began = time.process_time()
+    config = config_of(study, variant, seed)
+    method, optimizer, source = build.parts(config)
+    mesh, writer = make_mesh(), _Curves()
+    program = make_program(method, optimizer, sample_batch(source, method), mesh)
+    before = program.init(seed)
+    fitted = fit(
+        method,
+        source,
+        optimizer=optimizer,
+        steps=config["steps"],
+        batch_size=config["batch_size"],
+        seed=seed,
+        mesh=mesh,
+        writer=lambda step: writer,
+        log_every=config["log"]["every"],
+    )
+    data, options = config["data"], config["evaluate"]
+    sources = [open_source(data["source"], options[f"{part}_split"]) for part in ("train", "test")]
+    asked: dict[str, tuple[TrainState, Callable[..., Any]]] = {
+        "random": (before, method.encode),
+        "": (fitted.state, method.encode),
+    }
+    if study.extra is not None:
+        asked |= {name: (fitted.state, f) for name, f in study.extra(config).items()}
+    measures: dict[str, float] = {}
+    for prefix, (state, encode) in asked.items():
+        variables = (state.params, state.state)
+        train_set, test = (
+            measure.features(s, encode, variables, method, options["crop_ratio"]) for s in sources
+        )
+        arrays = (train_set.features, train_set.labels, test.features, test.labels)
+        start = f"{prefix}_" if prefix else ""
+        measures[f"{start}knn"] = _knn(arrays, len(source.classes), options["k"])
+        measures[f"{start}linear"] = float(ridge(*arrays, classes=len(source.classes)).accuracy)
+    drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values()}
+    return {
+        "study": study.name,
+        "variant": variant.name,
+        "seed": seed,
+        "config": config,
+        "measures": {name: round(value, 5) for name, value in measures.items()},
+        "curves": {name: values for name, values in writer.curves.items() if name in drawn},
+        "cpu_seconds": round(time.process_time() - began, 1),
+        "machine": machine(),
+    }
+
+
+def _knn(arrays: tuple[np.ndarray, ...], classes: int, k: int) -> float:
+    accuracy = knn_accuracy(*arrays, classes=classes, k=k)
+    assert isinstance(accuracy, float)
+    return accuracy
+
+
+def results_table(study: Study, found: Results, *, markdown: bool = False) -> str:
+    """The paper's numbers beside ours, mean ± deviation over seeds."""
+    rows: list[dict[str, Any]] = []
+    every = Measured([record for measured in found.values() for record in measured.records])
+    if every.records:
+        cells = {
+            heading: (every.mean(f"random_{name}"), every.spread(f"random_{name}"))
+            for heading, name in study.columns.items()
+            if name in ("knn", "linear")
+        }
+        rows.append(
+            {"variant": "random encoder", study.published_as: None, **cells, "seeds": len(every.records)}
+        )
+    for variant in study.variants:
+        if variant.name in found:
+            measured = found[variant.name]
+            cells = {
+                heading: (measured.mean(name), measured.spread(name))
+                for heading, name in study.columns.items()
+            }
+            seeds = len(measured.records)
+            rows.append(
+                {"variant": variant.name, study.published_as: variant.published, **cells, "seeds": seeds}
+            )
+    if not rows:
+        return "no results"
+    digits = 2 if any("std" in name for name in study.columns.values()) else 1
+    return table(
+        rows,
+        columns=["variant", study.published_as, *study.columns, "seeds"],
+        markdown=markdown,
+        digits=digits,
+    )
+
+
+def page(study: Study, seeds: Sequence[int] = (0, 1, 2)) -> str:
+    """The docs page of a study."""
+    found = load(study, seeds)
+    lines = [f"# {study.title}", "", study.question, "", f"Published: {study.source}.", ""]
+    if len(found) == len(study.variants):
+        claims = study.claims(found)
+        verdicts = [
+            f"- {'**Holds here.**' if c.holds else '**Does not hold here.**'} {c.text} ({c.evidence})"
+            for c in claims
+        ]
+        lines += [*verdicts, "", f"![{study.title}]({study.name}.svg)", ""]
+    records = [record for measured in found.values() for record in measured.records]
+    if records:
+        first = records[0]
+        spent = np.mean([record["cpu_seconds"] for record in records])
+        sizes = sorted({(r["config"]["steps"], r["config"]["batch_size"]) for r in records})
+        lengths = ", ".join(f"{steps} steps of {batch}" for steps, batch in sizes)
+        lines += [
+            results_table(study, found, markdown=True),
+            "",
+            f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, a small convolutional "
+            f"encoder; kNN (k = 20) and "
+            "linear (ridge) accuracy in percent on the 2,000 test images, ± the deviation over seeds. "
+            "`random encoder`: the same "
+            f"encoders before training. One core of {first['machine']['device']}, {spent:.0f} CPU seconds a "
+            f"run. A "
+            "scale on which the published percentages, of ImageNet, are not to be expected: only the "
+            "pattern is compared.",
+            "",
+        ]
+    if study.notes:
+        lines += [study.notes, ""]
+    lines += [f"Run it again: `python -m experiments.studies.{study.name}`.", ""]
+    return "\n".join(lines)

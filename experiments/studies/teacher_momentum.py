@@ -1,0 +1,71 @@
+"""How fast should BYOL's teacher follow the student? Grill et al. 2020, table 5a.
+
+python -m experiments.studies.teacher_momentum
+"""
+
+from experiments.studies.study import Claim, Results, Study, Variant, better, run
+
+STEPS = 1000
+DECAYS = {
+    "1 (a frozen random network)": (1.0, 18.8),
+    "0.999": (0.999, 69.8),
+    "0.99": (0.99, 72.5),
+    "0.9": (0.9, 68.4),
+    "0": (0.0, 0.3),
+}
+
+
+def claims(found: Results) -> list[Claim]:
+    """What the paper concludes from the table."""
+    frozen, copied = found["1 (a frozen random network)"], found["0"]
+    middle = [found[name] for name in ("0.999", "0.99", "0.9")]
+    best = max(middle, key=lambda m: m.mean("knn"))
+    return [
+        Claim(
+            "A moving average with a decay between 0.9 and 0.999 beats a frozen random teacher.",
+            all(better(m, frozen) for m in middle),
+            f"kNN {', '.join(m.text('knn') for m in middle)} against {frozen.text('knn')}",
+        ),
+        Claim(
+            "Predicting a frozen random network is already better than not training.",
+            frozen.mean("knn") - frozen.spread("knn") > frozen.mean("random_knn"),
+            f"kNN {frozen.text('knn')} against {frozen.text('random_knn')} of the same encoders untrained",
+        ),
+        Claim(
+            "A teacher that is the student of the step before (decay 0) destroys the representation.",
+            better(best, copied, by=10.0),
+            f"kNN {copied.text('knn')} against {best.text('knn')}; spread of the predictions "
+            f"{copied.text('embedding_std', 2)}",
+        ),
+    ]
+
+
+STUDY = Study(
+    name="teacher_momentum",
+    title="BYOL: how fast should the teacher follow?",
+    question="The teacher is an exponential moving average of the student. With decay 1 it stays a random "
+    "network, with 0 it is the "
+    "student of the step before; the paper finds a trade-off in between.",
+    source="Grill et al., Bootstrap Your Own Latent, NeurIPS 2020, table 5a (ResNet-50, ImageNet, 300 "
+    "epochs, linear evaluation)",
+    published_as="published, top-1",
+    variants=tuple(
+        Variant(
+            f"{name}",
+            "byol",
+            {"method.decay": decay, "method.decay_steps": None if decay in (0.0, 1.0) else STEPS},
+            published,
+        )
+        for name, (decay, published) in DECAYS.items()
+    ),
+    claims=claims,
+    columns={"kNN": "knn", "linear": "linear", "std of predictions": "embedding_std"},
+    curves=(("embedding_std", "std of predictions (1: spread evenly)"), ("loss", "loss")),
+    common={"steps": STEPS},
+    notes="As in the paper the decay rises to 1 on a cosine, but for 0 and 1, which stay. The std is that "
+    "of the unit-length predictions "
+    "over the batch, times √d.",
+)
+
+if __name__ == "__main__":
+    run(STUDY)
