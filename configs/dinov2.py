@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores; chosen among a few by the online probes on training images."""
+    """28-pixel gray images, minutes on two CPU cores: iBOT's recipe with its own temperature."""
     recipe = ibot.gray(budget)
     return recipe._replace(
         # 4 x 4 patches: the least rectangle is one patch.
@@ -76,6 +76,8 @@ def folder(budget: str) -> base.Recipe:
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
+        warmup_epochs=5,
+        freeze_epochs=((ibot.LAST_LAYER, 1),),
         views={**imagenet(budget).views, "local_size": 32, "local_count": 4},
         method={**recipe.method, "min_area": 4},
     )

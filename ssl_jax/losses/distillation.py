@@ -308,7 +308,7 @@ def softened_kl(
     log_p = jax.nn.log_softmax(fixed, axis=-1)
     log_q = jax.nn.log_softmax(numerics.at_least_float32(student) / student_temperature, axis=-1)
     divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-    return student_temperature**2 * jnp.mean(divergence)
+    return jnp.mean(divergence) * student_temperature**2
 
 
 def feature_mse(student: Float[Array, "n d"], teacher: Float[Array, "n d"]) -> Float[Array, ""]:

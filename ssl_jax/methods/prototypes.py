@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,9 @@ class Outputs(NamedTuple):
 
     features: Array
     logits: Array
-    patches: Array | None = None
-    hidden: Array | None = None
-    patch_mean: Array | None = None
+    patches: Any = None
+    hidden: Any = None
+    patch_mean: Any = None
 
 
 class Masking(NamedTuple):
