@@ -184,6 +184,7 @@ def scheduled(
 
     known = not undecayed or undecayed_rate is not None
     check.require(known, "undecayed_rate", undecayed_rate, "a schedule, as undecayed is given")
+    held_rate = learning_rate if undecayed_rate is None else undecayed_rate
 
     def rule_for(params: Params) -> tuple[rules.Rule, PyTree]:
         until = masks.frozen_until(params, freeze=freeze)
@@ -195,7 +196,7 @@ def scheduled(
             return rule, until
         groups = {"from_0": rule}
         for label, step, keeps in kinds:
-            own = rules.with_rate(rule, undecayed_rate) if keeps else rule
+            own = rules.with_rate(rule, held_rate) if keeps else rule
             groups[label] = masks.hold(own, step) if step else own
         return optax.partition(groups, labels), until
 

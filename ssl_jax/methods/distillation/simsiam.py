@@ -199,7 +199,7 @@ def _heads(
     """Projector and predictor, BatchNorm going as far as asked. A layer has a bias where no BatchNorm follows."""
     reach = BATCH_NORMS.index(batch_norm)
     options: dict[str, Any] = {"hidden_norm": "batch" if reach else "none", "hidden_bias": not reach}
-    last = {"last_norm": "batch_no_affine" if reach > 1 else "none", "last_bias": reach <= 1}
+    last: dict[str, Any] = {"last_norm": "batch_no_affine" if reach > 1 else "none", "last_bias": reach <= 1}
     projector = heads.mlp((*hidden, projection), **options, **last, dtype=dtype)
     last = {"last_norm": "batch" if reach > 2 else "none", "last_bias": reach <= 2}
     return projector, heads.mlp((bottleneck, projection), **options, **last, dtype=dtype)
