@@ -44,9 +44,6 @@ from ssl_jax.train.workdir import INCIDENTAL
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "docs/results/studies"
 FIGURES = ROOT / "docs/studies"
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
-_JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Runs at a time, one core each.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", str(RESULTS), "Folder for the result files.")
 
 Record = dict[str, Any]
 COMMON: dict[str, Any] = {"encoder.widths": (16, 32, 64), "log.every": 20, "batch_size": 64, "steps": 800}
@@ -209,13 +206,17 @@ def _same(there: build.Config, now: build.Config) -> bool:
 
 def run(study: Study) -> None:
     """The command of a study: make the runs that are missing, print the table and the claims, draw the figure."""
-    launch.run(lambda: _main(study))
+    # Defined here and not above: the pages read studies too, beside launchers with flags of the same names.
+    seeds = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+    jobs = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Runs at a time, one core each.", lower_bound=1)
+    out = flags.DEFINE_string("out", str(RESULTS), "Folder for the result files.")
+    launch.run(lambda: _main(study, seeds.value, jobs.value, Path(out.value)))
 
 
-def _main(study: Study) -> None:
-    if not all(seed.isdigit() for seed in _SEEDS.value):
-        raise ValueError(f"--seeds={','.join(_SEEDS.value)}: allowed is integers of 0 or more, such as 0,1,2")
-    seeds, out = [int(seed) for seed in _SEEDS.value], Path(_OUT.value)
+def _main(study: Study, asked: Sequence[str], jobs: int, out: Path) -> None:
+    if not all(seed.isdigit() for seed in asked):
+        raise ValueError(f"--seeds={','.join(asked)}: allowed is integers of 0 or more, such as 0,1,2")
+    seeds = [int(seed) for seed in asked]
     there = load(study, seeds, out)
     missing = [
         (variant, [s for s in seeds if s not in [r["seed"] for r in _records(there, variant)]])
@@ -229,9 +230,9 @@ def _main(study: Study) -> None:
     )
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
-    for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(_JOBS.value):
+    for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(jobs):
         cores.put(core)
-    jobs = min(_JOBS.value, os.cpu_count() or 1)
+    jobs = min(jobs, os.cpu_count() or 1)
     with concurrent.futures.ProcessPoolExecutor(jobs, context, _begin, (cores,)) as pool:
         made = [pool.submit(_make, study.name, variant, left, out) for variant, left in missing]
         for future in concurrent.futures.as_completed(made):

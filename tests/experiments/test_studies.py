@@ -1,0 +1,160 @@
+"""Studies: every variant binds, a run leaves a record, tables, claims and figures follow from the records."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments import build
+from experiments.studies import figure
+from experiments.studies.study import (
+    Measured,
+    better,
+    config_of,
+    file_of,
+    load,
+    page,
+    results_table,
+    studies,
+    train,
+)
+
+STUDIES = studies()
+
+
+def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
+    """A record as ``train`` leaves it, with every curve at a constant."""
+    names = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values()}
+    measures = {"knn": knn, "linear": knn, "random_knn": random, "random_linear": random}
+    measures |= {"after_knn": knn - 0.2, "after_linear": knn - 0.2}
+    curves = {name: [last.get(name, 0.5)] * 3 for name in names}
+    return {
+        "study": study.name,
+        "variant": variant.name,
+        "seed": seed,
+        "config": config_of(study, variant, seed),
+        "measures": measures,
+        "curves": {**curves, "step": [1, 2, 3], "teacher_entropy": [last.get("teacher_entropy", 2.0)] * 3},
+        "cpu_seconds": 1.0,
+        "machine": {"device": "a processor"},
+    }
+
+
+def measured(study, **changes):
+    """All variants with two seeds each; ``changes`` by the variant's name."""
+    return {
+        v.name: Measured([record(study, v, seed, **changes.get(v.name, {})) for seed in (0, 1)])
+        for v in study.variants
+    }
+
+
+def test_the_five_studies_are_found():
+    assert set(STUDIES) == {
+        "simsiam_ablation",
+        "teacher_momentum",
+        "dino_collapse",
+        "batch_size",
+        "projector",
+    }
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_variant_binds_and_has_a_file_of_its_own(name, tmp_path):
+    study = STUDIES[name]
+    assert study.name == name
+    files = {file_of(study, variant, 0, tmp_path) for variant in study.variants}
+    assert len(files) == len(study.variants)
+    for variant in study.variants:
+        config = config_of(study, variant, 3)
+        assert config["seed"] == 3
+        assert config["encoder"]["widths"] == (16, 32, 64)
+        assert build.method(config).encoder.features == 256
+        assert build.optimizer(config).learning_rate(config["steps"] // 2) > 0
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_table_claims_and_figure_follow_from_the_records(name, tmp_path):
+    study = STUDIES[name]
+    found = measured(study)
+    text = results_table(study, found)
+    assert all(variant.name in text for variant in study.variants)
+    assert "80.0" in text and "70.0" in text
+    claims = study.claims(found)
+    assert claims and all(claim.text and claim.evidence for claim in claims)
+    path = figure.draw(study, found, tmp_path / "figure.svg")
+    assert path.read_text().rstrip().endswith("</svg>")
+
+
+def test_collapse_claims_hold_for_collapsed_records_and_not_for_healthy_ones():
+    study = STUDIES["simsiam_ablation"]
+    dead = {"loss": -1.0, "embedding_std": 0.01, "knn": 0.5}
+    gone = measured(study, **{"no stop-gradient": dead, "no predictor": dead})
+    healthy = measured(study)
+    for claims, expected in ((study.claims(gone), True), (study.claims(healthy), False)):
+        assert [claim.holds for claim in claims[:2]] == [expected, expected]
+
+
+def test_dino_claims_hold_at_the_two_constants():
+    study = STUDIES["dino_collapse"]
+    found = measured(
+        study,
+        **{
+            "both": {"teacher_entropy": 2.0, "teacher_kl_uniform": 0.5},
+            "no centering": {"teacher_entropy": 0.0, "teacher_kl_uniform": math.log(256)},
+            "no sharpening": {"teacher_entropy": math.log(256), "teacher_kl_uniform": 0.0},
+        },
+    )
+    assert all(claim.holds for claim in study.claims(found))
+
+
+def test_better_wants_more_than_the_seeds_vary():
+    study = STUDIES["projector"]
+    variant = study.variants[0]
+    near = [
+        Measured([record(study, variant, s, knn=k) for s, k in enumerate(ks)])
+        for ks in ((0.80, 0.82), (0.79, 0.81))
+    ]
+    far = Measured([record(study, variant, s, knn=0.6 + s / 100) for s in range(2)])
+    assert not better(*near)
+    assert better(near[0], far)
+    assert not better(far, near[0])
+
+
+def test_only_records_of_the_present_config_are_loaded(tmp_path):
+    study = STUDIES["dino_collapse"]
+    variant = study.variants[0]
+    path = file_of(study, variant, 0, tmp_path)
+    path.parent.mkdir()
+    one = record(study, variant, 0)
+    path.write_text(json.dumps(one))
+    assert list(load(study, (0, 1), tmp_path)) == [variant.name]
+    one["config"]["steps"] += 1
+    path.write_text(json.dumps(one))
+    assert load(study, (0, 1), tmp_path) == {}
+
+
+def test_page_without_results_says_how_to_make_them():
+    study = STUDIES["projector"]._replace(name="nowhere")
+    assert "python -m experiments.studies.nowhere" in page(study)
+
+
+def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
+    study = STUDIES["projector"]
+    changes = {
+        "steps": 2,
+        "batch_size": 8,
+        "encoder.widths": (4, 8),
+        "method.projector_width": 8,
+        "log.every": 1,
+    }
+    changes["data.split"] = "train[:2%]"
+    changes["evaluate.train_split"], changes["evaluate.test_split"] = "train[:2%]", "test[:2%]"
+    variant = study.variants[2]._replace(changes=changes)
+    found = train(study, variant, 0)
+    assert set(found["measures"]) == {
+        f"{part}{kind}" for part in ("", "random_", "after_") for kind in ("knn", "linear")
+    }
+    assert found["curves"]["step"] == [1, 2]
+    assert np.isfinite(found["curves"]["loss"]).all()
+    assert json.loads(json.dumps(found))["seed"] == 0
