@@ -76,8 +76,6 @@ def folder(budget: str) -> base.Recipe:
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
-        warmup_epochs=5,
-        freeze_epochs=((ibot.LAST_LAYER, 1),),
         views={**imagenet(budget).views, "local_size": 32, "local_count": 4},
         method={**recipe.method, "min_area": 4},
     )

@@ -101,8 +101,8 @@ def hidden_counts(
       length: L, patches of a crop.
       share: of the crops, in [0, 1].
       ratio: (r₀, r₁), least and largest share of hidden patches, 0 ≤ r₀ ≤ r₁ ≤ 1.
-      stratified: u are a shuffle of ``(i + U) / n``, so that the number of crops with hidden patches is ``share · n`` to rounding
-        and their ratios are spread evenly (DINOv2); else u are independent and uniform (iBOT).
+      stratified: u are a shuffle of ``(i + U) / n``, so that the number of crops with hidden patches is ``share · n``,
+        rounded, and their ratios are spread evenly (DINOv2); else u are independent and uniform (iBOT).
 
     Returns:
       ``[n]`` int32, at most ``⌊L r₁⌋``.
