@@ -94,9 +94,10 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views with 4 local crops, the gray recipe's optimizer."""
+    """Your own images at 64 pixels: the ImageNet views with 4 local crops, the gray recipe's optimizer, a larger ViT."""
     return gray(budget)._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
+        encoder={"pool": "mean", "init": "trunc_normal", "mask_token": True},
         views={**imagenet(budget).views, "local_size": 32, "local_count": 4},
     )
 
