@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores; chosen among a few by the online probes on training images."""
+    """28-pixel gray images, minutes on two CPU cores; AdamW did better than SGD at 0.1 by the online probes."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
