@@ -27,7 +27,7 @@ def collapsed(case):
     return zero_params_loss(case), constants(options["negatives"])[options["loss"]]
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "negative_sampling"])
+@pytest.mark.parametrize("loss", ["nce", "negative_sampling"])
 def test_other_losses_collapse_to_their_declared_constants(loss):
     method = method_of("npid", **{**OPTIONS, "loss": loss})
     params, state, batch = start(method)
