@@ -21,13 +21,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: DINO's recipe with a small ViT, and a learning rate for it."""
+    """28-pixel gray images, minutes on two CPU cores: DINO's recipe with a small ViT and, as ViTs are slow to start, four
+    times as many steps of a quarter of the images."""
     return base.Recipe(
-        batch_size=256,
+        batch_size=64,
         epochs={"short": 10, "paper": 100}.get(budget, 1),
         warmup_epochs=1,
         encoder={**base.GRAY_VIT, "pool": "mean", "init": "trunc_normal", "mask_token": True},
-        method={"prototypes": 512, "hidden": 256, "bottleneck": 64, "decay": 0.99},
+        method={"prototypes": 256, "hidden": 128, "bottleneck": 64, "decay": 0.99},
         views={
             "preset": "dino",
             "local_size": 14,
@@ -43,7 +44,7 @@ def gray(budget: str) -> base.Recipe:
         },
         optimizer={
             "name": "adamw",
-            "learning_rate": 1.5e-3,
+            "learning_rate": 1e-3,
             "scaling": "none",
             "end_learning_rate": 1e-6,
             "weight_decay": 0.04,

@@ -29,9 +29,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: a ViT of 16 patches with the frozen projection."""
+    """28-pixel gray images, minutes on two CPU cores: a ViT of 16 patches with the frozen projection, and many
+    small steps, as ViTs are slow to start."""
     return base.Recipe(
-        batch_size=256,
+        batch_size=64,
         epochs={"short": 30, "paper": 400}.get(budget, 1),
         warmup_epochs=3,
         encoder={**VIT, **base.GRAY_VIT, "pool": "mean"},
