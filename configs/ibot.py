@@ -52,7 +52,7 @@ def gray(budget: str) -> base.Recipe:
             "weight_decay_end": 0.4,
             "clip_tensor": 3.0,
         },
-        freeze_epochs=((LAST_LAYER, 1),),
+        freeze_epochs=((LAST_LAYER, 0.25),),
     )
 
 
