@@ -1,6 +1,7 @@
 """What the tests of methods start from: the smoke config of a method, built, and a small real batch."""
 
 import importlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from experiments import build
 from ssl_jax.augment.views import make_views
+from ssl_jax.core import trees
 from ssl_jax.data.open import open_source
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
@@ -18,7 +20,11 @@ BATCH = 16
 
 
 class Case(NamedTuple):
-    """A method of the conformance table; ``one`` and ``eight`` are its programs on so many devices."""
+    """A method of the conformance table; ``one`` and ``eight`` are its programs on so many devices.
+
+    ``gradient``: ``(params, state, batch) -> ((loss, (state, metrics)), (to params, to the floats of state))``,
+    compiled once for all tests that need a loss. ``inputs``: params and state at the start, the batch with views.
+    """
 
     config: build.Config
     method: Method
@@ -26,6 +32,8 @@ class Case(NamedTuple):
     batch: dict
     one: Program
     eight: Program
+    gradient: Callable
+    inputs: tuple
 
 
 def config_of(name, *, batch_size=BATCH, steps=4):
@@ -62,10 +70,29 @@ def start(method, seed=0):
     return *method.init(jax.random.key(seed), batch), batch
 
 
-def loss_inputs(case, seed=0):
-    """The same for a case of the conformance table, from its compiled start."""
-    state = case.one.init(seed)
-    return state.params, state.state, with_views(case.method, case.batch)
+def loss_inputs(case):
+    """Params, state and batch with views of a case, for one test to change as it likes."""
+    params, state, batch = case.inputs
+    return jax.tree.map(lambda x: x, (params, state)) + (dict(batch),)
+
+
+def floats(tree):
+    """The floating leaves of a tree, by path."""
+    return {p: x for p, x in trees.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.floating)}
+
+
+def make_gradient(method):
+    """``Case.gradient`` of a method."""
+
+    def loss(params, float_leaves, state, batch):
+        flat = trees.flatten(state)
+        merged = jax.tree.unflatten(
+            jax.tree.structure(state), [float_leaves.get(p, x) for p, x in flat.items()]
+        )
+        return method.loss(params, merged, batch, jax.random.key(2), jnp.int32(0))
+
+    compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    return lambda params, state, batch: compiled(params, floats(state), state, batch)
 
 
 def loss_of(method, params, state, batch, step=0):
@@ -77,4 +104,5 @@ def loss_of(method, params, state, batch, step=0):
 def zero_params_loss(case):
     """The loss with all params 0, where every image has the same projection."""
     params, state, batch = loss_inputs(case)
-    return loss_of(case.method, jax.tree.map(jnp.zeros_like, params), state, batch)[0]
+    (loss, _), _ = case.gradient(jax.tree.map(jnp.zeros_like, params), state, batch)
+    return float(loss)

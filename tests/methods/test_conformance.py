@@ -1,6 +1,7 @@
 """The conformance table: what every method must show (docs/architecture.md). Methods are found by module path."""
 
 import importlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,16 @@ from ssl_jax.train.hooks import Health, OnlineEvaluation
 from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.state import TrainState
-from tests.methods.case import BATCH, Case, config_of, loss_inputs, real_batch
+from tests.methods.case import (
+    BATCH,
+    Case,
+    config_of,
+    floats,
+    loss_inputs,
+    make_gradient,
+    real_batch,
+    with_views,
+)
 
 # One worker for each method, so that its programs are compiled once.
 METHODS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names()]
@@ -32,7 +42,9 @@ def case(request):
     # Adam makes steps of full size from the rounding noise of gradients that are 0 in theory (a bias before BatchNorm).
     sgd = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
     one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
-    return Case(config, method, optimizer, batch, one, eight)
+    start = one.init(0)
+    inputs = (start.params, start.state, with_views(method, batch))
+    return Case(config, method, optimizer, batch, one, eight, make_gradient(method), inputs)
 
 
 def placed(batch, devices):
@@ -61,21 +73,9 @@ def assert_same_bits(first, second):
         np.testing.assert_array_equal(leaf, second[path], err_msg=path, strict=True)
 
 
-def floats(tree):
-    return {p: x for p, x in trees.flatten(tree).items() if jnp.issubdtype(x.dtype, jnp.floating)}
-
-
 def test_loss_and_gradients_are_finite_and_no_gradient_reaches_the_state(case):
     params, state, batch = loss_inputs(case)
-
-    def loss(params, float_leaves):
-        merged = jax.tree.unflatten(
-            jax.tree.structure(state),
-            [float_leaves.get(p, x) for p, x in trees.flatten(state).items()],
-        )
-        return case.method.loss(params, merged, batch, jax.random.key(2), jnp.int32(0))[0]
-
-    value, (to_params, to_state) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, floats(state))
+    (value, _), (to_params, to_state) = case.gradient(params, state, batch)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(to_params))
     assert sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(to_params)) > 0
@@ -150,15 +150,14 @@ def test_loss_falls_on_a_small_real_batch(case):
     optimizer = optax.adam(3e-3)
 
     @jax.jit
-    def update(params, moments):
-        loss = lambda p: case.method.loss(p, state, batch, jax.random.key(2), jnp.int32(0))[0]  # noqa: E731
-        value, gradients = jax.value_and_grad(loss)(params)
+    def update(gradients, moments, params):
         updates, moments = optimizer.update(gradients, moments)
-        return optax.apply_updates(params, updates), moments, value
+        return optax.apply_updates(params, updates), moments
 
     moments, losses = optimizer.init(params), []
     for _ in range(30):
-        params, moments, value = update(params, moments)
+        (value, _), (gradients, _) = case.gradient(params, state, batch)
+        params, moments = update(gradients, moments, params)
         losses.append(float(value))
     assert losses[-1] < 0.9 * losses[0]
 
@@ -167,29 +166,28 @@ def test_bfloat16_runs_and_agrees_loosely(case):
     config = {**case.config, "encoder": {**case.config["encoder"], "dtype": "bfloat16"}}
     params, state, batch = loss_inputs(case)
     half = build.method(config)
-    key, step = jax.random.key(2), jnp.int32(0)
-    value, (new_state, _) = jax.jit(half.loss)(params, state, batch, key, step)
-    expected, _ = jax.jit(case.method.loss)(params, state, batch, key, step)
+    value, (new_state, _) = jax.jit(half.loss)(params, state, batch, jax.random.key(2), jnp.int32(0))
+    (expected, _), _ = case.gradient(params, state, batch)
     assert value.dtype == jnp.float32
     # SimSiam's loss, a cosine, starts near 0.
     assert float(value) == pytest.approx(float(expected), rel=0.05, abs=0.005)
     assert all(leaf.dtype == jnp.float32 for leaf in floats(new_state).values())
 
 
-def train(case, folder, *, steps, hooks=(), stop_after=None):
-    """``fit`` on a few real images, on eight devices; ``stop_after`` ends the run early, as a kill would."""
+def train(case, folder, hooks=()):
+    """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
     source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
     options = {"optimizer": case.optimizer, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
-    if folder is None:
-        return fit(case.method, source, steps=steps, **options).state
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
-        return fit(case.method, source, steps=stop_after or steps, checkpoints=checkpoints, **options).state
+        mesh = make_mesh(devices=jax.devices()[:1])
+        return fit(case.method, source, steps=4, checkpoints=checkpoints, mesh=mesh, **options).state
 
 
 def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):
-    whole = train(case, None, steps=4)
+    """A run that loses what came after step 2, as by a kill, and is watched from there on."""
+    whole = train(case, tmp_path)
+    shutil.rmtree(tmp_path / "4")
     source = open_source("embedded", "train")
     probe = OnlineEvaluation(case.method, source, every=1, bank=40, queries=20, k=5)
     health = Health(case.method, source, every=1, images=8)
-    train(case, tmp_path / "checkpoints", steps=4, stop_after=2)
-    assert_same_bits(train(case, tmp_path / "checkpoints", steps=4, hooks=[probe, health]), whole)
+    assert_same_bits(train(case, tmp_path, hooks=[probe, health]), whole)
