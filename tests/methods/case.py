@@ -73,7 +73,7 @@ def start(method, seed=0):
 def loss_inputs(case):
     """Params, state and batch with views of a case, for one test to change as it likes."""
     params, state, batch = case.inputs
-    return jax.tree.map(lambda x: x, (params, state)) + (dict(batch),)
+    return (*jax.tree.map(lambda x: x, (params, state)), dict(batch))
 
 
 def floats(tree):
