@@ -11,6 +11,7 @@ from experiments import cpu
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_a_clean_kernel(path, monkeypatch):
     monkeypatch.setenv("SSL_JAX_SMOKE", "1")

@@ -55,6 +55,7 @@ def weights(workdir):
     return trees.flatten({"params": model.params, "state": model.state})
 
 
+@pytest.mark.long
 def test_killed_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     first = start(*TINY, f"--workdir={broken}")

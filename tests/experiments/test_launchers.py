@@ -82,6 +82,7 @@ def test_exported_encoder_gives_the_features_of_embed(mixed, tmp_path):
     np.testing.assert_allclose(program.call(images), features, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
     workdir = tmp_path / "run"
     succeed("pretrain", "--config=configs/mae.py:smoke", f"--workdir={workdir}")
