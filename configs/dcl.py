@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from configs import simclr
 from configs.common import base
 
 
@@ -13,14 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def gray(budget: str) -> base.Recipe:
     """28-pixel gray images, minutes on two CPU cores: SimCLR's recipe with a smaller batch, which DCL is made for."""
-    return base.Recipe(
-        batch_size=128,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
-        warmup_epochs=1,
-        method={"temperature": 0.2, "projector_width": 512},
-        views={"preset": "simclr", **base.GRAY_VIEWS},
-        optimizer=base.GRAY_OPTIMIZER,
-    )
+    return simclr.gray(budget)._replace(batch_size=128)
 
 
 def cifar10(budget: str) -> base.Recipe:
@@ -60,10 +54,8 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "simclr", "strength": 0.5}
-    )
+    """Your own images at 64 pixels: SimCLR's recipe with the gray recipe's batch."""
+    return simclr.folder(budget)._replace(batch_size=128)
 
 
 RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}

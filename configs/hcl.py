@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from configs import simclr
 from configs.common import base
 
 
@@ -13,14 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def gray(budget: str) -> base.Recipe:
     """28-pixel gray images, minutes on two CPU cores: SimCLR's recipe; ten classes, so τ⁺ is 0.1."""
-    return base.Recipe(
-        batch_size=256,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
-        warmup_epochs=1,
-        method={"temperature": 0.5, "beta": 0.5},
-        views={"preset": "simclr", **base.GRAY_VIEWS},
-        optimizer=base.GRAY_OPTIMIZER,
-    )
+    return simclr.gray(budget)._replace(method={"temperature": 0.5, "beta": 0.5})
 
 
 def cifar10(budget: str) -> base.Recipe:
@@ -44,26 +38,13 @@ def cifar10(budget: str) -> base.Recipe:
 
 def imagenet(budget: str) -> base.Recipe:
     """No reference recipe: SimCLR's optimizer and views; 1000 classes, so τ⁺ is 0.001."""
-    return base.Recipe(
-        batch_size=4096,
-        epochs={"short": 100, "paper": 1000}.get(budget, 1),
-        method={"temperature": 0.1, "beta": 1.0, "tau_plus": 0.001, "projector_width": 2048},
-        views={"preset": "simclr"},
-        optimizer={
-            "name": "lars",
-            "learning_rate": 0.3,
-            "weight_decay": 1e-6,
-            "learning_rate_in_buffer": True,
-        },
-        encoder={"zero_init_residual": True},
-    )
+    method = {"temperature": 0.1, "beta": 1.0, "tau_plus": 0.001, "projector_width": 2048}
+    return simclr.imagenet(budget)._replace(method=method)
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "simclr", "strength": 0.5}
-    )
+    """Your own images at 64 pixels: SimCLR's views, the gray recipe's options."""
+    return simclr.folder(budget)._replace(method=gray(budget).method)
 
 
 RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from configs import simclr
 from configs.common import base
 
 
@@ -13,54 +14,22 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def gray(budget: str) -> base.Recipe:
     """28-pixel gray images, about two minutes on two CPU cores; the margin chosen by the online probes on training images."""
-    return base.Recipe(
-        batch_size=256,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
-        warmup_epochs=1,
-        method={"margin": 1.0, "squared": True, "projector_width": 512},
-        views={"preset": "simclr", **base.GRAY_VIEWS},
-        optimizer=base.GRAY_OPTIMIZER,
-    )
+    return simclr.gray(budget)._replace(method={"margin": 1.0, "squared": True, "projector_width": 512})
 
 
 def cifar10(budget: str) -> base.Recipe:
-    """No reference recipe: SimCLR's for CIFAR-10 (README of google-research/simclr)."""
-    return base.Recipe(
-        batch_size=512,
-        epochs={"short": 200, "paper": 1000}.get(budget, 1),
-        method={},
-        views={"preset": "simclr", "strength": 0.5, "blur": 0.0},
-        optimizer={
-            "name": "lars",
-            "learning_rate": 1.0,
-            "weight_decay": 1e-4,
-            "learning_rate_in_buffer": True,
-        },
-    )
+    """No reference recipe: SimCLR's for CIFAR-10."""
+    return simclr.cifar10(budget)._replace(method={})
 
 
 def imagenet(budget: str) -> base.Recipe:
-    """No reference recipe: SimCLR's for ImageNet (paper, sections 2 and 4)."""
-    return base.Recipe(
-        batch_size=4096,
-        epochs={"short": 100, "paper": 1000}.get(budget, 1),
-        method={},
-        views={"preset": "simclr"},
-        optimizer={
-            "name": "lars",
-            "learning_rate": 0.3,
-            "weight_decay": 1e-6,
-            "learning_rate_in_buffer": True,
-        },
-        encoder={"zero_init_residual": True},
-    )
+    """No reference recipe: SimCLR's for ImageNet."""
+    return simclr.imagenet(budget)._replace(method={})
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "simclr", "strength": 0.5}
-    )
+    """Your own images at 64 pixels: SimCLR's views, the gray recipe's options."""
+    return simclr.folder(budget)._replace(method=gray(budget).method)
 
 
 RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
