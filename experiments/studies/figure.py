@@ -100,8 +100,9 @@ def _ours(
     heading: str,
     name: str,
 ) -> None:
-    axes.set_title(f"ours: {heading} in %", fontsize=9)
-    if name in ("knn", "linear"):
+    compared = name in ("knn", "linear")
+    axes.set_title(f"ours: {heading} in %{' (dotted: untrained)' if compared else ''}", fontsize=9)
+    if compared:
         random = Measured([record for measured in found.values() for record in measured.records])
         axes_line = axes.axvline if bars else axes.axhline
         axes_line(random.mean(f"random_{name}"), color="#8a8f98", lw=1, ls=":")

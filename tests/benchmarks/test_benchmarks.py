@@ -28,6 +28,7 @@ def test_every_benchmark_is_tried_here():
     assert {name for name, text in sources.items() if "pairs.main(" in text} == set(NEEDS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.long) for n in NEEDS], ids=list(NEEDS)
 )

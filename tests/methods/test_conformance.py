@@ -31,8 +31,14 @@ from tests.methods.case import (
     with_views,
 )
 
+# Methods whose scaffolding another one of the table stands on too, or whose programs take long to compile: their rows are among
+# the long tests.
+LONG = ("dcl", "dinov2", "directclr", "hcl", "moco_v1", "pairwise")
 # One worker for each method, so that its programs are compiled once.
-METHODS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names()]
+METHODS = [
+    pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])])
+    for name in names()
+]
 
 
 @pytest.fixture(scope="module", params=METHODS)
