@@ -20,7 +20,6 @@ NEEDS = {
     "page": ("playwright",),
     "seeds": (),
 }
-CHEAP = ("memory", "evaluation")
 
 
 def test_every_benchmark_is_tried_here():
@@ -29,9 +28,7 @@ def test_every_benchmark_is_tried_here():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "name", [n if n in CHEAP else pytest.param(n, marks=pytest.mark.long) for n in NEEDS], ids=list(NEEDS)
-)
+@pytest.mark.parametrize("name", NEEDS)
 def test_a_quick_run_ends_and_writes_what_it_measured(name, tmp_path):
     for package in NEEDS[name]:
         pytest.importorskip(package)
