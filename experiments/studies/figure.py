@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 
-from experiments.studies.study import Measured, Results, Study, Variant
+from experiments.studies.study import Results, Study, Variant, untrained
 
 COLORS = (
     "#4269d0",
@@ -103,7 +103,7 @@ def _ours(
     compared = name in ("knn", "linear")
     axes.set_title(f"ours: {heading} in %{' (dotted: untrained)' if compared else ''}", fontsize=9)
     if compared:
-        random = Measured([record for measured in found.values() for record in measured.records])
+        random = untrained(found)
         axes_line = axes.axvline if bars else axes.axhline
         axes_line(random.mean(f"random_{name}"), color="#8a8f98", lw=1, ls=":")
     if bars:
