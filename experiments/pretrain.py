@@ -100,6 +100,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
             log_every=config["log"]["every"],
+            refresh_every=config.get("refresh_every", 0),
         )
     step = int(fitted.state.step)
     if fitted.stopped_by:

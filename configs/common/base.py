@@ -6,6 +6,7 @@ optimizer then stands in the config, so that each can be overridden from the com
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ class Recipe(NamedTuple):
       encoder: options of the encoder beyond those of :func:`encoder_options`.
       freeze_epochs: pairs of a pattern and the epochs for which those parameters stand still.
       method_epochs: options of the method that are counted in steps, here given in epochs.
+      refresh_epochs: passes over the images between refreshes, of methods that have them; ``inf``: one, at the start.
     """
 
     batch_size: int
@@ -95,6 +97,7 @@ class Recipe(NamedTuple):
     encoder: Mapping[str, Any] = {}
     freeze_epochs: tuple[tuple[str, float], ...] = ()
     method_epochs: Mapping[str, float] = {}
+    refresh_epochs: float = 0
 
 
 def over(recipe: Recipe, epochs: float) -> Recipe:
@@ -149,6 +152,11 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.steps = max(round(recipe.epochs * epoch), 1)
     config.batch_size = batch
     config.accumulate = 1
+    if recipe.refresh_epochs:
+        once = math.isinf(recipe.refresh_epochs)
+        config.refresh_every = (
+            config.get_ref("steps") if once else max(round(recipe.refresh_epochs * epoch), 1)
+        )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     config.data = ConfigDict(
         {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.1}
@@ -192,6 +200,8 @@ def _shrink(config: ConfigDict) -> None:
     config.health.update({"batch": 8, "sample": 16})
     config.checkpoint.every = 2
     config.log.every = 1
+    if "refresh_every" in config:
+        config.refresh_every = 2
     for name, small in SMALL_OPTIONS.items():
         if name in config.method:
             config.method[name] = small

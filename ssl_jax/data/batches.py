@@ -117,16 +117,28 @@ class Reader:
 class TrainingBatches:
     """Step to this process's part of the training batch; grain calls it in threads or in workers."""
 
-    def __init__(self, source: Source, part: Part, *, seed: int, views: tuple[View, ...]):
+    def __init__(
+        self,
+        source: Source,
+        part: Part,
+        *,
+        seed: int,
+        views: tuple[View, ...],
+        among: np.ndarray | None = None,
+    ):
         self.reader = Reader(source)
         self.part = part
         self.seed = seed
         self.views = views
+        self.among = among
         self.key = np.random.SeedSequence(seed, spawn_key=(CROPS,)).generate_state(2, np.uint64)
 
     def __call__(self, step: int) -> Batch:
-        start, length = self.part.start(step), len(self.reader.source)
+        start = self.part.start(step)
+        length = len(self.reader.source) if self.among is None else len(self.among)
         order = example_indices(self.seed, start, self.part.rows, length)
+        if self.among is not None:
+            order = self.among[order]
         met: set[int] = set()
         found = [self.reader.read_near(int(index), met) for index in order]
         images = [element["image"] for _, element in found]

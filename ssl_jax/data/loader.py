@@ -203,6 +203,7 @@ def stream(
     max_corrupt: float = 0.01,
     process_index: int | None = None,
     process_count: int | None = None,
+    among: np.ndarray | None = None,
 ) -> Stream:
     """Endless training batches: this process's part of steps ``start_step``, ``start_step + 1``, ...
 
@@ -232,6 +233,8 @@ def stream(
         three standard deviations forgiven until a whole epoch was seen.
       process_index: which part of the batch; None: what JAX says, as for ``process_count``.
       process_count: in how many parts the batch is loaded.
+      among: int ``[m]``, indices of examples, which take the place of the source: an epoch is m long, and an
+        index that stands there twice comes twice. None: every example once.
 
     Returns:
       Iterator of dicts: ``image`` ``[batch / n, h, w, c]`` in the dtype of the source, or ``crops``, a tuple
@@ -261,7 +264,11 @@ def stream(
     host = _crops_on_host(source, crop)
     fits = (host and bool(views)) or source.shape is not None
     check.require(fits, "crop" if views else "views", crop if views else views, _MANY_SIZES)
-    batches = TrainingBatches(source, part, seed=seed, views=tuple(views or ()) if host else ())
+    if among is not None:
+        inside = among.ndim == 1 and len(among) > 0 and among.min() >= 0 and among.max() < len(source)
+        check.require(bool(inside), "among", among, f"one index or more from 0 to {len(source) - 1}")
+    host_views = tuple(views or ()) if host else ()
+    batches = TrainingBatches(source, part, seed=seed, views=host_views, among=among)
     steps = range(start_step, ENDLESS)
     return Stream(batches, steps, workers=workers, threads=threads, max_corrupt=max_corrupt)
 

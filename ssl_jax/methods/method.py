@@ -48,6 +48,26 @@ class Reconstruction(NamedTuple):
     hidden: Array
 
 
+class Refreshing(NamedTuple):
+    """What the loop does around ``refresh``, for methods that have one.
+
+    Attributes:
+      describe: ``(params, state, images) -> array [b, ...]``: what is gathered of every image, without augmentation.
+      gather: ``"always"``, or ``"first"``: only for the refresh before step 0; later ones get ``None``.
+      renewed: names in params (at the top) of what is drawn anew after a refresh, its moments in the optimizer set to 0.
+      order: ``(state, key) -> int [m]``: indices of the images, repeats allowed, that training goes through until the next
+        refresh, in an order of the loop's; ``None``: every image once an epoch.
+      labels: ``state -> (labels, previous)``, each int ``[heads, n]``, the cluster of every image after the last refresh and
+        the one before (-1: none), for evaluation; ``None``: the method clusters no images.
+    """
+
+    describe: Callable[[Params, State, Array], Array]
+    gather: str = "always"
+    renewed: tuple[str, ...] = ()
+    order: Callable[[State, Key], Array] | None = None
+    labels: Callable[[State], tuple[Array, Array]] | None = None
+
+
 class Method(NamedTuple):
     """A self-supervised method.
 
@@ -60,8 +80,9 @@ class Method(NamedTuple):
       encoder: the network behind ``encode``, with ``encoder_of`` choosing its variables: what export writes.
       encoder_of: ``(params, state) -> (encoder params, encoder state)``.
       after_update: ``(params, state, step) -> state`` after the optimizer's update, with the same ``step`` as the loss.
-      refresh: ``(state, features, key) -> state``, called by the loop every n steps with the features of the whole
-        training set; ``None`` for methods that do without.
+      refresh: ``(state, features, key) -> state``, called by the loop before step 0, n, 2n, ... with what
+        ``refreshing.describe`` gives of the whole training set, one row an image in the source's order; ``None`` for methods that do without.
+      refreshing: what goes with it; given exactly where ``refresh`` is.
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.
       signs: ``batch_size -> signs of collapse``, which a run is watched for.
@@ -75,5 +96,6 @@ class Method(NamedTuple):
     encoder_of: Callable[[Params, State], tuple[Params, State]]
     after_update: Callable[[Params, State, Array], State] = no_update
     refresh: Callable[[State, Any, Key], State] | None = None
+    refreshing: Refreshing | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
     signs: Callable[[int], tuple[Sign, ...]] = no_signs

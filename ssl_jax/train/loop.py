@@ -8,20 +8,21 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Batch
-from ssl_jax.data.loader import Stream, epoch, stream
-from ssl_jax.data.place import local_share, prefetch
+from ssl_jax.data.loader import Stream, stream
+from ssl_jax.data.place import Prefetch, local_share, prefetch
 from ssl_jax.data.sources import Source
-from ssl_jax.evaluate.features import extract
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import write_dump
 from ssl_jax.train.progress import Progress
+from ssl_jax.train.refresh import Refresher
 from ssl_jax.train.sharding import Rule, batch_sharding, make_mesh, state_shardings
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.state import TrainState
@@ -170,8 +171,8 @@ def fit(
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a non-finite step; ``None``: no dump.
       log_every: steps between records.
-      refresh_every: steps between calls of ``method.refresh`` with the features of all images; needed by methods that
-        have one.
+      refresh_every: steps between calls of ``method.refresh``, the first of which comes before step 0; needed by methods
+        that have one.
       begin: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
         called when a checkpoint is restored.
 
@@ -192,64 +193,55 @@ def fit(
         f"a multiple of {devices} devices",
     )
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
-    refreshes = refresh_every > 0 or method.refresh is None
-    require(refreshes, "refresh_every", refresh_every, "an integer of 1 or more: the method has a refresh")
     sample = sample_batch(source, method, crop=crop)
     program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
+    shardings = jax.tree.map(lambda x: x.sharding, program.abstract)
+    refresher = Refresher(method, source, init=program.init, every=refresh_every, shardings=shardings)
     state = checkpoints.restore(program.abstract) if checkpoints else None
     if state is None:
         state = program.init(seed)
         if begin is not None:
-            state = jax.device_put(begin(state), jax.tree.map(lambda x: x.sharding, program.abstract))
+            state = jax.device_put(begin(state), shardings)
     start = int(state.step)
     # The part of every batch that this process's devices hold: not always the one of its rank.
     index, count = local_share(batch_sharding(mesh), batch_size)
     with ExitStack() as stack:
-        images = stream(
-            source,
-            views=method.views,
-            crop=crop,
-            seed=seed,
-            batch_size=batch_size,
-            start_step=start,
-            workers=workers,
-            max_corrupt=max_corrupt,
-            process_index=index,
-            process_count=count,
-        )
+
+        def open_stream(step: int, among: np.ndarray | None) -> Stream:
+            return stream(
+                source,
+                views=method.views,
+                crop=crop,
+                seed=seed,
+                batch_size=batch_size,
+                start_step=step,
+                workers=workers,
+                max_corrupt=max_corrupt,
+                process_index=index,
+                process_count=count,
+                among=among,
+            )
+
+        images = _Images(open_stream, batch_sharding(mesh))
         stack.callback(images.close)
         progress = Progress(steps, start, batch_size)
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
         record = stack.enter_context(closing(writer(start))) if writer else None
         run = _Run(record, hooks, checkpoints, dumps, progress, images, steps, log_every)
-        refresh_every = 0 if method.refresh is None else refresh_every
-        batches = stack.enter_context(prefetch(images, batch_sharding(mesh)))
-        for step in range(start + 1, steps + 1):
-            state = run.advance(program.step, step, state, batches)
-            if refresh_every and step % refresh_every == 0:
+        for step in range(start, steps):
+            if refresher.due(step):
+                state = run.refresh(refresher, step, state)
+            if step == start or refresher.due(step):
+                images.open(step, refresher.order(step, state))
+            state = run.advance(program.step, step + 1, state)
+            run.look(step + 1, state)
+            if stop.requested or _preempted(step + 1):
                 run.settle(state)
-                state = _refreshed(method, source, step, state)
-            run.look(step, state)
-            if stop.requested or _preempted(step):
-                run.settle(state)
-                run.save(step, state)
+                run.save(step + 1, state)
                 return Fitted(state, stop.requested or "preemption")
         run.settle(state)
     return Fitted(state, "")
-
-
-def _refreshed(method: Method, source: Source, step: int, state: TrainState) -> TrainState:
-    """The state after the method has seen the features of every image of the source."""
-    assert method.refresh is not None
-    view = method.views[0]
-    with epoch(source, batch_size=256, size=view.size, max_corrupt=1.0) as batches:
-        found = extract(method.encode, batches, view=view, variables=(state.params, state.state))
-    # The step's own key is folded in once; the second fold keeps this one apart from it.
-    key = jax.random.fold_in(jax.random.fold_in(state.key, step), 1)
-    refreshed = method.refresh(state.state, found.features, key)
-    shardings = jax.tree.map(lambda x: x.sharding, state.state)
-    return state._replace(state=jax.device_put(refreshed, shardings))
 
 
 def _preempted(step: int) -> bool:
@@ -257,6 +249,42 @@ def _preempted(step: int) -> bool:
     if jax.process_count() == 1:
         return False
     return multihost_utils.reached_preemption_sync_point(step)
+
+
+class _Images:
+    """The batches of a run, which begin anew where a refresh changes what they go through."""
+
+    def __init__(
+        self, open_stream: Callable[[int, np.ndarray | None], Stream], sharding: jax.sharding.Sharding
+    ) -> None:
+        self._open_stream, self._sharding = open_stream, sharding
+        self._among: np.ndarray | None = None
+        self._stream: Stream | None = None
+        self._batches: Prefetch | None = None
+        self._met: dict[str, str] = {}
+
+    def open(self, step: int, among: np.ndarray | None) -> None:
+        """Go on at a step, among these indices; batches that were read ahead are dropped if these are others."""
+        if self._stream is not None and among is None and self._among is None:
+            return
+        self.close()
+        self._among, self._stream = among, self._open_stream(step, among)
+        self._batches = prefetch(self._stream, self._sharding)
+
+    def next(self) -> Batch:
+        assert self._batches is not None
+        return next(self._batches)
+
+    @property
+    def corrupt(self) -> int:
+        """How many corrupt images were met."""
+        now = {} if self._stream is None else self._stream.corrupt
+        return len(self._met | now)
+
+    def close(self) -> None:
+        if self._stream is not None and self._batches is not None:
+            self._met |= self._stream.corrupt
+            self._batches.close()
 
 
 class _Run:
@@ -269,7 +297,7 @@ class _Run:
         checkpoints: Checkpoints | None,
         dumps: Path | None,
         progress: Progress,
-        images: Stream,
+        images: _Images,
         steps: int,
         log_every: int,
     ) -> None:
@@ -278,9 +306,14 @@ class _Run:
         self._late: tuple[int, Any, Batch] | None = None
         self._scalars: dict[str, float] = {}
 
-    def advance(self, train_step: StepFn, step: int, state: TrainState, batches: Any) -> TrainState:
+    def refresh(self, refresher: Refresher, step: int, state: TrainState) -> TrainState:
+        self.settle(state)
+        self._progress.pause(step, "refresh: looking at all images")
+        return refresher(step, state)
+
+    def advance(self, train_step: StepFn, step: int, state: TrainState) -> TrainState:
         before = time.perf_counter()
-        batch = next(batches)
+        batch = self._images.next()
         self._progress.stall(time.perf_counter() - before)
         state, metrics = train_step(state, batch)
         self.settle(state)
@@ -309,7 +342,7 @@ class _Run:
         if self._due(step, self._log_every):
             scalars |= self._progress.report(step, {**self._scalars, **scalars})
             if self._images.corrupt:
-                scalars["corrupt_images"] = len(self._images.corrupt)
+                scalars["corrupt_images"] = self._images.corrupt
             self._log(step, scalars)
 
     def save(self, step: int, state: TrainState) -> None:

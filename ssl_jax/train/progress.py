@@ -28,6 +28,10 @@ class Progress:
         """Count time that a step waited for its batch."""
         self._stalled += seconds
 
+    def pause(self, step: int, reason: str) -> None:
+        """Say what the run does instead of the next step."""
+        self._write(f"step {step}/{self._steps} | {reason}")
+
     def report(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Show the run at ``step`` and return its speed since the last report: ``images_per_second``, ``stall_share``."""
         now = time.perf_counter()

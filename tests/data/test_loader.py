@@ -139,6 +139,17 @@ def test_a_source_smaller_than_the_batch_repeats_in_it():
 # Crops
 
 
+def test_chosen_examples_take_the_place_of_the_source():
+    """Twice as often where it stands twice; a later start is the tail, as without a choice."""
+    among = np.array([5, 5, 9, 20], np.int32)
+    batches = take(Images(), 4, among=among, batch_size=4)
+    assert all(sorted(batch["index"].tolist()) == among.tolist() for batch in batches)
+    assert_same(batches[2:], take(Images(), 2, among=among, batch_size=4, start_step=2))
+    for wrong in (np.array([22]), np.array([-1]), np.zeros(0, np.int32)):
+        with pytest.raises(ValueError, match="among"):
+            take(Images(), 1, among=wrong)
+
+
 def test_host_crops_have_one_array_a_size_and_differ_between_epochs_and_views():
     source = Images(count=1)
     first, second = take(source, 2, views=VIEWS, crop="host", batch_size=2)

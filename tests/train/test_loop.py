@@ -1,4 +1,4 @@
-"""The loop around the step: accumulation, refresh, and what it refuses."""
+"""The loop around the step: accumulation, and what it refuses."""
 
 import jax
 import jax.numpy as jnp
@@ -27,28 +27,6 @@ def tiny(**options):
 
 def one_device():
     return make_mesh(devices=jax.devices()[:1])
-
-
-def test_refresh_is_called_with_the_features_of_every_image_and_its_state_is_kept():
-    seen = []
-    method = tiny()
-
-    def refresh(state, features, key):
-        seen.append((features.shape, jax.random.key_data(key).tolist()))
-        return {**state, "refreshed": state["refreshed"] + 1}
-
-    def init(key, batch):
-        params, state = method.init(key, batch)
-        return params, {**state, "refreshed": jnp.int32(0)}
-
-    refreshing = method._replace(init=init, refresh=refresh)
-    options = {"optimizer": SGD, "steps": 4, "batch_size": 8, "mesh": one_device()}
-    fitted = fit(refreshing, ArraySource(IMAGES), refresh_every=2, **options)
-    assert int(fitted.state.state["refreshed"]) == 2
-    assert [shape for shape, _ in seen] == [(24, 4)] * 2
-    assert seen[0][1] != seen[1][1]
-    with pytest.raises(ValueError, match="refresh_every=0"):
-        fit(refreshing, ArraySource(IMAGES), **options)
 
 
 def test_accumulated_gradient_of_a_mean_over_examples_is_that_of_the_whole_batch():

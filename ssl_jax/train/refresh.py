@@ -1,0 +1,136 @@
+"""What the loop does every n steps for methods that look at the whole training set: DeepCluster, bags of words."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ssl_jax.core import trees
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.types import Key, PyTree
+from ssl_jax.data.loader import epoch
+from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.features import extract
+from ssl_jax.methods.method import Method
+from ssl_jax.train.state import TrainState
+
+GATHERS = ("always", "first")
+BATCH = 256
+"""Images that are described at a time."""
+# A step splits its key into the two that folding in 0 and 1 would give again.
+REFRESH, RENEW, ORDER = 2, 3, 4
+
+
+class Refresher:
+    """Calls a method's ``refresh`` when it is due, and says which images come until the next time.
+
+    Due it is before steps 0, n, 2n, ... Everything is a function of the state at that step, so a run that is killed during a
+    refresh, or after it and before the next checkpoint, does the same again when it goes on.
+
+    Args:
+      method: with or without ``refresh``.
+      source: the training images.
+      init: ``seed -> TrainState``, which draws what is renewed.
+      every: n, 1 or more; 0 for methods without ``refresh``.
+      shardings: of the state.
+
+    Raises:
+      ValueError: ``every`` does not suit the method, or ``refreshing`` does not fit its parameters.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        source: Source,
+        *,
+        init: Callable[[int], TrainState],
+        every: int,
+        shardings: TrainState,
+    ) -> None:
+        has = method.refresh is not None
+        allowed = (
+            "an integer of 1 or more: the method has a refresh" if has else "0: the method has no refresh"
+        )
+        require(every >= 1 if has else every == 0, "refresh_every", every, allowed)
+        require(
+            has == (method.refreshing is not None), "refreshing", method.refreshing, "given where refresh is"
+        )
+        self._method, self._source, self._every, self._plan = method, source, every, method.refreshing
+        if method.refresh is None or self._plan is None:
+            return
+        choice("refreshing.gather", self._plan.gather, GATHERS)
+        for name in self._plan.renewed:
+            choice("refreshing.renewed", name, shardings.params)
+        self._init, self._refresh = init, jax.jit(method.refresh, out_shardings=shardings.state)
+
+    def due(self, step: int) -> bool:
+        """Whether a refresh comes before the update that follows ``step`` others."""
+        return self._every > 0 and step % self._every == 0
+
+    def __call__(self, step: int, state: TrainState) -> TrainState:
+        """The state after the refresh that is due after ``step`` updates."""
+        assert self._plan is not None
+        gathered = self._gathered(state) if step == 0 or self._plan.gather == "always" else None
+        state = state._replace(state=self._refresh(state.state, gathered, _key(state, step, REFRESH)))
+        if not self._plan.renewed:
+            return state
+        seed = int(jax.random.randint(_key(state, step, RENEW), (), 0, 2**31 - 1))
+        return renewed(state, self._init(seed), self._plan.renewed)
+
+    def order(self, step: int, state: TrainState) -> np.ndarray | None:
+        """Indices of the images between the last refresh before or at ``step`` and the next; ``None``: all of them.
+
+        Args:
+          step: updates made.
+          state: after that refresh, or any step since.
+        """
+        if self._plan is None or self._plan.order is None:
+            return None
+        key = _key(state, step - step % self._every, ORDER)
+        return np.asarray(jax.jit(self._plan.order)(state.state, key))
+
+    def _gathered(self, state: TrainState) -> np.ndarray:
+        """What the method describes of every image; a corrupt one has the row of the next, which training sees in its place."""
+        assert self._plan is not None
+        view, count = self._method.views[0], len(self._source)
+        with epoch(self._source, batch_size=min(BATCH, count), size=view.size, max_corrupt=1.0) as batches:
+            variables = (state.params, state.state)
+            found = extract(self._plan.describe, batches, view=view, variables=variables)
+        if len(found.index) == count:
+            return found.features
+        return found.features[np.searchsorted(found.index, np.arange(count)) % len(found.index)]
+
+
+def _key(state: TrainState, step: int, purpose: int) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(state.key, step), purpose)
+
+
+def renewed(state: TrainState, fresh: TrainState, names: tuple[str, ...]) -> TrainState:
+    """A state in which some parameters, with their moments in the optimizer, are those of another.
+
+    Args:
+      state: of a run.
+      fresh: of the same form.
+      names: of the parameters, at the top of ``params``.
+
+    Returns:
+      The state with ``params[name]`` of ``fresh`` for each name, and of its ``opt_state`` the arrays whose paths end as the
+      path of such a parameter does. Counts are kept: schedules go on.
+
+    >>> import jax, jax.numpy as jnp
+    >>> at = lambda x: TrainState(x, {"a": x, "b": x}, {}, {"mu": {"a": x, "b": x}, "count": x}, x, x)
+    >>> renewed(at(1), at(0), ("b",))[1:4]
+    ({'a': 1, 'b': 0}, {}, {'count': 1, 'mu': {'a': 1, 'b': 0}})
+    """
+    paths = sorted(trees.flatten(state.params), key=len, reverse=True)
+
+    def is_renewed(path: str) -> bool:
+        own = next((p for p in paths if path == p or path.endswith(f"/{p}")), "")
+        return own.split("/")[0] in names
+
+    def pick(old: PyTree, new: PyTree) -> PyTree:
+        return trees.map_with_path(lambda path, kept, drawn: drawn if is_renewed(path) else kept, old, new)
+
+    return state._replace(
+        params=pick(state.params, fresh.params), opt_state=pick(state.opt_state, fresh.opt_state)
+    )
