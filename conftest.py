@@ -19,7 +19,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
-CHECKED = ["core", "losses", "augment", "masking", "assignment", "targets", "evaluate"]
+CHECKED = ["core", "losses", "augment", "masking", "assignment", "kmeans", "targets", "evaluate"]
 install_import_hook([f"ssl_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 

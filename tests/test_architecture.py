@@ -14,6 +14,7 @@ FLOORS = {
     "augment": 1,
     "masking": 1,
     "assignment": 1,
+    "kmeans": 1,
     "targets": 1,
     "schedules": 1,
     "models": 2,
