@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import ibot
+from configs import dino, ibot
 from configs.common import base
 
 BACKBONES = {**ibot.BACKBONES, "imagenet": "vit_large"}
@@ -67,7 +67,7 @@ def imagenet(budget: str) -> base.Recipe:
             "clip_norm": 3.0,
             "layer_decay": 0.9,
         },
-        freeze_epochs=((ibot.LAST_LAYER, 2),),
+        freeze_epochs=((dino.LAST_LAYER, 2),),
     )
 
 

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from configs import moco_v2
 from configs.common import base
 
 
@@ -13,36 +14,20 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def gray(budget: str) -> base.Recipe:
     """28-pixel gray images, minutes on two CPU cores: MoCo v2's recipe with a linear projector."""
-    return base.Recipe(
-        batch_size=256,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
-        warmup_epochs=1,
+    return moco_v2.gray(budget)._replace(
         method={"temperature": 0.2, "queue_size": 4096, "decay": 0.99},
         views={"preset": "moco_v1", **base.GRAY_VIEWS},
-        optimizer=base.GRAY_OPTIMIZER,
     )
 
 
 def cifar10(budget: str) -> base.Recipe:
     """The authors' notebook, which has a linear projector as v1: ResNet-18, batch 512, K 4096, m 0.99, τ 0.1, SGD 0.06, decay
     5e-4, BatchNorm in 8 groups, v2's colours without blur."""
-    return base.Recipe(
-        batch_size=512,
-        epochs={"short": 200, "paper": 800}.get(budget, 1),
-        warmup_epochs=0,
-        method={"temperature": 0.1, "queue_size": 4096, "decay": 0.99, "bn_groups": 8},
+    return moco_v2.cifar10(budget)._replace(
         views={
             "preset": "moco_v1",
             "area": (0.08, 1.0),
             "jitter": {"hue": 0.1, "probability": 0.8},
-        },
-        optimizer={
-            "name": "sgd",
-            "learning_rate": 0.06,
-            "scaling": "none",
-            "weight_decay": 5e-4,
-            "exclude": "none",
-            "hold_each_epoch": True,
         },
     )
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from configs.common.base import with_defaults
 from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.core.check import call
@@ -20,7 +21,7 @@ from ssl_jax.optim.build import Optimizer
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
 from ssl_jax.train.step import make_init
-from ssl_jax.train.workdir import read_config
+from ssl_jax.train.workdir import INCIDENTAL, read_config
 
 Config = dict[str, Any]
 
@@ -48,6 +49,22 @@ def method(config: Config) -> Method:
     module = method_module(options.pop("name"))
     options["views"] = call(presets.build, where="config.views", options=config["views"])
     return call(module.build, encoder, where="config.method", options=options)
+
+
+def same(there: Any, now: Config, *, beside: tuple[str, ...] = ()) -> bool:
+    """Whether two runs had the same result to expect.
+
+    Args:
+      there: config of a result file, as JSON gives it; options that have come since count as their defaults.
+      now: config of a run that would be made now.
+      beside: names of parts that count too although they only watch and save.
+    """
+    there = with_defaults(tuples(there), now)
+    ours, theirs = (
+        {name: part for name, part in config.items() if name not in INCIDENTAL or name in beside}
+        for config in (now, there)
+    )
+    return ours == theirs
 
 
 def optimizer(config: Config) -> Optimizer:

@@ -44,6 +44,17 @@ def needed(name: str, value: str | None, example: str) -> str:
     return value
 
 
+def seeds(values: Sequence[str]) -> list[int]:
+    """The integers of a flag ``--seeds``.
+
+    Raises:
+      ValueError: one is not an integer of 0 or more.
+    """
+    if not all(value.isdigit() for value in values):
+        raise ValueError(f"--seeds={','.join(values)}: allowed is integers of 0 or more, such as 0,1,2")
+    return [int(value) for value in values]
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; a misspelt or ill-typed one ends the program with one line that says what is allowed."""
     try:

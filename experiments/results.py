@@ -23,7 +23,6 @@ from typing import Any
 
 from absl import flags
 
-from configs.common import base
 from experiments import build, launch
 from experiments.cpu import accelerated
 from experiments.tables import results_table
@@ -31,7 +30,6 @@ from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.methods.find import names
 from ssl_jax.report.writers import read_jsonl
-from ssl_jax.train.workdir import INCIDENTAL
 
 ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")
@@ -47,6 +45,8 @@ FIRST_OF_KIND = {
 ENCODER = "encoder.safetensors"
 TEACHERS = {"knowledge": "simclr"}
 """Methods that learn from the encoder of another one's run with the same seed."""
+WITH_TEACHER = {"knowledge": {"method.pairing": "same"}}
+"""What their configs have beyond the recipe then, and the teacher."""
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _BUDGET = flags.DEFINE_string("budget", None, "short or paper; default: short on a CPU, paper elsewhere.")
@@ -59,11 +59,10 @@ def main() -> None:
     """Make the runs that are missing, then print the table."""
     budget = _BUDGET.value or ("paper" if accelerated() else "short")
     methods = [choice("methods", name, names()) for name in _METHODS.value or names()]
-    if not all(seed.isdigit() for seed in _SEEDS.value):
-        raise ValueError(f"--seeds={','.join(_SEEDS.value)}: allowed is integers of 0 or more, such as 0,1,2")
+    seeds = launch.seeds(_SEEDS.value)
     out = Path(_OUT.value) / budget
     # One seed of every method first: a table that is cut short still has all rows.
-    wanted = [(method, int(seed)) for seed in _SEEDS.value for method in methods]
+    wanted = [(method, seed) for seed in seeds for method in methods]
     missing = [run for run in wanted if not done(*run, budget, out)]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} results are in {out}", flush=True)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -93,20 +92,23 @@ def config_of(method: str, seed: int, budget: str) -> build.Config:
     """The committed recipe of a method, with a seed."""
     config = importlib.import_module(f"configs.{method}").get_config(f"fashion_mnist,{budget}")
     config.seed = seed
-    config.update_from_flattened_dict(from_teacher(method, seed))
+    config.update_from_flattened_dict(from_teacher(method, seed, Path()))
     return build.plain(config)
 
 
-def from_teacher(method: str, seed: int) -> dict[str, str]:
-    """What the config of a method with a teacher has beyond its recipe; the teacher's file lies beside the runs."""
+def from_teacher(method: str, seed: int, runs: Path) -> dict[str, str]:
+    """What the config of a method with a teacher has beyond its recipe; the teacher's folder lies among the runs."""
     if method not in TEACHERS:
         return {}
-    return {"method.teacher": f"{teacher_folder(method, seed)}/{ENCODER}", "method.pairing": "same"}
+    return {
+        "method.teacher": str(teacher_folder(method, seed, runs) / ENCODER),
+        **WITH_TEACHER.get(method, {}),
+    }
 
 
-def teacher_folder(method: str, seed: int) -> str:
-    """Name of the folder with the encoder that teaches a run."""
-    return f"{TEACHERS[method]}-{seed}-encoder"
+def teacher_folder(method: str, seed: int, runs: Path) -> Path:
+    """The folder with the encoder that teaches a run."""
+    return runs / f"{TEACHERS[method]}-{seed}-encoder"
 
 
 def done(method: str, seed: int, budget: str, out: Path) -> bool:
@@ -114,14 +116,9 @@ def done(method: str, seed: int, budget: str, out: Path) -> bool:
     path = out / f"{method}-{seed}.json"
     if not path.exists():
         return False
-    there = build.tuples(json.loads(path.read_text())["config"])
-    now = config_of(method, seed, budget)
-    return trained(base.with_defaults(there, now)) == trained(now)
-
-
-def trained(config: build.Config) -> build.Config:
-    """The parts of a config that change the result: all but those that only watch and save."""
-    return {name: part for name, part in config.items() if name not in INCIDENTAL or name == "evaluate"}
+    return build.same(
+        json.loads(path.read_text())["config"], config_of(method, seed, budget), beside=("evaluate",)
+    )
 
 
 def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]) -> str:
@@ -130,10 +127,9 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
     try:
         workdir = Path(_RUNS.value) / budget / f"{method}-{seed}"
         recipe = f"--config=configs/{method}.py:fashion_mnist,{budget}"
-        taught = [f"--config.{name}={value}" for name, value in from_teacher(method, seed).items()]
+        taught = [f"--config.{name}={v}" for name, v in from_teacher(method, seed, workdir.parent).items()]
         if taught:
-            folder = workdir.parent / teacher_folder(method, seed)
-            taught[0] = f"--config.method.teacher={folder / ENCODER}"
+            folder = teacher_folder(method, seed, workdir.parent)
             if not (folder / ENCODER).exists():
                 teacher = workdir.with_name(f"{TEACHERS[method]}-{seed}")
                 of_teacher = f"--config=configs/{TEACHERS[method]}.py:fashion_mnist,{budget}"

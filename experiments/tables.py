@@ -134,7 +134,7 @@ def encoder_name(config: Mapping[str, Any]) -> str:
     words = [options["name"]]
     for key in ("widths", "width", "depth"):
         found = options.get(key, usual.get(key))
-        if found != usual.get(key) and list(np.ravel(found)) != list(np.ravel(usual[key])):
+        if list(np.ravel(found)) != list(np.ravel(usual.get(key, found))):
             words.append("-".join(map(str, np.ravel(found))))
     if options.get("freeze_patch"):
         words.append("with frozen patches")

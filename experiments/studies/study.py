@@ -6,8 +6,7 @@
 A study is data: variants (a method's config and what differs from it), what the paper reports for each, and the claims, which
 are decided by the measurements. Every run leaves one file, ``docs/results/studies/<study>/<variant>-<seed>.json``, with its
 whole config, curves and accuracies; a run whose file is there with the same config is not made again. The command prints the
-table
-and the claims and draws the figure; ``python -m docs.tables`` writes the page.
+table and the claims and draws the figure; ``python -m docs.tables`` writes the page.
 """
 
 import concurrent.futures
@@ -24,11 +23,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 import experiments.studies as package
-from configs.common import base
 from experiments import build, launch, measure
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
@@ -36,10 +35,8 @@ from ssl_jax.data.open import open_source
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import ridge
 from ssl_jax.evaluate.table import table
-from ssl_jax.train.loop import fit, make_program, sample_batch
-from ssl_jax.train.sharding import make_mesh
+from ssl_jax.train.loop import fit
 from ssl_jax.train.state import TrainState
-from ssl_jax.train.workdir import INCIDENTAL
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "docs/results/studies"
@@ -192,16 +189,11 @@ def load(study: Study, seeds: Sequence[int], out: Path = RESULTS) -> dict[str, M
     for variant in study.variants:
         paths = [file_of(study, variant, seed, out) for seed in seeds]
         records = [json.loads(path.read_text()) for path in paths if path.exists()]
-        current = [r for r in records if _same(r["config"], config_of(study, variant, r["seed"]))]
+        config = config_of(study, variant, 0)
+        current = [r for r in records if build.same(r["config"], {**config, "seed": r["seed"]})]
         if current:
             found[variant.name] = Measured(current)
     return found
-
-
-def _same(there: build.Config, now: build.Config) -> bool:
-    there = base.with_defaults(build.tuples(there), now)
-    ours, theirs = ({k: v for k, v in c.items() if k not in INCIDENTAL} for c in (now, there))
-    return ours == theirs
 
 
 def run(study: Study) -> None:
@@ -214,9 +206,7 @@ def run(study: Study) -> None:
 
 
 def _main(study: Study, asked: Sequence[str], jobs: int, out: Path) -> None:
-    if not all(seed.isdigit() for seed in asked):
-        raise ValueError(f"--seeds={','.join(asked)}: allowed is integers of 0 or more, such as 0,1,2")
-    seeds = [int(seed) for seed in asked]
+    seeds = launch.seeds(asked)
     there = load(study, seeds, out)
     missing = [
         (variant, [s for s in seeds if s not in [r["seed"] for r in _records(there, variant)]])
@@ -291,9 +281,12 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
     began = time.process_time()
     config = config_of(study, variant, seed)
     method, optimizer, source = build.parts(config)
-    mesh, writer = make_mesh(), _Curves()
-    program = make_program(method, optimizer, sample_batch(source, method), mesh)
-    before = program.init(seed)
+    writer, before = _Curves(), []
+
+    def begin(state: TrainState) -> TrainState:
+        before.append(jax.tree.map(jnp.copy, state))  # training overwrites the state's own arrays
+        return state
+
     fitted = fit(
         method,
         source,
@@ -301,14 +294,15 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         steps=config["steps"],
         batch_size=config["batch_size"],
         seed=seed,
-        mesh=mesh,
         writer=lambda step: writer,
         log_every=config["log"]["every"],
+        refresh_every=config.get("refresh_every", 0),
+        begin=begin,
     )
     data, options = config["data"], config["evaluate"]
     sources = [open_source(data["source"], options[f"{part}_split"]) for part in ("train", "test")]
     asked: dict[str, tuple[TrainState, Callable[..., Any]]] = {
-        "random": (before, method.encode),
+        "random": (before[0], method.encode),
         "": (fitted.state, method.encode),
     }
     if study.extra is not None:

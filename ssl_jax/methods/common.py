@@ -1,9 +1,12 @@
 """What methods of every family share: networks in a row, views in and out of the batch axis, health metrics."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from ssl_jax import models
 from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
@@ -80,6 +83,27 @@ def encode_with(encoder: Network, params: Params, state: State, images: Array) -
     return at_least_float32(features)
 
 
+def encoding(
+    encoder: Network, *within: str
+) -> tuple[Callable[[Params, State, Array], Array], Callable[[Params, State], tuple[Params, State]]]:
+    """``encode`` and ``encoder_of`` of a method whose own encoder is the one to keep.
+
+    Args:
+      encoder: whose params are ``params["encoder"]``.
+      *within: where in the state its batch statistics lie, as names from the top.
+    """
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        for name in within:
+            state = state[name]
+        return params["encoder"], state["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    return encode, encoder_of
+
+
 def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
     """Collapse monitors of two embeddings of the same images, on unit vectors.
 
@@ -97,6 +121,13 @@ def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
     x, y = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
     std = jnp.mean(jnp.std(x, axis=0)) * jnp.sqrt(1.0 * x.shape[-1])
     return {"embedding_std": std, "alignment": jnp.mean(jnp.sum((x - y) ** 2, axis=-1))}
+
+
+def without_drop_path(encoder: Network) -> Network:
+    """The same architecture without stochastic depth, as teachers have it."""
+    if not encoder.config.get("drop_path"):
+        return encoder
+    return models.build(**{**encoder.config, "drop_path": 0.0})
 
 
 def compute_dtype(encoder: Network) -> str:

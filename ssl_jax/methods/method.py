@@ -81,7 +81,8 @@ class Method(NamedTuple):
       encoder_of: ``(params, state) -> (encoder params, encoder state)``.
       after_update: ``(params, state, step) -> state`` after the optimizer's update, with the same ``step`` as the loss.
       refresh: ``(state, features, key) -> state``, called by the loop before step 0, n, 2n, ... with what
-        ``refreshing.describe`` gives of the whole training set, one row an image in the source's order; ``None`` for methods that do without.
+        ``refreshing.describe`` gives of the whole training set, one row an image in the source's order; ``None`` for methods
+        that do without.
       refreshing: what goes with it; given exactly where ``refresh`` is.
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.

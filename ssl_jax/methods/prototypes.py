@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax import models
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import divergence_from_uniform, teacher_entropy, usage
 from ssl_jax.masking import block_mask, hidden_counts, hidden_places, scattered_mask
-from ssl_jax.methods.common import encode_with, merge_views, pair_health, split_views
+from ssl_jax.methods.common import encode_with, merge_views, pair_health, split_views, without_drop_path
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import Ema
@@ -211,9 +210,7 @@ def prototype_method(
         choice("mask", masking.kind, MASKS)
         choice("patch_head", masking.where, PATCH_HEADS)
         require_patches(encoder)
-    teacher_encoder = encoder
-    if encoder.config.get("drop_path"):
-        teacher_encoder = models.build(**{**encoder.config, "drop_path": 0.0})
+    teacher_encoder = without_drop_path(encoder)
 
     def patch_logits(params: Params, state: State, tokens: Array | None) -> Array:
         """Logits ``[..., m, k]`` of patch tokens ``[..., m, d]``."""

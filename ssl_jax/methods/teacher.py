@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
-from ssl_jax.methods.common import chain, encode_with, pair_health
+from ssl_jax.methods.common import chain, encoding, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import Ema, ema
@@ -113,10 +113,5 @@ def teacher_method(
         _, variables = average.update(averaged, state["teacher"]["variables"])
         return {**state, "teacher": {**state["teacher"], "variables": variables}}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
+    encode, encoder_of = encoding(encoder, "online")
     return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)

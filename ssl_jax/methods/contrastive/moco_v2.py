@@ -14,7 +14,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, Sta
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
 from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, grouped_apply
@@ -139,15 +139,10 @@ def build(
         _, variables = average.update(params, state["key_encoder"]["variables"])
         return {**state, "key_encoder": {**state["key_encoder"], "variables": variables}}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         return (Sign("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
 
     views = presets.moco_v2() if views is None else views
+    encode, encoder_of = encoding(encoder, "online")
     return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)

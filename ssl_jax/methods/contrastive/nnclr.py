@@ -14,7 +14,7 @@ from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -116,16 +116,11 @@ def build(
         labels = queue_push(state["labels"], jnp.asarray(batch["label"], jnp.float32)[:, None])
         return value, ({"network": online, "queue": queue, "labels": labels}, metrics)
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["network"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         return (Sign("loss", math.log(batch_size), "predictions are all alike"),)
 
     views = presets.byol() if views is None else views
+    encode, encoder_of = encoding(encoder, "network")
     return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
 
 

@@ -12,7 +12,7 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.noise import cross_entropy, information_bound, nce, negative_sampling
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -116,12 +116,6 @@ def build(
         value = nce(own, others, log_normalizer=log_normalizer, noise=1 / examples)
         return value, (state, {**metrics, "log_normalizer": log_normalizer})
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         values = {
@@ -131,6 +125,7 @@ def build(
         }
         return (Sign("loss", values[loss], "an image's own memory scores as those of other images do"),)
 
+    encode, encoder_of = encoding(encoder, "online")
     return Method(views, init, loss_of, encode, encoder, encoder_of, signs=signs)
 
 

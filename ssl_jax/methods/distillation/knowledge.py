@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from safetensors import SafetensorError
 
-from ssl_jax import models
 from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
@@ -20,11 +19,12 @@ from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
 from ssl_jax.methods.common import (
     chain,
     compute_dtype,
-    encode_with,
+    encoding,
     identity,
     merge_views,
     pair_health,
     split_views,
+    without_drop_path,
 )
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
@@ -179,12 +179,6 @@ def build(
         seen = split_views(features, crops.shape[1])
         return value, (state, {**pair_health(seen[:, 0], seen[:, -1]), **metrics})
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         if mode == "feature" and distance == "cosine":
@@ -193,6 +187,7 @@ def build(
             Sign("teacher_cosine", 0.0, "predictions have nothing in common with the teacher's features"),
         )
 
+    encode, encoder_of = encoding(encoder, "online")
     return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
 
 
@@ -212,8 +207,7 @@ def read_teacher(path: str, encoder: Network) -> Teacher:
       ValueError: no such file, or no encoder of this project in it.
     """
     if not path:
-        plain = {**encoder.config, "drop_path": 0.0} if encoder.config.get("drop_path") else encoder.config
-        return Teacher(models.build(**plain), None, {})
+        return Teacher(without_drop_path(encoder), None, {})
     allowed = "an encoder.safetensors that experiments.export has written"
     require(Path(path).is_file(), "teacher", path, f"{allowed}; there is no such file")
     try:

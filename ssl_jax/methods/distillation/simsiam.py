@@ -11,7 +11,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, identity, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encoding, identity, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -177,12 +177,6 @@ def build(
         branch = {name: params[name] for name in ("encoder", "projector")}
         return {**state, "teacher": average.update(branch, state["teacher"])[1]}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         meaning = "every view is predicted perfectly, as when all are alike"
@@ -190,6 +184,7 @@ def build(
         return () if similarity == "softmax" else (Sign("loss", -1.0, meaning),)
 
     views = (presets.moco_v2() if views is None else views) * samples
+    encode, encoder_of = encoding(encoder, "online")
     return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
 
 

@@ -12,7 +12,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
 from ssl_jax.masking import Mask, random_mask
-from ssl_jax.methods.common import encode_with
+from ssl_jax.methods.common import encoding
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network
@@ -122,12 +122,6 @@ def build(
         metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
         return value, (state, metrics)
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         patches = patchify(images, patch=patch)
         predictions, _, mask, _ = predict(params, state, images, key, train=False)
@@ -139,4 +133,5 @@ def build(
         return Reconstruction(images, join(predictions), join(hidden))
 
     views = presets.mae() if views is None else views
+    encode, encoder_of = encoding(encoder)
     return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)

@@ -9,7 +9,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import chain, compute_dtype, encode_with, merge_views
+from ssl_jax.methods.common import chain, compute_dtype, encoding, merge_views
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -62,15 +62,10 @@ def build(
         right = jnp.argmax(logits, axis=-1) == labels
         return value, (state, {"accuracy": jnp.sum(share * right)})
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         return (Sign("loss", math.log(classes), "the classifier says nothing: every class is as likely"),)
 
     views = presets.mae() if views is None else views
+    encode, encoder_of = encoding(encoder)
     return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
