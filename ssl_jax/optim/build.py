@@ -68,12 +68,13 @@ def build(
     layer_decay: float | Array | None = None,
     freeze: Sequence[tuple[str, int]] = (),
     undecayed: Sequence[str] = (),
+    unit_rows: Sequence[str] = (),
     **options: Any,
 ) -> Optimizer:
     """An optimizer from numbers, usable as an ``optax.GradientTransformation``.
 
     Each update, at step t = 0, 1, ...: gradients of frozen parameters become 0; clipping, tensor by tensor
-    and then globally; the rule with ``learning_rate(t)`` and ``weight_decay(t)``; layer decay; updates of
+    and then globally; the rule with ``learning_rate(t)`` and ``weight_decay(t)``; layer decay; unit rows; updates of
     frozen parameters, decay included, become exactly 0. The rule's moments of a frozen parameter stand still,
     as with torch's ``grad = None``.
 
@@ -103,6 +104,8 @@ def build(
       freeze: pairs (regular expression on the path, step from which it moves or -1 for ever).
       undecayed: regular expressions on the path; parameters where one is found keep the peak learning rate after the warm-up,
         whatever ``schedule`` does (SimSiam's predictor).
+      unit_rows: regular expressions on the path; parameters where one is found are normalised in place after each update, along
+        the last axis (SwAV's prototypes, before the next forward pass). Their gradients are those of plain parameters.
       **options: of the rule: ``momentum``, ``nesterov`` (sgd, lars); ``trust_coefficient``, ``trust_norm``,
         ``learning_rate_in_buffer`` (lars); ``b1``, ``b2``, ``epsilon`` (adam, adamw).
 
@@ -110,8 +113,8 @@ def build(
       ``Optimizer(init, update, learning_rate, weight_decay)``.
 
     Raises:
-      ValueError: an unknown name or option, a count below what is allowed, a ``freeze`` or ``undecayed`` that
-      matches nothing (at init).
+      ValueError: an unknown name or option, a count below what is allowed, a ``freeze``, ``undecayed`` or ``unit_rows``
+      that matches nothing (at init; ``unit_rows`` at the first update).
 
     >>> import jax.numpy as jnp
     >>> optimizer = build("sgd", steps=10, learning_rate=0.1, batch_size=512, warmup_steps=2)
@@ -153,6 +156,7 @@ def build(
         freeze=freeze,
         undecayed=undecayed,
         undecayed_rate=held,
+        unit_rows=unit_rows,
     )
 
 
@@ -167,6 +171,7 @@ def scheduled(
     freeze: Sequence[tuple[str, int]] = (),
     undecayed: Sequence[str] = (),
     undecayed_rate: Schedule | None = None,
+    unit_rows: Sequence[str] = (),
 ) -> Optimizer:
     """An optimizer from a rule and two schedules; ``build`` explains the options.
 
@@ -216,6 +221,7 @@ def scheduled(
         updates, rule_state = grouped.update(gradients, state.rule, params, count=state.count, **now)
         if layer_decay is not None:
             updates = jax.tree.map(jnp.multiply, updates, layerwise.scales(params, decay=layer_decay))
+        updates = masks.to_unit_rows(updates, params, patterns=unit_rows)
         updates = masks.where_moving(updates, until, state.count)
         updates = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)
         return updates, OptimizerState(state.count + 1, rule_state)

@@ -1,4 +1,4 @@
-"""Which parameters are left out: of weight decay and adaptation, or, while frozen, of every update."""
+"""Which parameters are special: left out of weight decay and adaptation, frozen for a while, held on the unit sphere."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.core import check, trees
+from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, PyTree
 
 Exclude = str | Sequence[str]
@@ -91,6 +92,34 @@ def undecayed(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """
     _require_found(params, "undecayed", patterns)
     return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
+
+
+def to_unit_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+    """Updates that end on rows of norm 1 where any of the regular expressions is found in a parameter's path.
+
+    There ``u`` becomes ``n(w + u) − w`` with ``n(x) = x/‖x‖`` along the last axis.
+
+    Args:
+      updates: what would be added to the parameters.
+      params: the parameters w.
+      patterns: regular expressions.
+
+    Raises:
+      ValueError: an expression that matches no parameter.
+
+    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp
+    >>> weights = {"rows": jnp.array([[4.0, 0.0]])}
+    >>> updates = to_unit_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
+    >>> (weights["rows"] + updates["rows"]).round(1).tolist() == jnp.array([[0.8, 0.6]]).tolist()
+    True
+    """
+    _require_found(params, "unit_rows", patterns)
+
+    def end(path: str, update: Array, weight: Array) -> Array:
+        return normalize(weight + update) - weight if trees.matches(patterns, path) else update
+
+    return trees.map_with_path(end, updates, params)
 
 
 def _require_found(params: PyTree, name: str, patterns: Sequence[str]) -> None:

@@ -291,3 +291,33 @@ def test_undecayed_names_what_it_does_not_find():
     rate = optim.schedules.constant(0.1)
     with pytest.raises(ValueError, match="undecayed_rate=None"):
         optim.scheduled(optim.rules.sgd(), learning_rate=rate, weight_decay=rate, undecayed=("head",))
+
+
+def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_their_bits():
+    """A loop of momentum SGD with weight decay that normalises before each step: what torch code does to its weights."""
+    params = {"body": PARAMS["body"], "head": {"kernel": jnp.array([[0.6, 0.8], [0.0, -1.0]])}}
+    gradients = {"body": GRADIENTS["body"], "head": {"kernel": jnp.array([[0.5, -0.2], [0.3, 0.1]])}}
+    options = {
+        "weight_decay": 0.1,
+        "momentum": 0.9,
+        "schedule": "constant",
+        "freeze": (("head", 2),),
+        **COMMON,
+    }
+    optimizer = optim.build("sgd", unit_rows=("head",), **options)
+    updates = run(optimizer, 5, gradients, params)
+    plain = run(optim.build("sgd", **options), 5, gradients, params)
+    found = np.asarray(params["head"]["kernel"], np.float64)
+    weights, buffer = found.copy(), 0.0
+    for t in range(5):
+        np.testing.assert_array_equal(updates[t]["body"]["kernel"], plain[t]["body"]["kernel"])
+        found += updates[t]["head"]["kernel"]
+        if t < 2:
+            assert not updates[t]["head"]["kernel"].any()
+            continue
+        buffer = 0.9 * buffer + np.asarray(gradients["head"]["kernel"]) + 0.1 * weights
+        weights = weights - 0.1 * buffer
+        weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+        np.testing.assert_allclose(found, weights, atol=1e-6)
+    with pytest.raises(ValueError, match=r"unit_rows='prototypes'.*body/kernel"):
+        run(optim.build("sgd", unit_rows=("prototypes",), **COMMON), 1)
