@@ -1,4 +1,4 @@
-"""What an image is compared with or assigned to: the queue of past keys, nearest neighbours, balanced prototypes."""
+"""What an image is compared with or assigned to: queue, nearest neighbours, balanced prototypes, clusters drawn evenly."""
 
 from typing import NamedTuple
 
@@ -238,3 +238,52 @@ def _sinkhorn_products(logits: Array, weights: Array, iterations: int) -> Array:
         columns = 1.0 / jnp.maximum(jnp.matmul(weights * rows, kernel, precision=exact), tiny)
         rows = 1.0 / jnp.maximum(jnp.matmul(kernel, columns, precision=exact), tiny)
     return kernel * rows[:, None] * columns
+
+
+def sample_clusters_evenly(key: Key, labels: Int[Array, " n"], clusters: int) -> Int[Array, " n"]:
+    """n examples such that every cluster with members is drawn as often as any other, to within one.
+
+    Of a cluster with more members than its share come different ones, drawn at random; of one with fewer all come, over and
+    over, each as often as any other of the cluster to within one.
+
+    Args:
+      key: PRNG key.
+      labels: ``[n]`` cluster of each example, 0 to ``clusters`` − 1; -1: none, the example is not drawn. One at least has a
+        cluster.
+      clusters: number of clusters, 1 or more; some may have no members.
+
+    Returns:
+      ``[n]`` int32 indices of examples, cluster by cluster.
+
+    Raises:
+      ValueError: no clusters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> labels = jnp.array([0, 0, 0, 0, 0, 2])
+      >>> chosen = sample_clusters_evenly(jax.random.key(0), labels, 3)
+      >>> jnp.bincount(labels[chosen], length=3).tolist()
+      [3, 0, 3]
+
+    Reference: Caron et al., "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018, section 3.2
+    (trivial parametrisation). Deviations: small clusters go round instead of being drawn with replacement; and the
+    authors' sampler indexes a list that is ordered by cluster with the indices of the unordered dataset, which makes its draw
+    far from even: here it is as the paper says.
+    """
+    check.require(clusters >= 1, "clusters", clusters, "an integer of 1 or more")
+    count = labels.shape[0]
+    member_key, cluster_key = jax.random.split(key)
+    labels = jnp.where(labels < 0, clusters, labels)
+    by_cluster = jnp.lexsort((jax.random.uniform(member_key, (count,)), labels)).astype(jnp.int32)
+    sizes = jnp.bincount(labels, length=clusters)
+    starts = jnp.cumsum(sizes) - sizes
+    # Those without members come last and are not reached; the others in random order, for some get one more.
+    order = jnp.lexsort((jax.random.uniform(cluster_key, (clusters,)), sizes == 0))
+    used = jnp.sum(sizes > 0)
+    share, extra = count // used, count % used
+    places, longer = jnp.arange(count, dtype=jnp.int32), extra * (share + 1)
+    rest = places - longer
+    rank = jnp.where(rest < 0, places // (share + 1), extra + rest // jnp.maximum(share, 1))
+    turn = jnp.where(rest < 0, places % (share + 1), rest % jnp.maximum(share, 1))
+    cluster = order[rank]
+    return by_cluster[starts[cluster] + turn % sizes[cluster]]

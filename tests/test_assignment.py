@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ssl_jax.assignment import Queue, nearest_neighbors, queue_init, queue_push
+from ssl_jax.assignment import Queue, nearest_neighbors, queue_init, queue_push, sample_clusters_evenly
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.golden_files import golden
 
@@ -153,3 +153,31 @@ def test_neighbors_in_a_split_bank_are_those_on_one_device(k, block_size):
 def test_searches_that_cannot_be_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call(inspect.unwrap(nearest_neighbors))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([7, 0, 2, 1], [4, 0, 3, 3]), ([3, 3, 4], [3, 3, 4]), ([0, 1], [0, 1])]
+)
+def test_clusters_are_drawn_evenly_and_members_of_each_too(sizes, expected):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(np.int32)
+    draw = jax.jit(sample_clusters_evenly, static_argnums=2)
+    every = np.zeros((200, len(labels)), int)
+    for seed in range(200):
+        chosen = np.asarray(draw(jax.random.key(seed), labels, len(sizes)))
+        every[seed] = np.bincount(chosen, minlength=len(labels))
+        found = np.bincount(labels[chosen], minlength=len(sizes))
+        assert sorted(found) == sorted(expected)
+        assert found[np.array(sizes) == 0].sum() == 0
+        for cluster in np.flatnonzero(sizes):
+            assert np.ptp(every[seed][labels == cluster]) <= 1
+    share = every.mean(axis=0) * sum(s > 0 for s in sizes) * np.array(sizes)[labels] / len(labels)
+    np.testing.assert_allclose(share, 1.0, atol=0.2)
+
+
+def test_examples_without_a_cluster_are_not_drawn():
+    labels = jnp.array([-1, 0, 1, -1, 1, 1])
+    chosen = np.asarray(sample_clusters_evenly(jax.random.key(0), labels, 2))
+    assert np.bincount(chosen, minlength=6)[[0, 3]].tolist() == [0, 0]
+    assert np.bincount(labels[chosen]).tolist() == [3, 3]
+    with pytest.raises(ValueError, match="clusters=0"):
+        sample_clusters_evenly(jax.random.key(0), labels, 0)

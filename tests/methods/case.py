@@ -64,6 +64,17 @@ def with_views(method, batch=None, seed=1):
     return {**batch, "views": make_views(jax.random.key(seed), batch, method.views)}
 
 
+def begun(method, state):
+    """The state of a run at its first step: after the refresh before it, here of random features of 100 images."""
+    if method.refresh is None:
+        return state
+    images = jnp.zeros((1, method.views[0].size, method.views[0].size, 1))
+    shape = jax.eval_shape(method.refreshing.describe, state.params, state.state, images).shape
+    features = jax.random.normal(jax.random.key(5), (100, *shape[1:]))
+    refreshed = jax.jit(method.refresh)(state.state, features, jax.random.key(6))
+    return state._replace(state=jax.device_put(refreshed, jax.tree.map(lambda x: x.sharding, state.state)))
+
+
 def start(method, seed=0):
     """Params, state and batch with views of a method at its start."""
     batch = with_views(method)

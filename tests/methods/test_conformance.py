@@ -23,6 +23,7 @@ from ssl_jax.train.state import TrainState
 from tests.methods.case import (
     BATCH,
     Case,
+    begun,
     config_of,
     floats,
     loss_inputs,
@@ -48,7 +49,7 @@ def case(request):
     # Adam makes steps of full size from the rounding noise of gradients that are 0 in theory (a bias before BatchNorm).
     sgd = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
     one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
-    start = one.init(0)
+    start = begun(method, one.init(0))
     inputs = (start.params, start.state, with_views(method, batch))
     return Case(config, method, optimizer, batch, one, eight, make_gradient(method), inputs)
 
@@ -57,8 +58,8 @@ def placed(batch, devices):
     return jax.device_put(batch, batch_sharding(make_mesh(devices=jax.devices()[:devices])))
 
 
-def run(program, batch, steps, state=None):
-    state = program.init(0) if state is None else state
+def run(case, program, batch, steps, state=None):
+    state = begun(case.method, program.init(0)) if state is None else state
     losses = []
     for _ in range(steps):
         state, metrics = program.step(state, batch)
@@ -105,8 +106,8 @@ def test_collapse_gives_the_constant_of_theory(case):
 
 
 def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
-    first, losses = run(case.one, placed(case.batch, 1), 3)
-    second, others = run(case.eight, placed(case.batch, 8), 3)
+    first, losses = run(case, case.one, placed(case.batch, 1), 3)
+    second, others = run(case, case.eight, placed(case.batch, 8), 3)
     np.testing.assert_allclose(losses, others, rtol=2e-5)
     before = case.eight.abstract
     assert jax.tree.structure(before) == jax.tree.structure(second)
@@ -122,7 +123,7 @@ def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
 
 def test_many_steps_need_one_compilation(case):
     batch = placed(case.batch, 1)
-    state, _ = run(case.one, batch, 1)
+    state, _ = run(case, case.one, batch, 1)
     compilations = []
 
     def listen(event, duration, **_):
@@ -131,7 +132,7 @@ def test_many_steps_need_one_compilation(case):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        run(case.one, batch, 3, state)
+        run(case, case.one, batch, 3, state)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert not compilations
@@ -184,6 +185,7 @@ def train(case, folder, hooks=()):
     """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
     source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
     options = {"optimizer": case.optimizer, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
+    options["refresh_every"] = case.config.get("refresh_every", 0)
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
         mesh = make_mesh(devices=jax.devices()[:1])
         return fit(case.method, source, steps=4, checkpoints=checkpoints, mesh=mesh, **options).state
