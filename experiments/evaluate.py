@@ -6,7 +6,8 @@
 Prints a table in which the encoder stands beside raw pixels, their principal components, its own random initialisation and
 the encoders of other runs (``--beside``), and writes ``evaluation.json`` into the workdir. Measures: knn, linear, ridge,
 logistic, few, retrieval (on features), rotation (a proxy without labels), health (rank, spectrum, spread), layers (each
-layer and pooling), finetune (1 % and 10 % of the labels).
+layer and pooling), finetune (1 % and 10 % of the labels). For methods that cluster their training images a second table has
+purity, mutual information with the classes and the share of images whose cluster changed in the last refresh.
 """
 
 import json
@@ -16,8 +17,8 @@ import jax
 from absl import flags
 
 from experiments import build, launch
-from experiments.measure import YARDSTICKS, Candidate, asked, evaluate
-from experiments.tables import evaluation, layers_table
+from experiments.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate
+from experiments.tables import clusters_table, evaluation, layers_table
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
@@ -64,11 +65,14 @@ def main() -> None:
         "splits": splits,
         "machine": machine(),
         **evaluate(config, candidates, sources, measures=measures, yardsticks=yardsticks),
+        "clusters": cluster_rows(config, candidates[-1]),
     }
     write_atomically(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
     print(f"\n{evaluation(result)}")
     if result["layers"]:
         print(f"\n{layers_table(result)}")
+    if result["clusters"]:
+        print(f"\n{clusters_table(result)}")
     print(f"\nwritten to {workdir / 'evaluation.json'}")
 
 

@@ -12,7 +12,7 @@ from experiments import build
 from ssl_jax.core.check import choice
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, evenly
-from ssl_jax.evaluate import health, suite
+from ssl_jax.evaluate import clusters, health, suite
 from ssl_jax.evaluate.features import Features, extract
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
@@ -150,6 +150,41 @@ def of_encoder(
                 )
                 row[f"finetune_{percent}_percent"] = done.accuracy
     return row
+
+
+def cluster_rows(config: build.Config, candidate: Candidate) -> list[Row]:
+    """Scores of the clusters in which a run has put its training images, one row a head; nothing for other methods.
+
+    Scores against classes are ``None`` where those images have none.
+    """
+    refreshing = candidate.method.refreshing
+    if refreshing is None or refreshing.labels is None:
+        return []
+    now, before = (np.asarray(x) for x in refreshing.labels(candidate.state))
+    source = build.source(config, config["data"]["source"], config["data"]["split"])
+    with epoch(source, batch_size=256, size=candidate.method.views[0].size, max_corrupt=1.0) as batches:
+        seen = [(batch["index"][batch["mask"]], batch["label"][batch["mask"]]) for batch in batches]
+    index, labels = (np.concatenate(column) for column in zip(*seen, strict=True))
+    return [
+        {
+            "head": head + 1,
+            "used": len(np.unique(own[own >= 0])),
+            "purity": number(clusters.purity(own, labels)),
+            "nmi_classes": number(clusters.normalized_mutual_information(own, labels)),
+            "nmi_before": number(clusters.normalized_mutual_information(own, last)),
+            "changed": number(clusters.changed(own, last)),
+        }
+        for head, (own, last) in enumerate(zip(now[:, index], before[:, index], strict=True))
+    ]
+
+
+def number(value: float) -> float | None:
+    """``None`` for NaN, which JSON does not have.
+
+    >>> number(float("nan")), number(0.5)
+    (None, 0.5)
+    """
+    return None if np.isnan(value) else value
 
 
 def rotation(candidate: Candidate, sources: Sequence[Source], crop_ratio: float) -> float:

@@ -59,6 +59,28 @@ def layers_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
     return table(rows, markdown=markdown)
 
 
+CLUSTERS = {
+    "purity": "purity",
+    "nmi_classes": "NMI with the classes",
+    "nmi_before": "NMI with the clusters before",
+    "changed": "images that changed cluster",
+}
+"""Scores of a clustering in [0, 1] by heading."""
+
+
+def clusters_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """Scores of the clusters of each head, in percent, and how they changed in the last refresh."""
+    rows = [
+        {
+            "clusters": f"head {r['head']}",
+            "used": r["used"],
+            **{heading: None if r[name] is None else 100 * r[name] for name, heading in CLUSTERS.items()},
+        }
+        for r in result["clusters"]
+    ]
+    return table(rows, markdown=markdown)
+
+
 LABEL_FREE = ("rankme", "effective_rank", "alpha", "lidar", "spread", "alignment", "uniformity", "rotation")
 """Measures that read no label, correlated with accuracy over runs."""
 

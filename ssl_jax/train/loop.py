@@ -309,7 +309,10 @@ class _Run:
     def refresh(self, refresher: Refresher, step: int, state: TrainState) -> TrainState:
         self.settle(state)
         self._progress.pause(step, "refresh: looking at all images")
-        return refresher(step, state)
+        state = refresher(step, state)
+        # With the records of the step that follows: a run that goes on here writes both anew.
+        self._log(step + 1, refresher.scalars(state))
+        return state
 
     def advance(self, train_step: StepFn, step: int, state: TrainState) -> TrainState:
         before = time.perf_counter()
@@ -354,7 +357,7 @@ class _Run:
 
     def _log(self, step: int, scalars: Mapping[str, float]) -> None:
         self._scalars |= scalars
-        if self._writer is not None:
+        if scalars and self._writer is not None:
             self._writer.write(step, scalars)
 
     def _fail(self, step: int, state: TrainState, scalars: dict[str, float], batch: Batch) -> None:

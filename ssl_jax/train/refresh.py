@@ -10,6 +10,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Key, PyTree
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.clusters import normalized_mutual_information
 from ssl_jax.evaluate.features import extract
 from ssl_jax.methods.method import Method
 from ssl_jax.train.state import TrainState
@@ -76,6 +77,14 @@ class Refresher:
             return state
         seed = int(jax.random.randint(_key(state, step, RENEW), (), 0, 2**31 - 1))
         return renewed(state, self._init(seed), self._plan.renewed)
+
+    def scalars(self, state: TrainState) -> dict[str, float]:
+        """After a refresh: how much the clusters tell of those before, as ``refresh/nmi``; nothing the first time."""
+        if self._plan is None or self._plan.labels is None:
+            return {}
+        pairs = zip(*(np.asarray(x) for x in self._plan.labels(state.state)), strict=True)
+        shared = [normalized_mutual_information(*pair) for pair in pairs]
+        return {} if np.isnan(shared).any() else {"refresh/nmi": float(np.mean(shared))}
 
     def order(self, step: int, state: TrainState) -> np.ndarray | None:
         """Indices of the images between the last refresh before or at ``step`` and the next; ``None``: all of them.
