@@ -7,6 +7,7 @@ The same command again goes on from the last checkpoint. Leaves ``config.json``,
 ``checkpoints/<step>/`` in the workdir.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from configs.common.base import with_defaults
 from experiments import build, launch
 from ssl_jax.core import trees
 from ssl_jax.data.sources import Source
@@ -70,7 +72,8 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     method, optimizer, source = parts
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     mesh = make_mesh(**config["mesh"])
-    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
+    complete = functools.partial(with_defaults, new=config)
+    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes, complete=complete)
     saving = config["checkpoint"]
     best = "online/knn" if saving["best"] and source.classes else None
     folder = workdir.path / "checkpoints"

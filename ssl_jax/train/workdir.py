@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -81,7 +81,12 @@ class Workdir:
             _close_in_children(self)
 
     def configure(
-        self, config: Mapping[str, Any], *, allowed: Iterable[str] = (), allow_changes: bool = False
+        self,
+        config: Mapping[str, Any],
+        *,
+        allowed: Iterable[str] = (),
+        allow_changes: bool = False,
+        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
     ) -> list[Difference]:
         """Record the configuration, and on resuming refuse one that makes it another run.
 
@@ -89,6 +94,7 @@ class Workdir:
           config: JSON-able mapping.
           allowed: paths (``log``, ``checkpoint.every``) below which values may change.
           allow_changes: whether any value may.
+          complete: adds to a recorded configuration the options that have come since, with the values that it ran with.
 
         Returns:
           What changed since the directory was last configured; all of it is allowed.
@@ -97,10 +103,11 @@ class Workdir:
           ValueError: a value changed that may not, one line for each; or the config cannot be read.
         """
         try:
-            new = json.loads(json.dumps(config))
+            new = _as_json(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: allowed is what JSON can hold ({error})") from error
-        changes = differences(read_config(self.path), new) if self.resuming else []
+        before = _as_json(complete(read_config(self.path))) if self.resuming else {}
+        changes = differences(before, new) if self.resuming else []
         allowed = tuple(allowed)
         refused = [change for change in changes if not _is_below(change.path, allowed)]
         if refused and not allow_changes:
@@ -171,6 +178,10 @@ def _leaves(config: Any, path: str = "") -> dict[str, Any]:
     for key, value in config.items():
         leaves |= _leaves(value, f"{path}.{key}" if path else str(key))
     return leaves
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(config))
 
 
 def _is_below(path: str, roots: Iterable[str]) -> bool:

@@ -129,6 +129,15 @@ def test_a_changed_value_is_refused_in_one_line_each_unless_allowed(tmp_path):
         assert read_config(tmp_path)["sizes"] == [8, 2]
 
 
+def test_an_option_that_came_since_is_no_change_at_the_value_the_run_had(tmp_path):
+    grown = {**CONFIGURATION, "clip": 3.0}
+    with Workdir(tmp_path) as workdir:
+        workdir.configure(CONFIGURATION)
+        assert workdir.configure(grown, complete=lambda old: {"clip": 3.0, **old}) == []
+        with pytest.raises(ValueError, match="clip: 1.0 -> 3.0"):
+            workdir.configure(grown, complete=lambda old: {"clip": 1.0, **old})
+
+
 def test_an_allowed_path_covers_what_is_below_it_but_not_its_namesakes(tmp_path):
     with Workdir(tmp_path) as workdir:
         workdir.configure({"log": {"every": 1}, "logic": 1})
