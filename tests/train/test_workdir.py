@@ -134,7 +134,7 @@ def test_an_option_that_came_since_is_no_change_at_the_value_the_run_had(tmp_pat
     with Workdir(tmp_path) as workdir:
         workdir.configure(CONFIGURATION)
         assert workdir.configure(grown, complete=lambda old: {"clip": 3.0, **old}) == []
-        with pytest.raises(ValueError, match="clip: 1.0 -> 3.0"):
+        with pytest.raises(ValueError, match=r"clip: 1\.0 -> 3\.0"):
             workdir.configure(grown, complete=lambda old: {"clip": 1.0, **old})
 
 
