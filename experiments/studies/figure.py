@@ -46,14 +46,18 @@ def draw(study: Study, found: Results, path: Path) -> Path:
     rows = [variant for variant in study.variants if variant.name in found]
     bars = [variant for variant in rows if not variant.line]
     panels: list[Callable[[Any], None]] = []
-    if any(v.published is not None for v in rows):
-        panels.append(lambda axes: _published(axes, study, rows, bars))
-    for heading, name in study.columns.items():
-        if name in ("knn", "linear") or name.endswith(("_knn", "_linear")):
-            panels.append(lambda axes, h=heading, n=name: _ours(axes, study, found, rows, bars, h, n))  # type: ignore[misc]
+    for part in filter(None, (bars, [variant for variant in rows if variant.line])):
+        own_bars = bars if part is bars else []
+        if any(v.published is not None for v in part):
+            panels.append(lambda axes, p=part, b=own_bars: _published(axes, study, p, b))  # type: ignore[misc]
+        for heading, name in study.columns.items():
+            if name in ("knn", "linear") or name.endswith(("_knn", "_linear")):
+                panels.append(
+                    lambda axes, p=part, b=own_bars, h=heading, n=name: _ours(axes, study, found, p, b, h, n)  # type: ignore[misc]
+                )
     height = max(2.6, 0.9 + 0.3 * len(bars))
     with pyplot.rc_context(STYLE):
-        count = len(panels) + len(study.curves)
+        count = len(panels) + len(study.curves) + len(study.spectra)
         across = min(count, 3)
         down = -(-count // across)
         figure, grid = pyplot.subplots(down, across, figsize=(WIDTH, height * down), squeeze=False)
@@ -62,9 +66,13 @@ def draw(study: Study, found: Results, path: Path) -> Path:
             panel(axes)
         for axes, (name, heading) in zip(places[len(panels) :], study.curves, strict=False):
             _curves(axes, found, rows, name, heading)
+        for axes, (name, heading) in zip(
+            places[len(panels) + len(study.curves) :], study.spectra, strict=False
+        ):
+            _spectra(axes, found, rows, name, heading)
         for axes in places[count:]:
             axes.axis("off")
-        if study.curves or any(v.line for v in rows):
+        if study.curves or study.spectra or any(v.line for v in rows):
             handles, labels = places[count - 1].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,3 +177,15 @@ def _curves(axes: Any, found: Results, rows: Sequence[Variant], name: str, headi
             ls="-" if i < len(COLORS) else "--",
         )
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0)
+
+
+def _spectra(axes: Any, found: Results, rows: Sequence[Variant], name: str, heading: str) -> None:
+    axes.set_title(heading, fontsize=9)
+    axes.set_xlabel("index of the eigenvalue")
+    axes.set_ylabel("log10 of its share of the largest", fontsize=8)
+    for i, variant in enumerate(rows):
+        values = np.array([record["spectra"][name] for record in found[variant.name].records])
+        color, line = COLORS[i % len(COLORS)], "-" if i < len(COLORS) else "--"
+        axes.plot(
+            1 + np.arange(values.shape[1]), values.mean(axis=0), line, color=color, lw=1.4, label=variant.name
+        )

@@ -34,6 +34,7 @@ from ssl_jax.core.machine import machine
 from ssl_jax.data.open import open_source
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import ridge
+from ssl_jax.evaluate.spectrum import effective_rank
 from ssl_jax.evaluate.table import table
 from ssl_jax.train.loop import fit
 from ssl_jax.train.state import TrainState
@@ -90,15 +91,15 @@ class Measured(NamedTuple):
     def of(self, name: str) -> np.ndarray:
         """A measure of every seed.
 
-        ``knn`` and ``linear`` in percent, ``random_knn`` and ``random_linear`` of the untrained encoder, or the name of a
-        curve, whose last value it is.
+        ``knn`` and ``linear`` in percent, ``random_knn`` and ``random_linear`` of the untrained encoder, ``rank`` the effective
+        rank of the features' covariance, or the name of a curve, whose last value it is.
         """
         return np.array([self._one(record, name) for record in self.records])
 
     @staticmethod
     def _one(record: Record, name: str) -> float:
         if name in record["measures"]:
-            return 100 * record["measures"][name]
+            return record["measures"][name] * (1 if name.endswith("rank") else 100)
         return record["curves"][name][-1]
 
     def mean(self, name: str) -> float:
@@ -132,9 +133,12 @@ class Study(NamedTuple):
       claims: measurements by variant's name -> claims.
       columns: measures of the table by heading; see :meth:`Measured.of`.
       curves: curves to draw: name and heading.
+      watched: names of further curves, which only the claims read.
       common: config changes of all variants, over :data:`COMMON`.
       x_label: of the horizontal axis of lines.
-      extra: ``config -> {name: encode}``: further features of a run, measured as ``<name>_knn`` and ``<name>_linear``.
+      extra: ``config -> {name: encode}``: further features of a run, measured as ``<name>_knn``, ``<name>_linear`` and
+        ``<name>_rank``.
+      spectra: spectra to draw: name of the features (``""`` the encoder's, or one of ``extra``) and heading.
       notes: what a reader should know about the differences from the paper.
     """
 
@@ -147,9 +151,11 @@ class Study(NamedTuple):
     claims: Callable[[Results], list[Claim]]
     columns: Mapping[str, str]
     curves: tuple[tuple[str, str], ...] = ()
+    watched: tuple[str, ...] = ()
     common: Mapping[str, Any] = {}
     x_label: str = ""
     extra: Extra | None = None
+    spectra: tuple[tuple[str, str], ...] = ()
     notes: str = ""
 
 
@@ -308,6 +314,7 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
     if study.extra is not None:
         asked |= {name: (fitted.state, f) for name, f in study.extra(config).items()}
     measures: dict[str, float] = {}
+    spectra: dict[str, list[float]] = {}
     for prefix, (state, encode) in asked.items():
         variables = (state.params, state.state)
         train_set, test = (
@@ -317,7 +324,10 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         start = f"{prefix}_" if prefix else ""
         measures[f"{start}knn"] = _knn(arrays, len(source.classes), options["k"])
         measures[f"{start}linear"] = float(ridge(*arrays, classes=len(source.classes)).accuracy)
-    drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values()}
+        measures[f"{start}rank"] = float(effective_rank(test.features, of="covariance"))
+        if prefix in [name for name, _ in study.spectra]:
+            spectra[prefix] = spectrum(test.features)
+    drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     return {
         "study": study.name,
         "variant": variant.name,
@@ -325,9 +335,21 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         "config": config,
         "measures": {name: round(value, 5) for name, value in measures.items()},
         "curves": {name: values for name, values in writer.curves.items() if name in drawn},
+        **({"spectra": spectra} if spectra else {}),
         "cpu_seconds": round(time.process_time() - began, 1),
         "machine": machine(),
     }
+
+
+def spectrum(features: np.ndarray) -> list[float]:
+    """Eigenvalues of the covariance of features ``[n, d]`` in falling order, as log10 of their share of the largest.
+
+    >>> spectrum(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.1], [0.0, -0.1]]))
+    [0.0, -2.0]
+    """
+    values = np.linalg.eigvalsh(np.cov(np.float64(features), rowvar=False))[::-1]
+    # Below float32's resolution of the features everything is rounding.
+    return np.log10(np.maximum(values / values[0], 1e-12)).round(3).tolist()
 
 
 def _knn(arrays: tuple[np.ndarray, ...], classes: int, k: int) -> float:

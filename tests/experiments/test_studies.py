@@ -25,9 +25,10 @@ STUDIES = studies()
 
 def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
     """A record as ``train`` leaves it, with every curve at a constant."""
-    names = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values()}
+    names = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     measures = {"knn": knn, "linear": knn, "random_knn": random, "random_linear": random}
     measures |= {"after_knn": knn - 0.2, "after_linear": knn - 0.2}
+    measures |= {"rank": 20.0, "random_rank": 9.0, "embedding_rank": 5.0}
     curves = {name: [last.get(name, 0.5)] * 3 for name in names}
     return {
         "study": study.name,
@@ -35,6 +36,7 @@ def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
         "seed": seed,
         "config": config_of(study, variant, seed),
         "measures": measures,
+        "spectra": {name: [0.0, -1.0, -4.0] for name, _ in study.spectra},
         "curves": {**curves, "step": [1, 2, 3], "teacher_entropy": [last.get("teacher_entropy", 2.0)] * 3},
         "cpu_seconds": 1.0,
         "machine": {"device": "a processor"},
@@ -49,13 +51,17 @@ def measured(study, **changes):
     }
 
 
-def test_the_five_studies_are_found():
+def test_the_studies_are_found():
     assert set(STUDIES) == {
         "simsiam_ablation",
         "teacher_momentum",
         "dino_collapse",
         "batch_size",
         "projector",
+        "memory_bank",
+        "redundancy",
+        "dimensional_collapse",
+        "multi_crop",
     }
 
 
@@ -153,7 +159,7 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
     variant = study.variants[2]._replace(changes=changes)
     found = train(study, variant, 0)
     assert set(found["measures"]) == {
-        f"{part}{kind}" for part in ("", "random_", "after_") for kind in ("knn", "linear")
+        f"{part}{kind}" for part in ("", "random_", "after_") for kind in ("knn", "linear", "rank")
     }
     assert found["curves"]["step"] == [1, 2]
     assert np.isfinite(found["curves"]["loss"]).all()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.check import choice
+from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
 from ssl_jax.methods.common import compute_dtype, identity
@@ -24,6 +24,7 @@ def build(
     decay: float | Schedule = 0.996,
     decay_steps: int | None = None,
     predictor: str = "mlp",
+    projector_layers: int = 2,
     hidden: int = 4096,
     projector_width: int | None = None,
     predictor_width: int | None = None,
@@ -44,10 +45,11 @@ def build(
         float may be traced.
       decay_steps: T, the length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       predictor: ``"mlp"``, or ``"none"`` (the ablation that collapses).
-      hidden: width of the hidden layer of projector and predictor.
+      projector_layers: depth of g, an ablation of the paper (its table 14); 0: none, the features are predicted.
+      hidden: width of the hidden layers of projector and predictor.
       projector_width: the projector's, if it differs; ``None``: ``hidden``.
       predictor_width: the predictor's, likewise.
-      projection: width of their outputs.
+      projection: width of their outputs; without projector the encoder's features take its place.
       hidden_norm: of the hidden layers: ``"batch"``; ``"group"``: GroupNorm and standardised weights, which with an encoder of
         ``norm="group"`` makes BYOL without batch statistics; ``"none"``.
 
@@ -55,19 +57,20 @@ def build(
       The method. ``encode`` gives the online encoder's features.
 
     Raises:
-      ValueError: unknown ``predictor`` or ``hidden_norm``.
+      ValueError: unknown ``predictor`` or ``hidden_norm``, a negative depth.
 
     Reference: Bootstrap Your Own Latent, equations 1 to 3 and algorithm 1; deepmind-research/byol; Richemond et al.,
     BYOL works even without batch statistics (2020). Deviation: the official online linear classifier is not part of the method
     (see ``ssl_jax.train.hooks``).
     """
     choice("predictor", predictor, ("mlp", "none"))
+    require(projector_layers >= 0, "projector_layers", projector_layers, "an integer of 0 or more")
+    outputs = projection if projector_layers else encoder.features
 
-    def head(width: int | None) -> Network:
+    def head(layers: int, width: int | None) -> Network:
         options: dict[str, Any] = {"last_bias": False, "kernel_init": "lecun", "hidden_norm": hidden_norm}
-        return heads.mlp(
-            (hidden if width is None else width, projection), dtype=compute_dtype(encoder), **options
-        )
+        widths = (hidden if width is None else width,) * (layers - 1) + (outputs,)
+        return heads.mlp(widths, dtype=compute_dtype(encoder), **options)
 
     def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
         return sum((byol_loss(p, t) for p, t in pairs), jnp.float32(0)), memory, {}
@@ -78,8 +81,8 @@ def build(
 
     return teacher_method(
         encoder,
-        head(projector_width),
-        identity(projection) if predictor == "none" else head(predictor_width),
+        head(projector_layers, projector_width) if projector_layers else identity(outputs),
+        identity(outputs) if predictor == "none" else head(2, predictor_width),
         loss_of,
         average=rising(decay, decay_steps),
         views=presets.byol() if views is None else views,
