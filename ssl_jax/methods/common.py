@@ -1,6 +1,6 @@
 """What methods of every family share: networks in a row, views in and out of the batch axis, health metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,29 @@ def split_views(merged: Float[Array, "bv ..."], count: int) -> Float[Array, "b v
     (4, 2, 16)
     """
     return merged.reshape(-1, count, *merged.shape[1:])
+
+
+def embed_crops(
+    encoder: Network, params: Params, state: State, crops: Sequence[Array], key: Key
+) -> tuple[list[Array], State]:
+    """Features of crops of several sizes, those of one size as one batch: batch statistics are per size.
+
+    Args:
+      encoder: the network, in training mode.
+      params: its params.
+      state: its state, which passes through the sizes in turn.
+      crops: for each size ``[b, v, h, w, c]``.
+      key: of what the encoder draws.
+
+    Returns:
+      ``(for each size [b, v, features], state)``.
+    """
+    features = []
+    for i, group in enumerate(crops):
+        size_key = jax.random.fold_in(key, i)
+        merged, state = encoder.apply(params, state, merge_views(group), train=True, key=size_key)
+        features.append(split_views(merged, group.shape[1]))
+    return features, state
 
 
 def encode_with(encoder: Network, params: Params, state: State, images: Array) -> Array:
