@@ -225,9 +225,35 @@ def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     Reference: Wu et al. 2018; facebookresearch/moco ``main_moco.py``, version 1. Deviation: there the colours are lost
     before the jitter, here after it.
     """
-    jitter = Jitter(0.4, 0.4, 0.4, 0.4, probability=1.0)
-    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=jitter, blur=0.0)
+    view, _ = moco_v1(size)
     return (_override(view, "npid", overrides),)
+
+
+def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ...]:
+    """W-MSE: several views of one distribution, MoCo v2's but for less gray and no blur.
+
+    Args:
+      size: of the views, pixels.
+      count: number of views, 2 or 4 in the paper.
+      **overrides: other fields of `View`, as in `simclr`.
+
+    Returns:
+      The same view ``count`` times.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> views = wmse(32, count=4)
+      >>> len(views), views[0].gray, views[0].area
+      (4, 0.1, (0.2, 1.0))
+
+    Reference: Ermolov et al. 2021, section 4.1; htdt/self-supervised. Deviation: there colours change before the
+    crop, here after it.
+    """
+    check.require(count >= 1, "count", count, "1 or more views")
+    (view, _) = moco_v2(size, **{"gray": 0.1, "blur": 0.0, **overrides})
+    return (view,) * count
 
 
 STRENGTHS = ("strong", "weak")
@@ -275,6 +301,61 @@ def msf(
     )
 
 
+def obow(
+    size: int = 224,
+    crop_size: int = 160,
+    local_size: int = 96,
+    *,
+    crop_count: int = 2,
+    local_count: int = 5,
+    crop_area: Pair = (0.08, 0.6),
+    local_area: Pair = (0.084, 0.14),
+    jitter: Mapping[str, Any] | None = MOCO_JITTER,
+    gray: Number = 0.2,
+    blur: Number = 0.5,
+    local_blur: Number = 0.0,
+    **overrides: Any,
+) -> tuple[View, ...]:
+    """OBoW and BoWNet: a clean view, which the teacher sees, then perturbed crops for the student.
+
+    Args:
+      size: of the clean view, pixels: the centred square of the image, mirrored or not.
+      crop_size: of the large crops, pixels.
+      local_size: of the small crops, pixels.
+      crop_count: number of large crops.
+      local_count: number of small crops.
+      crop_area: share of the image that a large crop covers.
+      local_area: share of the image that a small crop covers.
+      jitter: fields of the crops' jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
+      gray: probability in the crops.
+      blur: probability in the large crops.
+      local_blur: probability in the small crops.
+      **overrides: other fields of every `View`, as in `simclr`.
+
+    Returns:
+      1 + ``crop_count`` + ``local_count`` views, the clean one first.
+
+    Raises:
+      ValueError: a field that does not exist, or a value out of range.
+
+    Example:
+      >>> [(view.size, view.gray) for view in obow(local_count=1)]
+      [(224, 0.0), (160, 0.2), (160, 0.2), (96, 0.2)]
+
+    Reference: Gidaris et al. 2021, section 3; valeoai/obow. Deviations: there the small crops are cut from the cells of a 3 x 3
+    grid over one crop of .6 to 1 of the image, here each by itself, of the same area; the clean view there
+    shows 7/8 of the square's side.
+    """
+    check.require(
+        "area" not in overrides, "obow.area", overrides.get("area"), "crop_area and local_area in its place"
+    )
+    (crop, _) = moco_v2(crop_size, area=crop_area, jitter=jitter, gray=gray, blur=blur, **overrides)
+    local = dataclasses.replace(crop, size=local_size, area=local_area, blur=local_blur)
+    plain = {"jitter": None, "gray": 0.0, "blur": 0.0}
+    clean = dataclasses.replace(crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), **plain)
+    return (clean,) + (crop,) * crop_count + (local,) * local_count
+
+
 PRESETS: dict[str, Callable[..., tuple[View, ...]]] = {
     "simclr": simclr,
     "moco_v1": moco_v1,
@@ -284,6 +365,8 @@ PRESETS: dict[str, Callable[..., tuple[View, ...]]] = {
     "mae": mae,
     "npid": npid,
     "msf": msf,
+    "obow": obow,
+    "wmse": wmse,
 }
 
 
@@ -291,7 +374,8 @@ def build(preset: str, **options: Any) -> tuple[View, ...]:
     """The views of a preset by its name.
 
     Args:
-      preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid`` or ``msf``.
+      preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid``, ``msf``,
+        ``obow`` or ``wmse``.
       **options: of the preset, ``size`` among them, or fields of `View`.
 
     Returns:

@@ -68,8 +68,8 @@ def barlow_twins(
         "invariance": jnp.sum((1 - jnp.diagonal(correlation)) ** 2),
         "redundancy": _off_diagonal_squares(correlation),
     }
-    loss = invariance_weight * terms["invariance"] + redundancy_weight * terms["redundancy"]
-    return scale * loss, terms
+    loss = terms["invariance"] * invariance_weight + terms["redundancy"] * redundancy_weight
+    return loss * scale, terms
 
 
 def vicreg(
@@ -126,8 +126,8 @@ def vicreg(
         "variance": (vicreg_variance(z1, **options) + vicreg_variance(z2, **options)) / 2,
         "covariance": vicreg_covariance(z1) + vicreg_covariance(z2),
     }
-    loss = invariance_weight * terms["invariance"] + variance_weight * terms["variance"]
-    return loss + covariance_weight * terms["covariance"], terms
+    loss = terms["invariance"] * invariance_weight + terms["variance"] * variance_weight
+    return loss + terms["covariance"] * covariance_weight, terms
 
 
 def vicreg_invariance(z1: Float[Array, "n d"], z2: Float[Array, "n d"]) -> Scalar:
@@ -423,12 +423,13 @@ def linear_cca(
     k = size if components is None else components
     check.require(1 <= k <= size, "components", k, f"an integer from 1 to {size}")
     u, s, vt = jnp.linalg.svd(coherence, full_matrices=False)
-    directions = (
-        solve_triangular(factor, vectors, lower=True, trans="T")
-        for factor, vectors in ((x_factor, u[:, :k]), (y_factor, vt[:k].T))
+    return LinearCca(
+        x_mean=jnp.mean(numerics.at_least_float32(x), axis=0),
+        y_mean=jnp.mean(numerics.at_least_float32(y), axis=0),
+        x_directions=solve_triangular(x_factor, u[:, :k], lower=True, trans="T"),
+        y_directions=solve_triangular(y_factor, vt[:k].T, lower=True, trans="T"),
+        correlations=s[:k],
     )
-    means = (jnp.mean(numerics.at_least_float32(a), axis=0) for a in (x, y))
-    return LinearCca(*means, *directions, s[:k])
 
 
 def _coherence(

@@ -1,15 +1,17 @@
-"""The scaffolding of methods that compare two views through one network: SimCLR, its relatives, metric learning."""
+"""The scaffolding of methods that compare views through one network: SimCLR and its relatives, metric learning, redundancy."""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from ssl_jax.augment.views import View
-from ssl_jax.core.check import require
+from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.common import (
     chain,
     compute_dtype,
-    encode_with,
+    encoding,
     identity,
     merge_views,
     pair_health,
@@ -22,6 +24,9 @@ from ssl_jax.models.network import Network
 PairLoss = Callable[[Array, Array, Batch, Key, Array], tuple[Array, Metrics]]
 """``(z1, z2, batch, key, step) -> (loss, metrics)`` with the projections ``[n, d]`` of the two views."""
 
+ViewsLoss = Callable[[Array, Batch, Key, Array], tuple[Array, Metrics]]
+"""``(z, batch, key, step) -> (loss, metrics)`` with the projections ``[n, v, d]`` of v views."""
+
 
 def pair_method(
     encoder: Network,
@@ -31,21 +36,48 @@ def pair_method(
     views: tuple[View, ...],
     signs: Callable[[int], tuple[Sign, ...]],
 ) -> Method:
-    """A method whose loss is a function of the projections of two views.
+    """:func:`views_method` of two views, whose loss takes the projections of each by itself.
 
-    Both views pass through the network as one batch, so BatchNorm sees 2N images. Nothing is kept between steps but batch
-    statistics. The metrics of :func:`ssl_jax.methods.common.pair_health` are added to those of the loss.
+    Raises:
+      ValueError: not two views of one size.
+    """
+    require(len(views) == 2, "views", len(views), "two")
+
+    def loss_of_both(z: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        return loss_of(z[:, 0], z[:, 1], batch, key, step)
+
+    return views_method(encoder, projector, loss_of_both, views=views, signs=signs)
+
+
+def views_method(
+    encoder: Network,
+    projector: Network,
+    loss_of: ViewsLoss,
+    *,
+    views: tuple[View, ...],
+    signs: Callable[[int], tuple[Sign, ...]],
+) -> Method:
+    """A method whose loss is a function of the projections of two views or more.
+
+    All views pass through the network as one batch, so BatchNorm sees vN images. Nothing is kept between steps but batch
+    statistics. The metrics of :func:`ssl_jax.methods.common.pair_health`, of the first two views, are added to those of
+    the loss.
 
     Args:
       encoder: the network to train; its features are what ``encode`` gives.
       projector: head between the features and the loss.
       loss_of: the loss; its key is for what the loss draws.
-      views: two views of one size.
+      views: two or more of one size.
       signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
 
     Returns:
       The method.
+
+    Raises:
+      ValueError: fewer than two views, or views that differ in size.
     """
+    sizes = [view.size for view in views]
+    require(len(sizes) >= 2 and len(set(sizes)) == 1, "views", sizes, "two views or more of one size")
     network = chain(encoder=encoder, projector=projector)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -54,18 +86,14 @@ def pair_method(
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
+        network_key, loss_key = jax.random.split(key)
         images = merge_views(batch["views"][0])
-        (_, projections), state = network.apply(params, state, images, train=True, key=key)
-        z1, z2 = split_views(projections, 2).swapaxes(0, 1)
-        value, metrics = loss_of(z1, z2, batch, key, step)
-        return value, (state, {**pair_health(z1, z2), **metrics})
+        (_, projections), state = network.apply(params, state, images, train=True, key=network_key)
+        z = split_views(projections, len(views))
+        value, metrics = loss_of(z, batch, loss_key, step)
+        return value, (state, {**pair_health(z[:, 0], z[:, 1]), **metrics})
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
+    encode, encoder_of = encoding(encoder)
     return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
 
 
@@ -97,3 +125,32 @@ def simclr_projector(encoder: Network, *, layers: int, width: int | None, projec
         "kernel_init": 0.01,
     }
     return heads.mlp((hidden,) * (layers - 1) + (projection,), dtype=compute_dtype(encoder), **options)
+
+
+def expander(encoder: Network, *, layers: int, width: int, norm: str, projection: int) -> Network:
+    """The projector of Barlow Twins and VICReg: dense layers without bias, normalisation and ReLU between them, nothing after.
+
+    Args:
+      encoder: whose features it takes.
+      layers: depth, 3 in the papers; 0: none.
+      width: of the hidden layers.
+      norm: of the hidden layers, ``"batch"``, ``"group"`` or ``"none"``; see :func:`ssl_jax.models.heads.mlp`.
+      projection: width of the output.
+
+    Returns:
+      The head; the identity for 0 layers.
+
+    Raises:
+      ValueError: ``layers`` is negative, an unknown norm.
+
+    Reference: facebookresearch/barlowtwins, facebookresearch/vicreg.
+    """
+    require(layers >= 0, "projector_layers", layers, "an integer of 0 or more")
+    choice("projector_norm", norm, heads.HIDDEN_NORMS)
+    if layers == 0:
+        return identity(encoder.features)
+    widths = (width,) * (layers - 1) + (projection,)
+    # BatchNorm would cancel a bias.
+    biased = norm == "none"
+    options: dict[str, Any] = {"hidden_bias": biased, "hidden_norm": norm, "last_bias": False}
+    return heads.mlp(widths, dtype=compute_dtype(encoder), **options)

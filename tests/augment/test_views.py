@@ -217,6 +217,8 @@ def test_presets_have_the_published_numbers():
     assert strong == presets.moco_v2()[0]
     assert (weak.area, weak.jitter, weak.gray, weak.blur) == (strong.area, None, 0.0, 0.0)
     assert presets.msf(query="weak") == (weak, weak)
+    first, *others = presets.wmse(count=4)
+    assert others == [first] * 3 and (first.gray, first.blur, first.area) == (0.1, 0.0, (0.2, 1.0))
 
 
 def test_overrides_reach_every_view_and_a_mapping_changes_the_jitter_in_part():
@@ -238,6 +240,7 @@ def test_overrides_reach_every_view_and_a_mapping_changes_the_jitter_in_part():
         ("simclr", {"strenght": 0.5}, "strength"),
         ("byol", {"jitter": {"hew": 0.1}}, "hue"),
         ("dino", {"area": (0.1, 1.0)}, "global_area"),
+        ("wmse", {"count": 0}, "count=0"),
     ],
 )
 def test_a_misspelt_preset_or_option_is_an_error_with_the_nearest_right_one(preset, options, message):

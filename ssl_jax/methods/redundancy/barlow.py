@@ -1,0 +1,78 @@
+"""Barlow Twins (Zbontar et al., ICML 2021): the cross-correlation matrix of two views' projections should be the identity."""
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.redundancy import barlow_twins
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import expander, pair_method
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    invariance_weight: float = 1.0,
+    redundancy_weight: float = 0.0051,
+    scale: float = 1.0,
+    standardize: bool = True,
+    projector_layers: int = 3,
+    projector_width: int = 8192,
+    projector_norm: str = "batch",
+    projection: int = 8192,
+) -> Method:
+    """Barlow Twins.
+
+    ``L = s (α Σ_i (1 − C_ii)² + λ Σ_i Σ_{j≠i} C_ij²)`` with C the correlations, over the global batch, of the dimensions of
+    ``g(f(v₁))`` with those of ``g(f(v₂))``; f is the encoder, g the projector, α ``invariance_weight``, λ
+    ``redundancy_weight`` and s ``scale``. No negatives, no predictor, no stopped gradient: a constant has no correlation with
+    anything, and equal dimensions cost the second term. Wide projections help, a batch may be smaller than they are wide.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.byol`.
+      invariance_weight: α ≥ 0; 0 is an ablation of the paper. May be traced.
+      redundancy_weight: λ ≥ 0; 0 is an ablation of the paper. May be traced.
+      scale: s > 0. Under LARS only biases and normalisation parameters feel it: the official code gives them a rate 0.024
+        times that of the weights, to which ``scale=0.024`` comes down. May be traced.
+      standardize: False: projections are neither centred nor scaled, an ablation of the paper.
+      projector_layers: depth of g, an ablation of the paper; 0: none.
+      projector_width: width of g's hidden layers.
+      projector_norm: ``"batch"``, ``"group"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
+      projection: width of g's output.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features; ``metrics`` hold the two sums, ``invariance`` and ``redundancy``.
+
+    Raises:
+      ValueError: ``projector_layers`` is negative, an unknown norm.
+
+    Reference: Barlow Twins, equations 1 and 2, figure 4 and section 4; facebookresearch/barlowtwins. Deviations: both views
+    pass through the network as one batch (there: one by one); the code's gradient is divided by its number of processes, here
+    it is that of the formula.
+    """
+    projector = expander(
+        encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection
+    )
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key, step
+        return barlow_twins(
+            z1,
+            z2,
+            invariance_weight=invariance_weight,
+            redundancy_weight=redundancy_weight,
+            scale=scale,
+            standardize=standardize,
+        )
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        value = scale * invariance_weight * projector.features
+        return (
+            Sign("loss", value, "projections are constant, or those of two views have nothing in common"),
+        )
+
+    views = presets.byol() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)

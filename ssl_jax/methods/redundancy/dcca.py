@@ -1,0 +1,63 @@
+"""Deep CCA (Andrew et al., ICML 2013): the canonical correlations of two views' projections are maximised."""
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.redundancy import cca
+from ssl_jax.methods.common import compute_dtype
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import pair_method
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    ridge: float = 1e-3,
+    top_k: int | None = None,
+    projector_width: int = 1024,
+    projection: int = 32,
+) -> Method:
+    """Deep CCA with one network for both views.
+
+    ``L = −Σ_k σ_k(Σ₁₁^(−½) Σ₁₂ Σ₂₂^(−½))`` with Σ the covariances, over the global batch, of the projections ``g(f(v))`` of the
+    two views, r = ``ridge`` being added to the diagonals of Σ₁₁ and Σ₂₂, and σ the singular values: the canonical
+    correlations. The loss does not change under invertible linear maps of the projections (as r → 0). Barlow Twins, VICReg and
+    W-MSE can be read as relaxations of it. The batch has to be much larger than ``projection``: correlations are
+    over-estimated from few images, and ``projection`` images or fewer are correlated perfectly whatever they show.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
+      ridge: r > 0, in the units of a variance. May be traced.
+      top_k: how many of the largest correlations count; ``None``: all.
+      projector_width: width of g's hidden layer.
+      projection: width of g's output.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features; ``metrics`` hold ``largest_correlation`` and
+      ``smallest_correlation`` of those that count.
+
+    Raises:
+      ValueError: ``top_k`` out of range or a batch of at most ``projection`` images (at the first loss).
+
+    Reference: Deep Canonical Correlation Analysis, equation 10. Deviations: there two networks without shared weights take
+    two modalities, trained on all examples at once by L-BFGS; here one network takes two views of an image, in mini-batches, of
+    whose covariances nothing is kept. :func:`ssl_jax.losses.redundancy.linear_cca` fits the canonical directions of the
+    outputs afterwards.
+    """
+    projector = heads.mlp((projector_width, projection), dtype=compute_dtype(encoder))
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key, step
+        value, correlations = cca(z1, z2, ridge=ridge, top_k=top_k)
+        return value, {"largest_correlation": correlations[0], "smallest_correlation": correlations[-1]}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("loss", 0.0, "projections are constant, or those of two views are not correlated"),)
+
+    views = presets.simclr() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)

@@ -1,0 +1,82 @@
+"""VICReg (Bardes et al., ICLR 2022): views agree, every dimension keeps its variance, no two dimensions covary."""
+
+import math
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.losses.redundancy import vicreg
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.pairs import expander, pair_method
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+    target: float = 1.0,
+    epsilon: float = 1e-4,
+    projector_layers: int = 3,
+    projector_width: int = 8192,
+    projector_norm: str = "batch",
+    projection: int = 8192,
+) -> Method:
+    """VICReg.
+
+    ``L = λ s(z₁, z₂) + μ (v(z₁) + v(z₂))/2 + ν (c(z₁) + c(z₂))`` of the projections ``z = g(f(v))``, which are not normalised:
+    s is their mean squared difference, v what each dimension's standard deviation over the global batch lacks to γ, c the
+    squared covariances of different dimensions. λ is ``invariance_weight``, μ ``variance_weight``, ν ``covariance_weight`` and
+    γ ``target``. Each view is regularised by itself, so nothing in the loss ties the two branches but s.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.byol`.
+      invariance_weight: λ ≥ 0; with each weight at 0 the paper shows what its term is for. May be traced.
+      variance_weight: μ ≥ 0; at 0 the projections collapse to a constant. May be traced.
+      covariance_weight: ν ≥ 0. May be traced.
+      target: γ > 0. May be traced.
+      epsilon: ε of the standard deviation ``sqrt(var + ε)``. May be traced.
+      projector_layers: depth of g, the paper's expander; 0: none.
+      projector_width: width of g's hidden layers.
+      projector_norm: ``"batch"``, ``"group"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
+      projection: width of g's output.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features; ``metrics`` hold the terms without their weights: ``invariance``,
+      ``variance`` and ``covariance``.
+
+    Raises:
+      ValueError: ``projector_layers`` is negative, an unknown norm.
+
+    Reference: VICReg, equations 1 to 6 and section 4; facebookresearch/vicreg. Deviations: both views pass through the network
+    as one batch (there: one by one); hidden layers have no bias, which BatchNorm would cancel. As in the code s is divided by
+    the width and v is the mean of the views: see :func:`ssl_jax.losses.redundancy.vicreg`.
+    """
+    projector = expander(
+        encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection
+    )
+
+    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        del batch, key, step
+        return vicreg(
+            z1,
+            z2,
+            invariance_weight=invariance_weight,
+            variance_weight=variance_weight,
+            covariance_weight=covariance_weight,
+            target=target,
+            epsilon=epsilon,
+        )
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        most = target - math.sqrt(epsilon)
+        meaning = "projections are constant: the variance term does not hold"
+        return Sign("loss", variance_weight * most, meaning), Sign("variance", most, meaning)
+
+    views = presets.byol() if views is None else views
+    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
