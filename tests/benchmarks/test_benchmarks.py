@@ -19,6 +19,7 @@ NEEDS = {
     "health": (),
     "page": ("playwright",),
     "seeds": (),
+    "clustering": ("sklearn",),
 }
 
 
