@@ -89,6 +89,43 @@ def test_killed_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     assert series[0] == series[1]
 
 
+def kill_in_refresh(process, step):
+    """Kill a run while it clusters its images before the update that follows ``step`` others."""
+    for line in process.stderr:
+        if line.startswith(f"step {step}/") and "refresh" in line:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return
+    pytest.fail("the run ended without that refresh")
+
+
+@pytest.mark.long
+def test_deepcluster_killed_in_and_between_reassignments_ends_in_the_same_bits(tmp_path):
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    run = ("--config=configs/deepcluster.py:smoke", "--config.steps=120", "--config.refresh_every=20")
+    run += ("--config.checkpoint.every=15", "--config.online.every=60")
+    for step in (0, 40):
+        kill_in_refresh(start(*run, f"--workdir={broken}"), step)
+    third = start(*run, f"--workdir={broken}")
+    wait_for_step(third, broken, 70)
+    third.send_signal(signal.SIGKILL)
+    third.communicate()
+    for workdir in (broken, whole):
+        code, _, err = finish(start(*run, f"--workdir={workdir}"))
+        assert code == 0, err
+    models = [restore_model(w / "checkpoints", step=120) for w in (broken, whole)]
+    found, expected = (trees.flatten({"params": m.params, "state": m.state}) for m in models)
+    assert found.keys() == expected.keys()
+    for path, leaf in expected.items():
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+    series = [
+        [{k: v for k, v in r.items() if k in ("step", "loss", "refresh/nmi")} for r in map(json.loads, lines)]
+        for lines in ((w / "metrics.jsonl").read_text().splitlines() for w in (broken, whole))
+    ]
+    assert series[0] == series[1]
+    assert any("refresh/nmi" in record for record in series[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
