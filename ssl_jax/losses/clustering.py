@@ -60,8 +60,13 @@ def balanced_codes(
         every = jnp.concatenate([scores, jax.lax.stop_gradient(queued)])
         counts = jnp.broadcast_to(jnp.asarray(use_queue, scores.dtype), queued.shape[:1])
         weights = jnp.concatenate([weights, counts])
-    options = {"temperature": epsilon, "iterations": iterations, "log_domain": log_domain}
-    codes = jax.vmap(lambda crop: sinkhorn(crop, weights=weights, **options), 1, 1)(every)[:count]
+
+    def balance(crop: Array) -> Array:
+        return sinkhorn(
+            crop, temperature=epsilon, iterations=iterations, weights=weights, log_domain=log_domain
+        )
+
+    codes = jax.vmap(balance, 1, 1)(every)[:count]
     return jax.nn.one_hot(jnp.argmax(codes, axis=-1), codes.shape[-1], dtype=codes.dtype) if hard else codes
 
 

@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.kmeans import EMPTY, INITS, kmeans
+from ssl_jax.kmeans import EMPTY, INITS, Clusters, kmeans
 from ssl_jax.losses.clustering import cluster_cross_entropy
 from ssl_jax.methods.contrastive.npid import remember
 from ssl_jax.methods.method import Method, Refreshing, Sign
@@ -115,17 +115,21 @@ def build(
             spread = normalize(features - jnp.mean(features, axis=0))
             bank = bank.at[:, : features.shape[0]].set(spread)
         counted = jnp.any(bank[0] != 0, axis=1)
-        options = {
-            "iterations": iterations,
-            "init": init,
-            "empty": empty,
-            "spherical": True,
-            "counted": counted,
-        }
-        found = jax.lax.map(
-            lambda each: kmeans(each[0], bank[each[1]], clusters, **options),
-            (jax.random.split(key, clusterings), jnp.arange(clusterings) % crops),
-        )
+
+        def cluster(each: tuple[Key, Array]) -> Clusters:
+            return kmeans(
+                each[0],
+                bank[each[1]],
+                clusters,
+                iterations=iterations,
+                init=init,
+                spherical=True,
+                empty=empty,
+                counted=counted,
+            )
+
+        keys = jax.random.split(key, clusterings)
+        found = jax.lax.map(cluster, (keys, jnp.arange(clusterings) % crops))
         return {
             **state,
             "bank": bank,

@@ -102,7 +102,7 @@ def build(
         # The value is normalised, the gradient is that of the rows as if they were the value.
         rows = rows + jax.lax.stop_gradient(normalize(rows) - rows)
         scores = cosines(z, rows)
-        queued, full = None, False
+        queued, full = None, jnp.bool_(False)
         if queue_size:
             queue: Queue = jax.lax.stop_gradient(kept["queue"])
             queued = cosines(queue.items.reshape(queue_size, crops, projection), rows)
