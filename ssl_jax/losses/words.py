@@ -74,8 +74,8 @@ def distances_to_words(
       words: ``[k, c]`` the vocabulary v.
 
     Returns:
-      ``[..., k]`` 0 or more, float32 (float64 for float64 inputs). From one product,
-      ``‖f‖² − 2 f·v + ‖v‖²``: good to the rounding of the squared norms.
+      ``[..., k]`` 0 or more, float32 (float64 for float64 inputs). From one product, ``‖f‖² − 2 f·v + ‖v‖²``,
+      around the words' mean: good to the rounding of the squared norms.
 
     Raises:
       ValueError: words of another length.
@@ -91,6 +91,9 @@ def distances_to_words(
     fits = words.ndim == 2 and words.shape[1] == features.shape[-1]
     check.require(fits, "words.shape", words.shape, f"[k, {features.shape[-1]}], as long as the features")
     features, words = numerics.at_least_float32(features), numerics.at_least_float32(words)
+    # Moving the origin changes no distance; near the words the squared norms are small and fewer digits cancel.
+    origin = jnp.mean(words, axis=0)
+    features, words = features - origin, words - origin
     products = jnp.matmul(features, words.T, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.sum(features**2, axis=-1, keepdims=True) + jnp.sum(words**2, axis=1)
     return jnp.maximum(norms - 2 * products, 0.0)
@@ -251,10 +254,11 @@ def bow_loss(
     check.choice("kind", kind, KINDS)
     log_predictions = jax.nn.log_softmax(numerics.at_least_float32(logits), axis=-1)
     bags = jax.lax.stop_gradient(bags)
-    cross_entropy = -jnp.mean(jnp.sum(bags * log_predictions, axis=-1))
-    return (
-        cross_entropy if kind == "cross_entropy" else cross_entropy - jnp.mean(jnp.sum(entr(bags), axis=-1))
-    )
+    terms = -bags * log_predictions
+    if kind == "kl":
+        # Word by word, so that the difference of two nearly equal sums is never taken.
+        terms -= entr(bags)
+    return jnp.mean(jnp.sum(terms, axis=-1))
 
 
 def perplexities(bags: Float[Array, "n k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

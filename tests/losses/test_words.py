@@ -19,6 +19,7 @@ from ssl_jax.losses.words import (
     soft_assign,
     word_logits,
 )
+from ssl_jax.models import heads
 from tests.golden_files import assert_close, golden
 
 PRECISIONS = [(jnp.float32, 1e-5, 1e-4), (jnp.float64, 1e-9, 1e-8)]
@@ -61,11 +62,17 @@ def test_prediction_with_generated_weights_equals_golden(dtype, loss_tolerance, 
     with jax.enable_x64(dtype == jnp.float64):
         names = ("fc.weight", "bn.weight", "bn.bias", "last_layer.weight", "last_layer.bias")
         first, gain, shift, last, bias = (
-            jnp.asarray(file[f"loss__w__layers_w.0.b0_{n}"], dtype) for n in names
+            jnp.asarray(file[f"loss__w__layers_w.0.b0_{name}"], dtype) for name in names
         )
-        hidden = normalize(jnp.asarray(file["in__words"], dtype)) @ first.T
-        hidden = (hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + 1e-5) * gain + shift
-        weights = jax.nn.relu(hidden) @ last.T + bias
+        words = normalize(jnp.asarray(file["in__words"], dtype))
+        generator = heads.mlp((24, 20), hidden_bias=False, dtype=dtype.dtype.name)
+        _, state = generator.init(jax.random.key(0), words)
+        params = {
+            "dense_0": {"kernel": first.T},
+            "norm_0": {"scale": gain, "bias": shift},
+            "dense_1": {"kernel": last.T, "bias": bias},
+        }
+        weights, _ = generator.apply(params, state, words, train=True)
 
         def predict(student):
             logits = word_logits(student, weights, 5.0)
@@ -88,6 +95,8 @@ def test_distances_equal_numpy_and_are_mapped_and_compiled_alike():
     mapped = jax.vmap(distances_to_words, in_axes=(0, None))(maps, words)
     np.testing.assert_allclose(mapped, found, rtol=1e-5, atol=1e-5)
     assert (distances_to_words(words, words) >= 0).all()
+    far = distances_to_words(maps + 1000, words + 1000)
+    np.testing.assert_allclose(far, found, rtol=1e-2, atol=1e-3)
 
 
 def test_nearest_words_are_those_of_a_search_by_hand():

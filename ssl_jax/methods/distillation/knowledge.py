@@ -1,17 +1,11 @@
 """Distillation from a static teacher without labels (Hinton et al. 2015; SEED, Fang et al. 2021; CompRess 2020)."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError
 
 from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core import trees
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
@@ -24,24 +18,15 @@ from ssl_jax.methods.common import (
     merge_views,
     pair_health,
     split_views,
-    without_drop_path,
 )
 from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.static import read_teacher, renormalization, start_teacher
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
-from ssl_jax.models.serialize import load_encoder
 
 MODES = ("feature", "similarity")
 DISTANCES = ("cosine", "mse")
 PAIRINGS = ("same", "other")
-
-
-class Teacher(NamedTuple):
-    """A network that is not trained; ``variables`` is ``None`` where they are to be drawn at random."""
-
-    network: Network
-    variables: tuple[Params, State] | None
-    facts: Mapping[str, Any]
 
 
 def build(
@@ -120,12 +105,7 @@ def build(
         student_key, teacher_key, queue_key = jax.random.split(key, 3)
         images = batch["views"][0][:, 0]
         params, state = network.init(student_key, images)
-        fixed = source.variables
-        if fixed is None:
-            fixed = source.network.init(teacher_key, images)
-        else:
-            require_fit(teacher, source, fixed, images)
-        kept: State = {"online": state, "teacher": {"params": fixed[0], "state": fixed[1]}}
+        kept: State = {"online": state, "teacher": start_teacher(teacher, source, teacher_key, images)}
         if with_queue:
             kept["queue"] = queue_init(queue_key, queue_size, source.network.features)
         return params, kept
@@ -198,52 +178,3 @@ def student_head(encoder: Network, width: int, layers: int, hidden: int) -> Netw
         require(encoder.features == width, "head_layers", layers, allowed)
         return identity(width)
     return heads.mlp((hidden,) * (layers - 1) + (width,), dtype=compute_dtype(encoder))
-
-
-def read_teacher(path: str, encoder: Network) -> Teacher:
-    """The encoder in a file, or one of the student's architecture without variables for ``""``.
-
-    Raises:
-      ValueError: no such file, or no encoder of this project in it.
-    """
-    if not path:
-        return Teacher(without_drop_path(encoder), None, {})
-    allowed = "an encoder.safetensors that experiments.export has written"
-    require(Path(path).is_file(), "teacher", path, f"{allowed}; there is no such file")
-    try:
-        network, params, state, facts = load_encoder(path)
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"teacher={path!r}: allowed is {allowed}; {error}") from error
-    return Teacher(network, (params, state), facts)
-
-
-def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]:
-    """Factor and offset a channel that turn a view's normalisation into the one of a teacher's file.
-
-    ``(x σ + μ − μ') / σ'`` with (μ, σ) of the view and (μ', σ') of the teacher; 1 and 0 where the file does not say.
-
-    >>> scale, shift = renormalization({"mean": [0.5], "std": [0.5]}, View(size=8, mean=(0.0,), std=(1.0,)))
-    >>> scale.tolist(), shift.tolist()
-    ([2.0], [-1.0])
-    """
-    own = {"mean": view.mean, "std": view.std}
-    none = {"mean": (0.0,), "std": (1.0,)}
-    mean, std = (jnp.asarray(own[name] or none[name], jnp.float32) for name in own)
-    other_mean, other_std = (
-        jnp.asarray(facts.get(name, own[name]) or none[name], jnp.float32) for name in own
-    )
-    return std / other_std, (mean - other_mean) / other_std
-
-
-def require_fit(path: str, teacher: Teacher, variables: tuple[Params, State], images: Array) -> None:
-    """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
-    needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)
-    expected = {name: leaf.shape for name, leaf in trees.flatten(needed).items()}
-    found = {name: leaf.shape for name, leaf in trees.flatten(variables).items()}
-    wrong = [name for name in expected if expected[name] != found.get(name)]
-    if wrong:
-        name = wrong[0]
-        raise ValueError(
-            f"teacher={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
-            f"shape {found.get(name)}, these images need {expected[name]}"
-        )
