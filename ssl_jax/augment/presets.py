@@ -351,8 +351,9 @@ def obow(
     )
     (crop, _) = moco_v2(crop_size, area=crop_area, jitter=jitter, gray=gray, blur=blur, **overrides)
     local = dataclasses.replace(crop, size=local_size, area=local_area, blur=local_blur)
-    plain = {"jitter": None, "gray": 0.0, "blur": 0.0}
-    clean = dataclasses.replace(crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), **plain)
+    clean = dataclasses.replace(
+        crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), jitter=None, gray=0.0, blur=0.0
+    )
     return (clean,) + (crop,) * crop_count + (local,) * local_count
 
 

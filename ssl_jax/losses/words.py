@@ -213,7 +213,8 @@ def word_logits(
     fits = weights.ndim == 2 and weights.shape[1] == features.shape[-1]
     check.require(fits, "weights.shape", weights.shape, f"[k, {features.shape[-1]}], as long as the features")
     features = numerics.at_least_float32(features)
-    return scale * jnp.matmul(features, numerics.normalize(weights).T, precision=jax.lax.Precision.HIGHEST)
+    products = jnp.matmul(features, numerics.normalize(weights).T, precision=jax.lax.Precision.HIGHEST)
+    return products * scale
 
 
 def bow_loss(
