@@ -12,8 +12,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores. The convnet's last map is 4 x 4, so its border stays; with so few
-    locations sharper assignments say more. Objects that fill the image have no use for small crops."""
+    """28-pixel gray images, minutes on two CPU cores. The convnet's last map is 4 x 4, so its border stays. δ⁻¹ 40: of 10 to
+    80 the one whose bags of a random network tell training images apart best by kNN; no other number was chosen by trial."""
     return base.Recipe(
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),

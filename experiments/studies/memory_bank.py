@@ -3,6 +3,8 @@
 python -m experiments.studies.memory_bank
 """
 
+from typing import Any
+
 from experiments.studies.study import Claim, Results, Study, Variant, better, run
 
 STEPS, BATCH = 800, 64
@@ -21,9 +23,9 @@ def name_of(method: str, images: int) -> str:
     return f"{method}, {images:,} images"
 
 
-def changes(method: str, share: int, images: int) -> dict:
+def changes(method: str, share: int, images: int) -> dict[str, Any]:
     """What a variant has beyond the recipe; NPID fills its memory once before the network moves."""
-    own = {"data.split": f"train[:{share}%]"}
+    own: dict[str, Any] = {"data.split": f"train[:{share}%]"}
     if method == "npid":
         own |= {"method.examples": images, "optimizer.freeze": ((".", -(-images // BATCH)),)}
     return own

@@ -1,15 +1,10 @@
 """The scaffolding of methods that predict an image's bag of visual words from its crops: BoWNet, OBoW."""
 
-from collections.abc import Sequence
-
-import jax
-
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.numerics import at_least_float32
-from ssl_jax.core.types import Array, Batch, Key, Params, State
+from ssl_jax.core.types import Array, Batch, Params, State
 from ssl_jax.losses.words import crop_border
-from ssl_jax.methods.common import merge_views, split_views
 from ssl_jax.models.network import Network
 
 
@@ -44,15 +39,3 @@ def read_maps(
     require(1 <= levels <= len(layers), "levels", levels, f"1 to {len(layers)}, the maps of the encoder")
     maps = list(layers.values())[: -levels - 1 : -1]
     return [crop_border(at_least_float32(x), border) for x in maps], state
-
-
-def embed_crops(
-    encoder: Network, params: Params, state: State, crops: Sequence[Array], key: Key
-) -> tuple[list[Array], State]:
-    """Features ``[b, v, d]`` of the crops of each size, which pass through the encoder as one batch."""
-    features = []
-    for i, group in enumerate(crops):
-        group_key = jax.random.fold_in(key, i)
-        output, state = encoder.apply(params, state, merge_views(group), train=True, key=group_key)
-        features.append(split_views(output, group.shape[1]))
-    return features, state

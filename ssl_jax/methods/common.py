@@ -1,15 +1,16 @@
-"""What methods of every family share: networks in a row, views in and out of the batch axis, health metrics."""
+"""What methods of every family share: networks in a row, views in and out of the batch axis, memories, health metrics."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssl_jax import models
 from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
+from ssl_jax.optim.ema import ema
 
 
 def chain(**networks: Network) -> Network:
@@ -125,6 +126,33 @@ def encoding(
         return encode_with(encoder, *encoder_of(params, state), images)
 
     return encode, encoder_of
+
+
+def remember(
+    bank: Float[Array, "m d"], index: Int[Array, " n"], q: Float[Array, "n d"], decay: float | Array
+) -> Float[Array, "m d"]:
+    """The memory after a batch: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
+
+    Args:
+      bank: ``[m, d]`` unit rows.
+      index: ``[n]`` which rows; of equal ones the last is written.
+      q: ``[n, d]`` unit rows; no gradient passes.
+      decay: 0 to 1.
+
+    Returns:
+      The new bank; rows of other images are untouched.
+
+    >>> import jax.numpy as jnp
+    >>> remember(jnp.eye(2), jnp.array([1, 1]), jnp.array([[0.6, 0.8], [1.0, 0.0]]), 0.0).tolist()
+    [[1.0, 0.0], [1.0, 0.0]]
+    """
+    average = ema(decay)
+    rows, _ = average.update(jax.lax.stop_gradient(q), average.init(bank[index]))
+    place = jnp.arange(index.shape[0])
+    repeated = jnp.any((index[:, None] == index[None, :]) & (place[:, None] < place[None, :]), axis=1)
+    # Rows beyond the bank are dropped: the order of writes to one place is not defined.
+    kept = jnp.where(repeated, bank.shape[0], index)
+    return bank.at[kept].set(normalize(rows), mode="drop")
 
 
 def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:

@@ -34,7 +34,19 @@ from tests.methods.case import (
 
 # Methods whose scaffolding another one of the table stands on too, or whose programs take long to compile: their rows are among
 # the long tests.
-LONG = ("barlow", "dcca", "dcl", "deepcluster_v2", "dinov2", "directclr", "hcl", "moco_v1", "pairwise", "vicreg")
+LONG = (
+    "barlow",
+    "bownet",
+    "dcca",
+    "dcl",
+    "deepcluster_v2",
+    "dinov2",
+    "directclr",
+    "hcl",
+    "moco_v1",
+    "pairwise",
+    "vicreg",
+)
 # One worker for each method, so that its programs are compiled once.
 METHODS = [
     pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])])

@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
@@ -12,11 +12,10 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.noise import cross_entropy, information_bound, nce, negative_sampling
-from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
+from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health, remember
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
-from ssl_jax.optim.ema import ema
 
 LOSSES = ("nce", "cross_entropy", "negative_sampling")
 
@@ -131,30 +130,3 @@ def build(
 
 def _log_mean_exp(scores: Float[Array, "n k"]) -> Float[Array, ""]:
     return jax.nn.logsumexp(scores) - math.log(scores.size)
-
-
-def remember(
-    bank: Float[Array, "m d"], index: Int[Array, " n"], q: Float[Array, "n d"], decay: float | Array
-) -> Float[Array, "m d"]:
-    """The memory after a batch: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
-
-    Args:
-      bank: ``[m, d]`` unit rows.
-      index: ``[n]`` which rows; of equal ones the last is written.
-      q: ``[n, d]`` unit rows; no gradient passes.
-      decay: 0 to 1.
-
-    Returns:
-      The new bank; rows of other images are untouched.
-
-    >>> import jax.numpy as jnp
-    >>> remember(jnp.eye(2), jnp.array([1, 1]), jnp.array([[0.6, 0.8], [1.0, 0.0]]), 0.0).tolist()
-    [[1.0, 0.0], [1.0, 0.0]]
-    """
-    average = ema(decay)
-    rows, _ = average.update(jax.lax.stop_gradient(q), average.init(bank[index]))
-    place = jnp.arange(index.shape[0])
-    repeated = jnp.any((index[:, None] == index[None, :]) & (place[:, None] < place[None, :]), axis=1)
-    # Rows beyond the bank are dropped: the order of writes to one place is not defined.
-    kept = jnp.where(repeated, bank.shape[0], index)
-    return bank.at[kept].set(normalize(rows), mode="drop")

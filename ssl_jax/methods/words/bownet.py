@@ -21,8 +21,8 @@ from ssl_jax.losses.words import (
     perplexities,
     word_logits,
 )
-from ssl_jax.methods.bags import embed_crops, read_maps, require_crops, require_maps, split_clean
-from ssl_jax.methods.common import encoding, merge_views, pair_health
+from ssl_jax.methods.bags import read_maps, require_crops, require_maps, split_clean
+from ssl_jax.methods.common import embed_crops, encoding, merge_views, pair_health
 from ssl_jax.methods.method import Method, Refreshing, Sign
 from ssl_jax.methods.static import read_teacher, renormalization, start_teacher
 from ssl_jax.models.network import Network

@@ -20,8 +20,8 @@ from ssl_jax.losses.words import (
     soft_assign,
     word_logits,
 )
-from ssl_jax.methods.bags import embed_crops, read_maps, require_crops, require_maps, split_clean
-from ssl_jax.methods.common import compute_dtype, encoding, pair_health
+from ssl_jax.methods.bags import read_maps, require_crops, require_maps, split_clean
+from ssl_jax.methods.common import compute_dtype, embed_crops, encoding, pair_health
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.methods.teacher import rising
 from ssl_jax.models import heads
