@@ -22,6 +22,7 @@ from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.state import TrainState
 from tests.methods.case import (
     BATCH,
+    QUICK,
     Case,
     begun,
     config_of,
@@ -32,26 +33,7 @@ from tests.methods.case import (
     with_views,
 )
 
-# Methods whose scaffolding another one of the table stands on too, or whose programs take long to compile: their rows are among
-# the long tests.
-LONG = (
-    "barlow",
-    "bownet",
-    "dcca",
-    "dcl",
-    "deepcluster_v2",
-    "dinov2",
-    "directclr",
-    "hcl",
-    "moco_v1",
-    "pairwise",
-    "vicreg",
-)
-# One worker for each method, so that its programs are compiled once.
-METHODS = [
-    pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])])
-    for name in names()
-]
+METHODS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names()]
 
 
 @pytest.fixture(scope="module", params=METHODS)

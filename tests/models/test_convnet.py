@@ -159,7 +159,10 @@ def test_no_widths_and_no_grid_are_errors():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("convnet", {"widths": (4, 8)}), ("resnet18", {"stem": "small", "width": 1 / 16})],
+    [
+        ("convnet", {"widths": (4, 8)}),
+        pytest.param("resnet18", {"stem": "small", "width": 1 / 16}, marks=pytest.mark.long),
+    ],
 )
 def test_norm_by_group_knows_no_batch_and_no_scale_of_weights(name, options):
     """Of both encoders: images pass by themselves, training is evaluation, and a convolution's gain and offset are void."""

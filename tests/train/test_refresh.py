@@ -117,7 +117,7 @@ def test_renewed_parameters_start_again_and_others_go_on():
     assert int(drawn.opt_state.count) == 3
 
 
-@pytest.mark.parametrize("killed_after", [2, 3])
+@pytest.mark.parametrize("killed_after", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_a_run_that_goes_on_in_the_middle_of_a_stretch_or_at_its_end_is_the_same_in_every_bit(
     tmp_path, killed_after
 ):
