@@ -59,6 +59,14 @@ def test_steps_override_reaches_every_schedule():
     assert plain["optimizer"]["warmup_steps"] == 250
 
 
+def test_a_value_that_follows_the_steps_can_be_set_alone():
+    config = importlib.import_module("configs.bownet").get_config("cifar10")
+    steps = config.steps
+    assert config.refresh_every == config.optimizer.steps == steps
+    config.refresh_every = 7
+    assert (config.refresh_every, config.steps, config.optimizer.steps) == (7, steps, steps)
+
+
 @pytest.mark.parametrize(
     ("arg", "message"),
     [("cifar100", "did you mean 'cifar10'"), ("cifar10,embedded", "two words for the dataset")],

@@ -155,7 +155,7 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     if recipe.refresh_epochs:
         once = math.isinf(recipe.refresh_epochs)
         config.refresh_every = (
-            config.get_ref("steps") if once else max(round(recipe.refresh_epochs * epoch), 1)
+            _following(config, "steps") if once else max(round(recipe.refresh_epochs * epoch), 1)
         )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     config.data = ConfigDict(
@@ -172,7 +172,7 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     if "examples" in config.method:
         config.method.examples = data.examples
     if "decay_steps" in config.method:
-        config.method.decay_steps = config.get_ref("steps")
+        config.method.decay_steps = _following(config, "steps")
     config.optimizer = _optimizer(config, recipe, epoch)
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
     config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
@@ -191,6 +191,11 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     if choice.budget == "smoke":
         _shrink(config)
     return config
+
+
+def _following(config: ConfigDict, name: str) -> FieldReference:
+    """The value of another field, until it is set itself, which leaves the other as it is; a plain reference would set both."""
+    return config.get_ref(name) + 0
 
 
 def _shrink(config: ConfigDict) -> None:
@@ -273,7 +278,7 @@ def _optimizer(config: ConfigDict, recipe: Recipe, epoch: int) -> ConfigDict:
         options["steps_per_epoch"] = epoch
     options["freeze"] = tuple((pattern, round(epochs * epoch)) for pattern, epochs in recipe.freeze_epochs)
     optimizer = ConfigDict(_typed(defaults, options))
-    optimizer.steps, optimizer.batch_size = config.get_ref("steps"), config.get_ref("batch_size")
+    optimizer.steps, optimizer.batch_size = _following(config, "steps"), _following(config, "batch_size")
     # A share of the run in thousandths, so that it follows when --config.steps changes.
     share = round(1000 * min(recipe.warmup_epochs / recipe.epochs, 0.5))
     optimizer.warmup_steps = config.get_ref("steps") * share // 1000
