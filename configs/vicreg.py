@@ -13,8 +13,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: BYOL's recipe, a narrower expander."""
-    return byol.gray(budget)._replace(method={"projector_width": 512, "projection": 256})
+    """28-pixel gray images, minutes on two CPU cores: BYOL's recipe, a smaller expander."""
+    return byol.gray(budget)._replace(
+        method={"projector_layers": 2, "projector_width": 512, "projection": 256}
+    )
 
 
 def cifar10(budget: str) -> base.Recipe:

@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -22,6 +23,8 @@ USER_ERRORS = (
     NoUsableCheckpointError,
     TooManyCorrupt,
 )
+
+QUOTES = "\"'"
 
 
 def run(main: Callable[[], None]) -> None:
@@ -82,6 +85,19 @@ def _guarded(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def _beside(name: str) -> str:
+    """What the config has where the command line looked for an option."""
+    given = next((arg for arg in sys.argv if re.match(rf"--config\.([\w.]+\.)?{name}\b", arg)), None)
+    file = next((arg.removeprefix("--config=") for arg in sys.argv if arg.startswith("--config=")), None)
+    if given is None or file is None:
+        return ""
+    config: Any = flags.FLAGS["config"].parser.parse(file)
+    path = given.removeprefix("--").partition("=")[0].split(".")[1:-1]
+    for part in path:
+        config = config[part]
+    return f" in {'.'.join(['config', *path])}: allowed are {', '.join(sorted(config))}"
+
+
 def _fail(error: BaseException, code: int) -> None:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if (
@@ -93,6 +109,8 @@ def _fail(error: BaseException, code: int) -> None:
     instead = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
     if instead:  # ml_collections wraps its hint in a quoted exception
         text = f"config has no option {instead[2]!r}: did you mean {instead[1]!r}?"
+    elif re.fullmatch(r"[\"']*\w+[\"']*", text):  # nor a hint, where no name is near
+        text = f"config has no option {text.strip(QUOTES)!r}{_beside(text.strip(QUOTES))}"
     hint = "" if code == 2 else "\n(--debug shows where)"
     sys.stderr.write(f"error: {text}{hint}\n")
     sys.exit(code)

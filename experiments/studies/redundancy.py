@@ -7,7 +7,7 @@ from experiments.studies.study import Claim, Measured, Results, Study, Variant, 
 
 WIDTHS = (64, 256, 1024, 2048)
 METHODS = {"barlow": "Barlow Twins", "vicreg": "VICReg", "simclr": "SimCLR"}
-LAMBDAS = (0.0005, 0.0051, 0.05)
+LAMBDAS = (0.004, 0.04, 0.4)
 ALL, BOTH = "VICReg: all terms", "Barlow Twins: both terms"
 NO_VARIANCE, NO_COVARIANCE, NO_INVARIANCE = (
     f"VICReg: no {term}" for term in ("variance", "covariance", "invariance")
@@ -68,7 +68,7 @@ def claims(found: Results) -> list[Claim]:
             f"linear {barlow.text('linear')}; invariance alone {near.text('linear')}, redundancy alone {apart.text('linear')}",
         ),
         Claim(
-            "It is not sensitive to λ (there: less than a point between 0.002 and 0.02).",
+            "It is not sensitive to λ (there: less than a point between 0.002 and 0.02, at width 8192).",
             range_of < 1.0,
             f"{range_of:.1f} points between the best and the worst of λ {', '.join(f'{v:g}' for v in LAMBDAS)}",
         ),

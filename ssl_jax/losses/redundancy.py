@@ -13,6 +13,9 @@ from ssl_jax.core.types import Array, Key
 
 Scalar = Float[Array, ""]
 
+NORMALIZATIONS = ("batch", "features", "none")
+"""Axes along which Barlow Twins makes mean and variance 0 and 1."""
+
 
 def barlow_twins(
     z1: Float[Array, "n d"],
@@ -21,7 +24,7 @@ def barlow_twins(
     invariance_weight: ScalarLike = 1.0,
     redundancy_weight: ScalarLike = 0.0051,
     scale: ScalarLike = 1.0,
-    standardize: bool = True,
+    normalization: str = "batch",
     epsilon: ScalarLike = 1e-5,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Barlow Twins: the cross-correlation of two views' dimensions should be the identity.
@@ -39,7 +42,8 @@ def barlow_twins(
       invariance_weight: α ≥ 0; 0 is an ablation of the paper. May be traced, as the other numbers.
       redundancy_weight: λ ≥ 0; 0 is an ablation of the paper.
       scale: s > 0. Adam and, for weight matrices, LARS make steps that hardly depend on it.
-      standardize: False: y = z, an ablation of the paper.
+      normalization: ``"batch"``: y as above; two ablations of the paper: ``"features"``: mean and variance are over the
+        dimensions of each row instead; ``"none"``: y = z.
       epsilon: ε > 0, of BatchNorm.
 
     Returns:
@@ -47,7 +51,7 @@ def barlow_twins(
       ``invariance`` and ``redundancy``. Constant projections give ``s α d``, dimensions that are all alike ``s λ d(d − 1)``.
 
     Raises:
-      ValueError: shapes that differ, or fewer than 2 rows.
+      ValueError: shapes that differ, fewer than 2 rows, an unknown normalization.
 
     Example:
       >>> import jax.numpy as jnp
@@ -60,16 +64,68 @@ def barlow_twins(
     number of processes (16 in its recipe); here it is exact, and ``scale`` stands for such factors.
     """
     _check_views(z1, z2)
-    y1, y2 = numerics.at_least_float32(z1), numerics.at_least_float32(z2)
-    if standardize:
-        y1, y2 = ((y - jnp.mean(y, 0)) * jax.lax.rsqrt(jnp.var(y, 0) + epsilon) for y in (y1, y2))
-    correlation = _product(y1.T, y2) / z1.shape[0]
+    correlation = _correlation(z1, z2, normalization, epsilon)
     terms = {
         "invariance": jnp.sum((1 - jnp.diagonal(correlation)) ** 2),
         "redundancy": _off_diagonal_squares(correlation),
     }
     loss = terms["invariance"] * invariance_weight + terms["redundancy"] * redundancy_weight
     return loss * scale, terms
+
+
+def barlow_cross_entropy(
+    z1: Float[Array, "n d"],
+    z2: Float[Array, "n d"],
+    *,
+    temperature: ScalarLike = 0.1,
+    invariance_weight: ScalarLike = 1.0,
+    redundancy_weight: ScalarLike = 1.0,
+    normalization: str = "batch",
+    epsilon: ScalarLike = 1e-5,
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Barlow Twins with a cross-entropy in place of the squares, an ablation of its paper.
+
+    ::
+
+        loss = −α log Σ_i exp(C_ii / τ) + λ log Σ_i Σ_{j≠i} exp(max(C_ij, 0) / τ)
+
+    with C as in :func:`barlow_twins`.
+
+    Args:
+      z1: ``[n, d]`` projections of the first views, n ≥ 2, d ≥ 2.
+      z2: ``[n, d]`` projections of the second views.
+      temperature: τ > 0. May be traced, as the other numbers.
+      invariance_weight: α ≥ 0.
+      redundancy_weight: λ ≥ 0.
+      normalization: as in :func:`barlow_twins`.
+      epsilon: ε > 0, of BatchNorm.
+
+    Returns:
+      ``(loss, terms)``: terms are the two logarithms without weights, ``invariance`` negative and ``redundancy``. Constant
+      projections give ``−α log d + λ log(d(d − 1))``.
+
+    Raises:
+      ValueError: shapes that differ, fewer than 2 rows or dimensions, an unknown normalization.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss, _ = barlow_cross_entropy(jnp.ones((4, 3)), jnp.ones((4, 3)))
+      >>> round(float(loss), 4)  # log 2
+      0.6931
+
+    Reference: Zbontar et al. 2021, "Loss function explorations" (row "Cross-entropy with temp."); the formula, its τ and λ are
+    not in the official code, and the paper gives no numbers for them: the defaults are ours.
+    """
+    _check_views(z1, z2)
+    check.require(z1.shape[1] >= 2, "z1.shape", z1.shape, "[n, d] with d >= 2")
+    correlation = _correlation(z1, z2, normalization, epsilon)
+    positive = jnp.maximum(correlation, 0) / temperature
+    others = jnp.where(jnp.eye(len(correlation), dtype=bool), -jnp.inf, positive)
+    terms = {
+        "invariance": -jax.nn.logsumexp(jnp.diagonal(correlation) / temperature),
+        "redundancy": jax.nn.logsumexp(others),
+    }
+    return terms["invariance"] * invariance_weight + terms["redundancy"] * redundancy_weight, terms
 
 
 def vicreg(
@@ -462,6 +518,21 @@ def _covariance(x: Float[Array, "n d1"], y: Float[Array, "n d2"]) -> Float[Array
 def _product(x: Array, y: Array) -> Array:
     # A TPU multiplies float32 as bfloat16 by default: too coarse for a matrix to be inverted, and for sums over d² entries.
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _correlation(
+    z1: Float[Array, "n d"], z2: Float[Array, "n d"], normalization: str, epsilon: ScalarLike
+) -> Float[Array, "d d"]:
+    """Mean over the batch of the products of two views' dimensions, after the normalisation."""
+    check.choice("normalization", normalization, NORMALIZATIONS)
+    y1, y2 = numerics.at_least_float32(z1), numerics.at_least_float32(z2)
+    if normalization != "none":
+        axis = NORMALIZATIONS.index(normalization)
+        y1, y2 = (
+            (y - jnp.mean(y, axis, keepdims=True)) * jax.lax.rsqrt(jnp.var(y, axis, keepdims=True) + epsilon)
+            for y in (y1, y2)
+        )
+    return _product(y1.T, y2) / z1.shape[0]
 
 
 def _off_diagonal_squares(matrix: Float[Array, "d d"]) -> Scalar:

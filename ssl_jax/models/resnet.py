@@ -13,6 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
+from ssl_jax.models.sobel import sobel as sobel_of
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 STEMS = ("imagenet", "small")
@@ -99,6 +100,7 @@ class ResNet(nn.Module):
     norm: str
     dtype: Any
     remat: bool
+    sobel: bool
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
@@ -106,7 +108,7 @@ class ResNet(nn.Module):
         block: Any = BottleneckBlock if self.bottleneck else BasicBlock
         block = nn.remat(block, static_argnums=(2,)) if self.remat else block
         small = self.stem == "small"
-        x = images.astype(self.dtype)
+        x = (sobel_of(images) if self.sobel else images).astype(self.dtype)
         options = {"norm": self.norm, "dtype": self.dtype, "name": "conv1"}
         x = conv(self.width, 3 if small else 7, stride=1 if small else 2, **options)(x)
         x = nn.relu(map_norm(self.norm, dtype=self.dtype, name="bn1")(x, train=train))
@@ -133,6 +135,7 @@ def resnet(
     norm: str = "batch",
     dtype: str = "float32",
     remat: bool = False,
+    sobel: bool = False,
 ) -> Network:
     """Residual network: stem, four stages of residual blocks, global mean.
 
@@ -150,6 +153,7 @@ def resnet(
         (under the same names; such weights are not torchvision's).
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
+      sobel: the first layer sees :func:`ssl_jax.models.sobel.sobel` of the images, edges without colour.
 
     Returns:
       ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50:
@@ -184,9 +188,10 @@ def resnet(
         "norm": norm,
         "dtype": dtype,
         "remat": remat,
+        "sobel": sobel,
     }
     last = nn.initializers.zeros if zero_init_residual else nn.initializers.ones
-    module = ResNet(STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat)
+    module = ResNet(STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat, sobel)
     return from_linen(module, features=base * 8 * (4 if bottleneck else 1), config=config)
 
 

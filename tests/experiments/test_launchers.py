@@ -109,6 +109,11 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
             "did you mean '.npz'|allowed: .npz",
         ),
         ("pretrain", ("--workdir=/tmp/x",), "--config is missing"),
+        (
+            "pretrain",
+            ("--config=configs/dcca.py", "--config.method.decay=1", "--workdir=/tmp/x"),
+            "no option 'decay' in config.method: allowed are name, projection",
+        ),
     ],
 )
 def test_mistakes_are_answered_in_plain_words(verb, arguments, message):

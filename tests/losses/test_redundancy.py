@@ -11,6 +11,7 @@ import scipy.linalg
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ssl_jax.losses.redundancy import (
+    barlow_cross_entropy,
     barlow_twins,
     cca,
     linear_cca,
@@ -28,6 +29,7 @@ KEY = jax.random.key(0)
 # Each as a function of two views and its main number.
 LOSSES = {
     "barlow": lambda a, b, x: barlow_twins(a, b, redundancy_weight=x)[0],
+    "barlow_cross_entropy": lambda a, b, x: barlow_cross_entropy(a, b, temperature=x + 0.1)[0],
     "vicreg": lambda a, b, x: vicreg(a, b, covariance_weight=x)[0],
     "wmse": lambda a, b, x: wmse(KEY, jnp.stack([a, b], axis=1), w_size=a.shape[0] // 2, epsilon=x),
     "wmse_plain": lambda a, b, x: wmse(KEY, jnp.stack([a, b], axis=1), epsilon=x, normalize=False),
@@ -50,6 +52,13 @@ def two_views(n=24, d=4):
     """Views that agree in part, of dimensions with different scales and means."""
     z = rows(0, n, d) @ rows(1, d, d) + rows(2, d)
     return [jnp.asarray(z + 0.5 * rows(seed, n, d), jnp.float32) for seed in (3, 4)]
+
+
+def numpy_normalized(z, axis):
+    y = np.asarray(z, np.float64)
+    if axis is None:
+        return y
+    return (y - y.mean(axis, keepdims=True)) / np.sqrt(y.var(axis, keepdims=True) + 1e-5)
 
 
 def numpy_whiten(x, epsilon):
@@ -150,15 +159,29 @@ def test_wmse_equals_golden(case, dtype, loss_tolerance, tolerance):
 # Definitions in numpy.
 
 
-@pytest.mark.parametrize("standardize", [True, False])
-def test_barlow_terms_equal_a_loop_over_pairs_of_dimensions(standardize):
+def test_barlow_cross_entropy_equals_a_loop_over_pairs_of_dimensions():
+    z1, z2 = two_views()
+    loss, terms = barlow_cross_entropy(
+        z1, z2, temperature=0.3, invariance_weight=0.7, redundancy_weight=0.2, normalization="features"
+    )
+    y1, y2 = numpy_normalized(z1, 1), numpy_normalized(z2, 1)
+    same = other = 0.0
+    for i in range(4):
+        for j in range(4):
+            c = np.mean(y1[:, i] * y2[:, j])
+            same += np.exp(c / 0.3) if i == j else 0
+            other += np.exp(max(c, 0) / 0.3) if i != j else 0
+    expected = [-np.log(same), np.log(other), -0.7 * np.log(same) + 0.2 * np.log(other)]
+    np.testing.assert_allclose([terms["invariance"], terms["redundancy"], loss], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("normalization", "axis"), [("batch", 0), ("features", 1), ("none", None)])
+def test_barlow_terms_equal_a_loop_over_pairs_of_dimensions(normalization, axis):
     z1, z2 = two_views()
     loss, terms = barlow_twins(
-        z1, z2, invariance_weight=0.3, redundancy_weight=0.2, scale=2.0, standardize=standardize
+        z1, z2, invariance_weight=0.3, redundancy_weight=0.2, scale=2.0, normalization=normalization
     )
-    y1, y2 = (np.asarray(z, np.float64) for z in (z1, z2))
-    if standardize:
-        y1, y2 = ((y - y.mean(0)) / np.sqrt(y.var(0) + 1e-5) for y in (y1, y2))
+    y1, y2 = numpy_normalized(z1, axis), numpy_normalized(z2, axis)
     invariance = redundancy = 0.0
     for i in range(4):
         for j in range(4):
@@ -410,6 +433,8 @@ def test_linear_cca_gives_variates_of_unit_variance_correlated_with_their_partne
     [
         (barlow_twins, ((4, 3), (4, 2)), {}, r"z2\.shape=\(4, 2\).*\(4, 3\)"),
         (barlow_twins, ((1, 3), (1, 3)), {}, r"z1\.shape=\(1, 3\).*n >= 2"),
+        (barlow_twins, ((4, 3), (4, 3)), {"normalization": "layer"}, "normalization='layer'"),
+        (barlow_cross_entropy, ((4, 1), (4, 1)), {}, r"z1\.shape=\(4, 1\).*d >= 2"),
         (vicreg, ((4, 3), (5, 3)), {}, r"z2\.shape"),
         (vicreg_invariance, ((4, 3), (4,)), {}, r"z2\.shape"),
         (vicreg_variance, ((1, 3),), {}, r"z\.shape=\(1, 3\).*n >= 2"),

@@ -60,7 +60,8 @@ def build(
       ValueError: an option out of its range.
 
     Reference: Caron et al., "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018;
-    facebookresearch/deepcluster. Deviations: images are not Sobel-filtered, so colour is seen; the perceptron has BatchNorm
+    facebookresearch/deepcluster. Deviations: images are
+    Sobel-filtered only if the encoder is built with ``sobel=True``; the perceptron has BatchNorm
     and no dropout; k-means starts by k-means++; W and b move with the optimizer of the rest, whose moments for them
     are set to 0 at each refresh, where the code gives them a plain SGD of their own.
     """

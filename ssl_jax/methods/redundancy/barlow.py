@@ -1,12 +1,18 @@
 """Barlow Twins (Zbontar et al., ICML 2021): the cross-correlation matrix of two views' projections should be the identity."""
 
+import math
+from typing import Any
+
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics
-from ssl_jax.losses.redundancy import barlow_twins
+from ssl_jax.losses.redundancy import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.methods.pairs import expander, pair_method
 from ssl_jax.models.network import Network
+
+OBJECTIVES = ("squares", "cross_entropy")
 
 
 def build(
@@ -16,7 +22,9 @@ def build(
     invariance_weight: float = 1.0,
     redundancy_weight: float = 0.0051,
     scale: float = 1.0,
-    standardize: bool = True,
+    normalization: str = "batch",
+    objective: str = "squares",
+    temperature: float = 0.1,
     projector_layers: int = 3,
     projector_width: int = 8192,
     projector_norm: str = "batch",
@@ -36,7 +44,11 @@ def build(
       redundancy_weight: λ ≥ 0; 0 is an ablation of the paper. May be traced.
       scale: s > 0. Under LARS only biases and normalisation parameters feel it: the official code gives them a rate 0.024
         times that of the weights, to which ``scale=0.024`` comes down. May be traced.
-      standardize: False: projections are neither centred nor scaled, an ablation of the paper.
+      normalization: ``"batch"``; ablations of the paper: ``"features"``: each row instead of each dimension has mean 0 and
+        variance 1, ``"none"``: projections are neither centred nor scaled.
+      objective: ``"squares"``, or ``"cross_entropy"``: :func:`ssl_jax.losses.redundancy.barlow_cross_entropy`, an ablation of
+        the paper, for which a ``redundancy_weight`` of about 1 is the natural one.
+      temperature: τ > 0 of the cross-entropy. May be traced.
       projector_layers: depth of g, an ablation of the paper; 0: none.
       projector_width: width of g's hidden layers.
       projector_norm: ``"batch"``, ``"group"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
@@ -46,30 +58,39 @@ def build(
       The method. ``encode`` gives the encoder's features; ``metrics`` hold the two sums, ``invariance`` and ``redundancy``.
 
     Raises:
-      ValueError: ``projector_layers`` is negative, an unknown norm.
+      ValueError: ``projector_layers`` is negative, an unknown norm, normalization or objective.
 
     Reference: Barlow Twins, equations 1 and 2, figure 4 and section 4; facebookresearch/barlowtwins. Deviations: both views
     pass through the network as one batch (there: one by one); the code's gradient is divided by its number of processes, here
     it is that of the formula.
     """
+    choice("normalization", normalization, NORMALIZATIONS)
+    choice("objective", objective, OBJECTIVES)
     projector = expander(
         encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection
     )
 
     def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
         del batch, key, step
-        return barlow_twins(
-            z1,
-            z2,
-            invariance_weight=invariance_weight,
-            redundancy_weight=redundancy_weight,
-            scale=scale,
-            standardize=standardize,
-        )
+        weights: dict[str, Any] = {
+            "invariance_weight": invariance_weight,
+            "redundancy_weight": redundancy_weight,
+            "normalization": normalization,
+        }
+        if objective == "squares":
+            return barlow_twins(z1, z2, scale=scale, **weights)
+        value, terms = barlow_cross_entropy(z1, z2, temperature=temperature, **weights)
+        return value * scale, terms
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
-        value = scale * invariance_weight * projector.features
+        if normalization != "batch":
+            # Of constant projections the correlations are not 0 then, and the loss can be anything.
+            return (Sign("embedding_std", 0.0, "projections are constant"),)
+        d = projector.features
+        squares = d * invariance_weight
+        entropies = redundancy_weight * math.log(max(d * (d - 1), 1)) - invariance_weight * math.log(d)
+        value = scale * (squares if objective == "squares" else entropies)
         return (
             Sign("loss", value, "projections are constant, or those of two views have nothing in common"),
         )
