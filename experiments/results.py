@@ -43,7 +43,7 @@ FIRST_OF_KIND = {
 }
 """Yardsticks that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
 ENCODER = "encoder.safetensors"
-TEACHERS = {"knowledge": "simclr"}
+TEACHERS = {"knowledge": "simclr", "bownet": "simclr"}
 """Methods that learn from the encoder of another one's run with the same seed."""
 WITH_TEACHER = {"knowledge": {"method.pairing": "same"}}
 """What their configs have beyond the recipe then, and the teacher."""
