@@ -17,8 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: SimCLR's recipe."""
-    return simclr.gray(budget)._replace(method={"projector_width": 512})
+    """28-pixel gray images, minutes on two CPU cores: SimCLR's recipe. Of 16, 32 and 64 dimensions the
+    fewest were the best by the online linear probe: from 256 images more correlations are not estimated well."""
+    return simclr.gray(budget)._replace(method={"projector_width": 512, "projection": 16})
 
 
 def cifar10(budget: str) -> base.Recipe:

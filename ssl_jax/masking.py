@@ -1,6 +1,7 @@
 """Masks over the patches of one image: which are hidden, with static shapes. The caller vmaps."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -243,3 +244,291 @@ def hidden_places(
     check.require(1 <= most <= length, "most", most, f"an integer from 1 to {length}, the number of patches")
     indices = jnp.argsort(~mask, axis=-1).astype(jnp.int32)[..., :most]
     return indices, jnp.take_along_axis(mask, indices, axis=-1)
+
+
+def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
+    """Hide all but one patch of every ``window`` x ``window`` patches: the visible ones make a smaller, regular grid.
+
+    Args:
+      key: PRNG key, one an image.
+      grid: (rows, columns) of patches, multiples of ``window``.
+      window: side in patches, 2 or more; ``1 − 1/window²`` of the patches are hidden.
+
+    Returns:
+      A :class:`Mask`, the visible patches in raster order of the windows.
+
+    Raises:
+      ValueError: a grid that is not made of windows.
+
+    Example:
+      >>> import jax
+      >>> mask = uniform_mask(jax.random.key(0), (4, 4))
+      >>> mask.keep.shape, mask.hidden.reshape(2, 2, 2, 2).sum(axis=(1, 3)).tolist()
+      ((4,), [[3, 3], [3, 3]])
+
+    Reference: Li et al., "Uniform Masking: Enabling MAE Pre-training for Pyramid-based Vision Transformers with Locality",
+    2022, section 3. Deviation: places are independent and uniform; the authors' code draws the patterns of an image without
+    replacement from a balanced pool.
+    """
+    rows, columns = grid
+    check.require(window >= 2, "window", window, "an integer of 2 or more")
+    fits = rows % window == 0 and columns % window == 0
+    check.require(fits, "grid", grid, f"multiples of window={window}")
+    counts = (rows // window, columns // window)
+    place = jax.random.randint(key, counts, 0, window * window)
+    row = jnp.arange(counts[0])[:, None] * window + place // window
+    column = jnp.arange(counts[1])[None, :] * window + place % window
+    return mask_of_visible((row * columns + column).reshape(-1), rows * columns)
+
+
+def grid_mask(grid: tuple[int, int], *, window: int = 2) -> Mask:
+    """Hide all but the first patch of every ``window`` x ``window`` patches, in every image the same.
+
+    Args:
+      grid: (rows, columns) of patches, multiples of ``window``.
+      window: side in patches, 2 or more.
+
+    Returns:
+      A :class:`Mask`, the visible patches in raster order.
+
+    Raises:
+      ValueError: a grid that is not made of windows.
+
+    Example:
+      >>> grid_mask((2, 4)).keep.tolist()
+      [0, 2]
+
+    Reference: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, figure 6 (grid-wise sampling).
+    """
+    rows, columns = grid
+    check.require(window >= 2, "window", window, "an integer of 2 or more")
+    fits = rows % window == 0 and columns % window == 0
+    check.require(fits, "grid", grid, f"multiples of window={window}")
+    places = jnp.arange(rows * columns).reshape(rows, columns)
+    return mask_of_visible(places[::window, ::window].reshape(-1), rows * columns)
+
+
+def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
+    """The mask that leaves these patches visible, in this order.
+
+    >>> import jax.numpy as jnp
+    >>> mask = mask_of_visible(jnp.array([2, 0]), 4)
+    >>> mask.restore.tolist(), mask.hidden.tolist()
+    ([1, 2, 0, 3], [False, True, False, True])
+    """
+    keep = keep.astype(jnp.int32)
+    hidden = jnp.ones(length, bool).at[keep].set(False)
+    places = len(keep) + jnp.cumsum(hidden, dtype=jnp.int32) - 1
+    restore = places.at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
+    return Mask(keep, restore, hidden)
+
+
+def filled_block_mask(key: Key, grid: tuple[int, int], count: int, **options: Any) -> Mask:
+    """Hide exactly ``count`` patches: those of :func:`block_mask`, and random ones for what that leaves short.
+
+    Args:
+      key: PRNG key, one an image.
+      grid: (rows, columns) of patches, 2 or more each.
+      count: patches to hide, 1 to all but one.
+      **options: ``min_area``, ``aspect`` and ``attempts`` of :func:`block_mask`.
+
+    Returns:
+      A :class:`Mask`, the visible patches in raster order.
+
+    Raises:
+      ValueError: a count or option outside its range.
+
+    Example:
+      >>> import jax
+      >>> mask = filled_block_mask(jax.random.key(0), (4, 4), 6)
+      >>> int(mask.hidden.sum()), mask.keep.shape
+      (6, (10,))
+
+    Reference: the block-wise masking of BEiT at the static shapes that MAE needs (He et al. 2022, figure 6, "block").
+    """
+    length = grid[0] * grid[1]
+    check.require(1 <= count < length, "count", count, f"an integer from 1 to {length - 1}")
+    block_key, fill_key = jax.random.split(key)
+    blocks = block_mask(block_key, grid, jnp.int32(count), **options)
+    # Patches of the blocks first, then the others in random order.
+    order = jnp.argsort(jnp.where(blocks, -1.0, jax.random.uniform(fill_key, (length,))))
+    return mask_of_visible(jnp.sort(order[count:]), length)
+
+
+def unit_mask(
+    key: Key, grid: tuple[int, int], *, unit: int = 1, ratio: float = 0.6
+) -> Bool[Array, " length"]:
+    """Hide squares of ``unit`` x ``unit`` patches drawn uniformly without replacement.
+
+    ``⌈units · ratio⌉`` of the ``(rows/unit)(columns/unit)`` squares are hidden.
+
+    Args:
+      key: PRNG key, one an image.
+      grid: (rows, columns) of patches, multiples of ``unit``.
+      unit: side of a square in patches: 2 is SimMIM's 32 pixels at patches of 16.
+      ratio: share of hidden squares, in (0, 1).
+
+    Returns:
+      ``[rows · columns]`` bool in image order, True = hidden.
+
+    Raises:
+      ValueError: a grid that is not made of squares, or a ratio outside (0, 1).
+
+    Example:
+      >>> import jax
+      >>> mask = unit_mask(jax.random.key(0), (4, 4), unit=2, ratio=0.6)
+      >>> int(mask.sum())  # 3 of 4 squares
+      12
+
+    Reference: Xie et al., "SimMIM", CVPR 2022; microsoft/SimMIM ``data/data_simmim.py`` (the rounding).
+    """
+    rows, columns = grid
+    check.require(unit >= 1, "unit", unit, "an integer of 1 or more")
+    check.require(rows % unit == 0 and columns % unit == 0, "grid", grid, f"multiples of unit={unit}")
+    check.require(0 < ratio < 1, "ratio", ratio, "a share in (0, 1)")
+    shape = (rows // unit, columns // unit)
+    units = shape[0] * shape[1]
+    chosen = scattered_mask(key, units, jnp.int32(math.ceil(units * ratio))).reshape(shape)
+    return jnp.repeat(jnp.repeat(chosen, unit, 0), unit, 1).reshape(-1)
+
+
+class Blocks(NamedTuple):
+    """Context and targets of one image, at static shapes: places beyond what was drawn hold other patches and are not filled.
+
+    Attributes:
+      context: ``[c]`` int32 indices of the patches that the context encoder sees.
+      context_filled: ``[c]`` bool, True where the place counts.
+      targets: ``[t, n]`` int32 indices of the patches of each target block.
+      targets_filled: ``[t, n]`` bool.
+    """
+
+    context: Int[Array, " c"]
+    context_filled: Bool[Array, " c"]
+    targets: Int[Array, "t n"]
+    targets_filled: Bool[Array, "t n"]
+
+
+def multiblock(
+    keys: Key,
+    size_key: Key,
+    grid: tuple[int, int],
+    *,
+    targets: int = 4,
+    target_scale: tuple[float, float] = (0.15, 0.2),
+    target_aspect: tuple[float, float] = (0.75, 1.5),
+    context_scale: tuple[float, float] = (0.85, 1.0),
+    least_context: int = 1,
+    truncate: bool = False,
+) -> Blocks:
+    """Blocks whose representations are predicted, and a large block around them without them, for a batch of images.
+
+    One size of the target blocks and one of the context block are drawn for the batch; places are drawn for each image and
+    block. With a share s and an aspect ratio r a block has ``h = round(√(⌊s L⌋ r))`` rows and ``w = round(√(⌊s L⌋ / r))``
+    columns, at most one less than the grid for targets and at most the grid for the context, whose r is 1. The context is
+    its block without the patches of all targets.
+
+    Args:
+      keys: ``[b]`` PRNG keys, one an image.
+      size_key: PRNG key of the sizes, one a batch.
+      grid: (rows, columns) of patches, 2 or more each.
+      targets: how many target blocks, which may overlap.
+      target_scale: least and largest share of the patches in a target block; uniform.
+      target_aspect: least and largest ratio of its height to its width; uniform, not its logarithm.
+      context_scale: least and largest share of the patches in the context block; uniform.
+      least_context: patches that the context has at least. Where the targets leave fewer it takes further ones: first those
+        that nobody wants, then those of the last target, which that one then lacks, and so on.
+      truncate: as in the authors' code, cut all contexts of the batch to the size of the smallest one, in raster order, and
+        let no block reach the last row and column. Contexts are then smaller, the more the larger the batch, and lie at the
+        top of the image.
+
+    Returns:
+      :class:`Blocks` with a leading axis b on every field; c and n are bounds that depend on the options alone.
+
+    Raises:
+      ValueError: an option outside its range.
+
+    Example:
+      >>> import jax
+      >>> keys = jax.random.split(jax.random.key(0), 3)
+      >>> blocks = multiblock(keys, jax.random.key(1), (8, 8))
+      >>> blocks.targets.shape, blocks.context.shape
+      ((3, 4, 12), (3, 56))
+
+    Reference: Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture", CVPR 2023,
+    appendix A.1; facebookresearch/ijepa ``src/masks/multiblock.py``, which wants more than 10 patches of context and draws
+    again, up to 20 times, then lets targets go.
+    """
+    rows, columns = grid
+    length = rows * columns
+    check.require(min(grid) >= 2, "grid", grid, "2 patches or more in both directions")
+    check.require(targets >= 1, "targets", targets, "an integer of 1 or more")
+    check.require(
+        1 <= least_context <= length // 2, "least_context", least_context, f"1 to {length // 2} patches"
+    )
+    for name, (low, high) in {"target_scale": target_scale, "context_scale": context_scale}.items():
+        check.require(0 < low <= high <= 1, name, (low, high), "two shares in (0, 1], the smaller one first")
+    low, high = target_aspect
+    check.require(0 < low <= high, "target_aspect", target_aspect, "two numbers above 0, the smaller first")
+
+    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)[None, :]
+    scale_u, aspect_u, context_u = jax.random.uniform(size_key, (3,))
+    area, around_area = (
+        jnp.floor(length * (least + u * (most - least)))
+        for u, (least, most) in ((scale_u, target_scale), (context_u, context_scale))
+    )
+    aspect = low + aspect_u * (high - low)
+    height = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, rows - 1)
+    width = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, columns - 1)
+    side = jnp.round(jnp.sqrt(around_area))
+    # The authors' draw excludes the last place.
+    reach = 0 if truncate else 1
+
+    def block(key: Key, h: Array, w: Array) -> Array:
+        u = jax.random.uniform(key, (2,))
+        top = jnp.floor(u[0] * jnp.maximum(rows - h + reach, 1))
+        left = jnp.floor(u[1] * jnp.maximum(columns - w + reach, 1))
+        return ((row >= top) & (row < top + h) & (column >= left) & (column < left + w)).reshape(-1)
+
+    def one(key: Key) -> tuple[Array, Array]:
+        *target_keys, context_key = jax.random.split(key, targets + 1)
+        hidden = jnp.stack([block(k, height, width) for k in target_keys])
+        # The official context leaves the last row and column out too.
+        most = (rows - 1, columns - 1) if truncate else grid
+        around = block(context_key, jnp.minimum(side, most[0]), jnp.minimum(side, most[1]))
+        # Patches by the last block that wants them: free ones first, then those of the last block.
+        wanted_by = jnp.max(jnp.where(hidden, jnp.arange(targets, 0, -1)[:, None], 0), axis=0)
+        free = around & (wanted_by == 0)
+        order = jnp.argsort(jnp.argsort(jnp.where(free, 0, 1 + wanted_by)))
+        context = free | (order < least_context)
+        return context, hidden & ~context
+
+    context, hidden = jax.vmap(one)(keys)
+    sizes = jnp.sum(context, axis=-1)
+    smallest, largest = _block_bounds(grid, target_scale, target_aspect)
+    chosen, filled = hidden_places(context, max(length - smallest, least_context))
+    if truncate:
+        filled &= jnp.arange(filled.shape[1]) < jnp.min(sizes)
+    return Blocks(chosen, filled, *hidden_places(hidden, largest))
+
+
+def _block_bounds(
+    grid: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[int, int]:
+    """Least and largest number of patches in a target block, with a margin for rounding in float32."""
+    rows, columns = grid
+    areas = [max(math.floor(rows * columns * share), 1) for share in scale]
+    sizes = []
+    for height in range(1, rows):
+        for area, rounding in zip(areas, (-1e-3, 1e-3), strict=True):
+            # Aspect ratios that give this height.
+            narrow = max(aspect[0], (height - 0.5 - 1e-3) ** 2 / area)
+            wide = min(aspect[1], (height + 0.5 + 1e-3) ** 2 / area)
+            if height == 1:
+                narrow = aspect[0]
+            if height == rows - 1:
+                wide = aspect[1]
+            if narrow <= wide:
+                ratio = wide if rounding < 0 else narrow
+                width = math.floor(math.sqrt(area / ratio) + 0.5 + rounding)
+                sizes.append(height * min(max(width, 1), columns - 1))
+    return min(sizes), max(sizes)
