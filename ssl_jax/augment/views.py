@@ -251,13 +251,14 @@ def _crop(image: Array, box: crop.Box, view: View) -> Array:
     return crop.crop_resize(image, box, size=view.size, method=view.method, antialias=view.antialias)
 
 
+@functools.partial(jax.jit, static_argnames=("view", "cropped", "loop"))
 def _views_of_one_kind(
     keys: Array, source: Array, view: View, *, cropped: bool, loop: bool | None
 ) -> Float[Array, "b v s s c"]:
     """Views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images, or crops, of the same views.
 
     The random numbers of the whole batch are drawn at once, outside the loop: one image at a time they would
-    cost as much as the pixels of a small image.
+    cost as much as the pixels of a small image. By itself under ``jit``, so that equal views are traced once in a process.
     """
     height, width, channels = source.shape[-3:]
 
