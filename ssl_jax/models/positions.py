@@ -4,7 +4,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssl_jax.core import check
 from ssl_jax.core.types import Array
@@ -95,3 +95,34 @@ def resize_table(
     grid = table.reshape(*source, table.shape[-1])
     resized = jnp.einsum("ih,jw,hwd->ijd", rows, columns, grid, precision="highest")
     return resized.reshape(-1, table.shape[-1])
+
+
+@functools.cache
+def relative_index(height: int, width: int, prefix: int) -> Int[np.ndarray, "n n"]:
+    """Rows of a table of relative positions, for every pair of tokens ``[prefix tokens, patches in row-major order]``.
+
+    Patch (y, x) to patch (y', x') has row ``(y − y' + height − 1)(2 width − 1) + (x − x' + width − 1)``; the last three of the
+    ``(2 height − 1)(2 width − 1) + 3`` rows are for prefix to patch, patch to prefix, and prefix to prefix.
+
+    Args:
+      height: rows of the grid, ``>= 1``.
+      width: columns of the grid, ``>= 1``.
+      prefix: class and register tokens.
+
+    Returns:
+      ``[n, n]`` int32 with n = prefix + height · width, rows of queries and columns of keys; read-only.
+
+    >>> relative_index(1, 2, 1).tolist()
+    [[5, 3, 3], [4, 1, 0], [4, 2, 1]]
+
+    Reference: Bao et al. 2021 (BEiT), microsoft/unilm ``beit/modeling_finetune.py``.
+    """
+    row, column = (axis.ravel() for axis in np.indices((height, width)))
+    down = row[:, None] - row[None, :] + height - 1
+    right = column[:, None] - column[None, :] + width - 1
+    patches = (2 * height - 1) * (2 * width - 1)
+    index = np.full((prefix + height * width,) * 2, patches + 2, np.int32)
+    index[:prefix, prefix:], index[prefix:, :prefix] = patches, patches + 1
+    index[prefix:, prefix:] = down * (2 * width - 1) + right
+    index.setflags(write=False)
+    return index

@@ -9,17 +9,26 @@ import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
 
-INITS = ("xavier", "xavier_split", "trunc_normal")
+INITS = ("xavier", "xavier_split", "trunc_normal", "beit")
+DROP_PATHS = ("bernoulli", "subset")
 MLPS = ("gelu", "gelu_tanh", "swiglu")
 xavier = nn.initializers.xavier_uniform()
 
 
-def linear_init(scheme: str) -> Callable[..., Array]:
-    """Initialiser of linear kernels: Xavier uniform (MAE, MoCo v3), or N(0, 0.02²) (timm, DINO).
+def linear_init(scheme: str, *, layer: int = 0) -> Callable[..., Array]:
+    """Initialiser of linear kernels: Xavier uniform (MAE, MoCo v3), N(0, 0.02²) (timm, DINO), or the same cut at ±0.02 (BEiT).
 
     timm cuts its normal at ±2 *absolute*, that is at 100 standard deviations: not at all.
+
+    Args:
+      scheme: one of :data:`INITS`.
+      layer: counted from 1, of a linear layer at the end of a residual branch; BEiT divides its weights by √(2 · layer).
     """
-    return nn.initializers.normal(0.02) if scheme == "trunc_normal" else xavier
+    if scheme == "trunc_normal":
+        return nn.initializers.normal(0.02)
+    if scheme == "beit":
+        return nn.initializers.truncated_normal(0.02 / max(2 * layer, 1) ** 0.5, lower=-1.0, upper=1.0)
+    return xavier
 
 
 def qkv_init(scheme: str) -> Callable[..., Array]:
@@ -74,19 +83,22 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attention_weights(query: Array, key: Array) -> Array:
-    """``softmax(q kᵀ / √d)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, in float32 or wider.
+def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
+    """``softmax(q kᵀ / √d + bias)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, in float32 or wider.
+
+    The bias is ``[b or 1, heads or 1, queries or 1, keys]``, −∞ for keys that do not count.
 
     ``jax.nn.dot_product_attention`` takes its softmax in float32 always, which loses float64.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+    scores = scores * query.shape[-1] ** -0.5
+    return jax.nn.softmax(scores if bias is None else scores + bias.astype(wide), axis=-1)
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
-    """``softmax(q kᵀ / √d) v`` of ``[b, length, heads, d]``."""
-    weights = attention_weights(query, key)
+def attend(query: Array, key: Array, value: Array, bias: Array | None = None) -> Array:
+    """``softmax(q kᵀ / √d + bias) v`` of ``[b, length, heads, d]``."""
+    weights = attention_weights(query, key, bias)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
 
@@ -100,16 +112,17 @@ class Attention(nn.Module):
     qkv_bias: bool
     scheme: str
     dtype: str
+    layer: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, weights: bool = False) -> Array:
+    def __call__(self, x: Array, weights: bool = False, bias: Array | None = None) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
         qkv = dense(3 * width, use_bias=self.qkv_bias, dtype=dtype, kernel_init=qkv_init(init), name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
         if weights:
-            return attention_weights(query, key)
-        mixed = attend(query, key, value).reshape(x.shape)
-        return dense(width, dtype=dtype, kernel_init=linear_init(init), name="proj")(mixed)
+            return attention_weights(query, key, bias)
+        mixed = attend(query, key, value, bias).reshape(x.shape)
+        return dense(width, dtype=dtype, kernel_init=linear_init(init, layer=self.layer), name="proj")(mixed)
 
 
 def gelu(x: Array) -> Array:
@@ -128,6 +141,7 @@ class Mlp(nn.Module):
     kind: str
     scheme: str
     dtype: str
+    layer: int = 0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -138,7 +152,8 @@ class Mlp(nn.Module):
             h = nn.silu(gate) * value
         else:
             h = nn.gelu(h) if self.kind == "gelu_tanh" else gelu(h)
-        return dense(x.shape[-1], dtype=dtype, kernel_init=init, name="fc2")(h)
+        last = linear_init(self.scheme, layer=self.layer)
+        return dense(x.shape[-1], dtype=dtype, kernel_init=last, name="fc2")(h)
 
 
 class LayerScale(nn.Module):
@@ -161,28 +176,58 @@ class Block(nn.Module):
     qkv_bias: bool = True
     layer_scale: float | None = None
     drop_path: float = 0.0
+    drop_path_kind: str = "bernoulli"
     scheme: str = "xavier"
     dtype: str = "float32"
+    layer: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, weights: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool, weights: bool = False, bias: Array | None = None) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         hidden = int(width * self.mlp_ratio)
-        attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, name="attn")
+        attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, self.layer, name="attn")
+        norm1, norm2 = layer_norm(dtype, "norm1"), layer_norm(dtype, "norm2")
         if weights:
-            return attention(layer_norm(dtype, "norm1")(x), weights=True)
-        x = x + self.branch(attention(layer_norm(dtype, "norm1")(x)), "ls1", train)
-        mlp = Mlp(hidden, self.mlp, self.scheme, self.dtype, name="mlp")
-        return x + self.branch(mlp(layer_norm(dtype, "norm2")(x)), "ls2", train)
+            return attention(norm1(x), weights=True, bias=bias)
+        mlp = Mlp(hidden, self.mlp, self.scheme, self.dtype, self.layer, name="mlp")
+        scale1, scale2 = self.scale("ls1"), self.scale("ls2")
+        x = self.residual(lambda y, b: scale1(attention(norm1(y), bias=b)), x, bias, train)
+        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, bias, train)
 
-    def branch(self, y: Array, name: str, train: bool) -> Array:
-        if self.layer_scale is not None:
-            y = LayerScale(self.layer_scale, name=name)(y)
+    def scale(self, name: str) -> Callable[[Array], Array]:
+        if self.layer_scale is None:
+            return lambda y: y
+        return LayerScale(self.layer_scale, name=name)
+
+    def residual(
+        self, branch: Callable[[Array, Array | None], Array], x: Array, bias: Array | None, train: bool
+    ) -> Array:
         if not train or self.drop_path == 0.0:
-            return y
+            return x + branch(x, bias)
         if not self.has_rng("train"):
             raise ValueError("key=None: allowed is a key, as drop_path > 0 draws in training")
-        return drop_path(self.make_rng("train"), y, rate=self.drop_path)
+        key = self.make_rng("train")
+        if self.drop_path_kind == "bernoulli":
+            return x + drop_path(key, branch(x, bias), rate=self.drop_path)
+        chosen = kept_examples(key, x.shape[0], rate=self.drop_path)
+        own = bias if bias is None or bias.shape[0] == 1 else bias[chosen]
+        y = branch(x[chosen], own) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
+        return x.at[chosen].add(y)
+
+
+def kept_examples(key: Array, count: int, *, rate: float) -> Array:
+    """Which examples of a batch keep a branch, where their number is fixed: ``max(int(count (1 − rate)), 1)`` of them.
+
+    With the branch of these scaled by ``count`` over their number the expectation is that of the branch, and the others cost
+    nothing.
+
+    >>> import jax
+    >>> kept_examples(jax.random.key(0), 8, rate=0.3).shape
+    (5,)
+
+    Reference: facebookresearch/dinov2 ``layers/block.py``.
+    """
+    return jax.random.permutation(key, count)[: max(int(count * (1 - rate)), 1)]
 
 
 def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
@@ -213,11 +258,15 @@ def apply_blocks(
     train: bool,
     remat: bool,
     drop_path: float = 0.0,
+    drop_path_uniform: bool = False,
     last_weights: bool = False,
     every: bool = False,
+    bias: Array | None = None,
     **options: Any,
 ) -> Any:
-    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0.
+    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
+
+    ``bias`` is added to the attention's scores in all of them, see :func:`attention_weights`.
 
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
@@ -225,9 +274,9 @@ def apply_blocks(
     block = nn.remat(Block, static_argnums=(2, 3)) if remat else Block
     layers: dict[str, Array] = {}
     for index in range(depth):
-        rate = drop_path * index / max(depth - 1, 1)
+        rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)
         weights = last_weights and index == depth - 1
-        x = block(drop_path=rate, name=f"blocks_{index}", **options)(x, train, weights)
+        x = block(drop_path=rate, layer=index + 1, name=f"blocks_{index}", **options)(x, train, weights, bias)
         if every:
             layers[f"blocks_{index}"] = x
     return layers if every else x

@@ -13,8 +13,9 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
-from ssl_jax.models.positions import resize_table, sincos_table
+from ssl_jax.models.positions import relative_index, resize_table, sincos_table
 from ssl_jax.models.transformer import (
+    DROP_PATHS,
     INITS,
     MLPS,
     apply_blocks,
@@ -24,6 +25,8 @@ from ssl_jax.models.transformer import (
     linear_init,
 )
 from ssl_jax.targets import patchify
+
+POSITIONS = ("learned", "sincos", "relative")
 
 
 class PatchEmbedding(nn.Module):
@@ -68,6 +71,8 @@ class VisionTransformer(nn.Module):
     qkv_bias: bool
     layer_scale: float | None
     drop_path: float
+    drop_path_kind: str
+    drop_path_uniform: bool
     pre_norm: bool
     fc_norm: bool
     freeze_patch: bool
@@ -84,20 +89,22 @@ class VisionTransformer(nn.Module):
         train: bool = False,
         keep: Int[Array, "b k"] | None = None,
         mask: Bool[Array, "b l"] | None = None,
+        present: Bool[Array, "b k"] | None = None,
         output: str = "features",
     ) -> Any:
         check.choice("output", output, ("features", "tokens", "attention", "layers"))
         if mask is not None:
             check.require(self.mask_token, "mask_token", self.mask_token, "True, to hide patches by a mask")
-            check.require(keep is None, "keep", "an array", "None where a mask is given")
         # All parameters are made at the start, whichever output is asked for.
         attention = output == "attention" and not self.is_initializing()
         layers = output == "layers" and not self.is_initializing()
         patches = patchify(jnp.asarray(images), patch=self.patch)
-        positions = self.positions(images.shape[1] // self.patch, images.shape[2] // self.patch)[None]
+        grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
+        positions = self.positions(*grid)[None]
+        bias = self.bias(grid, keep, present)
         if keep is not None:
             patches = gather_tokens(patches, keep)
-            positions = positions[0][keep]
+            positions = positions[0][keep] if positions.shape[1] > 1 else positions
         embed = PatchEmbedding(
             self.width, not self.pre_norm, self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
         )
@@ -111,8 +118,11 @@ class VisionTransformer(nn.Module):
             train=train,
             remat=self.remat,
             drop_path=self.drop_path,
+            drop_path_kind=self.drop_path_kind,
+            drop_path_uniform=self.drop_path_uniform,
             last_weights=attention,
             every=layers,
+            bias=bias,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
@@ -123,30 +133,57 @@ class VisionTransformer(nn.Module):
         )
         if layers:
             return x
-        return at_least_float32(x) if attention else self.finish(x, output)
+        return at_least_float32(x) if attention else self.finish(x, output, present)
 
-    def finish(self, x: Array, output: str) -> Array:
+    def finish(self, x: Array, output: str, present: Array | None) -> Array:
         tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm")
         if output == "tokens" and not self.is_initializing():
             return tokens
         prefix = self.class_token + self.registers
-        features = tokens[:, 0] if self.pool == "cls" else tokens[:, prefix:].mean(axis=1)
+        if self.pool == "cls":
+            features = tokens[:, 0]
+        else:
+            where = None if present is None else present[..., None]
+            features = jnp.mean(tokens[:, prefix:], axis=1, where=where)
         return final_norm(features, "fc_norm") if self.fc_norm else features
 
     def hide(self, x: Array, mask: Array | None) -> Array:
         if not self.mask_token:
             return x
-        token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.width))
+        start = linear_init("beit") if self.scheme == "beit" else nn.initializers.zeros
+        token = self.param("mask_token", start, (1, 1, self.width))
         return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
     def positions(self, height: int, width: int) -> Array:
         side = self.image_size // self.patch
         dtype = jnp.promote_types(self.dtype, jnp.float32)
+        if self.position == "relative":
+            return jnp.zeros((1, self.width), dtype)
         if self.position == "sincos":
             table = jnp.asarray(sincos_table(side, side, self.width), dtype)
         else:
             table = self.param("pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width))[0]
         return resize_table(table, source=(side, side), target=(height, width))
+
+    def bias(self, grid: tuple[int, int], keep: Array | None, present: Array | None) -> Array | None:
+        """What is added to the attention's scores: relative positions, and −∞ for keys that are not there."""
+        prefix = self.class_token + self.registers
+        bias = None
+        if self.position == "relative":
+            side = self.image_size // self.patch
+            check.require(grid == (side, side), "images", grid, f"a grid of {side} x {side} patches")
+            table = self.param("relative_bias", nn.initializers.zeros, ((2 * side - 1) ** 2 + 3, self.heads))
+            index = jnp.asarray(relative_index(side, side, prefix))[None]
+            if keep is not None:
+                first = jnp.broadcast_to(jnp.arange(prefix), (keep.shape[0], prefix))
+                tokens = jnp.concatenate([first, keep + prefix], axis=1)
+                index = index[0][tokens[:, :, None], tokens[:, None, :]]
+            bias = jnp.moveaxis(table[index], -1, 1)
+        if present is None:
+            return bias
+        there = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
+        absent = jnp.where(there, 0.0, -jnp.inf)[:, None, None, :]
+        return absent if bias is None else bias + absent
 
     def prepend(self, x: Array) -> Array:
         small = nn.initializers.normal(1e-6 if self.scheme == "xavier_split" else 0.02)
@@ -178,6 +215,8 @@ def vit(
     qkv_bias: bool = True,
     layer_scale: float | None = None,
     drop_path: float = 0.0,
+    drop_path_kind: str = "bernoulli",
+    drop_path_uniform: bool = False,
     pre_norm: bool = False,
     fc_norm: bool = False,
     freeze_patch: bool = False,
@@ -197,7 +236,9 @@ def vit(
     and in the compute dtype, ``{"blocks_0": [b, prefix + patches, width], ...}``. ``keep [b, k]`` (integers):
     only these patches, in this order and each with its own position, enter the blocks (MAE). ``mask [b,
     patches]`` (bool, needs ``mask_token``): where it is True the mask token stands in place of the embedded
-    patch, before the position is added (iBOT). ``h`` and ``w`` may differ from ``image_size``: the position
+    patch, before the position is added (iBOT); with ``keep`` it is about the kept ones, ``[b, k]``. ``present [b, k]`` (bool,
+    with ``keep``): patches where it is False are not attended to and do not count in the mean; their own outputs mean
+    nothing (I-JEPA, whose contexts differ in size). ``h`` and ``w`` may differ from ``image_size``: the position
     table is interpolated. ``key`` is for ``drop_path``.
 
     Args:
@@ -210,7 +251,9 @@ def vit(
       pool: features are the class token (``'cls'``) or the mean of the patch tokens (``'mean'``).
       class_token: whether there is one; needed for ``pool='cls'``.
       registers: number of register tokens (Darcet et al. 2024).
-      position: ``'learned'`` table, or ``'sincos'``, the fixed table of MAE.
+      position: ``'learned'`` table; ``'sincos'``, the fixed table of MAE; or ``'relative'``: instead of adding positions to
+        tokens, a trained bias is added to the attention's scores, for each head and distance, the same in all blocks and at
+        first 0 (BEiT), which knows no other size than ``image_size``.
       mlp: ``'gelu'`` (exact), ``'gelu_tanh'``, or ``'swiglu'`` (packed: half of the hidden units gate the
         other half).
       mlp_ratio: hidden units of the MLP divided by ``width``.
@@ -218,14 +261,18 @@ def vit(
       layer_scale: start of LayerScale's ``gamma``; ``None`` for none.
       drop_path: stochastic depth of the last block, in ``[0, 1)``, rising linearly from 0 at the first; per
         example.
+      drop_path_kind: ``'bernoulli'``: each example by itself; ``'subset'``: of a batch of b exactly ``int(b (1 − rate))``
+        examples, and the branch is computed for these only (DINOv2).
+      drop_path_uniform: the same rate in all blocks (DINOv2).
       pre_norm: normalise the tokens before the first block (CLIP); the patch embedding then has no bias.
       fc_norm: normalise the features after pooling instead of the tokens, which then leave as they are.
       freeze_patch: patch embedding fixed at its random start (MoCo v3), kept in ``state["frozen"]``.
       mask_token: whether there is a parameter ``mask_token``, at first 0, for hidden patches; without a
         ``mask`` it does nothing and gets no gradient.
       init: linear kernels Xavier uniform (``'xavier'``: MAE), the same with queries, keys and values drawn
-        separately and a class token near 0 (``'xavier_split'``: MoCo v3), or N(0, 0.02²) (``'trunc_normal'``:
-        timm, DINO).
+        separately and a class token near 0 (``'xavier_split'``: MoCo v3), N(0, 0.02²) (``'trunc_normal'``:
+        timm, DINO), or N(0, 0.02²) cut at one deviation, the mask token too, with the last layer of block l's branches divided
+        by √(2l) (``'beit'``).
       dtype: compute type ``'float32'`` or ``'bfloat16'``; parameters, statistics and outputs are float32.
       remat: compute each block's inside again in the backward pass instead of storing it.
 
@@ -246,20 +293,21 @@ def vit(
     >>> network.apply(params, state, images, output="attention")[0].shape
     (2, 2, 5, 5)
 
-    References: Dosovitskiy et al. 2021, eq. 1-4; Chen et al. 2021 (MoCo v3), section 4 for ``freeze_patch``.
-    Deviations: the class token has no learned position of its own, as their sum is all that counts
+    References: Dosovitskiy et al. 2021, eq. 1-4; Chen et al. 2021 (MoCo v3), section 4 for ``freeze_patch``; Bao et al. 2021
+    (BEiT) for ``'relative'``. Deviations: the class token has no learned position of its own, as their sum is all that counts
     (``torch_names_vit`` adds them up); biases start at 0 where MAE leaves PyTorch's default in the patch
-    embedding.
+    embedding; BEiT's keys have no bias, here ``qkv_bias`` gives them one, which the softmax does not see.
     """
     options = {key: value for key, value in locals().items() if key != "name"}
     check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
     check.require(image_size % patch == 0, "image_size", image_size, f"a multiple of patch={patch}")
     check.choice("pool", pool, ("cls", "mean"))
     check.require(class_token or pool == "mean", "pool", pool, "'mean', as there is no class token")
-    check.choice("position", position, ("learned", "sincos"))
+    check.choice("position", position, POSITIONS)
     check.choice("mlp", mlp, MLPS)
     check.choice("init", init, INITS)
     check.require(0 <= drop_path < 1, "drop_path", drop_path, "0 <= drop_path < 1")
+    check.choice("drop_path_kind", drop_path_kind, DROP_PATHS)
     check.choice("dtype", dtype, DTYPES)
     fields = {**options, "scheme": options["init"]}
     del fields["init"]

@@ -58,13 +58,10 @@ def test_what_is_hidden_has_no_influence_but_its_place_does():
     assert (hidden[0] != hidden[3]).any()
 
 
-def test_a_mask_needs_the_token_and_excludes_keep():
+def test_a_mask_needs_the_token():
     network, params, state = made()
     with pytest.raises(ValueError, match="mask_token=False: allowed is True"):
         network.apply(params, state, images(), mask=HIDDEN)
-    network, params, state = made(mask_token=True)
-    with pytest.raises(ValueError, match="keep="):
-        network.apply(params, state, images(), mask=HIDDEN, keep=jnp.zeros((3, 2), jnp.int32))
 
 
 def test_the_token_survives_the_way_to_torch_and_back():
