@@ -28,7 +28,7 @@ def build(name: str, **options: Any) -> Network:
     >>> build("convnet", widht=8)
     Traceback (most recent call last):
     ...
-    ValueError: convnet.widht is not an option: did you mean 'widths'? allowed: dtype, grid, norm, remat, widths
+    ValueError: convnet.widht is not an option: did you mean 'widths'? allowed: dtype, grid, norm, remat, sobel, widths
     """
     builder = BUILDERS[check.choice("name", name, BUILDERS)]
     return check.call(builder, where=name, options=options)
