@@ -44,6 +44,11 @@ def build(
     directions, is written right after the scores are read, and passes no gradient. Where a batch holds an image more than
     once, the last one is written.
 
+    It needs many passes over the images, 200 in the paper: what the memory holds of an image is one pass old. In the three
+    passes of ``docs/results.md`` it is the one contrastive method that does not beat its own untrained encoder on kNN and few
+    labels. The study ``docs/studies/memory_bank.md`` shows the passes to be the cause: with as many updates over fewer images,
+    which then come more often, it learns more, and MoCo v1, whose queue holds recent keys, does not depend on them.
+
     Args:
       encoder: the network to train.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.npid`.
