@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int, ScalarLike
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Key
 
+KINDS = ("random", "block", "grid", "uniform")
+
 
 class Mask(NamedTuple):
     """Which of L patches are hidden, with the indices to drop them and to put them back.
@@ -390,6 +392,50 @@ def unit_mask(
     units = shape[0] * shape[1]
     chosen = scattered_mask(key, units, jnp.int32(math.ceil(units * ratio))).reshape(shape)
     return jnp.repeat(jnp.repeat(chosen, unit, 0), unit, 1).reshape(-1)
+
+
+def mask_of_kind(
+    key: Key, grid: tuple[int, int], *, kind: str = "random", ratio: float = 0.75, unit: int = 1
+) -> Mask:
+    """A mask of the kind that a method's option names, always with the same number of hidden patches.
+
+    Args:
+      key: PRNG key, one an image.
+      grid: (rows, columns) of patches.
+      kind: ``"random"``: :func:`random_mask`, or squares of ``unit`` patches a side (:func:`unit_mask`); ``"block"``:
+        :func:`filled_block_mask`; ``"grid"`` and ``"uniform"``: :func:`grid_mask`, :func:`uniform_mask`, with the window that
+        hides the share.
+      ratio: share of hidden patches in (0, 1); ``1 − 1/window²``, such as 0.75, for ``"grid"`` and ``"uniform"``.
+      unit: side of a square in patches, for ``"random"``.
+
+    Returns:
+      A :class:`Mask`.
+
+    Raises:
+      ValueError: an unknown kind, or a ratio, unit or grid that it cannot do.
+
+    Example:
+      >>> import jax
+      >>> [int(mask_of_kind(jax.random.key(0), (4, 4), kind=kind).hidden.sum()) for kind in KINDS]
+      [12, 12, 12, 12]
+    """
+    check.choice("mask", kind, KINDS)
+    check.require(unit == 1 or kind == "random", "unit", unit, f"1 for masks of kind {kind!r}")
+    length = grid[0] * grid[1]
+    if kind == "random":
+        if unit == 1:
+            return random_mask(key, length, ratio=ratio)
+        hidden = unit_mask(key, grid, unit=unit, ratio=ratio)
+        units = length // unit**2
+        count = (units - math.ceil(units * ratio)) * unit**2
+        check.require(count >= 1, "ratio", ratio, f"a share that leaves one of {units} squares visible")
+        return mask_of_visible(jnp.argsort(hidden, stable=True)[:count], length)
+    if kind == "block":
+        return filled_block_mask(key, grid, length - int(length * (1 - ratio)))
+    window = round((1 - ratio) ** -0.5)
+    fits = window >= 2 and abs(1 - 1 / window**2 - ratio) < 1e-3
+    check.require(fits, "ratio", ratio, f"1 - 1/window² for masks of kind {kind!r}: 0.75, 0.889, 0.9375")
+    return grid_mask(grid, window=window) if kind == "grid" else uniform_mask(key, grid, window=window)
 
 
 class Blocks(NamedTuple):

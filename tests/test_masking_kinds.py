@@ -12,6 +12,7 @@ from ssl_jax.masking import (
     block_mask,
     filled_block_mask,
     grid_mask,
+    mask_of_kind,
     mask_of_visible,
     multiblock,
     uniform_mask,
@@ -73,6 +74,24 @@ def test_unit_mask_hides_whole_squares_as_many_as_simmim(grid, unit, ratio, unit
     squares = hidden.reshape(-1, grid[0] // unit, unit, grid[1] // unit, unit)
     assert (squares.any(axis=(2, 4)) == squares.all(axis=(2, 4))).all()
     assert (squares.all(axis=(2, 4)).sum(axis=(1, 2)) == units).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio", "unit", "hidden"),
+    [
+        ("random", 0.6, 1, 39),
+        ("random", 0.6, 2, 40),
+        ("block", 0.4, 1, 26),
+        ("grid", 0.75, 1, 48),
+        ("uniform", 0.75, 1, 48),
+        ("uniform", 0.9375, 1, 60),
+    ],
+)
+def test_masks_of_every_kind_hide_a_fixed_number(kind, ratio, unit, hidden):
+    mask = many(lambda key: mask_of_kind(key, (8, 8), kind=kind, ratio=ratio, unit=unit), 20)
+    assert_consistent(mask, 64)
+    assert (mask.hidden.sum(axis=1) == hidden).all()
+    assert len({tuple(row) for row in mask.hidden}) == (1 if kind == "grid" else 20)
 
 
 # Multi-block.
@@ -186,6 +205,10 @@ def test_every_draw_fits_the_static_bounds(grid):
         (lambda: filled_block_mask(jax.random.key(0), (4, 4), 16), "count=16.*1 to 15"),
         (lambda: unit_mask(jax.random.key(0), (4, 4), unit=3), "unit=3"),
         (lambda: unit_mask(jax.random.key(0), (4, 4), ratio=1.0), r"ratio=1\.0"),
+        (lambda: mask_of_kind(jax.random.key(0), (4, 4), kind="cross"), "mask='cross'"),
+        (lambda: mask_of_kind(jax.random.key(0), (4, 4), kind="grid", ratio=0.5), r"ratio=0\.5.*0\.75"),
+        (lambda: mask_of_kind(jax.random.key(0), (4, 4), kind="block", unit=2), "unit=2"),
+        (lambda: mask_of_kind(jax.random.key(0), (4, 4), ratio=0.9, unit=2), r"ratio=0\.9"),
         (lambda: many_blocks(grid=(1, 4)), r"grid=\(1, 4\)"),
         (lambda: many_blocks(targets=0), "targets=0"),
         (lambda: many_blocks(target_scale=(0.3, 0.2)), "target_scale"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches, unpatchify
+from ssl_jax.targets import hog, normalize_patches, patchify, unnormalize_patches, unpatchify
 from tests.golden_files import golden
 
 
@@ -86,3 +86,64 @@ def test_sizes_that_do_not_fit_are_refused():
         unpatchify(jnp.zeros((1, 3, 12)), patch=2, height=4, width=4)
     with pytest.raises(ValueError, match=r"patches\.shape"):
         normalize_patches(jnp.zeros((2, 1)))
+
+
+# Histograms of oriented gradients.
+
+
+@pytest.mark.parametrize(("cell", "bins"), [(8, 9), (4, 6)])
+def test_hog_equals_scikit_image_channel_by_channel(cell, bins):
+    feature = pytest.importorskip("skimage.feature")
+    images = np.random.default_rng(0).random((2, 24, 16, 3)).astype(np.float32)
+    found = np.asarray(hog(jnp.asarray(images), cell=cell, bins=bins, kernel="central", window=None))
+    for image, histograms in zip(images, found, strict=True):
+        for channel in range(3):
+            expected = feature.hog(
+                image[..., channel].astype(np.float64),
+                orientations=bins,
+                pixels_per_cell=(cell, cell),
+                cells_per_block=(1, 1),
+                block_norm="L2",
+                feature_vector=False,
+            ).reshape(24 // cell, 16 // cell, bins)
+            np.testing.assert_allclose(
+                histograms[..., channel * bins : (channel + 1) * bins], expected, atol=2e-5
+            )
+
+
+def test_hog_of_maskfeat_equals_a_loop_over_pixels():
+    image = np.random.default_rng(1).random((16, 16)).astype(np.float32)
+    padded = np.pad(image, 1, mode="reflect").astype(np.float64)
+    across = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    profile = np.exp(-((np.arange(16) - 7.5) ** 2) / (2 * 4.0**2))
+    histogram = np.zeros((2, 2, 9))
+    for y in range(16):
+        for x in range(16):
+            area = padded[y : y + 3, x : x + 3]
+            gx, gy = (area * across).sum(), (area * across.T).sum()
+            bin_of = int(np.floor(np.arctan2(gx, gy) / np.pi * 9)) % 9
+            histogram[y // 8, x // 8, bin_of] += (
+                np.hypot(gx, gy) * profile[y] * profile[x] / profile.sum() ** 2
+            )
+    histogram /= np.linalg.norm(histogram, axis=-1, keepdims=True)
+    np.testing.assert_allclose(hog(jnp.asarray(image)[None, ..., None])[0], histogram, atol=1e-5)
+
+
+def test_hog_of_a_constant_is_zero_and_brightness_and_contrast_do_not_matter():
+    assert not hog(jnp.full((1, 16, 16, 1), 0.7)).any()
+    image = jnp.asarray(np.random.default_rng(2).random((1, 16, 16, 3)), jnp.float32)
+    np.testing.assert_allclose(hog(3 * image - 1), hog(image), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "prewitt"}, "kernel='prewitt'"),
+        ({"cell": 5}, "patch=5"),
+        ({"window": 10}, "patch=10"),
+        ({"bins": 0}, "bins=0"),
+    ],
+)
+def test_hog_refuses_what_it_cannot_do(options, message):
+    with pytest.raises(ValueError, match=message):
+        hog(jnp.zeros((1, 16, 16, 1)), **options)

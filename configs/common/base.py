@@ -226,12 +226,13 @@ SMALL_OPTIONS = {
     "negatives": 32,
     "words": 32,
     "clusters": 8,
+    "code_width": 16,
     "pca": 8,
     "decoder_width": 32,
     "decoder_depth": 1,
     "decoder_heads": 2,
 }
-SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2}
+SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "words": 32}
 SMALL_RESNET = {"width": 0.125}
 """There ``width`` is a factor."""
 

@@ -25,8 +25,13 @@ class Teacher(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def read_teacher(path: str, encoder: Network) -> Teacher:
+def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Teacher:
     """The encoder in a file, or one of the student's architecture without variables for ``""``.
+
+    Args:
+      path: the file, or ``""``.
+      encoder: the student's.
+      option: name of the path in errors.
 
     Raises:
       ValueError: no such file, or no encoder of this project in it.
@@ -34,11 +39,11 @@ def read_teacher(path: str, encoder: Network) -> Teacher:
     if not path:
         return Teacher(without_drop_path(encoder), None, {})
     allowed = "an encoder.safetensors that experiments.export has written"
-    require(Path(path).is_file(), "teacher", path, f"{allowed}; there is no such file")
+    require(Path(path).is_file(), option, path, f"{allowed}; there is no such file")
     try:
         network, params, state, facts = load_encoder(path)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"teacher={path!r}: allowed is {allowed}; {error}") from error
+        raise ValueError(f"{option}={path!r}: allowed is {allowed}; {error}") from error
     return Teacher(network, (params, state), facts)
 
 
@@ -60,7 +65,7 @@ def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]
     return std / other_std, (mean - other_mean) / other_std
 
 
-def start_teacher(path: str, teacher: Teacher, key: Key, images: Array) -> State:
+def start_teacher(path: str, teacher: Teacher, key: Key, images: Array, *, option: str = "teacher") -> State:
     """``{"params", "state"}`` of a teacher: those of its file, or drawn at random.
 
     Raises:
@@ -70,11 +75,13 @@ def start_teacher(path: str, teacher: Teacher, key: Key, images: Array) -> State
     if variables is None:
         variables = teacher.network.init(key, images)
     else:
-        require_fit(path, teacher, variables, images)
+        require_fit(path, teacher, variables, images, option)
     return {"params": variables[0], "state": variables[1]}
 
 
-def require_fit(path: str, teacher: Teacher, variables: tuple[Params, State], images: Array) -> None:
+def require_fit(
+    path: str, teacher: Teacher, variables: tuple[Params, State], images: Array, option: str = "teacher"
+) -> None:
     """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
     needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)
     expected = {name: leaf.shape for name, leaf in trees.flatten(needed).items()}
@@ -83,6 +90,6 @@ def require_fit(path: str, teacher: Teacher, variables: tuple[Params, State], im
     if wrong:
         name = wrong[0]
         raise ValueError(
-            f"teacher={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
+            f"{option}={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
             f"shape {found.get(name)}, these images need {expected[name]}"
         )

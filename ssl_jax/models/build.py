@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.core import check
-from ssl_jax.models import convnet, resnet, vit
+from ssl_jax.models import convnet, dvae, resnet, vit
 from ssl_jax.models.network import Network
 
-BUILDERS: dict[str, Callable[..., Network]] = {**convnet.BUILDERS, **resnet.BUILDERS, **vit.BUILDERS}
+BUILDERS: dict[str, Callable[..., Network]] = {
+    **convnet.BUILDERS,
+    **dvae.BUILDERS,
+    **resnet.BUILDERS,
+    **vit.BUILDERS,
+}
 
 
 def build(name: str, **options: Any) -> Network:

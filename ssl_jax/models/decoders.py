@@ -110,3 +110,102 @@ def mae_decoder(
         return network.init(key, tokens, **{"restore": restore, **options})
 
     return network._replace(init=init_from_tokens)
+
+
+class JepaPredictor(nn.Module):
+    """See :func:`jepa_predictor`."""
+
+    outputs: int
+    grid: tuple[int, int]
+    width: int
+    depth: int
+    heads: int
+    scheme: str
+    dtype: str
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Array,
+        *,
+        context: Array,
+        present: Array,
+        targets: Array,
+        wanted: Array,
+        train: bool = False,
+    ) -> Array:
+        dtype, kernel_init = jnp.dtype(self.dtype), linear_init(self.scheme)
+        batch, blocks, count = targets.shape
+        table = jnp.asarray(sincos_table(*self.grid, self.width), dtype)
+        x = nn.Dense(self.width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens) + table[context]
+        mask = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, 1, self.width)).astype(dtype)
+        asked = mask + table[targets]
+        # Each block is predicted by itself, from the same context.
+        seen = jnp.broadcast_to(x[:, None], (batch, blocks, *x.shape[1:]))
+        x = jnp.concatenate([seen, asked], axis=2).reshape(batch * blocks, -1, self.width)
+        there = jnp.broadcast_to(present[:, None], (batch, blocks, present.shape[1]))
+        there = jnp.concatenate([there, wanted], axis=2).reshape(batch * blocks, 1, 1, -1)
+        x = apply_blocks(
+            x,
+            depth=self.depth,
+            train=train,
+            remat=self.remat,
+            bias=jnp.where(there, 0.0, -jnp.inf),
+            heads=self.heads,
+            scheme=self.scheme,
+            dtype=self.dtype,
+        )
+        x = layer_norm(dtype, "norm")(x[:, -count:])
+        predictions = nn.Dense(self.outputs, dtype=dtype, kernel_init=kernel_init, name="pred")(x)
+        return at_least_float32(predictions).reshape(batch, blocks, count, self.outputs)
+
+
+def jepa_predictor(
+    *,
+    outputs: int,
+    grid: int | tuple[int, int],
+    width: int = 384,
+    depth: int = 6,
+    heads: int = 12,
+    init: str = "trunc_normal",
+    dtype: str = "float32",
+    remat: bool = False,
+) -> Network:
+    """Predictor of I-JEPA: what the teacher makes of blocks of patches, from the student's tokens of others.
+
+    ``apply(params, state, tokens [b, c, d], *, context [b, c], present [b, c], targets [b, t, n], wanted [b, t, n],
+    train=False)`` returns float32 predictions ``[b, t, n, outputs]``. ``context`` (integers) says which patches the tokens are
+    of, and ``present`` (bool) which of them count; ``targets`` which patches to predict, ``wanted`` which of these count. For
+    each block by itself: a linear map of the tokens and a shared mask token, both with fixed positions, then blocks, layer
+    normalisation, linear. What does not count is attended to by nobody, and its own prediction means nothing.
+
+    Args:
+      outputs: width of a prediction: that of the teacher's tokens.
+      grid: rows and columns of patches; one integer for a square.
+      width: features of a token, divisible by 4 and by ``heads``.
+      depth: number of blocks.
+      heads: attention heads.
+      init: as in :func:`ssl_jax.models.vit.vit`.
+      dtype: compute type ``'float32'`` or ``'bfloat16'``.
+      remat: compute each block's inside again in the backward pass instead of storing it.
+
+    Raises:
+      ValueError: an option outside its range.
+
+    >>> import jax, jax.numpy as jnp
+    >>> predictor = jepa_predictor(outputs=16, grid=2, width=8, depth=1, heads=2)
+    >>> indices = {"context": jnp.zeros((3, 2), jnp.int32), "targets": jnp.zeros((3, 4, 1), jnp.int32)}
+    >>> there = {"present": jnp.ones((3, 2), bool), "wanted": jnp.ones((3, 4, 1), bool)}
+    >>> params, state = predictor.init(jax.random.key(0), jnp.zeros((3, 2, 16)), **indices, **there)
+    >>> predictor.apply(params, state, jnp.zeros((3, 2, 16)), **indices, **there)[0].shape
+    (3, 4, 1, 16)
+
+    Reference: Assran et al. 2023 (I-JEPA), section 3; facebookresearch/ijepa ``src/models/vision_transformer.py``.
+    """
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
+    check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
+    check.choice("init", init, INITS)
+    check.choice("dtype", dtype, DTYPES)
+    module = JepaPredictor(outputs, (rows, columns), width, depth, heads, init, dtype, remat)
+    return from_linen(module, features=outputs)

@@ -1,4 +1,4 @@
-"""Masked mean squared error: golden numbers of MAE, a loop, what is not read."""
+"""Errors on hidden patches: golden numbers of MAE and SimMIM, loops, what is not read."""
 
 import inspect
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.losses.reconstruction import masked_mse
+from ssl_jax.losses.reconstruction import masked_l1, masked_mean, masked_mse, masked_smooth_l1
 from ssl_jax.targets import normalize_patches, patchify
 from tests.golden_files import assert_close, golden
 
@@ -82,3 +82,59 @@ def test_bfloat16_predictions_are_compared_in_float32():
 def test_shapes_that_would_broadcast_are_refused(targets, mask, message):
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(masked_mse)(jnp.zeros((2, 3, 4)), jnp.zeros(targets), jnp.zeros(mask))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-9)])
+def test_absolute_error_equals_golden_of_simmim_with_its_gradient(dtype, tolerance):
+    file = golden("simmim_posembed")
+    with jax.enable_x64(dtype == jnp.float64):
+        images, predictions = (
+            jnp.asarray(file[f"in__{x}"], dtype).transpose(0, 2, 3, 1) for x in ("x", "rec")
+        )
+        mask = jnp.asarray(file["in__mask"]).astype(bool)
+
+        def loss(predictions):
+            patches = [patchify(x, patch=4) for x in (predictions, images)]
+            return masked_l1(*patches, mask.reshape(len(mask), -1), epsilon=1e-5 / 16)
+
+        value, gradient = jax.jit(jax.value_and_grad(loss))(predictions)
+    np.testing.assert_allclose(value, file["simmim__loss"], rtol=tolerance)
+    assert_close(gradient.transpose(0, 3, 1, 2), file["simmim__grad__rec"], tolerance=tolerance)
+
+
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_absolute_and_smooth_errors_equal_a_loop(beta):
+    predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
+    absolute, smooth = [], []
+    for i, j in zip(*np.nonzero(MASK), strict=True):
+        d = np.abs(np.asarray(predictions - targets, np.float64)[i, j])
+        absolute.append(d.mean())
+        smooth.append(np.mean([x * x / (2 * beta) if x < beta else x - beta / 2 for x in d]))
+    np.testing.assert_allclose(masked_l1(predictions, targets, MASK), np.mean(absolute), rtol=1e-6)
+    found = masked_smooth_l1(predictions, targets, MASK, beta=beta)
+    np.testing.assert_allclose(found, np.mean(smooth), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [masked_l1, masked_smooth_l1])
+def test_errors_of_hidden_patches_alone_move_anything_and_nothing_hidden_is_zero(loss):
+    inputs = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
+    gradient = jax.grad(loss)(*inputs, MASK)
+    assert (jnp.any(gradient != 0, axis=-1) == MASK).all()
+    value, gradient = jax.value_and_grad(loss)(*inputs, jnp.zeros_like(MASK))
+    assert float(value) == 0.0
+    assert not gradient.any()
+    assert loss(*(x.astype(jnp.bfloat16) for x in inputs), MASK).dtype == jnp.float32
+
+
+def test_weights_count_as_often():
+    values = jnp.array([[1.0, 4.0]])
+    assert float(masked_mean(values, jnp.array([[2.0, 1.0]]))) == 2.0
+    assert float(masked_mean(values, jnp.array([[2.0, 1.0]]), epsilon=1.0)) == 1.5
+
+
+@pytest.mark.parametrize("loss", [masked_l1, masked_smooth_l1])
+def test_shapes_that_do_not_fit_are_refused(loss):
+    with pytest.raises(ValueError, match=r"targets\.shape"):
+        inspect.unwrap(loss)(jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5)), MASK)
+    with pytest.raises(ValueError, match=r"mask\.shape"):
+        inspect.unwrap(loss)(jnp.ones((2, 4, 4)), jnp.ones((2, 4, 4)), MASK)

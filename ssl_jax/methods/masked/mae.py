@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.check import require
+from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
-from ssl_jax.masking import Mask, random_mask
+from ssl_jax.masking import KINDS, Mask, mask_of_kind, scattered_mask
 from ssl_jax.methods.common import encoding
+from ssl_jax.methods.hidden import grid_of, prefix_of, require_mask_token
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network
@@ -24,6 +25,9 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     mask_ratio: float = 0.75,
+    mask: str = "random",
+    unit: int = 1,
+    secondary: float = 0.0,
     norm_pix: bool = True,
     decoder_width: int = 512,
     decoder_depth: int = 8,
@@ -39,6 +43,10 @@ def build(
       encoder: a ViT of :mod:`ssl_jax.models.vit`.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
       mask_ratio: share of hidden patches, in (0, 1).
+      mask: ``"random"``; ``"block"`` or ``"grid"``, ablations of the paper; ``"uniform"``: one visible patch in every window of
+        2 x 2, so that the visible ones make a grid (UM-MAE). See :func:`ssl_jax.masking.mask_of_kind`.
+      unit: side in patches of the squares that are hidden at random.
+      secondary: share of the visible patches that the encoder sees as its mask token, UM-MAE's 0.25; they are not in the loss.
       norm_pix: standardise each target patch.
       decoder_width: width of the decoder.
       decoder_depth: blocks of the decoder.
@@ -49,15 +57,19 @@ def build(
       predictions the mean and variance of the true patches, which the decoder does not know.
 
     Raises:
-      ValueError: an encoder that is no ViT, or a ``mask_ratio`` outside (0, 1).
+      ValueError: an encoder that is no ViT, a share outside its range, an unknown ``mask``, a ``secondary`` without mask token.
 
-    Reference: Masked Autoencoders Are Scalable Vision Learners, section 3; facebookresearch/mae.
+    References: Masked Autoencoders Are Scalable Vision Learners, section 3 and figure 6; facebookresearch/mae; Li et al.,
+    Uniform Masking, 2022 (``uniform``, ``secondary``), in which hidden tokens stay hidden and all visible ones are compacted.
     """
+    choice("mask", mask, KINDS)
     name = encoder.config.get("name", "")
     require(str(name).startswith("vit"), "encoder", name, "a ViT: MAE drops patches before the encoder")
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
+    require(0 <= secondary < 1, "secondary", secondary, "a number in [0, 1)")
+    if secondary:
+        require_mask_token(encoder)
     patch = int(encoder.config["patch"])
-    prefix = int(encoder.config["class_token"]) + int(encoder.config["registers"])
 
     def decoder_for(images: Array) -> Network:
         _, height, width, channels = images.shape
@@ -66,7 +78,7 @@ def build(
             "width": decoder_width,
             "depth": decoder_depth,
             "heads": decoder_heads,
-            "prefix": prefix,
+            "prefix": prefix_of(encoder),
         }
         options |= {name: encoder.config[name] for name in ("dtype", "remat")}
         return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
@@ -90,10 +102,14 @@ def build(
     ) -> tuple[Array, Array, Mask, State]:
         """Predictions ``[b, l, p]`` of all patches from the visible ones, and the tokens of those."""
         mask_key, encoder_key, decoder_key = jax.random.split(key, 3)
-        length = (images.shape[1] // patch) * (images.shape[2] // patch)
-        mask = jax.vmap(lambda k: random_mask(k, length, ratio=mask_ratio))(
-            jax.random.split(mask_key, images.shape[0])
-        )
+        grid, keys = grid_of(encoder, images), jax.random.split(mask_key, images.shape[0])
+        kinds: dict[str, Any] = {"kind": mask, "ratio": mask_ratio, "unit": unit}
+        places = jax.vmap(lambda k: mask_of_kind(k, grid, **kinds))(keys)
+        visible = places.keep.shape[1]
+        veiled = None
+        if secondary:
+            count = jnp.int32(int(visible * secondary))
+            veiled = jax.vmap(lambda k: scattered_mask(jax.random.fold_in(k, 1), visible, count))(keys)
         state = dict(state)
         tokens, state["encoder"] = encoder.apply(
             params["encoder"],
@@ -101,13 +117,14 @@ def build(
             images,
             train=train,
             key=encoder_key,
-            keep=mask.keep,
+            keep=places.keep,
+            mask=veiled,
             output="tokens",
         )
         predictions, state["decoder"] = decoder_for(images).apply(
-            params["decoder"], state["decoder"], tokens, restore=mask.restore, train=train, key=decoder_key
+            params["decoder"], state["decoder"], tokens, restore=places.restore, train=train, key=decoder_key
         )
-        return predictions, tokens, mask, state
+        return predictions, tokens, places, state
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -117,18 +134,18 @@ def build(
         targets = patchify(images, patch=patch)
         if norm_pix:
             targets = normalize_patches(targets)
-        predictions, tokens, mask, state = predict(params, state, images, key, train=True)
-        value = masked_mse(predictions, targets, mask.hidden)
+        predictions, tokens, places, state = predict(params, state, images, key, train=True)
+        value = masked_mse(predictions, targets, places.hidden)
         metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
         return value, (state, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         patches = patchify(images, patch=patch)
-        predictions, _, mask, _ = predict(params, state, images, key, train=False)
+        predictions, _, places, _ = predict(params, state, images, key, train=False)
         if norm_pix:
             predictions = unnormalize_patches(predictions, patches)
         _, height, width, _ = images.shape
-        hidden = jnp.broadcast_to(mask.hidden[..., None], (*mask.hidden.shape, patch * patch))
+        hidden = jnp.broadcast_to(places.hidden[..., None], (*places.hidden.shape, patch * patch))
         join = functools.partial(unpatchify, patch=patch, height=height, width=width)
         return Reconstruction(images, join(predictions), join(hidden))
 

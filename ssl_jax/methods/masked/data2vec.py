@@ -1,0 +1,135 @@
+"""data2vec (Baevski et al., ICML 2022) for images: what a teacher's last blocks make of hidden patches."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.losses.reconstruction import masked_smooth_l1
+from ssl_jax.masking import block_mask, mask_of_kind
+from ssl_jax.methods.common import compute_dtype, encode_with, without_drop_path
+from ssl_jax.methods.hidden import grid_of, prefix_of, require_mask_token
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.optim.ema import ema
+
+MASKS = ("block", "filled", "random")
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    layers: int = 6,
+    beta: float = 2.0,
+    mask: str = "block",
+    mask_ratio: float = 0.6,
+    decay: float | Schedule = 0.9998,
+) -> Method:
+    """data2vec.
+
+    ``L = mean over hidden patches and features of smooth_l1_β(W t + b − y)``: t is the student's token of a hidden patch, and y
+    what the teacher, who sees the whole image, makes of the place::
+
+        y = n( 1/k Σ_{last k blocks} n(output of the block) )        n(x) = (x − mean x) / √(var x + 1e-5), over features
+
+    The teacher is the EMA of the student's encoder, moved after the update, without stochastic depth.
+
+    Args:
+      encoder: a ViT with ``mask_token=True``.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.08 to 1.
+      layers: k, 1 to the encoder's depth; an ablation of the paper.
+      beta: β > 0, an ablation of the paper. May be traced.
+      mask: ``"block"``: rectangles up to ``mask_ratio``, on which images fall short a little, as in the code; ``"filled"``:
+        exactly that share; ``"random"``: scattered patches.
+      mask_ratio: share of hidden patches, in (0, 1).
+      decay: of the teacher, 0 to 1, or a schedule of it; 0.9998 is for 500,000 steps.
+
+    Returns:
+      The method. ``encode`` gives the student encoder's pooled features. Metric ``target_std``: the deviation of the targets
+      over the batch's patches, averaged over features, which is 0 when they are all the same.
+
+    Raises:
+      ValueError: an encoder without mask token, ``layers`` beyond its depth, an unknown ``mask``, a ratio outside (0, 1).
+
+    Reference: data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language, section 3;
+    facebookresearch/data2vec_vision.
+    """
+    require_mask_token(encoder)
+    choice("mask", mask, MASKS)
+    require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
+    depth = int(encoder.config["depth"])
+    require(1 <= layers <= depth, "layers", layers, f"an integer from 1 to the encoder's {depth} blocks")
+    views = presets.mae(area=(0.08, 1.0)) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    prefix, width, average = prefix_of(encoder), encoder.features, ema(decay)
+    watching = without_drop_path(encoder)
+    head = heads.mlp((width,), dtype=compute_dtype(encoder))
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, head_key = jax.random.split(key)
+        params, state = encoder.init(encoder_key, batch["views"][0][:, 0])
+        linear, _ = head.init(head_key, jnp.zeros((1, 1, width)))
+        return {"encoder": params, "head": linear}, {"encoder": state, "teacher": average.init(params)}
+
+    def hide(key: Key, grid: tuple[int, int]) -> Array:
+        if mask == "block":
+            return block_mask(key, grid, jnp.int32(int(grid[0] * grid[1] * mask_ratio)))
+        return mask_of_kind(key, grid, kind="block" if mask == "filled" else mask, ratio=mask_ratio).hidden
+
+    def targets_of(state: State, images: Array) -> Array:
+        outputs, _ = watching.apply(state["teacher"].average, state["encoder"], images, output="layers")
+        last = [outputs[f"blocks_{i}"][:, prefix:] for i in range(depth - layers, depth)]
+        mean = sum(standardized(at_least_float32(x)) for x in last) / layers
+        return jax.lax.stop_gradient(standardized(jnp.asarray(mean)))
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        images = batch["views"][0][:, 0]
+        mask_key, encoder_key = jax.random.split(key)
+        keys = jax.random.split(mask_key, images.shape[0])
+        hidden = jax.vmap(lambda k: hide(k, grid_of(encoder, images)))(keys)
+        targets = targets_of(state, images)
+        options = {"train": True, "key": encoder_key, "mask": hidden, "output": "tokens"}
+        tokens, online = encoder.apply(params["encoder"], state["encoder"], images, **options)
+        predictions, _ = head.apply(params["head"], {}, tokens[:, prefix:])
+        value = masked_smooth_l1(predictions, targets, hidden, beta=beta)
+        metrics = {
+            "target_std": jnp.mean(jnp.std(targets, axis=(0, 1))),
+            "token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens[:, prefix:]), axis=0)),
+            "hidden": jnp.mean(1.0 * hidden),
+        }
+        return value, ({**state, "encoder": online}, metrics)
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        _, teacher = average.update(params["encoder"], state["teacher"])
+        return {**state, "teacher": teacher}
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        return params["encoder"], state["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("target_std", 0.0, "the teacher says the same of every patch"),)
+
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+
+
+def standardized(x: Array) -> Array:
+    """Layer normalisation without weights, ε 1e-5.
+
+    >>> standardized(jnp.array([1.0, 3.0])).round(3).tolist()
+    [-1.0, 1.0]
+    """
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)

@@ -1,0 +1,120 @@
+"""The tokenizer of BEiT: a discrete variational autoencoder (Ramesh et al., ICML 2021)."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.codes import gumbel_softmax, kl_from_uniform
+from ssl_jax.methods.common import compute_dtype, encoding
+from ssl_jax.methods.method import Method, Reconstruction, Sign
+from ssl_jax.models.dvae import dvae_decoder
+from ssl_jax.models.network import Network
+from ssl_jax.schedules import cosine
+
+LOSSES = ("l2", "smooth_l1")
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    code_width: int = 512,
+    temperature: float = 1.0,
+    temperature_end: float = 0.0625,
+    decay_steps: int | None = None,
+    straight_through: bool = False,
+    kl_weight: float = 0.0,
+    loss: str = "l2",
+) -> Method:
+    """Discrete variational autoencoder.
+
+    At every place the encoder gives scores of K words; z is the mean of their code vectors under a relaxed draw
+    (:func:`ssl_jax.losses.codes.gumbel_softmax`), from which the decoder makes pixels::
+
+        L = mean (x̂ − x)² + β mean KL(softmax(scores) ‖ uniform)        x̂ = decoder(Σ_k p_k e_k)
+
+    over the normalised pixels x, and over places. The temperature falls from τ₀ to τ₁ on a cosine over ``decay_steps``.
+
+    Args:
+      encoder: :func:`ssl_jax.models.dvae.dvae`, whose ``words`` are K.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
+      code_width: width of a word's vector.
+      temperature: τ₀ > 0.
+      temperature_end: τ₁ > 0.
+      decay_steps: length of the run; ``None``: the temperature stays τ₀.
+      straight_through: the decoder sees one word at each place, with the gradient of the relaxed draw.
+      kl_weight: β ≥ 0. May be traced.
+      loss: ``"l2"``, or ``"smooth_l1"`` (β 1).
+
+    Returns:
+      The method. ``encode`` gives the pooled map before the scores; export writes encoder and scores, which is the tokenizer.
+      Metrics: ``error`` and ``kl``, the two terms; ``temperature``; ``code_perplexity``, the exponential of the entropy of the
+      best words of the batch: how many words are in use, 1 to K.
+
+    Raises:
+      ValueError: another encoder, a temperature that is not above 0, an unknown ``loss``.
+
+    References: Ramesh et al. 2021, section 2.1 and appendix A; lucidrains/DALLE-pytorch. Deviations: OpenAI's has a
+    logit-Laplace likelihood, another network, and trains with an EMA of the weights; the temperature follows its cosine.
+    """
+    name = encoder.config.get("name", "")
+    require(name == "dvae", "encoder", name, "'dvae'")
+    for option, value in (("temperature", temperature), ("temperature_end", temperature_end)):
+        require(value > 0, option, value, "a number above 0")
+    choice("loss", loss, LOSSES)
+    words = int(encoder.config["words"])
+    falling = None if decay_steps is None else cosine(temperature, temperature_end, decay_steps)
+
+    def decoder_for(images: Array) -> Network:
+        options = {name: int(encoder.config[name]) for name in ("width", "stride", "blocks")}
+        return dvae_decoder(channels=images.shape[-1], dtype=compute_dtype(encoder), **options)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, code_key, decoder_key = jax.random.split(key, 3)
+        images = batch["views"][0][:, 0]
+        network, state = encoder.init(encoder_key, images)
+        codes = jax.random.normal(code_key, (words, code_width))
+        decoder, _ = decoder_for(images).init(decoder_key, jnp.zeros((1, 1, 1, code_width)))
+        return {"encoder": network, "codebook": codes, "decoder": decoder}, {"encoder": state}
+
+    def scores(params: Params, state: State, images: Array) -> Array:
+        return encoder.apply(params["encoder"], state["encoder"], images, output="logits")[0]
+
+    def decode(params: Params, draw: Array, images: Array) -> Array:
+        return decoder_for(images).apply(params["decoder"], {}, draw @ params["codebook"])[0]
+
+    def loss_of(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        images = batch["views"][0][:, 0]
+        logits = scores(params, state, images)
+        tau = jnp.asarray(temperature if falling is None else falling(step))
+        draw = gumbel_softmax(key, logits, temperature=tau, hard=straight_through)
+        difference = decode(params, draw, images) - images
+        size = jnp.abs(difference)
+        errors = jnp.where(size < 1, size**2 / 2, size - 0.5) if loss == "smooth_l1" else difference**2
+        error, kl = jnp.mean(errors), kl_from_uniform(logits)
+        best = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
+        share = jnp.bincount(best.reshape(-1), length=words) / best.size
+        entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1.0)), 0.0))
+        metrics = {"error": error, "kl": kl, "temperature": tau, "code_perplexity": jnp.exp(entropy)}
+        return error + kl_weight * kl, (state, metrics)
+
+    def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
+        del key
+        best = jnp.argmax(scores(params, state, images), axis=-1)
+        predictions = decode(params, jax.nn.one_hot(best, words), images)
+        # Nothing is hidden and nothing is copied: all pixels come out of the words.
+        return Reconstruction(images, predictions, jnp.ones((*images.shape[:3], 1), bool))
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("code_perplexity", 1.0, "one word stands at every place"),)
+
+    views = presets.mae() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    encode, encoder_of = encoding(encoder)
+    return Method(views, init, loss_of, encode, encoder, encoder_of, reconstruct=reconstruct, signs=signs)

@@ -1,0 +1,191 @@
+"""I-JEPA (Assran et al., CVPR 2023): what a teacher makes of blocks of an image, predicted from the rest."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.losses.reconstruction import masked_smooth_l1
+from ssl_jax.masking import multiblock
+from ssl_jax.methods.common import encode_with, without_drop_path
+from ssl_jax.methods.hidden import grid_of
+from ssl_jax.methods.masked.data2vec import standardized
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models.decoders import jepa_predictor
+from ssl_jax.models.network import Network
+from ssl_jax.models.transformer import gather_tokens
+from ssl_jax.optim.ema import ema
+from ssl_jax.schedules import linear
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    targets: int = 4,
+    target_scale: tuple[float, float] = (0.15, 0.2),
+    target_aspect: tuple[float, float] = (0.75, 1.5),
+    context_scale: tuple[float, float] = (0.85, 1.0),
+    least_context: int = 10,
+    truncate: bool = False,
+    beta: float = 1.0,
+    predictor_width: int = 384,
+    predictor_depth: int = 6,
+    predictor_heads: int | None = None,
+    decay: float | Schedule = 0.996,
+    decay_steps: int | None = None,
+) -> Method:
+    """I-JEPA.
+
+    ``L = mean over the patches of all target blocks, and over features, of smooth_l1_β(predictor(encoder(context), place) −
+    n(teacher(image)))``: the encoder sees the patches of a large block without those of the target blocks, the predictor is
+    told the places, and the teacher, the EMA of the encoder, sees the whole image; n is layer normalisation without weights.
+    Blocks as in :func:`ssl_jax.masking.multiblock`, at static shapes.
+
+    Args:
+      encoder: a ViT without class token and registers.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.3 to 1 and no flip.
+      targets: how many target blocks.
+      target_scale: least and largest share of the patches in one.
+      target_aspect: least and largest ratio of its height to its width.
+      context_scale: least and largest share of the patches in the context block.
+      least_context: patches that the context has at least; see ``multiblock``.
+      truncate: cut contexts to the smallest one of the batch, as the authors' code does.
+      beta: β > 0. May be traced.
+      predictor_width: features of the predictor's tokens.
+      predictor_depth: its blocks; 12 for ViT-H in the paper.
+      predictor_heads: its attention heads; ``None``: as many as the encoder has.
+      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
+      decay_steps: length of the run, over which a float ``decay`` rises to 1 in a straight line; ``None``: it stays constant.
+
+    Returns:
+      The method. ``encode`` gives the mean of the teacher's tokens. Metrics: ``target_std``, the deviation of the targets over
+      images, averaged over places and features, 0 when all images look the same to the teacher; ``context``, the share of the
+      patches that the encoder sees.
+
+    Raises:
+      ValueError: an encoder that is no ViT or has a class token, a decay outside [0, 1], what ``multiblock`` refuses.
+
+    Reference: Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture, section 3 and appendix A;
+    facebookresearch/ijepa. Deviations: contexts keep their sizes instead of being cut to the batch's smallest; the code draws
+    every linear layer with a deviation of 0.02, ``init="trunc_normal"`` here.
+    """
+    config = encoder.config
+    plain = (
+        str(config.get("name", "")).startswith("vit")
+        and not config["class_token"]
+        and not config["registers"]
+    )
+    require(
+        plain, "encoder", config.get("name", ""), "a ViT with class_token=False, pool='mean', no registers"
+    )
+    views = presets.mae(area=(0.3, 1.0), flip=0.0) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    if isinstance(decay, float):
+        require(0 <= decay <= 1, "decay", decay, "a number from 0 to 1")
+    schedule = decay if decay_steps is None or callable(decay) else linear(decay, 1.0, decay_steps)
+    average, teacher = ema(schedule), without_drop_path(encoder)
+    shapes: dict[str, Any] = {
+        "targets": targets,
+        "target_scale": target_scale,
+        "target_aspect": target_aspect,
+        "context_scale": context_scale,
+        "truncate": truncate,
+    }
+
+    def predictor_for(images: Array) -> Network:
+        return jepa_predictor(
+            outputs=encoder.features,
+            grid=grid_of(encoder, images),
+            width=predictor_width,
+            depth=predictor_depth,
+            heads=int(config["heads"]) if predictor_heads is None else predictor_heads,
+            init=config["init"],
+            dtype=config["dtype"],
+            remat=config["remat"],
+        )
+
+    def blocks_of(key: Key, images: Array) -> Any:
+        size_key, place_key = jax.random.split(key)
+        grid = grid_of(encoder, images)
+        least = min(least_context, grid[0] * grid[1] // 2)
+        keys = jax.random.split(place_key, images.shape[0])
+        return multiblock(keys, size_key, grid, least_context=least, **shapes)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, predictor_key = jax.random.split(key)
+        images = batch["views"][0][:, 0]
+        params, state = encoder.init(encoder_key, images)
+        blocks = jax.eval_shape(blocks_of, key, images)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blocks)
+        predictor, _ = predictor_for(images).init(
+            predictor_key, jnp.zeros((*zeros.context.shape, encoder.features)), **places(zeros)
+        )
+        return {"encoder": params, "predictor": predictor}, {
+            "encoder": state,
+            "teacher": average.init(params),
+        }
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        images = batch["views"][0][:, 0]
+        block_key, encoder_key, predictor_key = jax.random.split(key, 3)
+        blocks = blocks_of(block_key, images)
+        seen, _ = teacher.apply(state["teacher"].average, state["encoder"], images, output="tokens")
+        wanted = standardized(jax.lax.stop_gradient(seen))
+        tokens, online = encoder.apply(
+            params["encoder"],
+            state["encoder"],
+            images,
+            train=True,
+            key=encoder_key,
+            keep=blocks.context,
+            present=blocks.context_filled,
+            output="tokens",
+        )
+        predictions, _ = predictor_for(images).apply(
+            params["predictor"], {}, tokens, train=True, key=predictor_key, **places(blocks)
+        )
+        batch_size, width = len(images), encoder.features
+        goals = gather_tokens(wanted, blocks.targets.reshape(batch_size, -1))
+        value = masked_smooth_l1(
+            predictions.reshape(batch_size, -1, width),
+            goals,
+            blocks.targets_filled.reshape(batch_size, -1),
+            beta=beta,
+        )
+        metrics = {
+            "target_std": jnp.mean(jnp.std(wanted, axis=0)),
+            "context": jnp.sum(blocks.context_filled) / wanted[..., 0].size,
+        }
+        return value, ({**state, "encoder": online}, metrics)
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        _, moved = average.update(params["encoder"], state["teacher"])
+        return {**state, "teacher": moved}
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        del params
+        return state["teacher"].average, state["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("target_std", 0.0, "all images look the same to the teacher"),)
+
+    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+
+
+def places(blocks: Any) -> dict[str, Array]:
+    """Blocks as the options of the predictor."""
+    names = ("context", "present", "targets", "wanted")
+    return dict(zip(names, blocks, strict=True))

@@ -1,0 +1,150 @@
+"""Convolutional encoder and decoder of a discrete autoencoder, whose encoder gives a score for every word at every place."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ssl_jax.core import check
+from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.types import Array
+from ssl_jax.models.convnet import pool_to_grid
+from ssl_jax.models.network import DTYPES, Network, from_linen
+
+OUTPUTS = ("features", "tokens", "logits")
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv1(relu(conv3(relu(conv3(x)))))``, all of the same width."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        width = x.shape[-1]
+        y = nn.relu(nn.Conv(width, (3, 3), dtype=self.dtype, name="conv_0")(x))
+        y = nn.relu(nn.Conv(width, (3, 3), dtype=self.dtype, name="conv_1")(y))
+        return x + nn.Conv(width, (1, 1), dtype=self.dtype, name="conv_2")(y)
+
+
+class DvaeEncoder(nn.Module):
+    """See :func:`dvae`."""
+
+    words: int
+    width: int
+    stride: int
+    blocks: int
+    grid: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
+        del train
+        check.choice("output", output, OUTPUTS)
+        x = images.astype(self.dtype)
+        for i in range(round(math.log2(self.stride))):
+            down = nn.Conv(self.width, (4, 4), strides=2, padding=1, dtype=self.dtype, name=f"down_{i}")
+            x = nn.relu(down(x))
+        for i in range(self.blocks):
+            x = ResidualBlock(self.dtype, name=f"block_{i}")(x)
+        # Made whichever output is asked for: its parameters are the encoder's.
+        logits = nn.Conv(self.words, (1, 1), dtype=self.dtype, name="logits")(x)
+        if output == "logits":
+            return at_least_float32(logits)
+        if output == "tokens":
+            return x
+        x = pool_to_grid(at_least_float32(x), grid=self.grid)
+        return x.reshape(x.shape[0], -1)
+
+
+class DvaeDecoder(nn.Module):
+    """See :func:`dvae_decoder`."""
+
+    channels: int
+    width: int
+    stride: int
+    blocks: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, codes: Float[Array, "b h w d"], *, train: bool) -> Float[Array, "b h2 w2 c"]:
+        del train
+        x = nn.Conv(self.width, (1, 1), dtype=self.dtype, name="embed")(codes.astype(self.dtype))
+        for i in range(self.blocks):
+            x = ResidualBlock(self.dtype, name=f"block_{i}")(x)
+        for i in range(round(math.log2(self.stride))):
+            up = nn.ConvTranspose(
+                self.width, (4, 4), strides=(2, 2), padding="SAME", dtype=self.dtype, name=f"up_{i}"
+            )
+            x = nn.relu(up(x))
+        return at_least_float32(nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="pixels")(x))
+
+
+def dvae(
+    *,
+    words: int = 8192,
+    width: int = 256,
+    stride: int = 8,
+    blocks: int = 2,
+    grid: int = 2,
+    dtype: str = "float32",
+) -> Network:
+    """Encoder of a discrete variational autoencoder: strided convolutions, residual blocks, scores of the words.
+
+    ``[conv 4x4 / 2 → ReLU] × log₂ stride → residual blocks → conv 1x1 to the words``. Features are those before the last layer,
+    pooled to ``grid`` x ``grid`` as in :func:`ssl_jax.models.convnet.convnet`.
+
+    Args:
+      words: K, scores at every place.
+      width: channels of all other layers.
+      stride: pixels between places, a power of 2; the sides of images are multiples.
+      blocks: residual blocks.
+      grid: side of the pooled grid.
+      dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
+
+    Returns:
+      ``Network`` on images ``[b, h, w, c]``. Options of apply: ``output="logits"`` gives the scores ``[b, h/stride, w/stride,
+      words]``, ``"tokens"`` the map before them.
+
+    Raises:
+      ValueError: an option outside its range.
+
+    >>> import jax, jax.numpy as jnp
+    >>> network = dvae(words=16, width=8, stride=4, blocks=1)
+    >>> params, state = network.init(jax.random.key(0), jnp.ones((1, 16, 16, 1)))
+    >>> network.apply(params, state, jnp.ones((3, 16, 16, 1)), output="logits")[0].shape
+    (3, 4, 4, 16)
+
+    Reference: lucidrains/DALLE-pytorch ``dalle_pytorch.py``, which microsoft/unilm ``beit/modeling_discrete_vae.py`` follows.
+    OpenAI's encoder, on which the released BEiT stands, is another one: 7x7 stem, four groups of blocks, max-pooling.
+    """
+    for name, value in (("words", words), ("width", width), ("grid", grid)):
+        check.require(value >= 1, name, value, "an integer of 1 or more")
+    check.require(blocks >= 0, "blocks", blocks, "an integer of 0 or more")
+    check.require(stride >= 1 and stride & (stride - 1) == 0, "stride", stride, "a power of 2")
+    check.choice("dtype", dtype, DTYPES)
+    options = {"words": words, "width": width, "stride": stride, "blocks": blocks, "grid": grid}
+    module = DvaeEncoder(words, width, stride, blocks, grid, jnp.dtype(dtype))
+    config = {"name": "dvae", **options, "dtype": dtype}
+    return from_linen(module, features=grid * grid * width, config=config)
+
+
+def dvae_decoder(*, channels: int, width: int, stride: int, blocks: int, dtype: str = "float32") -> Network:
+    """Decoder of a discrete variational autoencoder: :func:`dvae` in reverse.
+
+    ``conv 1x1 → residual blocks → [transposed conv 4x4 / 2 → ReLU] × log₂ stride → conv 1x1 to the pixels``, from code vectors
+    ``[b, h, w, d]`` to images ``[b, h · stride, w · stride, channels]`` in float32.
+
+    >>> import jax, jax.numpy as jnp
+    >>> decoder = dvae_decoder(channels=3, width=8, stride=4, blocks=1)
+    >>> params, state = decoder.init(jax.random.key(0), jnp.ones((1, 2, 2, 5)))
+    >>> decoder.apply(params, state, jnp.ones((1, 2, 2, 5)))[0].shape
+    (1, 8, 8, 3)
+    """
+    return from_linen(DvaeDecoder(channels, width, stride, blocks, jnp.dtype(dtype)), features=channels)
+
+
+BUILDERS: dict[str, Callable[..., Network]] = {"dvae": dvae}
