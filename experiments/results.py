@@ -36,15 +36,23 @@ MEASURES = ("knn", "linear", "few", "health", "rotation")
 FIRST_OF_KIND = {
     "simclr": ("pixels", "pca", "random"),
     "mae": ("random",),
+    "beit": ("random",),
+    "data2vec": ("random",),
     "directclr": ("random",),
+    "dvae": ("random",),
     "ibot": ("random",),
+    "ijepa": ("random",),
     "knowledge": ("random",),
     "moco_v3": ("random",),
 }
 """Yardsticks that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
 ENCODER = "encoder.safetensors"
-TEACHERS = {"knowledge": "simclr", "bownet": "simclr"}
-"""Methods that learn from the encoder of another one's run with the same seed."""
+TEACHERS = {
+    "knowledge": ("simclr", "method.teacher"),
+    "bownet": ("simclr", "method.teacher"),
+    "beit": ("dvae", "method.tokenizer"),
+}
+"""Methods that learn from the encoder of another one's run with the same seed, and the option that takes its file."""
 WITH_TEACHER = {"knowledge": {"method.pairing": "same"}}
 """What their configs have beyond the recipe then, and the teacher."""
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
@@ -101,14 +109,14 @@ def from_teacher(method: str, seed: int, runs: Path) -> dict[str, str]:
     if method not in TEACHERS:
         return {}
     return {
-        "method.teacher": str(teacher_folder(method, seed, runs) / ENCODER),
+        TEACHERS[method][1]: str(teacher_folder(method, seed, runs) / ENCODER),
         **WITH_TEACHER.get(method, {}),
     }
 
 
 def teacher_folder(method: str, seed: int, runs: Path) -> Path:
     """The folder with the encoder that teaches a run."""
-    return runs / f"{TEACHERS[method]}-{seed}-encoder"
+    return runs / f"{TEACHERS[method][0]}-{seed}-encoder"
 
 
 def done(method: str, seed: int, budget: str, out: Path) -> bool:
@@ -131,8 +139,9 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
         if taught:
             folder = teacher_folder(method, seed, workdir.parent)
             if not (folder / ENCODER).exists():
-                teacher = workdir.with_name(f"{TEACHERS[method]}-{seed}")
-                of_teacher = f"--config=configs/{TEACHERS[method]}.py:fashion_mnist,{budget}"
+                name, _ = TEACHERS[method]
+                teacher = workdir.with_name(f"{name}-{seed}")
+                of_teacher = f"--config=configs/{name}.py:fashion_mnist,{budget}"
                 run(["pretrain", of_teacher, f"--config.seed={seed}", f"--workdir={teacher}"], share, teacher)
                 run(["export", f"--workdir={teacher}", f"--out={folder}"], share, teacher)
         yardsticks = [name for name in FIRST_OF_KIND.get(method, ()) if seed == 0 or name == "random"]

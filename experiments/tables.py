@@ -145,6 +145,15 @@ def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
     return groups
 
 
+REMARKS: tuple[tuple[str, Any, str], ...] = (
+    ("freeze_patch", True, "with frozen patches"),
+    ("init", "beit", "with BEiT's start"),
+    ("position", "relative", "with relative positions"),
+    ("class_token", False, "without class token"),
+)
+"""Options that make another untrained encoder, by value, and how a row says so."""
+
+
 def encoder_name(config: Mapping[str, Any]) -> str:
     """Name of an encoder with the sizes in which it differs from the usual ones.
 
@@ -158,8 +167,9 @@ def encoder_name(config: Mapping[str, Any]) -> str:
         found = options.get(key, usual.get(key))
         if list(np.ravel(found)) != list(np.ravel(usual.get(key, found))):
             words.append("-".join(map(str, np.ravel(found))))
-    if options.get("freeze_patch"):
-        words.append("with frozen patches")
+    for option, value, remark in REMARKS:
+        if options.get(option) == value:
+            words.append(remark)
     return " ".join(words)
 
 
