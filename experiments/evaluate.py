@@ -17,12 +17,11 @@ import jax
 from absl import flags
 
 from experiments import build, launch
-from experiments.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate
+from experiments.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate, labelled
 from experiments.tables import clusters_table, evaluation, layers_table
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
-from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.train.checkpoint import RestoredModel
 from ssl_jax.train.step import make_init
@@ -74,21 +73,6 @@ def main() -> None:
     if result["clusters"]:
         print(f"\n{clusters_table(result)}")
     print(f"\nwritten to {workdir / 'evaluation.json'}")
-
-
-def labelled(config: build.Config, spec: str, split: str) -> Source:
-    """A split of the images to evaluate on.
-
-    Raises:
-      ValueError: it has no labels.
-    """
-    source = build.source(config, spec, split)
-    if not source.classes:
-        raise ValueError(
-            f"{spec} ({split}) has no labels, which evaluation needs: put the images into one folder a class, or give "
-            "--source with labels; experiments.embed works without"
-        )
-    return source
 
 
 def candidate(config: build.Config, method: Method, model: RestoredModel) -> Candidate:

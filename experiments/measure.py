@@ -113,6 +113,21 @@ def evaluate(
     return {"examples": [len(source) for source in sources], "rows": rows, "layers": layers}
 
 
+def labelled(config: build.Config, spec: str, split: str) -> Source:
+    """A split of the images to evaluate on.
+
+    Raises:
+      ValueError: it has no labels.
+    """
+    source = build.source(config, spec, split)
+    if not source.classes:
+        raise ValueError(
+            f"{spec} ({split}) has no labels, which evaluation needs: put the images into one folder a class, or give "
+            "--source with labels; experiments.embed works without"
+        )
+    return source
+
+
 def features(
     source: Source, encode: Callable[..., Any], variables: tuple[Any, ...], method: Method, crop_ratio: float
 ) -> Features:

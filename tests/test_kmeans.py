@@ -162,6 +162,7 @@ def test_plus_plus_draws_by_squared_distance():
     assert np.mean(np.isclose(first, 4)) == pytest.approx(expected, abs=0.02)
 
 
+@pytest.mark.long
 def test_the_start_follows_from_the_key_and_holds_different_points():
     x = single(blobs())
     for init in ("k-means++", "random"):
@@ -186,6 +187,7 @@ def test_eight_devices_find_what_one_does(spherical):
     np.testing.assert_allclose(one.history, eight.history, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_vmap_equals_a_loop_and_jit_equals_eager():
     x = single(np.stack([blobs(0, 30), blobs(1, 30)]))
     run = functools.partial(kmeans, clusters=4, iterations=3)

@@ -227,6 +227,7 @@ SMALL_OPTIONS = {
     "words": 32,
     "clusters": 8,
     "code_width": 16,
+    "layers": 2,
     "pca": 8,
     "decoder_width": 32,
     "decoder_depth": 1,

@@ -147,6 +147,7 @@ def fit(
     log_every: int = 50,
     refresh_every: int = 0,
     begin: Callable[[TrainState], TrainState] | None = None,
+    program: Program | None = None,
 ) -> Fitted:
     """Train a method on the images of a source.
 
@@ -175,6 +176,8 @@ def fit(
         that have one.
       begin: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
         called when a checkpoint is restored.
+      program: of :func:`make_program` for the same method, optimizer, mesh, rules and batches, so that several runs compile
+        once; ``None``: it is made here.
 
     Returns:
       The state, and the signal that stopped the run, if one did. On SIGINT and SIGTERM the step under way is
@@ -193,8 +196,9 @@ def fit(
         f"a multiple of {devices} devices",
     )
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
-    sample = sample_batch(source, method, crop=crop)
-    program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
+    if program is None:
+        sample = sample_batch(source, method, crop=crop)
+        program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
     shardings = jax.tree.map(lambda x: x.sharding, program.abstract)
     refresher = Refresher(method, source, init=program.init, every=refresh_every, shardings=shardings)
     state = checkpoints.restore(program.abstract) if checkpoints else None

@@ -20,6 +20,7 @@ NEEDS = {
     "page": ("playwright",),
     "seeds": (),
     "clustering": ("sklearn",),
+    "masking": (),
 }
 
 

@@ -99,9 +99,28 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
     assert result["examples"] == [400, 200]
 
 
+@pytest.mark.long
+def test_finetune_trains_the_encoder_and_its_random_start_on_a_share_of_the_labels(tmp_path):
+    workdir = tmp_path / "run"
+    succeed("pretrain", "--config=configs/mae.py:smoke", f"--workdir={workdir}")
+    asked = ("--recipe=mae", "--share=0.02", "--seeds=0,1", "--set=epochs=2", "--set=layer_decay=0.5")
+    shown = succeed("finetune", f"--workdir={workdir}", *asked)
+    result = json.loads((workdir / "finetune.json").read_text())
+    assert (result["options"]["epochs"], result["options"]["layer_decay"]) == (2, 0.5)
+    assert result["options"]["mixup"] == 0.8
+    assert [row["start"] for row in result["rows"]] == ["random encoder", "mae, 4 steps"]
+    for row in result["rows"]:
+        assert row["labels"] == 200
+        assert len(row["accuracy"]) == 2
+        assert f"{50 * sum(row['accuracy']):.1f}" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments", "message"),
     [
+        ("finetune", ("--workdir=/nowhere",), "no run in it"),
+        ("finetune", ("--workdir=/x", "--set=rate=1"), "set='rate'.*allowed"),
+        ("finetune", ("--workdir=/x", "--set=mixup=os.getcwd()"), "set='mixup=os.*allowed is a number"),
         ("evaluate", ("--workdir=/nowhere",), "no run in it"),
         (
             "embed",

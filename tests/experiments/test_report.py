@@ -26,6 +26,7 @@ def test_run_gets_a_page_with_everything_that_the_method_offers(workdir):
     assert f"experiments.evaluate --workdir={workdir}" in page
 
 
+@pytest.mark.long
 def test_two_seeds_are_compared_as_one_config(workdir, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(workdir, other)

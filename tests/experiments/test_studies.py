@@ -145,6 +145,7 @@ def test_page_without_results_says_how_to_make_them():
     assert "python -m experiments.studies.nowhere" in page(study)
 
 
+@pytest.mark.long
 def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
     study = STUDIES["projector"]
     changes = {

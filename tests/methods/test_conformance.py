@@ -176,21 +176,23 @@ def test_bfloat16_runs_and_agrees_loosely(case):
     assert all(leaf.dtype == jnp.float32 for leaf in floats(new_state).values())
 
 
-def train(case, folder, hooks=()):
+def train(case, program, folder, hooks=()):
     """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
     source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
     options = {"optimizer": case.optimizer, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
     options["refresh_every"] = case.config.get("refresh_every", 0)
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
         mesh = make_mesh(devices=jax.devices()[:1])
-        return fit(case.method, source, steps=4, checkpoints=checkpoints, mesh=mesh, **options).state
+        options |= {"mesh": mesh, "program": program}
+        return fit(case.method, source, steps=4, checkpoints=checkpoints, **options).state
 
 
 def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):
     """A run that loses what came after step 2, as by a kill, and is watched from there on."""
-    whole = train(case, tmp_path)
+    program = make_program(case.method, case.optimizer, case.batch, make_mesh(devices=jax.devices()[:1]))
+    whole = train(case, program, tmp_path)
     shutil.rmtree(tmp_path / "4")
     source = open_source("embedded", "train")
     probe = OnlineEvaluation(case.method, source, every=1, bank=40, queries=20, k=5)
     health = Health(case.method, source, every=1, images=8)
-    assert_same_bits(train(case, tmp_path, hooks=[probe, health]), whole)
+    assert_same_bits(train(case, program, tmp_path, hooks=[probe, health]), whole)

@@ -141,6 +141,7 @@ def test_group_norm_equals_a_loop_over_images_and_groups(shape, spatial_axes):
     np.testing.assert_allclose(found, expected.reshape(shape) * scale + bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_group_norm_treats_each_image_alone_the_same_in_training_and_evaluation_and_keeps_no_state():
     x = jax.random.normal(jax.random.key(1), (4, 3, 3, 8))
     norm = GroupNorm()
@@ -165,6 +166,7 @@ def test_groups_that_do_not_divide_the_channels_become_the_greatest_common_divis
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_standardised_weights_have_mean_zero_and_deviation_one_for_each_output():
     kernel = 2.0 + 0.1 * jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
     found = np.asarray(standardize(kernel), np.float64).reshape(-1, 5)

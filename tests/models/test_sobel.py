@@ -21,6 +21,7 @@ def test_equals_scipys_correlation_of_the_gray_image():
             np.testing.assert_allclose(one[..., channel], expected, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_an_encoder_with_it_does_not_see_brightness_or_hue(name):
     options = {"widths": (4, 8)} if name == "convnet" else {"width": 0.0625, "stem": "small"}

@@ -54,6 +54,7 @@ def test_relative_bias_is_added_to_the_scores_of_the_last_block():
     np.testing.assert_allclose(biased, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_relative_positions_follow_the_kept_patches_and_nothing_else_tells_places():
     network, params, state = made(position="relative")
     assert "pos_embed" not in params
@@ -79,6 +80,7 @@ def test_relative_positions_know_one_size():
         network.apply(params, state, images()[:, :8])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("position", ["learned", "relative"])
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_absent_patches_change_nothing_for_the_others(position, pool):
@@ -100,6 +102,7 @@ def test_absent_patches_change_nothing_for_the_others(position, pool):
         assert row[int(kept[3])] == 0
 
 
+@pytest.mark.long
 def test_a_mask_with_keep_is_about_the_kept_patches():
     network, params, state = made(mask_token=True)
     keep = jnp.array([[4, 0, 7], [1, 2, 3], [8, 5, 6]])
@@ -113,6 +116,7 @@ def test_a_mask_with_keep_is_about_the_kept_patches():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_subset_drop_path_keeps_an_exact_number_of_examples_and_the_expectation():
     network, params, state = made(depth=1, drop_path=0.4, drop_path_uniform=True, drop_path_kind="subset")
     plain, *_ = made(depth=1, pool="cls")
@@ -167,6 +171,7 @@ def test_uniform_rates_reach_the_first_block():
     assert changed[1] == 1.0
 
 
+@pytest.mark.long
 def test_beit_start_is_a_cut_normal_that_shrinks_with_the_depth_of_the_branch():
     network = nano(init="beit", width=64, heads=4, depth=4, mask_token=True)
     params, _ = network.init(jax.random.key(0), images())

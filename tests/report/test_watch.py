@@ -64,7 +64,10 @@ def flattened(method, how):
     return method._replace(encode=encode)
 
 
-@pytest.mark.parametrize(("how", "message"), [("point", "to a point"), ("line", "to a line"), ("", "")])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [pytest.param("point", "to a point", marks=pytest.mark.long), ("line", "to a line"), ("", "")],
+)
 def test_a_run_with_collapsed_features_says_so(how, message):
     source = Subset(open_source("embedded", "train"), range(0, 4000, 40))
     encoder = models.build("convnet", widths=(8, 16))

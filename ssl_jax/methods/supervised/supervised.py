@@ -2,10 +2,12 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from ssl_jax.augment import presets
+from ssl_jax.augment.mix import erase, mix_batch
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
@@ -21,6 +23,9 @@ def build(
     views: tuple[View, ...] | None = None,
     classes: int = 10,
     label_smoothing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: bool = False,
+    erasing: float = 0.0,
 ) -> Method:
     """Supervised training.
 
@@ -32,16 +37,23 @@ def build(
       views: views of one size; ``None``: one view of :func:`ssl_jax.augment.presets.mae`, a crop and a flip.
       classes: number of classes, 2 or more.
       label_smoothing: share of each label that is spread over all classes, in [0, 1). May be traced.
+      mixup: α of :func:`ssl_jax.augment.mix.mixup`, 0.8 when fine-tuning MAE; 0: images are not mixed.
+      cutmix: mix images by :func:`ssl_jax.augment.mix.cutmix`; with ``mixup`` each image is mixed in one way or the other.
+      erasing: probability of :func:`ssl_jax.augment.mix.erase`, of each view before it is mixed.
 
     Returns:
       The method. ``encode`` gives the encoder's features, before the classifier; ``metrics`` hold the accuracy on the batch.
 
     Raises:
-      ValueError: fewer than two classes.
+      ValueError: fewer than two classes, a negative ``mixup``, an ``erasing`` outside [0, 1].
 
-    Reference: Szegedy et al., Rethinking the Inception Architecture (2016), section 7, for label smoothing.
+    References: Szegedy et al., Rethinking the Inception Architecture (2016), section 7, for label smoothing; He et al., Masked
+    Autoencoders (2022), table 9, for the rest. An image without a label is not mixed into others' targets: its share is lost.
     """
     require(classes >= 2, "classes", classes, "an integer of 2 or more")
+    require(mixup >= 0, "mixup", mixup, "a number of 0 or more")
+    require(0 <= erasing <= 1, "erasing", erasing, "a probability from 0 to 1")
+    kinds = ("mixup",) * (mixup > 0) + ("cutmix",) * cutmix
     classifier = heads.mlp((classes,), dtype=compute_dtype(encoder), kernel_init=0.01)
     network = chain(encoder=encoder, classifier=classifier)
 
@@ -53,11 +65,18 @@ def build(
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
         views = batch["views"][0]
-        (_, logits), state = network.apply(params, state, merge_views(views), train=True, key=key)
-        labels = jnp.repeat(batch["label"], views.shape[1])
-        known = (labels >= 0).astype(logits.dtype)
+        images, labels = merge_views(views), jnp.repeat(batch["label"], views.shape[1])
+        network_key, erase_key, mix_key = jax.random.split(key, 3)
+        known = (labels >= 0).astype(images.dtype)
+        one_hot = jnp.eye(classes, dtype=images.dtype)[labels] * known[:, None]
+        targets = optax.smooth_labels(one_hot, label_smoothing) * known[:, None]
+        if erasing:
+            keys = jax.random.split(erase_key, len(images))
+            images = jax.vmap(lambda k, x: erase(k, x, probability=erasing))(keys, images)
+        if kinds:
+            images, targets = mix_batch(mix_key, images, targets, alpha=mixup or 1.0, kinds=kinds)
+        (_, logits), state = network.apply(params, state, images, train=True, key=network_key)
         share = known / jnp.maximum(jnp.sum(known), 1.0)
-        targets = optax.smooth_labels(jnp.eye(classes, dtype=logits.dtype)[labels], label_smoothing)
         value = jnp.sum(share * optax.softmax_cross_entropy(logits, targets))
         right = jnp.argmax(logits, axis=-1) == labels
         return value, (state, {"accuracy": jnp.sum(share * right)})

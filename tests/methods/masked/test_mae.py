@@ -17,6 +17,7 @@ def collapsed(case):
     return loss_of(case.method, zero, state, {**batch, "views": (noise,)})[0], (pixels - 1) / pixels
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mask", "ratio", "unit"),
     [("block", 0.5, 1), ("grid", 0.75, 1), ("uniform", 0.75, 1), ("random", 0.75, 2)],
@@ -35,6 +36,7 @@ def test_masks_of_every_kind_hide_their_share_and_nothing_of_it_is_seen(mask, ra
     np.testing.assert_allclose(*predictions, atol=1e-6)
 
 
+@pytest.mark.long
 def test_secondary_masking_hides_visible_patches_from_the_encoder_and_not_from_the_count():
     options = {"mask": "uniform", "mask_ratio": 0.75, "norm_pix": False}
     veiled = method_of("mae", encoder={"mask_token": True}, secondary=0.5, **options)
