@@ -105,6 +105,7 @@ def test_empty_clusters_split_big_ones_or_keep_their_centroids():
     assert later.inertia < 0.8 * kept.inertia
 
 
+@pytest.mark.long
 def test_fewer_different_points_than_clusters_are_found_exactly():
     x = single(np.repeat(np.eye(3), 4, axis=0))
     for init in ("k-means++", "random"):

@@ -54,6 +54,7 @@ def test_crop_resize_equals_torchvision_in_both_precisions(method, antialias):
                 assert_close(found, expected, tolerance=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [5, 16, 48])
 def test_crop_resize_equals_a_dense_oracle_where_windows_and_blocks_do_not_divide_evenly(size):
     for method in crop.METHODS:

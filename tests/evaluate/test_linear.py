@@ -156,6 +156,7 @@ def test_folds_inside_a_draw_hold_each_label_out_once_at_most(per_class, held):
     assert len(fold) == per_class and np.bincount(fold[fold >= 0]).tolist() == held
 
 
+@pytest.mark.long
 def test_few_labels_chooses_the_penalty_that_cross_validation_by_hand_chooses():
     taken = linear.balanced_draw(LABELS, classes=3, per_class=7, seed=(5, 0))
     x, grid = np.asarray(linear.standardize(FEATURES)[0]), (3.0, 0.3, 0.01)
@@ -234,6 +235,7 @@ def test_constant_features_give_the_most_frequent_class_and_stay_finite(solver):
     assert linear.ridge(x, y, x, y, classes=2, holdout=0.5).accuracy == 0.75
 
 
+@pytest.mark.long
 def test_inputs_spread_over_devices_give_the_same_probes():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

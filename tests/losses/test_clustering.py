@@ -140,6 +140,7 @@ def test_names_of_clusters_do_not_matter():
     np.testing.assert_allclose(cluster_cross_entropy(scores[..., order], renamed), expected, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_bfloat16_scores_are_computed_in_float32_and_vmap_over_temperatures_is_a_loop():
     scores, labels = rows(0, 2, 3, 2, 4).astype(jnp.bfloat16), jnp.array([[0, 1, 2], [3, 0, -1]])
     found = cluster_cross_entropy(scores, labels)

@@ -323,6 +323,7 @@ def test_losses_do_not_change_under_permutation_or_rotation(mining):
         np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_mining_moves_no_gradient():
     """A finite difference in which the mined triplets stay the same."""
     with jax.enable_x64(True):

@@ -66,7 +66,11 @@ def flattened(method, how):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [pytest.param("point", "to a point", marks=pytest.mark.long), ("line", "to a line"), ("", "")],
+    [
+        pytest.param("point", "to a point", marks=pytest.mark.long),
+        pytest.param("line", "to a line", marks=pytest.mark.long),
+        ("", ""),
+    ],
 )
 def test_a_run_with_collapsed_features_says_so(how, message):
     source = Subset(open_source("embedded", "train"), range(0, 4000, 40))
