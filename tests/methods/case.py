@@ -23,7 +23,7 @@ QUICK = ("simclr", "byol", "mae", "swav")
 
 
 class Case(NamedTuple):
-    """A method of the conformance table; ``one`` and ``eight`` are its programs on so many devices.
+    """A method of the conformance table; ``one`` and ``eight`` are its programs with ``sgd`` on so many devices.
 
     ``gradient``: ``(params, state, batch) -> ((loss, (state, metrics)), (to params, to the floats of state))``,
     compiled once for all tests that need a loss. ``inputs``: params and state at the start, the batch with views.
@@ -32,6 +32,7 @@ class Case(NamedTuple):
     config: build.Config
     method: Method
     optimizer: Optimizer
+    sgd: Optimizer
     batch: dict
     one: Program
     eight: Program

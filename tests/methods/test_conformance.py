@@ -45,7 +45,7 @@ def case(request):
     one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
     start = begun(method, one.init(0))
     inputs = (start.params, start.state, with_views(method, batch))
-    return Case(config, method, optimizer, batch, one, eight, make_gradient(method), inputs)
+    return Case(config, method, optimizer, sgd, batch, one, eight, make_gradient(method), inputs)
 
 
 def placed(batch, devices):
@@ -116,6 +116,14 @@ def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
             np.testing.assert_allclose(leaf, leaves(second)[path], rtol=0, atol=1e-4 * scale, err_msg=path)
 
 
+def test_the_configs_own_optimizer_takes_the_parameters(case):
+    """Patterns that match nothing, such as of what is frozen, are refused here."""
+    params, optimizer = case.inputs[0], case.optimizer
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    updates, _ = jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), updates) == shapes
+
+
 def test_many_steps_need_one_compilation(case):
     batch = placed(case.batch, 1)
     state, _ = run(case, case.one, batch, 1)
@@ -176,23 +184,22 @@ def test_bfloat16_runs_and_agrees_loosely(case):
     assert all(leaf.dtype == jnp.float32 for leaf in floats(new_state).values())
 
 
-def train(case, program, folder, hooks=()):
+def train(case, folder, hooks=()):
     """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
     source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
-    options = {"optimizer": case.optimizer, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
+    options = {"optimizer": case.sgd, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
     options["refresh_every"] = case.config.get("refresh_every", 0)
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
         mesh = make_mesh(devices=jax.devices()[:1])
-        options |= {"mesh": mesh, "program": program}
+        options |= {"mesh": mesh, "program": case.one}
         return fit(case.method, source, steps=4, checkpoints=checkpoints, **options).state
 
 
 def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):
     """A run that loses what came after step 2, as by a kill, and is watched from there on."""
-    program = make_program(case.method, case.optimizer, case.batch, make_mesh(devices=jax.devices()[:1]))
-    whole = train(case, program, tmp_path)
+    whole = train(case, tmp_path)
     shutil.rmtree(tmp_path / "4")
     source = open_source("embedded", "train")
     probe = OnlineEvaluation(case.method, source, every=1, bank=40, queries=20, k=5)
     health = Health(case.method, source, every=1, images=8)
-    assert_same_bits(train(case, program, tmp_path, hooks=[probe, health]), whole)
+    assert_same_bits(train(case, tmp_path, hooks=[probe, health]), whole)
