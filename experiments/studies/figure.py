@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 
-from experiments.studies.study import Results, Study, Variant, untrained
+from experiments.studies.study import OF_UNTRAINED, Results, Study, Variant, untrained
 
 COLORS = (
     "#4269d0",
@@ -51,7 +51,7 @@ def draw(study: Study, found: Results, path: Path) -> Path:
         if any(v.published is not None for v in part):
             panels.append(lambda axes, p=part, b=own_bars: _published(axes, study, p, b))  # type: ignore[misc]
         for heading, name in study.columns.items():
-            if name in ("knn", "linear") or name.endswith(("_knn", "_linear")):
+            if name in OF_UNTRAINED or name.endswith(("_knn", "_linear")):
                 panels.append(
                     lambda axes, p=part, b=own_bars, h=heading, n=name: _ours(axes, study, found, p, b, h, n)  # type: ignore[misc]
                 )
@@ -108,7 +108,7 @@ def _ours(
     heading: str,
     name: str,
 ) -> None:
-    compared = name in ("knn", "linear")
+    compared = name in OF_UNTRAINED
     axes.set_title(f"ours: {heading} in %{' (dotted: untrained)' if compared else ''}", fontsize=9)
     if compared:
         random = untrained(found)
@@ -152,7 +152,8 @@ def _names(axes: Any, bars: Sequence[Variant]) -> None:
 
 
 def _ticks(axes: Any, study: Study, rows: Sequence[Variant]) -> None:
-    axes.set_xscale("log", base=2)
+    if study.x_scale == "log":
+        axes.set_xscale("log", base=2)
     places = sorted({variant.x for variant in rows})
     axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.set_xlabel(study.x_label)

@@ -32,6 +32,7 @@ from experiments import build, launch, measure
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
 from ssl_jax.data.open import open_source
+from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import ridge
 from ssl_jax.evaluate.spectrum import effective_rank
@@ -44,6 +45,8 @@ RESULTS = ROOT / "docs/results/studies"
 FIGURES = ROOT / "docs/studies"
 
 Record = dict[str, Any]
+OF_UNTRAINED = ("knn", "linear", "finetune")
+"""Measures that are taken of the encoder before training too."""
 COMMON: dict[str, Any] = {"encoder.widths": (16, 32, 64), "log.every": 20, "batch_size": 64, "steps": 800}
 """What every run of a study has unless it says otherwise: a third of the results table's encoder, about 5 passes over the
 10,000 images of ``embedded``."""
@@ -136,9 +139,12 @@ class Study(NamedTuple):
       watched: names of further curves, which only the claims read.
       common: config changes of all variants, over :data:`COMMON`.
       x_label: of the horizontal axis of lines.
+      x_scale: ``"log"`` or ``"linear"``.
       extra: ``config -> {name: encode}``: further features of a run, measured as ``<name>_knn``, ``<name>_linear`` and
         ``<name>_rank``.
       spectra: spectra to draw: name of the features (``""`` the encoder's, or one of ``extra``) and heading.
+      finetune: options of :func:`ssl_jax.evaluate.finetune.finetune`, whose accuracy is then measured as ``finetune``, of the
+        encoder before training too; ``None``: it is not.
       notes: what a reader should know about the differences from the paper.
     """
 
@@ -154,8 +160,10 @@ class Study(NamedTuple):
     watched: tuple[str, ...] = ()
     common: Mapping[str, Any] = {}
     x_label: str = ""
+    x_scale: str = "log"
     extra: Extra | None = None
     spectra: tuple[tuple[str, str], ...] = ()
+    finetune: Mapping[str, Any] | None = None
     notes: str = ""
 
 
@@ -178,7 +186,11 @@ def studies() -> dict[str, Study]:
 def config_of(study: Study, variant: Variant, seed: int) -> build.Config:
     """The whole config of a run."""
     config = importlib.import_module(f"configs.{variant.method}").get_config("embedded,short")
-    changes = {**COMMON, **study.common, **variant.changes, "seed": seed}
+    # The convolutional encoder's sizes, which transformers do not have.
+    common = {
+        name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name
+    }
+    changes = {**common, **study.common, **variant.changes, "seed": seed}
     config.update_from_flattened_dict(changes)
     return build.plain(config)
 
@@ -327,6 +339,11 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         measures[f"{start}rank"] = float(effective_rank(test.features, of="covariance"))
         if prefix in [name for name, _ in study.spectra]:
             spectra[prefix] = spectrum(test.features)
+        if study.finetune is not None and prefix in ("random", ""):
+            weights = method.encoder_of(*variables)
+            given = {"labels": train_set.labels, "view": method.views[0], "crop_ratio": options["crop_ratio"]}
+            done = finetune(method.encoder, *weights, *sources, seed=seed, **given, **study.finetune)
+            measures[f"{start}finetune"] = done.accuracy
     drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     return {
         "study": study.name,
@@ -372,7 +389,7 @@ def results_table(study: Study, found: Results, *, markdown: bool = False) -> st
         cells = {
             heading: (every.mean(f"random_{name}"), every.spread(f"random_{name}"))
             for heading, name in study.columns.items()
-            if name in ("knn", "linear")
+            if name in OF_UNTRAINED
         }
         rows.append(
             {"variant": "random encoder", study.published_as: None, **cells, "seeds": len(every.records)}

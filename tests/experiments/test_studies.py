@@ -28,7 +28,13 @@ def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
     names = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     measures = {"knn": knn, "linear": knn, "random_knn": random, "random_linear": random}
     measures |= {"after_knn": knn - 0.2, "after_linear": knn - 0.2}
-    measures |= {"rank": 20.0, "random_rank": 9.0, "embedding_rank": 5.0}
+    measures |= {
+        "finetune": knn,
+        "random_finetune": random,
+        "rank": 20.0,
+        "random_rank": 9.0,
+        "embedding_rank": 5.0,
+    }
     curves = {name: [last.get(name, 0.5)] * 3 for name in names}
     return {
         "study": study.name,
@@ -57,6 +63,7 @@ def test_the_studies_are_found():
         "teacher_momentum",
         "dino_collapse",
         "batch_size",
+        "masking",
         "projector",
         "memory_bank",
         "redundancy",
@@ -74,8 +81,11 @@ def test_every_variant_binds_and_has_a_file_of_its_own(name, tmp_path):
     for variant in study.variants:
         config = config_of(study, variant, 3)
         assert config["seed"] == 3
-        assert config["encoder"]["widths"] == (16, 32, 64)
-        assert build.method(config).encoder.features == 256
+        convolutional = config["encoder"]["name"] == "convnet"
+        assert config["encoder"]["widths" if convolutional else "width"] == (
+            (16, 32, 64) if convolutional else 64
+        )
+        assert build.method(config).encoder.features == (256 if convolutional else 64)
         assert build.optimizer(config).learning_rate(config["steps"] // 2) > 0
 
 
