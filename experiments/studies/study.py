@@ -341,8 +341,12 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
             spectra[prefix] = spectrum(test.features)
         if study.finetune is not None and prefix in ("random", ""):
             weights = method.encoder_of(*variables)
-            given = {"labels": train_set.labels, "view": method.views[0], "crop_ratio": options["crop_ratio"]}
-            done = finetune(method.encoder, *weights, *sources, seed=seed, **given, **study.finetune)
+            given: dict[str, Any] = {
+                "view": method.views[0],
+                "crop_ratio": options["crop_ratio"],
+                **study.finetune,
+            }
+            done = finetune(method.encoder, *weights, *sources, labels=train_set.labels, seed=seed, **given)
             measures[f"{start}finetune"] = done.accuracy
     drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     return {
