@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import mae
+from configs import beit, mae
 from configs.common import base
 
 
@@ -35,33 +35,11 @@ def cifar10(budget: str) -> base.Recipe:
 
 
 def imagenet(budget: str) -> base.Recipe:
-    """ViT-B/16: batch 2048, AdamW 2e-3 at that batch, decay 0.05, clip 3, 10 epochs of warm-up, 800 epochs, drop path 0.25."""
-    return base.Recipe(
-        batch_size=2048,
-        epochs={"short": 100, "paper": 800}.get(budget, 1),
-        encoder={
-            "pool": "mean",
-            "position": "relative",
-            "layer_scale": 1e-4,
-            "init": "beit",
-            "mask_token": True,
-            "drop_path": 0.25,
-        },
-        method={},
-        views={
-            "preset": "npid",
-            "area": (0.08, 1.0),
-            "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.0},
-            "gray": 0.0,
-        },
-        optimizer={
-            "name": "adamw",
-            "learning_rate": 2e-3,
-            "end_learning_rate": 1e-5,
-            "reference_batch": 2048,
-            "weight_decay": 0.05,
-            "clip_norm": 3.0,
-        },
+    """ViT-B/16: BEiT's recipe with AdamW 2e-3, drop path 0.25, LayerScale 1e-4."""
+    recipe = beit.imagenet(budget)
+    return recipe._replace(
+        encoder={**recipe.encoder, "layer_scale": 1e-4, "drop_path": 0.25},
+        optimizer={**recipe.optimizer, "learning_rate": 2e-3},
     )
 
 
