@@ -110,7 +110,9 @@ STUDY = Study(
     watched=("variance",),
     x_label="width of the embedding",
     notes="Rank: effective rank of the covariance of the encoder's 256 features on the test images. The width is that of the "
-    "projector's output; its hidden layers keep theirs. λ is the same for all widths, as in the paper. VICReg's row without "
+    "projector's output; its hidden layers keep theirs. λ is the same for all widths, as in the paper; the term "
+    "that it weighs has width² entries, here of correlations over 64 images (there 2,048), whose noise it sums: a smaller λ is "
+    "better here, and the wider the embedding the more is lost. VICReg's row without "
     "covariance has the weights 1, 1, 0 in the paper and 25, 25, 0 here, which AdamW makes the same.",
 )
 
