@@ -1,9 +1,21 @@
 """BEiT. Numbers: Bao et al. 2021, section 3 and appendix, and microsoft/unilm ``beit/README.md``."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import mae
 from configs.common import base
+
+GRAY_ENCODER: dict[str, Any] = {**base.GRAY_VIT, "pool": "mean", "init": "xavier", "mask_token": True}
+"""Without LayerScale, and with a start for this width: blocks would begin next to nothing."""
+ENCODER = {
+    "pool": "mean",
+    "position": "relative",
+    "layer_scale": 0.1,
+    "init": "beit",
+    "mask_token": True,
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -16,17 +28,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images: MAE's recipe, BEiT's encoder and mask."""
+    """28-pixel gray images: MAE's recipe, BEiT's positions and mask."""
     recipe = mae.gray(budget)
     return recipe._replace(
         method={"words": 256},
-        encoder={
-            "pool": "mean",
-            "position": "relative",
-            "layer_scale": 0.1,
-            "init": "beit",
-            "mask_token": True,
-        },
+        encoder={**GRAY_ENCODER, "position": "relative"},
     )
 
 
@@ -42,14 +48,7 @@ def imagenet(budget: str) -> base.Recipe:
     return base.Recipe(
         batch_size=2048,
         epochs={"short": 100, "paper": 800}.get(budget, 1),
-        encoder={
-            "pool": "mean",
-            "position": "relative",
-            "layer_scale": 0.1,
-            "init": "beit",
-            "mask_token": True,
-            "drop_path": 0.1,
-        },
+        encoder={**ENCODER, "drop_path": 0.1},
         method={},
         views={
             "preset": "npid",
@@ -69,9 +68,10 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the gray recipe, smaller crops."""
+    """Your own images at 64 pixels: the gray recipe, smaller crops, a larger ViT."""
     return gray(budget)._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
+        encoder=ENCODER,
         method={"words": 1024},
         views={"preset": "mae", "area": (0.2, 1.0)},
     )

@@ -5,6 +5,8 @@ from ml_collections import ConfigDict
 from configs import beit, mae
 from configs.common import base
 
+ENCODER = {**beit.ENCODER, "position": "sincos"}
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """``arg``: dataset, backbone, budget, such as ``cifar10,vit_small,short``; default ``embedded,vit_micro,short``."""
@@ -13,17 +15,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images: MAE's recipe, BEiT's encoder, two of its four blocks as targets, a teacher for short runs."""
+    """28-pixel gray images: MAE's recipe, BEiT's start, two of its three blocks as targets, a teacher for short runs."""
     recipe = mae.gray(budget)
     return recipe._replace(
         method={"layers": 2, "decay": 0.99},
-        encoder={
-            "pool": "mean",
-            "position": "sincos",
-            "layer_scale": 0.1,
-            "init": "beit",
-            "mask_token": True,
-        },
+        encoder={**beit.GRAY_ENCODER, "position": "sincos"},
     )
 
 
@@ -44,9 +40,10 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the gray recipe, smaller crops."""
+    """Your own images at 64 pixels: the gray recipe, smaller crops, a larger ViT."""
     return gray(budget)._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
+        encoder=ENCODER,
         views={"preset": "mae", "area": (0.2, 1.0)},
     )
 

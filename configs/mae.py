@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 from configs.common import base
 
+ENCODER = {"pool": "mean", "position": "sincos"}
 BACKBONES = {
     "embedded": "vit_micro",
     "fashion_mnist": "vit_micro",
@@ -25,7 +26,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 60, "paper": 400}.get(budget, 1),
         warmup_epochs=5,
-        encoder={"pool": "mean", "position": "sincos"},
+        encoder={**base.GRAY_VIT, **ENCODER},
         # Half of 16 patches, not three quarters: better by the online probes on training images.
         method={"mask_ratio": 0.5, "decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4},
         views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
@@ -63,10 +64,11 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views and mask ratio, the gray recipe's optimizer."""
+    """Your own images at 64 pixels: the ImageNet views and mask ratio, the gray recipe's optimizer, a larger ViT."""
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
+        encoder=ENCODER,
         views={"preset": "mae"},
         method={**recipe.method, "mask_ratio": 0.75},
     )

@@ -21,6 +21,12 @@ def gray(budget: str) -> base.Recipe:
     )
 
 
+def moving(budget: str) -> base.Recipe:
+    """Frames of 40 pixels: the gray recipe, whose cells are patches of 4 pixels here."""
+    recipe = gray(budget)
+    return recipe._replace(method={**recipe.method, "cell": 4, "window": 8})
+
+
 def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one; a cell of 4 pixels a patch."""
     return imagenet(budget)._replace(
@@ -51,13 +57,15 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views and mask, cells of a patch, the gray recipe's optimizer."""
+    """Your own images at 64 pixels: the ImageNet views and mask, cells of a patch, the gray recipe's optimizer, a larger
+    ViT."""
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
+        encoder={**mae.ENCODER, "mask_token": True},
         views={"preset": "mae", "area": (0.5, 1.0)},
         method={"cell": 4, "window": 8},
     )
 
 
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+RECIPES = {"moving": moving, "cifar10": cifar10, "imagenet": imagenet, "folder": folder}

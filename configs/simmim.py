@@ -53,10 +53,11 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views and mask, the gray recipe's optimizer."""
+    """Your own images at 64 pixels: the ImageNet views and mask, the gray recipe's optimizer, a larger ViT."""
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
+        encoder={**mae.ENCODER, "mask_token": True},
         views={"preset": "mae", "area": (0.67, 1.0)},
         method={"unit": 2},
     )

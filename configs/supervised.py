@@ -1,4 +1,7 @@
-"""Supervised training: the yardstick for the other methods, with their default encoder, crops and budget."""
+"""Supervised training: the yardstick for the other methods, with their default encoder, crops and budget.
+
+With ``--config.data.labels=100`` it trains on these hundred images alone, the yardstick for semi-supervised methods.
+"""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +11,8 @@ from configs.common import base
 def get_config(arg: str = "") -> ConfigDict:
     """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
     choice = base.parse(arg, base.CONVOLUTIONAL)
-    return base.make("supervised", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
+    recipe = RECIPES.get(choice.dataset, gray)(choice.budget)
+    return base.make("supervised", choice, recipe._replace(labelled=1.0))
 
 
 def gray(budget: str) -> base.Recipe:

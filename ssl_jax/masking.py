@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, ScalarLike
 
-from ssl_jax.core import check
+from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array, Key
 
 KINDS = ("random", "block", "grid", "uniform")
@@ -199,7 +199,6 @@ def block_mask(
     check.require(attempts >= 1, "attempts", attempts, "an integer of 1 or more")
     least = max(1, (min(grid) // 3) ** 2) if min_area is None else min_area
     check.require(least >= 1, "min_area", min_area, "an integer of 1 or more")
-    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)[None, :]
     # (area, aspect, top, left) of every attempt in [0, 1).
     draws = jax.random.uniform(key, (attempts, 4))
     log_low, log_high = jnp.log(aspect[0]), jnp.log(aspect[1])
@@ -211,7 +210,7 @@ def block_mask(
         height, width = jnp.round(jnp.sqrt(area * shape)), jnp.round(jnp.sqrt(area / shape))
         top = jnp.floor(draw[2] * (rows - height + 1))
         left = jnp.floor(draw[3] * (columns - width + 1))
-        inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
+        inside = numerics.rectangle(grid, top, left, height, width)
         new = jnp.sum(inside & ~mask)
         fits = (height < rows) & (width < columns) & (new > 0) & (new <= left_over)
         return jnp.where(fits, mask | inside, mask), None
@@ -272,15 +271,11 @@ def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
     2022, section 3. Deviation: places are independent and uniform; the authors' code draws the patterns of an image without
     replacement from a balanced pool.
     """
-    rows, columns = grid
-    check.require(window >= 2, "window", window, "an integer of 2 or more")
-    fits = rows % window == 0 and columns % window == 0
-    check.require(fits, "grid", grid, f"multiples of window={window}")
-    counts = (rows // window, columns // window)
+    counts = _windows(grid, window)
     place = jax.random.randint(key, counts, 0, window * window)
     row = jnp.arange(counts[0])[:, None] * window + place // window
     column = jnp.arange(counts[1])[None, :] * window + place % window
-    return mask_of_visible((row * columns + column).reshape(-1), rows * columns)
+    return mask_of_visible((row * grid[1] + column).reshape(-1), grid[0] * grid[1])
 
 
 def grid_mask(grid: tuple[int, int], *, window: int = 2) -> Mask:
@@ -302,12 +297,18 @@ def grid_mask(grid: tuple[int, int], *, window: int = 2) -> Mask:
 
     Reference: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, figure 6 (grid-wise sampling).
     """
+    _windows(grid, window)
+    places = jnp.arange(grid[0] * grid[1]).reshape(grid)
+    return mask_of_visible(places[::window, ::window].reshape(-1), places.size)
+
+
+def _windows(grid: tuple[int, int], window: int) -> tuple[int, int]:
+    """Rows and columns of windows of which a grid is made."""
     rows, columns = grid
     check.require(window >= 2, "window", window, "an integer of 2 or more")
     fits = rows % window == 0 and columns % window == 0
     check.require(fits, "grid", grid, f"multiples of window={window}")
-    places = jnp.arange(rows * columns).reshape(rows, columns)
-    return mask_of_visible(places[::window, ::window].reshape(-1), rows * columns)
+    return rows // window, columns // window
 
 
 def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
@@ -516,7 +517,6 @@ def multiblock(
     low, high = target_aspect
     check.require(0 < low <= high, "target_aspect", target_aspect, "two numbers above 0, the smaller first")
 
-    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)[None, :]
     scale_u, aspect_u, context_u = jax.random.uniform(size_key, (3,))
     area, around_area = (
         jnp.floor(length * (least + u * (most - least)))
@@ -533,7 +533,7 @@ def multiblock(
         u = jax.random.uniform(key, (2,))
         top = jnp.floor(u[0] * jnp.maximum(rows - h + reach, 1))
         left = jnp.floor(u[1] * jnp.maximum(columns - w + reach, 1))
-        return ((row >= top) & (row < top + h) & (column >= left) & (column < left + w)).reshape(-1)
+        return numerics.rectangle(grid, top, left, h, w).reshape(-1)
 
     def one(key: Key) -> tuple[Array, Array]:
         *target_keys, context_key = jax.random.split(key, targets + 1)

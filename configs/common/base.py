@@ -7,7 +7,7 @@ optimizer then stands in the config, so that each can be overridden from the com
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -16,6 +16,7 @@ from ml_collections.config_dict import FieldReference, placeholder
 from configs.common.datasets import DATASETS, Dataset
 from ssl_jax import models
 from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
 from ssl_jax.core.check import did_you_mean
 from ssl_jax.methods.find import method_module
 from ssl_jax.optim.build import RULES
@@ -81,11 +82,15 @@ class Recipe(NamedTuple):
       method: options of the method's ``build``.
       views: ``preset`` and its options.
       optimizer: options of :func:`ssl_jax.optim.build.build`.
-      warmup_epochs: linear warm-up of the learning rate.
+      warmup_epochs: linear warm-up of the learning rate (half a bell with the schedule ``ramps``).
+      rampdown_epochs: at the end, with the schedule ``ramps``.
       encoder: options of the encoder beyond those of :func:`encoder_options`.
       freeze_epochs: pairs of a pattern and the epochs for which those parameters stand still.
       method_epochs: options of the method that are counted in steps, here given in epochs.
       refresh_epochs: passes over the images between refreshes, of methods that have them; ``inf``: one, at the start.
+      data: options of the source beyond those that all have.
+      labels: training images that keep their label, as many of each class, drawn by the seed; 0: all of them.
+      labelled: share of them in every batch (1: no others), if ``labels`` are few; ``None``: images as they come.
     """
 
     batch_size: int
@@ -94,10 +99,14 @@ class Recipe(NamedTuple):
     views: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     warmup_epochs: float = 10
+    rampdown_epochs: float = 0
     encoder: Mapping[str, Any] = {}
     freeze_epochs: tuple[tuple[str, float], ...] = ()
     method_epochs: Mapping[str, float] = {}
     refresh_epochs: float = 0
+    data: Mapping[str, Any] = {}
+    labels: int = 0
+    labelled: float | None = None
 
 
 def over(recipe: Recipe, epochs: float) -> Recipe:
@@ -110,17 +119,28 @@ def over(recipe: Recipe, epochs: float) -> Recipe:
     return recipe._replace(
         epochs=epochs,
         warmup_epochs=recipe.warmup_epochs * factor,
+        rampdown_epochs=recipe.rampdown_epochs * factor,
         freeze_epochs=tuple((pattern, count * factor) for pattern, count in recipe.freeze_epochs),
         method_epochs={name: count * factor for name, count in recipe.method_epochs.items()},
     )
 
 
-def parse(arg: str, backbones: Mapping[str, str]) -> Choice:
+def drops(dataset: str, batch_size: int, epochs: Sequence[float]) -> tuple[int, ...]:
+    """The steps at which these epochs end, for ``schedule="step"``: from the start, whatever --config.steps becomes.
+
+    >>> drops("cifar10", 128, (60, 120))
+    (23400, 46800)
+    """
+    return tuple(round(epoch * (DATASETS[dataset].examples // batch_size)) for epoch in epochs)
+
+
+def parse(arg: str, backbones: Mapping[str, str], *, dataset: str = "embedded") -> Choice:
     """Read ``arg``: names of a dataset, a backbone and a budget, in any order, separated by commas.
 
     Args:
       arg: such as ``""``, ``"smoke"`` or ``"cifar10,resnet34"``.
-      backbones: default backbone for each dataset.
+      backbones: default backbone for each dataset; of one that is not among them that of ``embedded``.
+      dataset: the default one.
 
     Raises:
       ValueError: a word that is none of these; names the nearest.
@@ -135,8 +155,8 @@ def parse(arg: str, backbones: Mapping[str, str]) -> Choice:
         if axis in chosen:
             raise ValueError(f"two words for the {axis}: {chosen[axis]!r} and {word!r}")
         chosen[axis] = word
-    dataset = chosen.get("dataset", "embedded")
-    backbone = chosen.get("backbone", backbones[dataset])
+    dataset = chosen.get("dataset", dataset)
+    backbone = chosen.get("backbone", backbones.get(dataset, backbones["embedded"]))
     return Choice(dataset, backbone, chosen.get("budget", "short"))
 
 
@@ -151,7 +171,7 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     epoch = max(data.examples // batch, 1)
     config.steps = max(round(recipe.epochs * epoch), 1)
     config.batch_size = batch
-    config.accumulate = 1
+    config.accumulate, config.cached_gradients = 1, False
     if recipe.refresh_epochs:
         once = math.isinf(recipe.refresh_epochs)
         config.refresh_every = (
@@ -162,6 +182,10 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
         {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.1}
     )
     config.data.channels = placeholder(int)
+    config.data.update(recipe.data)
+    config.data.labels = recipe.labels
+    config.data.labelled = placeholder(float)
+    config.data.labelled = recipe.labelled
     config.encoder = ConfigDict({"name": choice.backbone, **_encoder(choice, recipe)})
     config.views = _views(data, recipe)
     build = method_module(method).build
@@ -171,8 +195,8 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     # Methods that keep something for each image.
     if "examples" in config.method:
         config.method.examples = data.examples
-    if "decay_steps" in config.method:
-        config.method.decay_steps = _following(config, "steps")
+    for name in {"decay_steps", "run_steps"} & set(config.method):
+        config.method[name] = _following(config, "steps")
     config.optimizer = _optimizer(config, recipe, epoch)
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
     config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
@@ -187,7 +211,10 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
     config.evaluate.measures = ("knn", "linear", "few")
     config.evaluate.per_class, config.evaluate.draws = (1, 5, 10, 100), 5
     config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
-    config.log = ConfigDict({"every": min(often[50], 100), "tensorboard": False, "wandb": ""})
+    # Seconds without a finished step after which a run says what it waits for; 0: never.
+    config.log = ConfigDict(
+        {"every": min(often[50], 100), "patience": 300.0, "tensorboard": False, "wandb": ""}
+    )
     if choice.budget == "smoke":
         _shrink(config)
     return config
@@ -229,9 +256,16 @@ SMALL_OPTIONS = {
     "code_width": 16,
     "layers": 2,
     "pca": 8,
+    "exemplars": 64,
+    "embedding": 16,
     "decoder_width": 32,
     "decoder_depth": 1,
     "decoder_heads": 2,
+    "rampup_steps": 1,
+    "quiet_steps": 0,
+    "decoder_channels": 4,
+    "discriminator_channels": 4,
+    "latent": 8,
 }
 SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "words": 32}
 SMALL_RESNET = {"width": 0.125}
@@ -284,6 +318,9 @@ def _optimizer(config: ConfigDict, recipe: Recipe, epoch: int) -> ConfigDict:
     # A share of the run in thousandths, so that it follows when --config.steps changes.
     share = round(1000 * min(recipe.warmup_epochs / recipe.epochs, 0.5))
     optimizer.warmup_steps = config.get_ref("steps") * share // 1000
+    if recipe.rampdown_epochs:
+        share = round(1000 * recipe.rampdown_epochs / recipe.epochs)
+        optimizer.rampdown_steps = config.get_ref("steps") * share // 1000
     return optimizer
 
 
@@ -298,14 +335,21 @@ def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
     known = {
         "method": _defaults(method_module(new["method"]["name"]).build, without=()),
         "encoder": _defaults(models.BUILDERS[new["encoder"]["name"]], without=()),
+        "views": {field.name: field.default for field in dataclasses.fields(View)},
         "optimizer": _defaults(build_optimizer, without=()) | _defaults(RULES[optimizer], without=()),
     }
     plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # noqa: E731
+    # Without few labels their share in the batch does nothing.
+    known["data"] = {"labels": 0, "labelled": new["data"].get("labelled")}
     added = {
         part: {name: plain(options[name]) for name in new[part] if name in options and name not in old[part]}
         for part, options in known.items()
     }
-    return {**old, **{part: {**old[part], **options} for part, options in added.items()}}
+    return {
+        "cached_gradients": False,
+        **old,
+        **{part: {**old[part], **options} for part, options in added.items()},
+    }
 
 
 def _defaults(function: Callable[..., Any], *, without: tuple[str, ...]) -> dict[str, Any]:

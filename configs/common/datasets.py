@@ -33,7 +33,13 @@ FASHION = {"mean": (0.286,), "std": (0.353,)}
 DATASETS = {
     # The 10,000 images that the package carries.
     "embedded": Dataset("embedded", "train", "test", 28, 10_000, **FASHION),
+    # The same in invented colours; mean and deviation computed from them.
+    "embedded_color": Dataset(
+        "embedded_color", "train", "test", 28, 10_000, mean=(0.227, 0.278, 0.313), std=(0.303, 0.344, 0.410)
+    ),
     "fashion_mnist": Dataset("fashion_mnist", "train", "test", 28, 60_000, **FASHION),
+    # Clips of the embedded images, 10,000 of 32 frames of 40 pixels; mean and deviation from those of the images.
+    "moving": Dataset("frames:moving", "train", "test", 40, 320_000, mean=(0.140,), std=(0.286,)),
     # Normalisation of CIFAR-10 as in MoCo's CIFAR notebook (reference sheet, 0.1).
     "cifar10": Dataset(
         "tfds:cifar10",

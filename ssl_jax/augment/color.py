@@ -455,3 +455,18 @@ def normalize(
             len(numbers) in (1, channels), name, numbers, f"1 number or one for each of {channels} channels"
         )
     return (image - jnp.asarray(mean, image.dtype)) / jnp.asarray(std, image.dtype)
+
+
+def unnormalize(
+    image: Float[Array | np.ndarray, "... c"], *, mean: tuple[Any, ...], std: tuple[Any, ...]
+) -> Float[Array, "... c"]:
+    """``x · std + mean`` for each channel: the inverse of `normalize`, with the same arguments.
+
+    >>> import jax.numpy as jnp
+    >>> unnormalize(jnp.array([0.0, 2.0]), mean=(0.5,), std=(0.25,)).tolist()
+    [0.5, 1.0]
+    """
+    image = jnp.asarray(image)
+    if not mean and not std:
+        return image
+    return image * jnp.asarray(std, image.dtype) + jnp.asarray(mean, image.dtype)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, ScalarLike
 
-from ssl_jax.core import check
+from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array, Key
 
 
@@ -176,7 +176,6 @@ def erase(
     rows = jnp.clip(jnp.round(jnp.sqrt(pixels * shape)), 1, height)
     columns = jnp.clip(jnp.round(jnp.sqrt(pixels / shape)), 1, width)
     top, left = jnp.floor(u[2] * (height - rows + 1)), jnp.floor(u[3] * (width - columns + 1))
-    row, column = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
-    inside = (row >= top) & (row < top + rows) & (column >= left) & (column < left + columns)
+    inside = numerics.rectangle((height, width), top, left, rows, columns)
     erased = (inside & (u[4] < probability))[..., None]
     return jnp.where(erased, jax.random.normal(noise_key, image.shape, image.dtype), image)

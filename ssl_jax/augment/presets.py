@@ -256,6 +256,33 @@ def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ..
     return (view,) * count
 
 
+def consistency(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ...]:
+    """Π-model, temporal ensembling, Mean Teacher: ``count`` views of one distribution, crop and flip only.
+
+    Args:
+      size: of the views, pixels.
+      count: number of views, 1 or more.
+      **overrides: other fields of every `View`, as in `simclr`.
+
+    Returns:
+      The same view ``count`` times.
+
+    Raises:
+      ValueError: no view, a field that does not exist, or a value out of range.
+
+    Example:
+      >>> views = consistency(32)
+      >>> len(views), views[0].jitter is None, views[0].area
+      (2, True, (0.5, 1.0))
+
+    References: Laine & Aila 2017, section 3; Tarvainen & Valpola 2017, appendix B. Deviation: both move 32-pixel images by
+    up to 2 or 4 pixels and keep their scale; here crops of half of the image or more are brought to the size.
+    """
+    check.require(count >= 1, "count", count, "1 or more views")
+    (view,) = mae(size, **{"area": (0.5, 1.0), **overrides})
+    return (view,) * count
+
+
 STRENGTHS = ("strong", "weak")
 MOCO_JITTER = dataclasses.asdict(Jitter(0.4, 0.4, 0.4, 0.1))
 
@@ -368,6 +395,7 @@ PRESETS: dict[str, Callable[..., tuple[View, ...]]] = {
     "msf": msf,
     "obow": obow,
     "wmse": wmse,
+    "consistency": consistency,
 }
 
 
@@ -376,7 +404,7 @@ def build(preset: str, **options: Any) -> tuple[View, ...]:
 
     Args:
       preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid``, ``msf``,
-        ``obow`` or ``wmse``.
+        ``obow``, ``wmse`` or ``consistency``.
       **options: of the preset, ``size`` among them, or fields of `View`.
 
     Returns:

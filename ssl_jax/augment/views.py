@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from ssl_jax.augment import blur, color, crop, host
 from ssl_jax.core import check
@@ -54,8 +54,8 @@ class Jitter:
 class View:
     """One view of an image, as data: hashable; `view_from` reads back what ``dataclasses.asdict`` wrote.
 
-    The operations are applied in the order of the attributes: crop, flip, jitter, gray, blur, solarize; then
-    the pixels are clipped to [0, 1] and normalised.
+    The operations are applied in this order: crop, flip, turn, jitter, gray, blur, solarize; then the pixels are clipped to
+    [0, 1] and normalised.
 
     Attributes:
       size: of the square output, pixels.
@@ -71,6 +71,8 @@ class View:
       blur_kernel: odd number of taps; None takes ``size // 10``, made odd (23 at 224 pixels).
       solarize: probability of inverting the pixels at or above ``solarize_threshold``.
       solarize_threshold: on the scale of 0 to 1.
+      turn: probability of turning by 90, 180 or 270 degrees, each as likely: for images without an upright, as from satellites
+        and microscopes.
       mean: subtracted at the end: one number, or one a channel; ``()`` for none.
       std: divided by at the end: as many numbers as ``mean``.
     """
@@ -88,6 +90,7 @@ class View:
     blur_kernel: int | None = None
     solarize: Number = 0.0
     solarize_threshold: Number = 0.5
+    turn: Number = 0.0
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
 
@@ -96,7 +99,7 @@ class View:
         check.require(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < least <= greatest <= 1")
         check.require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < least <= greatest")
         check.choice("method", self.method, crop.METHODS)
-        for name in ("flip", "gray", "blur", "solarize"):
+        for name in ("flip", "gray", "blur", "solarize", "turn"):
             check.require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability, 0 to 1")
         low, high = self.blur_sigma
         check.require(0 < low <= high, "blur_sigma", self.blur_sigma, "0 < least <= greatest")
@@ -157,18 +160,28 @@ class Draw(NamedTuple):
     blur: Any
     sigma: Any
     solarize: Any
+    turns: Any
+
+
+def _numbers(view: View) -> int:
+    """How many uniform numbers `_draw` needs: a turn needs one more, the draws of other views do not depend on it."""
+    return 15 if view.turn else 14
 
 
 def _draw(uniforms: Array, view: View) -> Draw:
-    """From 14 uniform numbers."""
+    """From `_numbers` uniform numbers."""
     jitter = None
     if view.jitter is not None:
         options = dataclasses.asdict(view.jitter)
         del options["exact"]
-        jitter = color.draw_jitter(uniforms[5:], **options)
+        jitter = color.draw_jitter(uniforms[5:14], **options)
     low, high = view.blur_sigma
     flip, gray, blurred, solarize = uniforms[:4] < jnp.array([view.flip, view.gray, view.blur, view.solarize])
-    return Draw(flip, jitter, gray, blurred, low + (high - low) * uniforms[4], solarize)
+    turns = None
+    if view.turn:
+        third = jnp.minimum(jnp.floor(3 * uniforms[14] / view.turn), 2).astype(jnp.int32)
+        turns = jnp.where(uniforms[14] < view.turn, 1 + third, 0)
+    return Draw(flip, jitter, gray, blurred, low + (high - low) * uniforms[4], solarize, turns)
 
 
 def _where(drawn: Any, probability: float, function: Callable[[Array], Array], x: Array) -> Array:
@@ -180,6 +193,9 @@ def _apply(draw: Draw, image: Array, view: View) -> Array:
     """A view from its crop and its random numbers."""
     planes = jnp.clip(jnp.moveaxis(at_least_float32(image), -1, 0), 0.0, 1.0)
     planes = _where(draw.flip, view.flip, lambda x: x[:, :, ::-1], planes)
+    if view.turn:
+        quarters = [functools.partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
+        planes = jax.lax.switch(draw.turns, quarters, planes)
     if view.jitter is not None and draw.jitter is not None:
         additive, exact = view.jitter.additive_brightness, view.jitter.exact
         planes = color.apply_jitter(planes, draw.jitter, additive_brightness=additive, exact=exact)
@@ -193,7 +209,7 @@ def _apply(draw: Draw, image: Array, view: View) -> Array:
 
 
 def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "s s c"]:
-    """Everything of a view but its crop: flip, jitter, gray, blur, solarize, clip, normalise.
+    """Everything of a view but its crop: flip, turn, jitter, gray, blur, solarize, clip, normalise.
 
     Args:
       key: used once.
@@ -236,15 +252,16 @@ def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, 
 
 
 def _draw_without_box(key: Key, view: View) -> Draw:
-    return _draw(jax.random.uniform(key, (14,), dtype=jnp.float32), view)
+    return _draw(jax.random.uniform(key, (_numbers(view),), dtype=jnp.float32), view)
 
 
 def _draw_all(key: Key, height: int, width: int, view: View) -> tuple[crop.Box, Draw]:
     # One call for all numbers of a view: each call of the generator takes about a second to compile.
-    uniforms = jax.random.uniform(key, (14 + 4 * crop.TRIES,), dtype=jnp.float32)
-    tries = uniforms[14:].reshape(crop.TRIES, 4)
+    own = _numbers(view)
+    uniforms = jax.random.uniform(key, (own + 4 * crop.TRIES,), dtype=jnp.float32)
+    tries = uniforms[own:].reshape(crop.TRIES, 4)
     box = crop.sample_box(tries, height, width, area=view.area, ratio=view.ratio)
-    return box, _draw(uniforms[:14], view)
+    return box, _draw(uniforms[:own], view)
 
 
 def _crop(image: Array, box: crop.Box, view: View) -> Array:
@@ -285,7 +302,12 @@ def _views_of_one_kind(
 
 
 def make_views(
-    key: Key, batch: Batch, views: tuple[View, ...], *, loop: bool | None = None
+    key: Key,
+    batch: Batch,
+    views: tuple[View, ...],
+    *,
+    positions: Int[Array, " b"] | None = None,
+    loop: bool | None = None,
 ) -> tuple[Float[Array, "b v s s c"], ...]:
     """All views of a batch: one array for each size, sizes in order of first appearance (see `groups`).
 
@@ -298,6 +320,7 @@ def make_views(
       batch: with ``crops``, a tuple of ``[b, v, s, s, c]`` as `host_crops` makes them, only `finish` is
         applied; else ``image`` ``[b, h, w, c]`` is cropped here. uint8, uint16 or float in [0, 1].
       views: which views.
+      positions: int ``[b]``, where in the global batch the examples stand, for a part of it; None: 0, 1, ...
       loop: True goes through the examples one after another, so that an operation that was not drawn costs
         nothing and one image fits in the cache; False does all at once, where an operation is computed for
         every example and then selected. None loops on CPU only. The results agree to float rounding. Several
@@ -319,19 +342,20 @@ def make_views(
     cropped = "crops" in batch
     check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'crops'")
     sources = _checked_crops(batch["crops"], views) if cropped else (jnp.asarray(batch["image"]),)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(sources[0].shape[0]))
+    positions = jnp.arange(sources[0].shape[0]) if positions is None else positions
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
     keys = jax.vmap(lambda k: jax.vmap(lambda v: jax.random.fold_in(k, v))(jnp.arange(len(views))))(keys)
     made = []
     for group, indices in enumerate(groups(views)):
-        parts, places = [], []
+        parts, order = [], []
         for view in dict.fromkeys(views[i] for i in indices):
             chosen = [place for place, i in enumerate(indices) if views[i] == view]
             source = sources[group][:, np.array(chosen)] if cropped else sources[0]
             own_keys = keys[:, np.array([indices[place] for place in chosen])]
             parts.append(_views_of_one_kind(own_keys, source, view, cropped=cropped, loop=loop))
-            places += chosen
+            order += chosen
         joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
-        made.append(joined if places == sorted(places) else joined[:, np.argsort(places)])
+        made.append(joined if order == sorted(order) else joined[:, np.argsort(order)])
     return tuple(made)
 
 

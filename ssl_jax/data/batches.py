@@ -5,6 +5,7 @@ sequence: the epochs one after the other, each a fresh permutation of the source
 positions ``[k * batch_size / n, (k + 1) * batch_size / n)`` of each step, so the parts side by side are the
 same global batch in the same order for every n. What a position holds, its random crops included, depends on
 ``seed`` and the position alone: not on processes, worker processes, threads, or on where the run was resumed.
+The same holds for batches with a fixed number of labelled rows (`Mixture`), which go through two such sequences.
 
 Whole batches are made by index arithmetic, instead of chaining grain's shuffle, repeat, random_map, slice and
 batch, for three reasons: grain's slices interleave the processes; its epoch e of seed s is epoch e - 1 of
@@ -19,27 +20,32 @@ import numpy as np
 
 from ssl_jax.augment.host import center_crop_resize
 from ssl_jax.augment.views import View, host_crops
+from ssl_jax.core import check
 from ssl_jax.core.types import Batch
+from ssl_jax.data.frames import Clips
+from ssl_jax.data.labels import labels_of
 from ssl_jax.data.sources import CorruptImage, Element, Source
 
 SEARCH = 1000
 """How many examples in a row may be corrupt before the search for a substitute gives up."""
-ORDER, CROPS = 0, 1  # what a random stream is for: the two never share one
+ORDER, CROPS, WINDOWS, LABELLED, UNLABELLED = range(5)  # what a random stream is for: no two share one
 
 
 class TooManyCorrupt(RuntimeError):
     """More of the images are corrupt than ``max_corrupt`` allows."""
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    sequence = np.random.SeedSequence(seed, spawn_key=(ORDER, epoch))
+def _permutation(seed: int, purpose: int, epoch: int, length: int) -> np.ndarray:
+    sequence = np.random.SeedSequence(seed, spawn_key=(purpose, epoch))
     order = np.random.Generator(np.random.Philox(sequence)).permutation(np.arange(length, dtype=np.int32))
     order.flags.writeable = False
     return order
 
 
-def example_indices(seed: int, start: int, count: int, length: int) -> np.ndarray:
+_kept_permutation = functools.lru_cache(maxsize=4)(_permutation)
+
+
+def example_indices(seed: int, start: int, count: int, length: int, *, purpose: int = ORDER) -> np.ndarray:
     """Which examples lie at the positions ``start ... start + count - 1`` of the endless shuffled sequence.
 
     Epoch e holds the positions ``e * length ... (e + 1) * length - 1`` and every example once.
@@ -49,6 +55,7 @@ def example_indices(seed: int, start: int, count: int, length: int) -> np.ndarra
       start: first position, of any size.
       count: how many positions.
       length: examples in the source.
+      purpose: of the order: sequences of several purposes are independent.
 
     Returns:
       ``[count]`` int32.
@@ -56,10 +63,12 @@ def example_indices(seed: int, start: int, count: int, length: int) -> np.ndarra
     >>> sorted(example_indices(0, 5 * 10**12, 5, 5).tolist())
     [0, 1, 2, 3, 4]
     """
-    parts = []
+    # Orders of which a batch takes many are short: made anew, they do not push out the long ones.
+    order = _permutation if count > length else _kept_permutation
+    parts = [np.zeros(0, np.int32)]
     while count > 0:
         epoch, offset = divmod(start, length)
-        part = _permutation(seed, epoch, length)[offset : offset + count]
+        part = order(seed, purpose, epoch, length)[offset : offset + count]
         parts.append(part)
         start, count = start + len(part), count - len(part)
     return np.concatenate(parts)
@@ -79,6 +88,67 @@ class Part:
 
     def start(self, step: int) -> int:
         return step * self.batch_size + self.index * self.rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Batches whose first ``count`` rows are labelled examples and whose others are unlabelled ones.
+
+    Each kind has an endless shuffled sequence of its own, through which it goes at its own pace: an epoch of the labelled
+    examples is over when each of them has come once.
+
+    Attributes:
+      count: labelled rows of the global batch.
+      labelled: indices of the labelled examples.
+      unlabelled: indices of the others.
+    """
+
+    count: int
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+
+    def indices(self, seed: int, step: int, part: Part) -> np.ndarray:
+        """Which examples a process loads at a step, in the order of its rows."""
+        first = part.index * part.rows
+        last, others = first + part.rows, part.batch_size - self.count
+        from_known, to_known = min(first, self.count), min(last, self.count)
+        from_rest, to_rest = max(first - self.count, 0), max(last - self.count, 0)
+        known, rest = (
+            example_indices(seed, step * size + begin, end - begin, max(len(among), 1), purpose=purpose)
+            for size, begin, end, among, purpose in (
+                (self.count, from_known, to_known, self.labelled, LABELLED),
+                (others, from_rest, to_rest, self.unlabelled, UNLABELLED),
+            )
+        )
+        return np.concatenate([self.labelled[known], self.unlabelled[rest]])
+
+
+def mixture_of(source: Source, labelled: float, batch_size: int) -> Mixture:
+    """Batches of ``batch_size`` of which a share is labelled.
+
+    Args:
+      source: with labelled examples.
+      labelled: share of them, in (0, 1], rounded to whole rows; 1: there are no others.
+      batch_size: of the global batch.
+
+    Raises:
+      ValueError: a share that leaves no row for one of the kinds, or a source without examples of it.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> source = ArraySource(np.zeros([4, 8, 8, 1], np.uint8), [0, -1, 1, -1])
+    >>> mixture_of(source, 0.25, 8)
+    Mixture(count=2, labelled=array([0, 2], dtype=int32), unlabelled=array([1, 3], dtype=int32))
+    """
+    check.require(0 < labelled <= 1, "labelled", labelled, "a share of the batch in (0, 1]")
+    count = round(labelled * batch_size)
+    allowed = f"such that a batch of {batch_size} has a labelled and an unlabelled image, or 1"
+    check.require(0 < count < batch_size or labelled == 1, "labelled", labelled, allowed)
+    known = labels_of(source) >= 0
+    mixture = Mixture(count, *(np.flatnonzero(part).astype(np.int32) for part in (known, ~known)))
+    check.require(len(mixture.labelled) > 0, "labelled", labelled, f"None: {source.name} has no labels")
+    enough = labelled == 1 or len(mixture.unlabelled) > 0
+    check.require(enough, "labelled", labelled, f"None or 1: every image of {source.name} has a label")
+    return mixture
 
 
 class Reader:
@@ -125,28 +195,31 @@ class TrainingBatches:
         seed: int,
         views: tuple[View, ...],
         among: np.ndarray | None = None,
+        mixture: Mixture | None = None,
     ):
         self.reader = Reader(source)
         self.part = part
         self.seed = seed
         self.views = views
         self.among = among
-        self.key = np.random.SeedSequence(seed, spawn_key=(CROPS,)).generate_state(2, np.uint64)
+        self.mixture = mixture
+        self.keys = {
+            purpose: np.random.SeedSequence(seed, spawn_key=(purpose,)).generate_state(2, np.uint64)
+            for purpose in (CROPS, WINDOWS)
+        }
 
     def __call__(self, step: int) -> Batch:
-        start = self.part.start(step)
-        length = len(self.reader.source) if self.among is None else len(self.among)
-        order = example_indices(self.seed, start, self.part.rows, length)
-        if self.among is not None:
-            order = self.among[order]
+        start, source = self.part.start(step), self.reader.source
         met: set[int] = set()
-        found = [self.reader.read_near(int(index), met) for index in order]
+        found = [self.reader.read_near(int(index), met) for index in self.order(step)]
         images = [element["image"] for _, element in found]
         batch: Batch = {
             "label": np.array([element["label"] for _, element in found], np.int32),
             "index": np.array([index for index, _ in found], np.int32),
             "corrupt": self.reader.report(met),
         }
+        if isinstance(source, Clips):
+            batch["clip"], batch["time"] = source.clips[batch["index"]], source.times[batch["index"]]
         if self.views:
             crops = [host_crops(self.rng(start + i), image, self.views) for i, image in enumerate(images)]
             batch["crops"] = tuple(np.stack(group) for group in zip(*crops, strict=True))
@@ -154,10 +227,27 @@ class TrainingBatches:
             batch["image"] = np.stack(images)
         return batch
 
-    def rng(self, position: int) -> np.random.Generator:
-        """A generator of its own for every position: blocks of 2**128 numbers of one Philox stream."""
+    def order(self, step: int) -> np.ndarray:
+        """Which examples this process loads at a step, corrupt ones not yet replaced."""
+        if self.mixture is not None:
+            return self.mixture.indices(self.seed, step, self.part)
+        source, start, rows = self.reader.source, self.part.start(step), self.part.rows
+        if self.among is not None:
+            return self.among[example_indices(self.seed, start, rows, len(self.among))]
+        if not isinstance(source, Clips):
+            return example_indices(self.seed, start, rows, len(source))
+        # The windows that these positions lie in, whole ones, of which the positions are a part.
+        first, last = start // source.window, (start + rows - 1) // source.window
+        clips = example_indices(self.seed, first, last - first + 1, len(source.lengths))
+        draws = (self.rng(window, WINDOWS).random() for window in range(first, last + 1))
+        windows = [source.window_of(int(clip), draw) for clip, draw in zip(clips, draws, strict=True)]
+        offset = start - first * source.window
+        return np.concatenate(windows)[offset : offset + rows]
+
+    def rng(self, position: int, purpose: int = CROPS) -> np.random.Generator:
+        """A generator of its own for every position: blocks of 2**128 numbers of one Philox stream a purpose."""
         counter = np.array([0, 0, position % 2**64, position >> 64], np.uint64)
-        return np.random.Generator(np.random.Philox(key=self.key, counter=counter))
+        return np.random.Generator(np.random.Philox(key=self.keys[purpose], counter=counter))
 
 
 class EvaluationBatches:

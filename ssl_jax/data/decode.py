@@ -173,6 +173,9 @@ def _open(file: BinaryIO) -> ImageFile.ImageFile:
     file.seek(0)
     image = Image.open(file, formats=_FORMATS)
     _check_size(image.height, image.width)
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        tiff.require_block(image.height, image.width, tags.get(323, 0), tags.get(322, 0))
     return image
 
 

@@ -1,6 +1,7 @@
 """What the sources of encoded image files share: a look at a sample of headers, and what follows from it."""
 
 import os
+import stat
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
@@ -93,8 +94,26 @@ def as_promised(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: 
 
 
 def open_file(path: str | os.PathLike[str], *, name: str) -> BinaryIO:
-    """Open a file; a file that cannot be opened is a `CorruptImage`."""
+    """Open a file; one that cannot be opened, or is a pipe or a device, of which a read may never end, is a `CorruptImage`."""
     try:
-        return open(path, "rb")
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
         raise CorruptImage(name, f"cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise CorruptImage(name, "not a regular file")
+    return file
+
+
+def _open_without_waiting(path: str, mode: int) -> int:
+    return os.open(path, mode | getattr(os, "O_NONBLOCK", 0))
+
+
+def printable(name: str) -> str:
+    """A file's name as it may be shown on a terminal and written as UTF-8: what moves the cursor or is no text is escaped.
+
+    >>> printable("a\\x1b[2Jb.png"), printable("caf\u00e9.png")
+    ('a\\\\x1b[2Jb.png', 'café.png')
+    """
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

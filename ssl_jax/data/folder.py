@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import SUFFIXES, as_promised, infer_format, open_file, sample_indices, sampled_headers
+from ssl_jax.data.files import (
+    SUFFIXES,
+    as_promised,
+    infer_format,
+    open_file,
+    printable,
+    sample_indices,
+    sampled_headers,
+)
 from ssl_jax.data.sources import Element, Source, parse_split, take_part
 
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
@@ -54,7 +62,7 @@ def open_folder(
             f"folder:{path} is a file: give the folder that holds the images, here folder:{root.parent}"
         )
     name = parse_split(split)[0]
-    start = _split_folder(root, name)
+    start = split_folder(root, name)
     names, ignored = list_images(root, start)
     if not names:
         raise ValueError(_no_image(root / start, ignored))
@@ -115,8 +123,7 @@ class FolderSource:
         return {"image": as_promised(image, self.shape, name=name), "label": int(self.labels[index])}
 
     def file_name(self, index: int, /) -> str:
-        # Names that are not UTF-8 must not break the JSON and the tables that they are written to.
-        return os.fsencode(self._names[index]).decode("utf-8", "backslashreplace")
+        return printable(self._names[index])
 
 
 def list_images(root: Path, start: str = "") -> tuple[list[str], dict[str, int]]:
@@ -150,7 +157,7 @@ def list_images(root: Path, start: str = "") -> tuple[list[str], dict[str, int]]
     return sorted(names), dict(sorted(ignored.items()))
 
 
-def _split_folder(root: Path, name: str) -> str:
+def split_folder(root: Path, name: str) -> str:
     """The sub-folder of a split: ``""`` where the folder has no splits."""
     splits = sorted(
         entry.name
@@ -180,7 +187,7 @@ def _labels(names: list[str], start: str) -> tuple[tuple[str, ...], np.ndarray]:
         return (), np.full(len(names), -1, np.int32)
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[folder] for folder in folders if folder is not None], np.int32)
-    return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in classes), labels
+    return tuple(printable(name) for name in classes), labels
 
 
 def _counts(ignored: dict[str, int]) -> str:

@@ -1,11 +1,14 @@
 """The idx files of the MNIST family."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+LARGEST = 2**31
+"""Bytes of a file of the family, inflated; the largest known has a third of that."""
 FILES = {"train": "train", "test": "t10k"}
 """Split -> how its files begin."""
 
@@ -16,18 +19,24 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
       ValueError: not such a file, or truncated.
     """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if data[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} is not an idx file of uint8: starts with {data[:4]!r}")
-    axes = data[3]
-    shape = np.frombuffer(data, ">u4", axes, 4)
-    found, size = len(data) - 4 - 4 * axes, int(np.prod(shape, dtype=np.int64))
-    if found != size:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            head = file.read(4)
+            if head[:3] != b"\0\0\x08" or len(head) < 4:
+                raise ValueError(f"{path} is not an idx file of uint8: starts with {head!r}")
+            axes = file.read(4 * head[3])
+            shape = [int(n) for n in np.frombuffer(axes[: len(axes) // 4 * 4], ">u4")]
+            size = math.prod(shape)
+            if size > LARGEST:
+                raise ValueError(f"{path}: its head says {size} bytes, allowed are {LARGEST}")
+            # Never more than the head says, however much a gzipped file inflates to.
+            data = file.read(size + 1)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+    if len(data) != size or len(shape) != head[3]:
+        found = "more" if len(data) > size else len(data)
         raise ValueError(f"{path} is damaged: {found} bytes of pixels or labels where its head says {size}")
-    return np.frombuffer(data, np.uint8, size, 4 + 4 * axes).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def has_idx(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from absl import flags
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch
-from ssl_jax.data.batches import EvaluationBatches, Part, TooManyCorrupt, TrainingBatches
+from ssl_jax.data.batches import EvaluationBatches, Part, TooManyCorrupt, TrainingBatches, mixture_of
 from ssl_jax.data.sources import Source
 
 SMALL = 96
@@ -204,6 +204,7 @@ def stream(
     process_index: int | None = None,
     process_count: int | None = None,
     among: np.ndarray | None = None,
+    labelled: float | None = None,
 ) -> Stream:
     """Endless training batches: this process's part of steps ``start_step``, ``start_step + 1``, ...
 
@@ -235,11 +236,16 @@ def stream(
       process_count: in how many parts the batch is loaded.
       among: int ``[m]``, indices of examples, which take the place of the source: an epoch is m long, and an
         index that stands there twice comes twice. None: every example once.
+      labelled: share of labelled examples in every batch, in (0, 1], rounded to whole rows: the first rows of the
+        global batch. Labelled and unlabelled examples then have epochs of their own, each a shuffled sequence as
+        above with the part of the batch for the batch; 1 leaves the unlabelled ones out. A corrupt image is replaced
+        by the next one of either kind. None: examples as they come.
 
     Returns:
       Iterator of dicts: ``image`` ``[batch / n, h, w, c]`` in the dtype of the source, or ``crops``, a tuple
       with an array ``[batch / n, views, s, s, c]`` for every size; ``label`` (-1: none) and ``index``, both
-      int32 ``[batch / n]``.
+      int32 ``[batch / n]``. Of a source of clips an epoch has one window of every clip
+      (:class:`ssl_jax.data.frames.Clips`), and batches hold ``clip`` and ``time`` of every frame too.
 
     Raises:
       ValueError: an argument out of its range, no image, or images of many shapes for the device.
@@ -268,7 +274,11 @@ def stream(
         inside = among.ndim == 1 and len(among) > 0 and among.min() >= 0 and among.max() < len(source)
         check.require(bool(inside), "among", among, f"one index or more from 0 to {len(source) - 1}")
     host_views = tuple(views or ()) if host else ()
-    batches = TrainingBatches(source, part, seed=seed, views=host_views, among=among)
+    mixture = None
+    if labelled is not None:
+        check.require(among is None, "labelled", labelled, "None where among is given")
+        mixture = mixture_of(source, labelled, batch_size)
+    batches = TrainingBatches(source, part, seed=seed, views=host_views, among=among, mixture=mixture)
     steps = range(start_step, ENDLESS)
     return Stream(batches, steps, workers=workers, threads=threads, max_corrupt=max_corrupt)
 

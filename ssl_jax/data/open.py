@@ -4,20 +4,29 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.core import check
-from ssl_jax.data.fashion_mnist import open_embedded, open_fashion_mnist
+from ssl_jax.data.fashion_mnist import open_embedded, open_embedded_color, open_fashion_mnist
 from ssl_jax.data.files import sample_indices
 from ssl_jax.data.folder import open_folder
+from ssl_jax.data.frames import open_frames
 from ssl_jax.data.parquet import open_parquet
 from ssl_jax.data.sources import CorruptImage, Source
 from ssl_jax.data.tfds import open_tfds
 
-_PLAIN: dict[str, Callable[..., Source]] = {"embedded": open_embedded, "fashion_mnist": open_fashion_mnist}
+_PLAIN: dict[str, Callable[..., Source]] = {
+    "embedded": open_embedded,
+    "embedded_color": open_embedded_color,
+    "fashion_mnist": open_fashion_mnist,
+}
 _WITH_PLACE: dict[str, Callable[..., Source]] = {
     "tfds": open_tfds,
     "folder": open_folder,
     "parquet": open_parquet,
+    "frames": open_frames,
 }
-FORMS = ("embedded", "fashion_mnist", "tfds:<name>", "folder:<path>", "parquet:<path or hub name>")
+FORMS = (
+    *("embedded", "embedded_color", "fashion_mnist", "tfds:<name>", "folder:<path>"),
+    *("parquet:<path or hub name>", "frames:<path>", "frames:moving"),
+)
 """What a name of a source looks like."""
 
 
@@ -27,10 +36,13 @@ def open_source(spec: str, split: str = "train", *, min_size: int = 1, **options
     | spec | what | options |
     |---|---|---|
     | ``embedded`` | 10,000 train and 2,000 test images of Fashion-MNIST, shipped | |
+    | ``embedded_color`` | the same in invented colours | |
     | ``fashion_mnist`` | all of it | path, data_dir |
     | ``tfds:<name>[/config]`` | prepared by TensorFlow Datasets as array_record | data_dir |
     | ``folder:<path>`` | image files, of any depth | channels, dtype |
     | ``parquet:<path or hub name>`` | Hugging Face sets | image, label, channels, dtype, cache_dir |
+    | ``frames:<path>`` | a folder a clip, frames by name | window, stride, channels, dtype |
+    | ``frames:moving`` | clips of the shipped images | window, stride |
 
     Arrays in memory are a source by `ssl_jax.data.sources.ArraySource`.
 

@@ -126,6 +126,7 @@ class _LocalTable:
         columns = [self.image_column, *([self.label_column] if self.label_column else [])]
         self._path = _arrow_copy(files, schema, columns, cache)
         self._table: Any = None
+        self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
@@ -133,15 +134,23 @@ class _LocalTable:
     def _mapped(self) -> Any:
         if self._table is None:
             pyarrow = _optional("pyarrow")
-            with pyarrow.memory_map(str(self._path)) as file:
-                self._table = _optional("pyarrow.ipc").open_file(file).read_all()
+            try:
+                with pyarrow.memory_map(str(self._path)) as file:
+                    self._table = _optional("pyarrow.ipc").open_file(file).read_all()
+            except (pyarrow.ArrowException, OSError) as error:
+                raise ValueError(f"{self._path}, a copy, is damaged: delete it ({error})") from error
+            self._bytes = self._path.stat().st_size
         return self._table
 
     def __len__(self) -> int:
         return self._mapped().num_rows
 
     def image(self, index: int) -> Any:
-        return self._mapped()[self.image_column][index].as_py()
+        table = self._mapped()
+        # To look at what a mapped file no longer has is to be killed by the kernel. One that was deleted is still there.
+        if self._path.exists() and self._path.stat().st_size < self._bytes:
+            raise OSError(f"{self._path} was truncated while it was read: delete it, it is made again")
+        return table[self.image_column][index].as_py()
 
     def labels(self) -> list[Any]:
         return self._mapped()[self.label_column].to_pylist()

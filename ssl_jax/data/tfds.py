@@ -1,6 +1,7 @@
 """Sets that TensorFlow Datasets has prepared as array_record, read without TensorFlow."""
 
 import difflib
+import json
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import as_promised, infer_format, sample_indices, sampled_headers
-from ssl_jax.data.sources import Element, Source, parse_split
+from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -63,6 +64,7 @@ def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[st
     )
     if folder is None:
         raise ValueError(_not_prepared(name, data_dir))
+    _require_stock_features(folder)
     builder = tfds.builder_from_directory(folder)
     label = builder.info.name
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -75,6 +77,32 @@ def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[st
             splits = ", ".join(sorted(builder.info.splits))
             raise ValueError(f"split={split!r}: tfds:{label} has {splits}, and parts such as train[:90%]")
     return TfdsSource(builder, split)
+
+
+def _require_stock_features(folder: Path) -> None:
+    """TFDS imports whatever module features.json names, which runs it; only its own are let through.
+
+    Raises:
+      ValueError: another module is named, or the file cannot be read.
+    """
+    path = folder / "features.json"
+    try:
+        open_ones = [json.loads(path.read_text())]
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    while open_ones:
+        value = open_ones.pop()
+        if isinstance(value, dict):
+            for key in ("type", "pythonClassName"):
+                named = value.get(key)
+                if isinstance(named, str) and not named.startswith("tensorflow_datasets."):
+                    raise ValueError(
+                        f"{path} names the class {named!r}: allowed are those of tensorflow_datasets, as others would be "
+                        "imported, and so run"
+                    )
+            open_ones += value.values()
+        elif isinstance(value, list):
+            open_ones += value
 
 
 class TfdsSource:
@@ -104,7 +132,7 @@ class TfdsSource:
             shape = (*shape, 1)
         dtype = np.dtype(feature.np_dtype).name
         if None in shape[2:]:
-            names = ((self.file_name(i), self._records[i][self._image]) for i in sample_indices(len(self)))
+            names = ((self.file_name(i), self._bytes_or_error(i)) for i in sample_indices(len(self)))
             headers, _ = sampled_headers(names)
             channels, dtype = infer_format(headers, channels=None, dtype=None, where=self.name)
             shape = (*shape[:2], channels)
@@ -116,7 +144,7 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int, /) -> Element:
-        record = self._records[index]
+        record = self._record(index)
         image = record[self._image]
         if self._encoded:
             image = decode(image, name=self.file_name(index), channels=self.channels, dtype=self.dtype)
@@ -127,6 +155,22 @@ class TfdsSource:
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
+
+    def _record(self, index: int) -> dict[str, Any]:
+        try:
+            record = self._records[index]
+        # Of a file that is damaged, truncated or gone; protobuf and array_record have errors of their own.
+        except Exception as error:
+            raise CorruptImage(self.file_name(index), " ".join(str(error).split())) from error
+        if record[self._image] is None:
+            raise CorruptImage(self.file_name(index), "the record is damaged: it has no image")
+        return record
+
+    def _bytes_or_error(self, index: int) -> Any:
+        try:
+            return self._record(index)[self._image]
+        except CorruptImage as error:
+            return error
 
 
 def _data_dir(data_dir: str | os.PathLike[str] | None) -> Path:

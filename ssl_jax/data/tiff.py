@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 _TYPES = {1: "B", 3: "H", 4: "I"}
+MARGIN = 2048
+"""Pixels by which a tile may stand over the edges of its image."""
 _MAX_VALUES = 1 << 22  # a longer table of strips than that is damage, not an image
 
 
@@ -42,7 +44,13 @@ class Layout(NamedTuple):
 
 def _read(file: BinaryIO, offset: int, count: int) -> bytes:
     file.seek(offset)
-    data = file.read(count)
+    # A count that lies must not reserve memory before the end of the file is met.
+    data = file.read(min(count, 1 << 20))
+    while data and len(data) < count:
+        more = file.read(min(count - len(data), len(data)))
+        if not more:
+            break
+        data += more
     if len(data) < count:
         raise ValueError("truncated TIFF file")
     return data
@@ -65,6 +73,19 @@ def _tags(file: BinaryIO) -> tuple[str, dict[int, tuple[int, ...]]]:
         data = value[:size] if size <= 4 else _read(file, struct.unpack(f"{order}I", value)[0], size)
         tags[tag] = struct.unpack(form, data)
     return order, tags
+
+
+def require_block(height: int, width: int, rows: int, columns: int) -> None:
+    """Refuse blocks far larger than their image: a small file may inflate to any size in one.
+
+    >>> require_block(40, 50, 256, 256)
+    >>> require_block(40, 50, 100_000, 256)
+    Traceback (most recent call last):
+    ...
+    ValueError: TIFF block of 100000 x 256 pixels in an image of 40 x 50
+    """
+    if rows > height + MARGIN or columns > width + MARGIN:
+        raise ValueError(f"TIFF block of {rows} x {columns} pixels in an image of {height} x {width}")
 
 
 def read_layout(file: BinaryIO) -> Layout:
@@ -137,6 +158,7 @@ def read_pixels(file: BinaryIO, layout: Layout) -> np.ndarray:
     rows, columns = layout.block
     if min(rows, columns) < 1:
         raise ValueError("TIFF block without pixels")
+    require_block(height, width, rows, columns)
     down, across = -(-height // rows), -(-width // columns)
     planes, depth = (channels, 1) if layout.planar else (1, channels)
     if min(len(layout.offsets), len(layout.counts)) < planes * down * across:

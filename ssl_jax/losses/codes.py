@@ -64,5 +64,5 @@ def kl_from_uniform(logits: Float[Array, "*b k"]) -> Float[Array, ""]:
     words = logits.shape[-1]
     check.require(words >= 2, "logits.shape", logits.shape, "[..., k] with k >= 2")
     log_q = jax.nn.log_softmax(numerics.at_least_float32(logits), axis=-1)
-    entropy = -jnp.sum(jnp.exp(log_q) * log_q, axis=-1)
+    entropy = numerics.entropy(log_q)
     return jnp.mean(jnp.log(jnp.asarray(words, entropy.dtype)) - entropy)

@@ -228,9 +228,10 @@ def hard_negative(
     check.require(fits, "tau_plus", tau_plus, "a number in [0, 1)")
     views, positives = _both_views(z1, z2)
     scale, beta, tau_plus = (jnp.asarray(x, views.dtype) for x in (1 / temperature, beta, tau_plus))
-    ratio = functools.partial(_log_ratio, views, views, positives, exclude=2, block_size=block_size)
+    scales = (1 + beta) * scale, beta * scale
+    weighted, weights = _log_ratios(views, views, positives, scales, exclude=2, block_size=block_size)
     # log(R / (M e)), whose exponential may overflow, so that τ⁺ is taken from it by log1p.
-    hardness = ratio((1 + beta) * scale) - ratio(beta * scale)
+    hardness = weighted - weights
     share = tau_plus * jnp.exp(-jnp.maximum(hardness, -80.0))
     left = share < 1
     debiased = hardness + jnp.log1p(-jnp.where(left, share, 0.0)) - jnp.log1p(-tau_plus)
@@ -287,15 +288,28 @@ def _log_ratio(
     block_size: int | None,
 ) -> Float[Array, " n"]:
     """``log Σ_j exp(scale · (queries_i · candidates_j − positives_i))`` over the j not excluded."""
+    (found,) = _log_ratios(queries, candidates, positives, (scale,), exclude=exclude, block_size=block_size)
+    return found
+
+
+def _log_ratios(
+    queries: Float[Array, "n d"],
+    candidates: Float[Array, "m d"],
+    positives: Float[Array, " n"],
+    scales: tuple[Float[Array, ""], ...],
+    *,
+    exclude: int,
+    block_size: int | None,
+) -> list[Float[Array, " n"]]:
+    """:func:`_log_ratio` at several scales, from one product: on a mesh the candidates are gathered once."""
     if block_size is not None:
         size = min(block_size, candidates.shape[0])
-        return _blockwise(queries, candidates, positives, scale, size, exclude)
-    logits = scale * (_products(queries, candidates.T) - positives[:, None])
+        return [_blockwise(queries, candidates, positives, scale, size, exclude) for scale in scales]
+    margins = _products(queries, candidates.T) - positives[:, None]
+    excluded = jnp.bool_(False)
     if exclude:
-        logits = jnp.where(
-            _same_image(logits.shape[0], jnp.arange(logits.shape[1]), exclude), -jnp.inf, logits
-        )
-    return jax.nn.logsumexp(logits, axis=1)
+        excluded = _same_image(margins.shape[0], jnp.arange(margins.shape[1]), exclude)
+    return [jax.nn.logsumexp(jnp.where(excluded, -jnp.inf, scale * margins), axis=1) for scale in scales]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

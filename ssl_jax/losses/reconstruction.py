@@ -1,5 +1,6 @@
 """Reconstruction losses: predict what was hidden."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, ScalarLike
 
@@ -43,6 +44,57 @@ def masked_mse(
     _check_masked(predictions, targets, mask)
     error = numerics.at_least_float32(predictions) - numerics.at_least_float32(targets)
     return masked_mean(jnp.mean(error * error, axis=-1), mask)
+
+
+def weighted_mse(
+    predictions: Float[Array, "*b"], targets: Float[Array, "*b"], weights: Float[Array, "*b"]
+) -> Float[Array, ""]:
+    """Mean over all numbers of weighted squared errors, ``1/n Σ_i w_i (predictions_i − targets_i)²``.
+
+    Args:
+      predictions: any shape and float dtype.
+      targets: of the same shape.
+      weights: of the same shape, 0 or more. They are not normalised: twice the weights are twice the loss.
+
+    Returns:
+      Scalar, float32 (float64 for float64 inputs).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(weighted_mse(jnp.array([1.0, 0.0]), jnp.array([3.0, 1.0]), jnp.array([1.0, 10.0])))  # (4 + 10) / 2
+      7.0
+
+    References: Vincent et al., "Stacked Denoising Autoencoders", JMLR 2010, section 3.3 (emphasis); Pathak et al., "Context
+    Encoders", CVPR 2016, section 3.2 and pathak22/context-encoder ``train.lua`` (the overlap).
+    """
+    error = numerics.at_least_float32(predictions) - numerics.at_least_float32(targets)
+    return jnp.mean(weights * error * error)
+
+
+def weighted_cross_entropy(
+    logits: Float[Array, "*b"], targets: Float[Array, "*b"], weights: Float[Array, "*b"]
+) -> Float[Array, ""]:
+    """Mean over all numbers of weighted cross-entropies of independent bits with given probabilities.
+
+    ``1/n Σ_i −w_i (x_i log σ(l_i) + (1 − x_i) log (1 − σ(l_i)))``, computed as ``w_i (log(1 + e^l_i) − x_i l_i)``
+
+    Args:
+      logits: l, any shape and float dtype; the reconstruction is σ(l).
+      targets: x of the same shape, in [0, 1].
+      weights: w of the same shape, 0 or more; not normalised.
+
+    Returns:
+      Scalar, float32 (float64 for float64 inputs); at least the mean entropy of the targets, where all weights are 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(weighted_cross_entropy(jnp.zeros(2), jnp.array([0.0, 0.3]), jnp.ones(2))), 6)  # log 2
+      0.693147
+
+    Reference: Vincent et al., "Extracting and Composing Robust Features with Denoising Autoencoders", ICML 2008, equation 2.
+    """
+    logits, targets = (numerics.at_least_float32(x) for x in (logits, targets))
+    return jnp.mean(weights * (jax.nn.softplus(logits) - targets * logits))
 
 
 def masked_l1(
@@ -113,9 +165,19 @@ def masked_smooth_l1(
     References: Baevski et al., "data2vec", ICML 2022, section 3.4 (β 2 for images); facebookresearch/ijepa (β 1).
     """
     _check_masked(predictions, targets, mask)
-    size = jnp.abs(numerics.at_least_float32(predictions) - numerics.at_least_float32(targets))
-    error = jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2)
-    return masked_mean(jnp.mean(error, axis=-1), mask)
+    difference = numerics.at_least_float32(predictions) - numerics.at_least_float32(targets)
+    return masked_mean(jnp.mean(smooth_l1(difference, beta=beta), axis=-1), mask)
+
+
+def smooth_l1(difference: Float[Array, "*b"], *, beta: ScalarLike = 1.0) -> Float[Array, "*b"]:
+    """Of each difference d ``d² / (2β)`` where ``|d| < β``, else ``|d| − β/2``.
+
+    >>> import jax.numpy as jnp
+    >>> smooth_l1(jnp.array([0.5, -3.0])).tolist()
+    [0.125, 2.5]
+    """
+    size = jnp.abs(difference)
+    return jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2)
 
 
 def masked_mean(

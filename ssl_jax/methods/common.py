@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from ssl_jax import models
 from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
-from ssl_jax.optim.ema import ema
+from ssl_jax.optim.ema import Ema, EmaState, ema
 
 
 def chain(**networks: Network) -> Network:
@@ -148,18 +149,53 @@ def remember(
     """
     average = ema(decay)
     rows, _ = average.update(jax.lax.stop_gradient(q), average.init(bank[index]))
+    return bank.at[last_of_each(index, bank.shape[0])].set(normalize(rows), mode="drop")
+
+
+def last_of_each(index: Int[Array, " n"], rows: int) -> Int[Array, " n"]:
+    """Where to write with ``mode="drop"``: of equal places the last stays, the others go beyond the end, to ``rows``.
+
+    The order of several writes to one place is not defined.
+
+    >>> last_of_each(jnp.array([1, 0, 1]), 5).tolist()
+    [5, 0, 1]
+    """
     place = jnp.arange(index.shape[0])
     repeated = jnp.any((index[:, None] == index[None, :]) & (place[:, None] < place[None, :]), axis=1)
-    # Rows beyond the bank are dropped: the order of writes to one place is not defined.
-    kept = jnp.where(repeated, bank.shape[0], index)
-    return bank.at[kept].set(normalize(rows), mode="drop")
+    return jnp.where(repeated, rows, index)
+
+
+def average_rows(
+    average: Ema, memory: EmaState, index: Int[Array, " n"], rows: Float[Array, "n d"]
+) -> EmaState:
+    """A memory of averages after a batch: rows ``index`` take in ``rows``, each with a weight of its own.
+
+    Args:
+      average: :func:`ssl_jax.optim.ema.ema` with ``debias`` and a constant decay.
+      memory: ``average`` ``[m, d]`` and ``weight`` ``[m, 1]``; :func:`ssl_jax.optim.ema.debiased` reads it.
+      index: ``[n]`` which rows; of equal ones the last is written.
+      rows: ``[n, d]``; no gradient passes.
+
+    Returns:
+      The new memory; other rows are untouched.
+
+    >>> average = ema(0.5, debias=True)
+    >>> memory = average.init(jnp.zeros((3, 1)))._replace(weight=jnp.zeros((3, 1)))
+    >>> memory = average_rows(average, memory, jnp.array([2, 0]), jnp.array([[4.0], [6.0]]))
+    >>> memory.average.ravel().tolist(), memory.weight.ravel().tolist()
+    ([3.0, 0.0, 2.0], [0.5, 0.0, 0.5])
+    """
+    old = memory._replace(average=memory.average[index], weight=memory.weight[index])
+    _, new = average.update(jax.lax.stop_gradient(rows), old)
+    place = last_of_each(index, memory.average.shape[0])
+    write = lambda table, values: table.at[place].set(values, mode="drop")  # noqa: E731
+    return new._replace(average=write(memory.average, new.average), weight=write(memory.weight, new.weight))
 
 
 def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
     """Collapse monitors of two embeddings of the same images, on unit vectors.
 
-    ``std``: standard deviation over the batch, averaged over dimensions and divided by ``1/√d``, its value for directions
-    spread evenly over the sphere: near 1 is healthy, 0 is complete collapse (SimSiam, Chen & He 2021, section 4.1).
+    ``std``: see :func:`direction_std`.
     ``alignment``: ``mean ‖x − y‖²`` (Wang & Isola 2020), 0 when the views agree.
 
     Args:
@@ -169,9 +205,22 @@ def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
     Returns:
       Scalars ``embedding_std`` and ``alignment``.
     """
-    x, y = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
-    std = jnp.mean(jnp.std(x, axis=0)) * jnp.sqrt(1.0 * x.shape[-1])
-    return {"embedding_std": std, "alignment": jnp.mean(jnp.sum((x - y) ** 2, axis=-1))}
+    u, v = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
+    return {"embedding_std": direction_std(x), "alignment": jnp.mean(jnp.sum((u - v) ** 2, axis=-1))}
+
+
+def direction_std(x: Float[Array, "n d"]) -> Float[Array, ""]:
+    """How far embeddings spread over the sphere, without gradient.
+
+    The standard deviation of the unit vectors over the batch, averaged over dimensions and divided by ``1/√d``, its value for
+    directions spread evenly: near 1 is healthy, 0 is complete collapse (SimSiam, Chen & He 2021, section 4.1).
+
+    >>> import jax.numpy as jnp
+    >>> float(direction_std(jnp.ones((3, 2))))
+    0.0
+    """
+    unit = normalize(jax.lax.stop_gradient(x))
+    return jnp.mean(jnp.std(unit, axis=0)) * jnp.sqrt(1.0 * unit.shape[-1])
 
 
 def without_drop_path(encoder: Network) -> Network:
@@ -184,3 +233,14 @@ def without_drop_path(encoder: Network) -> Network:
 def compute_dtype(encoder: Network) -> str:
     """The compute dtype of an encoder, which its heads follow."""
     return str(encoder.config.get("dtype", "float32"))
+
+
+def grid_of(encoder: Network, images: Array | np.ndarray) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    patch = int(encoder.config["patch"])
+    return images.shape[1] // patch, images.shape[2] // patch
+
+
+def prefix_of(encoder: Network) -> int:
+    """Tokens in front of the patches."""
+    return int(encoder.config["class_token"]) + int(encoder.config["registers"])

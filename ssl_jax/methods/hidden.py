@@ -1,20 +1,24 @@
 """The scaffolding of masked methods whose encoder sees every place, the hidden ones as a mask token: SimMIM, MaskFeat, BEiT."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import compute_dtype, encoding
+from ssl_jax.masking import block_mask, mask_of_kind
+from ssl_jax.methods.common import compute_dtype, encoding, grid_of, prefix_of
 from ssl_jax.methods.method import Method, Reconstruction, Sign, no_signs
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.targets import unpatchify
 
 Grid = tuple[int, int]
+HIDDEN_KINDS = ("block", "filled", "random")
 HiddenLoss = Callable[[Array, Array, Array, State], tuple[Array, Metrics]]
 """``(predictions [b, l, o], images, hidden [b, l], fixed) -> (loss, metrics)``."""
 
@@ -25,15 +29,33 @@ def require_mask_token(encoder: Network) -> None:
     require(fits, "encoder", encoder.config.get("name", ""), "a ViT with mask_token=True, to hide patches")
 
 
-def grid_of(encoder: Network, images: Array) -> Grid:
-    """Rows and columns of patches."""
-    patch = int(encoder.config["patch"])
-    return images.shape[1] // patch, images.shape[2] // patch
+def draw_hidden(
+    key: Key, grid: Grid, *, kind: str, ratio: float, min_area: int | None = None
+) -> Bool[Array, " l"]:
+    """Which patches of one image are hidden, by the options of BEiT and data2vec.
+
+    Args:
+      key: PRNG key, one an image.
+      grid: rows and columns of patches.
+      kind: one of :data:`HIDDEN_KINDS`: ``"block"``: rectangles up to the share, on which images fall short a little;
+        ``"filled"``: rectangles and exactly that share; ``"random"``: scattered patches.
+      ratio: share of hidden patches, in (0, 1).
+      min_area: of a rectangle, for ``"block"``.
+
+    Returns:
+      ``[l]``, True = hidden.
+    """
+    if kind == "block":
+        return block_mask(key, grid, jnp.int32(int(grid[0] * grid[1] * ratio)), min_area=min_area)
+    return mask_of_kind(key, grid, kind="block" if kind == "filled" else kind, ratio=ratio).hidden
 
 
-def prefix_of(encoder: Network) -> int:
-    """Tokens in front of the patches."""
-    return int(encoder.config["class_token"]) + int(encoder.config["registers"])
+def reconstruction(images: Array, predictions: Array, hidden: Array, *, patch: int) -> Reconstruction:
+    """What is shown of predicted patches ``[b, l, patch² c]``, of which ``hidden`` ``[b, l]`` were not seen."""
+    height, width = images.shape[1:3]
+    places = jnp.broadcast_to(hidden[..., None], (*hidden.shape, patch * patch))
+    join = functools.partial(unpatchify, patch=patch, height=height, width=width)
+    return Reconstruction(images, join(predictions), join(places))
 
 
 def hiding_method(
@@ -111,14 +133,8 @@ def hiding_method(
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         assert pixels is not None
-        patch = int(encoder.config["patch"])
         predictions, _, hidden, _ = predict(params, state, images, key, train=False)
-        height, width = images.shape[1:3]
-        places = jnp.broadcast_to(hidden[..., None], (*hidden.shape, patch * patch))
-        join = {"patch": patch, "height": height, "width": width}
-        return Reconstruction(
-            images, unpatchify(pixels(predictions, images), **join), unpatchify(places, **join)
-        )
+        return reconstruction(images, pixels(predictions, images), hidden, patch=int(encoder.config["patch"]))
 
     encode, encoder_of = encoding(encoder)
     shown = None if pixels is None else reconstruct

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
@@ -68,6 +70,31 @@ class Refreshing(NamedTuple):
     labels: Callable[[State], tuple[Array, Array]] | None = None
 
 
+LossFn = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+
+
+class Halves(NamedTuple):
+    """A loss as two functions, the first of which treats every image by itself (but for BatchNorm in the encoder).
+
+    Cached gradients (:func:`ssl_jax.train.step.make_train_step`) run the first half on a part of the batch at a time.
+
+    Attributes:
+      embed: ``(params, state, batch, key) -> (features, state)``: a tree of arrays ``[b, ...]``, a row an example.
+      compare: ``(params, state, features, batch, key, step) -> (loss, (state, metrics))``; does not read ``batch["views"]``.
+    """
+
+    embed: Callable[[Params, State, Batch, Key], tuple[Any, State]]
+    compare: Callable[[Params, State, Any, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+
+    def loss(
+        self, params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        """Both, one after the other: a method's ``loss``."""
+        embed_key, compare_key = jax.random.split(key)
+        features, state = self.embed(params, state, batch, embed_key)
+        return self.compare(params, state, features, batch, compare_key, step)
+
+
 class Method(NamedTuple):
     """A self-supervised method.
 
@@ -87,11 +114,14 @@ class Method(NamedTuple):
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.
       signs: ``batch_size -> signs of collapse``, which a run is watched for.
+      classify: ``(params, state, images) -> {name: logits [batch, classes]}``, deterministic, of methods that learn from
+        labels: ``classifier`` is the one that the method is judged by. ``None`` for methods without one.
+      halves: the loss in two halves; ``None`` for losses that cannot be divided so, or are means over examples anyway.
     """
 
     views: tuple[View, ...]
     init: Callable[[Key, Batch], tuple[Params, State]]
-    loss: Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+    loss: LossFn
     encode: Callable[[Params, State, Array], Array]
     encoder: Network
     encoder_of: Callable[[Params, State], tuple[Params, State]]
@@ -100,3 +130,5 @@ class Method(NamedTuple):
     refreshing: Refreshing | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
     signs: Callable[[int], tuple[Sign, ...]] = no_signs
+    classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
+    halves: Halves | None = None

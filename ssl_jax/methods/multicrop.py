@@ -19,7 +19,7 @@ from ssl_jax.methods.common import (
     pair_health,
     split_views,
 )
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Halves, Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 
@@ -83,15 +83,17 @@ def multicrop_method(
         own, kept = begin(own_key)
         return {**params, **own}, {**kept, "online": online}
 
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
+    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
+        online = state["online"]
+        groups, moved = embed_crops(encoder, params["encoder"], online["encoder"], batch["views"], key)
+        return jnp.concatenate(groups, axis=1), {**state, "online": {**online, "encoder": moved}}
+
+    def compare(
+        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
+        del key
         kept, online = dict(state), dict(state["online"])
         del kept["online"]
-        groups, online["encoder"] = embed_crops(
-            encoder, params["encoder"], online["encoder"], batch["views"], key
-        )
-        features = jnp.concatenate(groups, axis=1)
         merged, online["projector"] = projector.apply(
             params["projector"], online["projector"], merge_views(features), train=True
         )
@@ -104,7 +106,9 @@ def multicrop_method(
         return normalize(projections)
 
     encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs), project
+    halves = Halves(embed, compare)
+    method = Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)
+    return method, project
 
 
 def global_count(views: tuple[View, ...]) -> int:

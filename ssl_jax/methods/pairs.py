@@ -3,21 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.common import (
     chain,
     compute_dtype,
+    embed_crops,
     encoding,
     identity,
     merge_views,
     pair_health,
     split_views,
 )
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Halves, Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 
@@ -83,18 +82,24 @@ def views_method(
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         return network.init(key, batch["views"][0][:, 0])
 
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
+    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
+        (features,), moved = embed_crops(encoder, params["encoder"], state["encoder"], batch["views"], key)
+        return features, {**state, "encoder": moved}
+
+    def compare(
+        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        network_key, loss_key = jax.random.split(key)
-        images = merge_views(batch["views"][0])
-        (_, projections), state = network.apply(params, state, images, train=True, key=network_key)
+        projections, moved = projector.apply(
+            params["projector"], state["projector"], merge_views(features), train=True
+        )
         z = split_views(projections, len(views))
-        value, metrics = loss_of(z, batch, loss_key, step)
+        value, metrics = loss_of(z, batch, key, step)
+        state = {**state, "projector": moved}
         return value, (state, {**pair_health(z[:, 0], z[:, 1]), **metrics})
 
     encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    halves = Halves(embed, compare)
+    return Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)
 
 
 def simclr_projector(encoder: Network, *, layers: int, width: int | None, projection: int) -> Network:

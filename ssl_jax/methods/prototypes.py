@@ -13,7 +13,14 @@ from ssl_jax.core.numerics import entropy
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import divergence_from_uniform, teacher_entropy, usage
 from ssl_jax.masking import block_mask, hidden_counts, hidden_places, scattered_mask
-from ssl_jax.methods.common import encode_with, merge_views, pair_health, split_views, without_drop_path
+from ssl_jax.methods.common import (
+    encode_with,
+    merge_views,
+    pair_health,
+    prefix_of,
+    split_views,
+    without_drop_path,
+)
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import Ema
@@ -228,7 +235,7 @@ def prototype_method(
             return features, None, state
         options = {} if mask is None else {"mask": mask}
         tokens, state = network.apply(params, state, images, train=True, key=key, output="tokens", **options)
-        patches = tokens[:, int(encoder.config["class_token"]) + int(encoder.config["registers"]) :]
+        patches = tokens[:, prefix_of(encoder) :]
         features = tokens[:, 0] if encoder.config["pool"] == "cls" else patches.mean(axis=1)
         return features, patches, state
 

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_jax.core import check
-from ssl_jax.models import convnet, dvae, resnet, vit
+from ssl_jax.models import convnet, dvae, ladder, perceptron, resnet, vit
 from ssl_jax.models.network import Network
 
 BUILDERS: dict[str, Callable[..., Network]] = {
     **convnet.BUILDERS,
     **dvae.BUILDERS,
+    **ladder.BUILDERS,
+    **perceptron.BUILDERS,
     **resnet.BUILDERS,
     **vit.BUILDERS,
 }

@@ -81,8 +81,11 @@ def load_encoder(path: str | os.PathLike[str]) -> tuple[Network, Params, State, 
         check.require(header.get("format") == FORMAT, "path", str(path), f"a file of the format {FORMAT!r}")
         arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     tree = trees.unflatten(arrays)
-    network = build(**json.loads(header["config"]))
-    return network, tree.get("params", {}), tree.get("state", {}), json.loads(header["metadata"])
+    try:
+        network, metadata = build(**json.loads(header["config"])), json.loads(header["metadata"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has no configuration that can be read: {error}") from error
+    return network, tree.get("params", {}), tree.get("state", {}), metadata
 
 
 def export_stablehlo(

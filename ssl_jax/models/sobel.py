@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core.types import Array
+from ssl_jax.targets import slopes
 
 
 def sobel(images: Float[Array, "b h w c"]) -> Float[Array, "b h w 2"]:
@@ -20,7 +21,4 @@ def sobel(images: Float[Array, "b h w c"]) -> Float[Array, "b h w 2"]:
     Reference: facebookresearch/deepcluster, ``models/alexnet.py``: means over RGB, then the two filters with padding 1.
     """
     gray = jnp.pad(jnp.mean(images, axis=-1), ((0, 0), (1, 1), (1, 1)))
-    # The filters are products of a sum along one axis and a difference along the other.
-    down = gray[:, :-2] + 2 * gray[:, 1:-1] + gray[:, 2:]
-    across = gray[:, :, :-2] + 2 * gray[:, :, 1:-1] + gray[:, :, 2:]
-    return jnp.stack([down[:, :, :-2] - down[:, :, 2:], across[:, :-2] - across[:, 2:]], axis=-1)
+    return jnp.stack(slopes(gray), axis=-1)

@@ -40,6 +40,7 @@ def test_views_survive_json_and_are_hashable():
         ("ratio", (2.0, 1.0)),
         ("method", "cubic"),
         ("flip", 1.5),
+        ("turn", -0.1),
         ("blur_sigma", (0.0, 1.0)),
         ("blur_kernel", 4),
         ("mean", (0.5,)),
@@ -185,6 +186,18 @@ def test_every_operation_happens_as_often_as_it_should():
         changed = np.abs(np.asarray(found) - batch / 255).max(axis=(1, 2, 3)) > 1e-3
         # A blur of width .1 to .25 changes nothing that is seen.
         assert abs(changed.mean() - probability) < 4 * (probability * (1 - probability) / 400) ** 0.5 + 0.03
+
+
+def test_turned_views_are_quarter_turns_as_often_as_asked():
+    options = {"area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": None, "gray": 0.0, "blur": 0.0}
+    batch = {"image": images(1, 1, 8, 8).repeat(600, axis=0)}
+    plain, turned = (
+        np.asarray(made(batch, (View(size=8, **options, turn=p),), loop=False)[0]) for p in (0, 0.6)
+    )
+    quarters = np.stack([np.rot90(plain[0, 0], k) for k in range(4)])
+    same = np.abs(turned - quarters).max(axis=(2, 3, 4)) < 1e-5
+    assert np.all(same.sum(axis=1) == 1)
+    np.testing.assert_allclose(same.mean(axis=0), (0.4, 0.2, 0.2, 0.2), atol=0.06)
 
 
 def test_float_and_uint16_images_give_the_same_views_as_uint8():

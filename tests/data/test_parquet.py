@@ -190,3 +190,23 @@ def test_a_missing_package_names_the_extra(package, tmp_path, monkeypatch):
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf"need {package}: pip install 'ssl-jax\[parquet\]'"):
         open_parquet(path)
+
+
+def test_a_copy_that_is_cut_off_is_an_error_and_not_a_bus_error_and_one_that_is_deleted_is_still_there(
+    tmp_path,
+):
+    path = write(tmp_path / "x.parquet", structs())
+    source = read(path)
+    expected = source[2]["image"]
+    (copy,) = (tmp_path / "cache").glob("*.arrow")
+    content = copy.read_bytes()
+    os.truncate(copy, len(content) // 2)
+    with pytest.raises(OSError, match=r"\.arrow was truncated while it was read: delete it"):
+        source[2]
+    with pytest.raises(ValueError, match=r"\.arrow, a copy, is damaged: delete it"):
+        read(path)
+    copy.unlink()
+    source = read(path)
+    (copy,) = (tmp_path / "cache").glob("*.arrow")
+    copy.unlink()
+    assert (source[2]["image"] == expected).all()

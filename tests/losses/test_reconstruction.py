@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.losses.reconstruction import masked_l1, masked_mean, masked_mse, masked_smooth_l1
+from ssl_jax.losses.reconstruction import (
+    masked_l1,
+    masked_mean,
+    masked_mse,
+    masked_smooth_l1,
+    weighted_cross_entropy,
+    weighted_mse,
+)
 from ssl_jax.targets import normalize_patches, patchify
 from tests.golden_files import assert_close, golden
 
@@ -138,3 +145,32 @@ def test_shapes_that_do_not_fit_are_refused(loss):
         inspect.unwrap(loss)(jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5)), MASK)
     with pytest.raises(ValueError, match=r"mask\.shape"):
         inspect.unwrap(loss)(jnp.ones((2, 4, 4)), jnp.ones((2, 4, 4)), MASK)
+
+
+@pytest.mark.parametrize("loss", [weighted_mse, weighted_cross_entropy])
+def test_weighted_errors_equal_a_loop_with_their_gradient(loss):
+    outputs, targets, weights = rows(0, 2, 3), jax.nn.sigmoid(rows(1, 2, 3)), jnp.abs(rows(2, 2, 3))
+    errors, slopes = [], []
+    for x, t, w in zip(
+        *(np.asarray(a, np.float64).ravel() for a in (outputs, targets, weights)), strict=True
+    ):
+        p = 1 / (1 + np.exp(-x))
+        square = loss is weighted_mse
+        errors.append(w * (x - t) ** 2 if square else -w * (t * np.log(p) + (1 - t) * np.log(1 - p)))
+        slopes.append(w * (2 * (x - t) if square else p - t) / 6)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(outputs, targets, weights)
+    np.testing.assert_allclose(value, np.mean(errors), rtol=1e-5)
+    np.testing.assert_allclose(gradient.ravel(), slopes, rtol=1e-4)
+    half = loss(outputs.astype(jnp.bfloat16), targets, weights)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, value, rtol=2e-2)
+
+
+def test_cross_entropy_is_finite_for_logits_of_any_size_and_least_at_the_targets():
+    targets, ones = jnp.array([0.0, 1.0, 0.3]), jnp.ones(3)
+    assert float(weighted_cross_entropy(jnp.array([-1e4, 1e4, 0.0]), targets, ones)) == pytest.approx(
+        np.log(2) / 3, rel=1e-5
+    )
+    best = jnp.array([-50.0, 50.0, np.log(0.3 / 0.7)])
+    entropy = -(0.3 * np.log(0.3) + 0.7 * np.log(0.7)) / 3
+    np.testing.assert_allclose(weighted_cross_entropy(best, targets, ones), entropy, rtol=1e-5)

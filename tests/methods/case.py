@@ -11,6 +11,8 @@ import numpy as np
 from experiments import build
 from ssl_jax.augment.views import make_views
 from ssl_jax.core import trees
+from ssl_jax.data.frames import Clips
+from ssl_jax.data.loader import stream
 from ssl_jax.data.open import open_source
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
@@ -55,9 +57,17 @@ def method_of(name, *, encoder=None, **options):
     return build.method(config)
 
 
-def real_batch(count=BATCH):
-    """Raw images, as the loader gives them."""
-    source = open_source("embedded", "train")
+def source_of(config, split="train"):
+    """The images that a config names: gray ones for all methods but those that need colours or clips."""
+    return build.source(config, config["data"]["source"], split)
+
+
+def real_batch(count=BATCH, config=None):
+    """Raw images, as the loader gives them; of the source of a config, ``embedded`` if there is none."""
+    source = open_source("embedded", "train") if config is None else source_of(config)
+    if isinstance(source, Clips):
+        with stream(source, seed=0, batch_size=count, threads=0) as batches:
+            return next(batches)
     images = np.stack([source[i * 7]["image"] for i in range(count)])
     return {"image": images, "label": np.zeros(count, np.int32), "index": np.arange(count, dtype=np.int32)}
 
@@ -79,9 +89,9 @@ def begun(method, state):
     return state._replace(state=jax.device_put(refreshed, jax.tree.map(lambda x: x.sharding, state.state)))
 
 
-def start(method, seed=0):
+def start(method, seed=0, batch=None):
     """Params, state and batch with views of a method at its start."""
-    batch = with_views(method)
+    batch = with_views(method, batch)
     return *method.init(jax.random.key(seed), batch), batch
 
 

@@ -11,8 +11,6 @@ import pytest
 
 from experiments import build
 from ssl_jax.core import trees
-from ssl_jax.data.open import open_source
-from ssl_jax.data.sources import Subset
 from ssl_jax.methods.find import names
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
@@ -30,6 +28,7 @@ from tests.methods.case import (
     loss_inputs,
     make_gradient,
     real_batch,
+    source_of,
     with_views,
 )
 
@@ -39,7 +38,7 @@ METHODS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
 @pytest.fixture(scope="module", params=METHODS)
 def case(request):
     config = config_of(request.param)
-    method, optimizer, batch = build.method(config), build.optimizer(config), real_batch()
+    method, optimizer, batch = build.method(config), build.optimizer(config), real_batch(config=config)
     # Adam makes steps of full size from the rounding noise of gradients that are 0 in theory (a bias before BatchNorm).
     sgd = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
     one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
@@ -84,20 +83,23 @@ def test_loss_and_gradients_are_finite_and_no_gradient_reaches_the_state(case):
         assert not np.any(gradient), f"a gradient reaches {path}"
 
 
-def collapsed(case):
-    """Loss at a degenerate point and the constant that theory predicts there, from the method's own tests."""
+def own_tests_of(case):
+    """The method's own tests."""
     module = names()[case.config["method"]["name"]].split(".")
-    own = importlib.import_module(".".join(["tests", *module[1:3], f"test_{module[3]}"]))
-    return own.collapsed(case)
+    return importlib.import_module(".".join(["tests", *module[1:3], f"test_{module[3]}"]))
 
 
 def test_collapse_gives_the_constant_of_theory(case):
-    found, expected = collapsed(case)
+    """``collapsed`` of the method's tests: loss at a degenerate point and the constant that theory predicts there."""
+    found, expected = own_tests_of(case).collapsed(case)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
     declared = [sign.value for sign in case.method.signs(BATCH) if sign.metric == "loss"]
-    # The constants of masked methods are those of predictions 0, which depend on the images: no sign of collapse.
-    masked = ".masked." in names()[case.config["method"]["name"]]
-    assert declared == ([] if masked else [pytest.approx(expected)])
+    # The constants of masked and generative methods are those of predictions 0, which depend on the images, or of two players
+    # of equal strength: no sign of collapse. Those of semi-supervised ones depend on the share of labels in the batch: their
+    # sign is the mean cross-entropy where there is one.
+    family = names()[case.config["method"]["name"]].split(".")[2]
+    unsigned = family in ("masked", "generative", "consistency")
+    assert declared == ([] if unsigned else [pytest.approx(expected)])
 
 
 def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
@@ -109,11 +111,26 @@ def test_one_device_equals_eight_and_state_keeps_tree_dtype_and_sharding(case):
     for (path, old), new in zip(trees.flatten(before).items(), jax.tree.leaves(second), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype), path
         assert new.sharding.is_equivalent_to(old.sharding, new.ndim), path
+    assert_close(first, second)
+
+
+def assert_close(first, second):
     for path, leaf in leaves(first).items():
         if np.issubdtype(leaf.dtype, np.floating):
             # One rounding of a pixel (6e-8) grows a thousandfold where MAE divides dark patches by √(variance + 1e-6).
             scale = max(np.abs(leaf).max(), 0.1)
             np.testing.assert_allclose(leaf, leaves(second)[path], rtol=0, atol=1e-4 * scale, err_msg=path)
+
+
+@pytest.mark.long
+def test_state_that_is_split_over_devices_gives_the_same_run(case):
+    mesh = make_mesh(data=2, fsdp=4)
+    split = make_program(case.method, case.sgd, case.batch, mesh, fsdp_min_size=64)
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(split.abstract.params))
+    first, losses = run(case, case.one, placed(case.batch, 1), 3)
+    second, others = run(case, split, jax.device_put(case.batch, batch_sharding(mesh)), 3)
+    np.testing.assert_allclose(losses, others, rtol=2e-5)
+    assert_close(first, second)
 
 
 def test_the_configs_own_optimizer_takes_the_parameters(case):
@@ -155,8 +172,11 @@ def test_encode_is_deterministic_and_leaves_the_batch_independent(case):
 
 
 def test_loss_falls_on_a_small_real_batch(case):
-    """With teacher, queue and centre held still: they move the goal, so the loss of a run need not fall."""
-    params, state, batch = loss_inputs(case)
+    """With teacher, queue and centre held still: they move the goal, so the loss of a run need not fall.
+
+    The loss of two players need not fall either, nor an energy: ``FALLS`` of their tests names who moves and which metric
+    falls.
+    """
     optimizer = optax.adam(3e-3)
 
     @jax.jit
@@ -164,12 +184,19 @@ def test_loss_falls_on_a_small_real_batch(case):
         updates, moments = optimizer.update(gradients, moments)
         return optax.apply_updates(params, updates), moments
 
-    moments, losses = optimizer.init(params), []
-    for _ in range(30):
-        (value, _), (gradients, _) = case.gradient(params, state, batch)
-        params, moments = update(gradients, moments, params)
-        losses.append(float(value))
-    assert losses[-1] < 0.9 * losses[0]
+    for players, metric in getattr(own_tests_of(case), "FALLS", ((None, "loss"),)):
+        params, state, batch = loss_inputs(case)
+        moments, losses = optimizer.init(params), []
+        for _ in range(30):
+            (value, (_, metrics)), (gradients, _) = case.gradient(params, state, batch)
+            if players is not None:
+                gradients = {
+                    name: part if name in players else jax.tree.map(jnp.zeros_like, part)
+                    for name, part in gradients.items()
+                }
+            params, moments = update(gradients, moments, params)
+            losses.append(float({"loss": value, **metrics}[metric]))
+        assert losses[-1] < 0.9 * losses[0], (players, metric)
 
 
 def test_bfloat16_runs_and_agrees_loosely(case):
@@ -186,7 +213,7 @@ def test_bfloat16_runs_and_agrees_loosely(case):
 
 def train(case, folder, hooks=()):
     """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
-    source = Subset(open_source("embedded", "train"), range(0, 2000, 20))
+    source = source_of(case.config, "train[:1%]")
     options = {"optimizer": case.sgd, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
     options["refresh_every"] = case.config.get("refresh_every", 0)
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
@@ -199,7 +226,7 @@ def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):
     """A run that loses what came after step 2, as by a kill, and is watched from there on."""
     whole = train(case, tmp_path)
     shutil.rmtree(tmp_path / "4")
-    source = open_source("embedded", "train")
+    source = source_of(case.config)
     probe = OnlineEvaluation(case.method, source, every=1, bank=40, queries=20, k=5)
     health = Health(case.method, source, every=1, images=8)
     assert_same_bits(train(case, tmp_path, hooks=[probe, health]), whole)

@@ -13,7 +13,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.kmeans import kmeans, pca_whiten
-from ssl_jax.methods.common import chain, compute_dtype, encoding, identity
+from ssl_jax.methods.common import chain, compute_dtype, direction_std, encoding, identity
 from ssl_jax.methods.method import Method, Refreshing, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -60,10 +60,9 @@ def build(
       ValueError: an option out of its range.
 
     Reference: Caron et al., "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018;
-    facebookresearch/deepcluster. Deviations: images are
-    Sobel-filtered only if the encoder is built with ``sobel=True``; the perceptron has BatchNorm
-    and no dropout; k-means starts by k-means++; W and b move with the optimizer of the rest, whose moments for them
-    are set to 0 at each refresh, where the code gives them a plain SGD of their own.
+    facebookresearch/deepcluster. Deviations: images are Sobel-filtered only if the encoder is built with ``sobel=True``; the
+    perceptron has BatchNorm and no dropout; k-means starts by k-means++; W and b move with the optimizer of the rest, whose
+    moments for them are set to 0 at each refresh, where the code gives them a plain SGD of their own.
     """
     choice("sampling", sampling, SAMPLING)
     require(examples >= 2, "examples", examples, "an integer of 2 or more")
@@ -98,12 +97,11 @@ def build(
         value = jnp.sum(
             known * optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
         )
-        unit = normalize(jax.lax.stop_gradient(features))
         metrics = {
             "accuracy": jnp.sum(known * (jnp.argmax(logits, axis=1) == labels)),
             "clusters_used": jnp.sum(state["sizes"] > 0),
             "largest_cluster": jnp.max(state["sizes"]) / jnp.maximum(jnp.sum(state["sizes"]), 1),
-            "embedding_std": jnp.mean(jnp.std(unit, axis=0)) * math.sqrt(unit.shape[1]),
+            "embedding_std": direction_std(features),
         }
         return value, ({**state, "online": online}, metrics)
 

@@ -1,7 +1,5 @@
 """BEiT (Bao et al., ICLR 2022): the words of a tokenizer at hidden patches."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,13 +10,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Key, Metrics, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.masking import block_mask, mask_of_kind
-from ssl_jax.methods.hidden import Grid, grid_of, hiding_method
+from ssl_jax.methods.common import grid_of
+from ssl_jax.methods.hidden import HIDDEN_KINDS, Grid, draw_hidden, hiding_method
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.methods.static import read_teacher, renormalization, start_teacher
 from ssl_jax.models.network import Network
-
-MASKS = ("block", "filled", "random")
 
 
 def build(
@@ -58,7 +54,7 @@ def build(
     image is the view scaled down by ``jax.image.resize`` (Lanczos), where the code cuts the same box out of the picture a
     second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.masking.block_mask`.
     """
-    choice("mask", mask, MASKS)
+    choice("mask", mask, HIDDEN_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     views = presets.mae(area=(0.08, 1.0)) if views is None else views
     fallback = models.build("dvae", words=words, width=32, stride=2, blocks=0)
@@ -78,11 +74,7 @@ def build(
         return start_teacher(tokenizer, teacher, key, small(images), option="tokenizer")
 
     def mask_of(key: Key, grid: Grid) -> Array:
-        if mask == "block":
-            most = int(grid[0] * grid[1] * mask_ratio)
-            return block_mask(key, grid, jnp.int32(most), min_area=min_area)
-        kinds: dict[str, Any] = {"filled": "block", "random": "random"}
-        return mask_of_kind(key, grid, kind=kinds[mask], ratio=mask_ratio).hidden
+        return draw_hidden(key, grid, kind=mask, ratio=mask_ratio, min_area=min_area)
 
     def loss_of(predictions: Array, images: Array, hidden: Array, fixed: State) -> tuple[Array, Metrics]:
         logits, _ = teacher.network.apply(fixed["params"], fixed["state"], small(images), output="logits")

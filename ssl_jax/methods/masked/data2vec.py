@@ -9,15 +9,13 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
-from ssl_jax.masking import block_mask, mask_of_kind
-from ssl_jax.methods.common import compute_dtype, encode_with, without_drop_path
-from ssl_jax.methods.hidden import grid_of, prefix_of, require_mask_token
+from ssl_jax.methods.common import compute_dtype, encoding, grid_of, prefix_of, without_drop_path
+from ssl_jax.methods.hidden import HIDDEN_KINDS, draw_hidden, require_mask_token
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
-
-MASKS = ("block", "filled", "random")
+from ssl_jax.targets import standardized
 
 
 def build(
@@ -60,7 +58,7 @@ def build(
     facebookresearch/data2vec_vision.
     """
     require_mask_token(encoder)
-    choice("mask", mask, MASKS)
+    choice("mask", mask, HIDDEN_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     depth = int(encoder.config["depth"])
     require(1 <= layers <= depth, "layers", layers, f"an integer from 1 to the encoder's {depth} blocks")
@@ -76,11 +74,6 @@ def build(
         linear, _ = head.init(head_key, jnp.zeros((1, 1, width)))
         return {"encoder": params, "head": linear}, {"encoder": state, "teacher": average.init(params)}
 
-    def hide(key: Key, grid: tuple[int, int]) -> Array:
-        if mask == "block":
-            return block_mask(key, grid, jnp.int32(int(grid[0] * grid[1] * mask_ratio)))
-        return mask_of_kind(key, grid, kind="block" if mask == "filled" else mask, ratio=mask_ratio).hidden
-
     def targets_of(state: State, images: Array) -> Array:
         outputs, _ = watching.apply(state["teacher"].average, state["encoder"], images, output="layers")
         last = [outputs[f"blocks_{i}"][:, prefix:] for i in range(depth - layers, depth)]
@@ -94,7 +87,8 @@ def build(
         images = batch["views"][0][:, 0]
         mask_key, encoder_key = jax.random.split(key)
         keys = jax.random.split(mask_key, images.shape[0])
-        hidden = jax.vmap(lambda k: hide(k, grid_of(encoder, images)))(keys)
+        grid = grid_of(encoder, images)
+        hidden = jax.vmap(lambda k: draw_hidden(k, grid, kind=mask, ratio=mask_ratio))(keys)
         targets = targets_of(state, images)
         options = {"train": True, "key": encoder_key, "mask": hidden, "output": "tokens"}
         tokens, online = encoder.apply(params["encoder"], state["encoder"], images, **options)
@@ -112,24 +106,9 @@ def build(
         _, teacher = average.update(params["encoder"], state["teacher"])
         return {**state, "teacher": teacher}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     def signs(batch_size: int) -> tuple[Sign, ...]:
         del batch_size
         return (Sign("target_std", 0.0, "the teacher says the same of every patch"),)
 
+    encode, encoder_of = encoding(encoder)
     return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
-
-
-def standardized(x: Array) -> Array:
-    """Layer normalisation without weights, ε 1e-5.
-
-    >>> standardized(jnp.array([1.0, 3.0])).round(3).tolist()
-    [-1.0, 1.0]
-    """
-    centered = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centered * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)

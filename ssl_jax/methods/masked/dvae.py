@@ -2,17 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import entr
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.codes import gumbel_softmax, kl_from_uniform
+from ssl_jax.losses.reconstruction import smooth_l1
 from ssl_jax.methods.common import compute_dtype, encoding
 from ssl_jax.methods.method import Method, Reconstruction, Sign
 from ssl_jax.models.dvae import dvae_decoder
 from ssl_jax.models.network import Network
-from ssl_jax.schedules import cosine
+from ssl_jax.schedules import constant, cosine
 
 LOSSES = ("l2", "smooth_l1")
 
@@ -66,7 +68,9 @@ def build(
         require(value > 0, option, value, "a number above 0")
     choice("loss", loss, LOSSES)
     words = int(encoder.config["words"])
-    falling = None if decay_steps is None else cosine(temperature, temperature_end, decay_steps)
+    falling = (
+        constant(temperature) if decay_steps is None else cosine(temperature, temperature_end, decay_steps)
+    )
 
     def decoder_for(images: Array) -> Network:
         options = {name: int(encoder.config[name]) for name in ("width", "stride", "blocks")}
@@ -91,16 +95,19 @@ def build(
     ) -> tuple[Array, tuple[State, Metrics]]:
         images = batch["views"][0][:, 0]
         logits = scores(params, state, images)
-        tau = jnp.asarray(temperature if falling is None else falling(step))
+        tau = falling(step)
         draw = gumbel_softmax(key, logits, temperature=tau, hard=straight_through)
         difference = decode(params, draw, images) - images
-        size = jnp.abs(difference)
-        errors = jnp.where(size < 1, size**2 / 2, size - 0.5) if loss == "smooth_l1" else difference**2
+        errors = smooth_l1(difference) if loss == "smooth_l1" else difference**2
         error, kl = jnp.mean(errors), kl_from_uniform(logits)
         best = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
         share = jnp.bincount(best.reshape(-1), length=words) / best.size
-        entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1.0)), 0.0))
-        metrics = {"error": error, "kl": kl, "temperature": tau, "code_perplexity": jnp.exp(entropy)}
+        metrics = {
+            "error": error,
+            "kl": kl,
+            "temperature": tau,
+            "code_perplexity": jnp.exp(jnp.sum(entr(share))),
+        }
         return error + kl_weight * kl, (state, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:

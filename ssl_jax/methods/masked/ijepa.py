@@ -11,15 +11,14 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.masking import multiblock
-from ssl_jax.methods.common import encode_with, without_drop_path
-from ssl_jax.methods.hidden import grid_of
-from ssl_jax.methods.masked.data2vec import standardized
+from ssl_jax.methods.common import encode_with, grid_of, without_drop_path
 from ssl_jax.methods.method import Method, Sign
 from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network
 from ssl_jax.models.transformer import gather_tokens
 from ssl_jax.optim.ema import ema
 from ssl_jax.schedules import linear
+from ssl_jax.targets import standardized
 
 
 def build(

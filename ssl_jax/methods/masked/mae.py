@@ -1,6 +1,5 @@
 """MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the hidden ones."""
 
-import functools
 from typing import Any
 
 import jax
@@ -12,12 +11,12 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
 from ssl_jax.masking import KINDS, Mask, mask_of_kind, scattered_mask
-from ssl_jax.methods.common import encoding
-from ssl_jax.methods.hidden import grid_of, prefix_of, require_mask_token
+from ssl_jax.methods.common import encoding, grid_of, prefix_of
+from ssl_jax.methods.hidden import reconstruction, require_mask_token
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network
-from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches, unpatchify
+from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches
 
 
 def build(
@@ -72,8 +71,6 @@ def build(
     patch = int(encoder.config["patch"])
 
     def decoder_for(images: Array) -> Network:
-        _, height, width, channels = images.shape
-        grid = (height // patch, width // patch)
         options: dict[str, Any] = {
             "width": decoder_width,
             "depth": decoder_depth,
@@ -81,7 +78,7 @@ def build(
             "prefix": prefix_of(encoder),
         }
         options |= {name: encoder.config[name] for name in ("dtype", "remat")}
-        return mae_decoder(patch=patch, channels=channels, grid=grid, **options)
+        return mae_decoder(patch=patch, channels=images.shape[-1], grid=grid_of(encoder, images), **options)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, decoder_key = jax.random.split(key)
@@ -144,10 +141,7 @@ def build(
         predictions, _, places, _ = predict(params, state, images, key, train=False)
         if norm_pix:
             predictions = unnormalize_patches(predictions, patches)
-        _, height, width, _ = images.shape
-        hidden = jnp.broadcast_to(places.hidden[..., None], (*places.hidden.shape, patch * patch))
-        join = functools.partial(unpatchify, patch=patch, height=height, width=width)
-        return Reconstruction(images, join(predictions), join(hidden))
+        return reconstruction(images, predictions, places.hidden, patch=patch)
 
     views = presets.mae() if views is None else views
     encode, encoder_of = encoding(encoder)

@@ -7,7 +7,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.gaussian import lejepa, random_directions
+from ssl_jax.losses.gaussian import lejepa, random_directions, sigreg
 from ssl_jax.methods.common import (
     compute_dtype,
     embed_crops,
@@ -16,7 +16,7 @@ from ssl_jax.methods.common import (
     pair_health,
     split_views,
 )
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Halves, Method, Sign
 from ssl_jax.methods.multicrop import global_count
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network
@@ -55,7 +55,7 @@ def build(
       The method. ``encode`` gives the encoder's features; ``metrics`` hold the two terms, ``sigreg`` and ``invariance``.
 
     Raises:
-      ValueError: fewer than two views, a negative depth, no direction, a weight outside [0, 1] or what ``sigreg`` refuses.
+      ValueError: fewer than two views, a negative depth, no direction, or what ``sigreg`` refuses.
 
     Reference: LeJEPA, arXiv:2511.08544; rbalestr-lab/lejepa, whose README gives views and optimizer, ``MINIMAL.md`` the
     network. Deviation: crops of one size pass through the encoder as one batch, those of all sizes through the projector.
@@ -83,22 +83,21 @@ def build(
             params["projector"], state["projector"] = projector.init(projector_key, features)
         return params, state
 
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
+    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
+        groups, moved = embed_crops(encoder, params["encoder"], state["encoder"], batch["views"], key)
+        return jnp.concatenate(groups, axis=1), {**state, "encoder": moved}
+
+    def compare(
+        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        del step
-        state, (encoder_key, direction_key) = dict(state), jax.random.split(key)
-        groups, state["encoder"] = embed_crops(
-            encoder, params["encoder"], state["encoder"], batch["views"], encoder_key
-        )
-        features = jnp.concatenate(groups, axis=1)
-        merged = merge_views(features)
+        del batch, step
+        state, merged = dict(state), merge_views(features)
         if projector:
             merged, state["projector"] = projector.apply(
                 params["projector"], state["projector"], merged, train=True
             )
         z = split_views(merged, features.shape[1])
-        along = random_directions(direction_key, width, directions)
+        along = random_directions(key, width, directions)
         value, terms = lejepa(
             z.swapaxes(0, 1), along, targets=targets, weight=weight, knots=knots, limit=limit
         )
@@ -106,12 +105,12 @@ def build(
 
     def signs(batch_size: int) -> tuple[Sign, ...]:
         # The statistic of constant embeddings; that of a Gaussian sample is about 1.
-        nothing, axis = jnp.zeros((batch_size, 1)), jnp.ones((1, 1))
-        value = float(lejepa(nothing[None], axis, targets=1, weight=1.0, knots=knots, limit=limit)[0])
+        value = float(sigreg(jnp.zeros((batch_size, 1)), jnp.ones((1, 1)), knots=knots, limit=limit))
         return tuple(
             Sign(name, constant, "embeddings are all 0")
             for name, constant in (("loss", weight * value), ("sigreg", value))
         )
 
     encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    halves = Halves(embed, compare)
+    return Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)

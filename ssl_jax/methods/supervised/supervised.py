@@ -42,7 +42,8 @@ def build(
       erasing: probability of :func:`ssl_jax.augment.mix.erase`, of each view before it is mixed.
 
     Returns:
-      The method. ``encode`` gives the encoder's features, before the classifier; ``metrics`` hold the accuracy on the batch.
+      The method. ``encode`` gives the encoder's features, before the classifier, ``classify`` its logits; ``metrics`` hold the
+      accuracy on the batch.
 
     Raises:
       ValueError: fewer than two classes, a negative ``mixup``, an ``erasing`` outside [0, 1].
@@ -68,7 +69,7 @@ def build(
         images, labels = merge_views(views), jnp.repeat(batch["label"], views.shape[1])
         network_key, erase_key, mix_key = jax.random.split(key, 3)
         known = (labels >= 0).astype(images.dtype)
-        one_hot = jnp.eye(classes, dtype=images.dtype)[labels] * known[:, None]
+        one_hot = jnp.eye(classes, dtype=images.dtype)[labels]
         targets = optax.smooth_labels(one_hot, label_smoothing) * known[:, None]
         if erasing:
             keys = jax.random.split(erase_key, len(images))
@@ -85,6 +86,9 @@ def build(
         del batch_size
         return (Sign("loss", math.log(classes), "the classifier says nothing: every class is as likely"),)
 
+    def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
+        return {"classifier": network.apply(params, state, images)[0][1]}
+
     views = presets.mae() if views is None else views
     encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs, classify=classify)

@@ -14,7 +14,8 @@ from ssl_jax.methods.words.obow import donated_words
 from ssl_jax.models import heads
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 
-TINY = {"words": 24, "levels": 1, "hidden": 8}
+SHARPNESS, KAPPA = 40.0, 5.0
+TINY = {"words": 24, "levels": 1, "hidden": 8, "inverse_delta": SHARPNESS, "kappa": KAPPA}
 ENCODER = {"widths": (4, 6), "grid": 1}
 
 
@@ -63,7 +64,7 @@ def by_hand(method, params, state, batch, words):
     words = np.asarray(words, np.float64)
     squared = ((maps[..., None, :] - words) ** 2).sum(-1)
     scale = 0.99 * 0.5 + 0.01 * squared.min(-1).mean()
-    pooled = softmax(-squared * 40.0 / scale).max((1, 2))
+    pooled = softmax(-squared * SHARPNESS / scale).max((1, 2))
     bags = pooled / pooled.sum(1, keepdims=True)
     generator = heads.mlp((8, encoder.features), hidden_bias=False)
     own = params["generator"]["level_1"], state["online"]["generator"]["level_1"]
@@ -72,7 +73,7 @@ def by_hand(method, params, state, batch, words):
     for crops in (batch["views"][0][:, 1:], batch["views"][1]):
         merged = crops.reshape(-1, *crops.shape[2:])
         features, _ = encoder.apply(params["encoder"], state["online"]["encoder"], merged, train=True)
-        predicted = softmax(5.0 * np.asarray(features @ weights.T, np.float64))
+        predicted = softmax(KAPPA * np.asarray(features @ weights.T, np.float64))
         y = np.repeat(bags, crops.shape[1], axis=0)
         total += (y * (np.log(np.maximum(y, 1e-300)) - np.log(predicted))).sum(1).mean()
     return total, bags, scale, maps
@@ -167,7 +168,7 @@ def test_float_options_may_be_traced(tiny):
         traced = with_local_crops(inverse_delta=sharpness, kappa=kappa)
         return traced.loss(params, state, batch, jax.random.key(2), jnp.int32(0))[0]
 
-    losses = jax.jit(jax.vmap(run))(jnp.array([40.0, 1.0]), jnp.array([5.0, 2.0]))
+    losses = jax.jit(jax.vmap(run))(jnp.array([SHARPNESS, 1.0]), jnp.array([KAPPA, 2.0]))
     assert float(losses[0]) == pytest.approx(loss_of(method, params, state, batch)[0], rel=1e-4)
     assert losses[0] != losses[1]
 

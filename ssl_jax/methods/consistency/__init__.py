@@ -1,0 +1,1 @@
+"""Few labels and many images: predictions that agree under noise."""

@@ -1,0 +1,86 @@
+"""Π-model (Laine & Aila, ICLR 2017): two passes under noise agree on every image, and are right on the few with a label."""
+
+import jax
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.consistency import mean_squared_difference
+from ssl_jax.methods.common import encoding
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.semi import noisy_classifier, silent, supervised_cost
+from ssl_jax.models.network import Network
+from ssl_jax.schedules import rampup
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    classes: int = 10,
+    weight: float = 100.0,
+    rampup_steps: int = 0,
+    quiet_steps: int = 0,
+    noise: float = 0.15,
+    dropout: float = 0.5,
+    over: str = "batch",
+) -> Method:
+    """Π-model.
+
+    With the predictions ``p = softmax(l)`` and ``p' = softmax(l')`` of two passes through the same weights, which differ in
+    their views, in noise on the pixels and in dropout::
+
+        L = 1/B Σ_labelled −log p_y  +  w(t) · 1/(B C) Σ_i ‖p_i − p'_i‖²        w(t) = w exp(−5 (1 − t/T)²)
+
+    Both passes get a gradient. Each has batch statistics of its own. Images without a label are in the second term only; a
+    batch without a labelled one has that term alone.
+
+    Args:
+      encoder: the network to train.
+      views: two views of one size, one for each pass; or one, which both see. ``None``:
+        :func:`ssl_jax.augment.presets.consistency`.
+      classes: C.
+      weight: w ≥ 0, in the paper 100 times the share of labelled images. May be traced.
+      rampup_steps: T; 0: the weight does not rise.
+      quiet_steps: steps at the start at which the weight is 0, the first epoch in the authors' code.
+      noise: deviation of the noise on the pixels. May be traced.
+      dropout: of the features, before the classifier. May be traced.
+      over: ``"batch"``: the first sum is divided by B, as by the authors; ``"labelled"``: by the labelled images.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features; ``classify`` the logits of the classifier without noise. Metrics:
+      ``cross_entropy`` and ``accuracy`` of the first pass on the labelled images, ``consistency`` (the second term without
+      its weight) and ``weight``.
+
+    Raises:
+      ValueError: more than two views, or an option outside its range.
+
+    Reference: Temporal Ensembling for Semi-Supervised Learning, algorithm 1; smlaine2/tempens. Deviations: there images are
+    moved by up to two pixels and mirrored in the same way in both passes, here views are crops, each mirrored by itself;
+    dropout stands before the classifier only; BatchNorm is the encoder's, there it is mean-only with weight normalisation.
+    """
+    views = presets.consistency() if views is None else views
+    require(len(views) in (1, 2), "views", len(views), "one view or two")
+    network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
+    rising = rampup(weight, rampup_steps, quiet=quiet_steps)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        both, (first_key, second_key) = batch["views"][0], jax.random.split(key)
+        (_, logits), state = network.apply(params, state, both[:, 0], train=True, key=first_key)
+        (_, others), state = network.apply(params, state, both[:, -1], train=True, key=second_key)
+        cost, metrics = supervised_cost(logits, batch["label"], over)
+        consistency = mean_squared_difference(jax.nn.softmax(logits), jax.nn.softmax(others))
+        metrics |= {"consistency": consistency, "weight": rising(step)}
+        return cost + rising(step) * consistency, (state, metrics)
+
+    def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
+        return {"classifier": network.apply(params, state, images)[0][1]}
+
+    encode, encoder_of = encoding(encoder)
+    return Method(views, init, loss, encode, encoder, encoder_of, signs=silent(classes), classify=classify)

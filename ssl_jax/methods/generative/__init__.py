@@ -1,0 +1,1 @@
+"""Autoencoders, energy-based and adversarial models: features of what has to explain whole images."""

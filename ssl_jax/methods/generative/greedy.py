@@ -1,0 +1,133 @@
+"""Greedy layer-wise pre-training (Bengio et al., NeurIPS 2006): one layer's autoencoder after the other, then all together."""
+
+import jax
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.color import normalize, unnormalize
+from ssl_jax.augment.noise import CORRUPTIONS, corrupt
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.methods.autoencoding import ERRORS, pixel_range
+from ssl_jax.methods.common import encoding
+from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.models.network import Network
+from ssl_jax.models.perceptron import ACTIVATIONS, flat, mirror
+from ssl_jax.schedules import stage
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    run_steps: int = 10_000,
+    joint: float = 0.25,
+    corruption: str = "masking",
+    level: float | Array = 0.25,
+    loss: str = "mse",
+) -> Method:
+    """Greedy layer-wise pre-training.
+
+    With f_k the layers of the encoder, g_k those of a decoder and ``h_k = f_k(h_{k−1})``, h_0 the image: in stage k = 1 to n::
+
+        L = mean ℓ(g_k(f_k(h̃_{k−1})), h_{k−1})        h̃ = h after fresh corruption
+
+    with f_1 to f_{k−1} as the stages before left them; in the last stage, of all layers, ``L = mean ℓ(g_1(... g_n(f_n(...
+    f_1(x̃)))), x)``. The stage is a function of the step. What a stage does not train has the gradient 0: ``optimizer.lazy``
+    keeps decay and momentum from moving it (``configs/greedy.py``).
+
+    Args:
+      encoder: :func:`ssl_jax.models.perceptron.mlp`.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
+      run_steps: length of the run.
+      joint: share of the run in which all layers train together, in [0, 1); the layers share the rest evenly.
+      corruption: of pixels in [0, 1] and of units, see :func:`ssl_jax.augment.noise.corrupt`.
+      level: ν of the corruption. May be traced.
+      loss: ``"mse"``; or ``"cross_entropy"`` of pixels in [0, 1] and of units, which are to be sigmoid ones.
+
+    Returns:
+      The method. Params: ``encoder``, ``decoder``. ``encode`` gives the encoder's last layer. Metrics: ``stage`` from 0.
+
+    Raises:
+      ValueError: another encoder, an option outside its range, ``"cross_entropy"`` with units outside [0, 1].
+
+    References: Bengio et al., Greedy Layer-Wise Training of Deep Networks (2007), section 4 (autoencoders); Vincent et al.,
+    Stacked Denoising Autoencoders (2010), section 3.4. Deviation: the fine-tuning of all layers is that of the deep
+    autoencoder (Hinton & Salakhutdinov 2006), without labels.
+    """
+    name = encoder.config.get("name", "")
+    require(name == "mlp", "encoder", name, "'mlp', whose layers can be trained one by one")
+    choice("corruption", corruption, CORRUPTIONS)
+    choice("loss", loss, ERRORS)
+    activation = encoder.config["activation"]
+    fits = loss == "mse" or activation == "sigmoid"
+    require(fits, "loss", loss, f"'mse' for units that are {activation!r}, not 'sigmoid'")
+    require(0 <= joint < 1, "joint", joint, "a share of the run, in [0, 1)")
+    views = presets.mae() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    scale = pixel_range(views[0])
+    depth = len(encoder.config["widths"])
+    stage_at = stage(tuple(int(run_steps * (1 - joint) * (k + 1) / depth) for k in range(depth)))
+    activate = ACTIVATIONS[activation]
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, decoder_key = jax.random.split(key)
+        images = batch["views"][0][:, 0]
+        network, state = encoder.init(encoder_key, images)
+        decoder, _ = mirror(encoder, flat(images.shape)).init(decoder_key, jnp.zeros((1, encoder.features)))
+        return {"encoder": network, "decoder": decoder}, {"encoder": state}
+
+    def corrupted(key: Key, x: Array) -> Array:
+        keys = jax.random.split(key, x.shape[0])
+        return jax.vmap(lambda k, one: corrupt(k, one, kind=corruption, level=level)[0])(keys, x)
+
+    def seen_of(key: Key, images: Array) -> Array:
+        return normalize(corrupted(key, unnormalize(images, **scale)), **scale)
+
+    def pixels_of(images: Array) -> Array:
+        """What the decoder's last layer is compared with."""
+        return images if loss == "mse" else unnormalize(images, **scale)
+
+    def error(outputs: Array, targets: Array) -> Array:
+        targets = targets.reshape(outputs.shape)
+        return ERRORS[loss](outputs, targets, jnp.ones_like(outputs))
+
+    def layer_loss(k: int, params: Params, images: Array, key: Key) -> Array:
+        """Stage k: the autoencoder of one layer on what the layers below make of clean images."""
+        below = images
+        for i in range(k):
+            below, _ = encoder.apply(params["encoder"], {}, below, layer=i)
+        below = jax.lax.stop_gradient(below)
+        seen = corrupted(key, below) if k else seen_of(key, images)
+        units, _ = encoder.apply(params["encoder"], {}, seen, layer=k)
+        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, units, layer=k)
+        if k == 0:
+            return error(outputs, pixels_of(images))
+        return error(activate(outputs) if loss == "mse" else outputs, below)
+
+    def joint_loss(params: Params, images: Array, key: Key) -> Array:
+        features, _ = encoder.apply(params["encoder"], {}, seen_of(key, images))
+        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, features)
+        return error(outputs, pixels_of(images))
+
+    def loss_of(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        images = batch["views"][0][:, 0]
+        now = stage_at(step)
+        stages = [lambda p, x, r, k=k: layer_loss(k, p, x, r) for k in range(depth)]
+        value = jax.lax.switch(now, [*stages, joint_loss], params, images, key)
+        return value, (state, {"stage": now.astype(jnp.float32)})
+
+    def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
+        del key
+        features, _ = encoder.apply(params["encoder"], {}, images)
+        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, features)
+        outputs = outputs.reshape(images.shape)
+        if loss == "cross_entropy":
+            outputs = normalize(jax.nn.sigmoid(outputs), **scale)
+        return Reconstruction(images, outputs, jnp.ones((*images.shape[:3], 1), bool))
+
+    encode, encoder_of = encoding(encoder)
+    return Method(views, init, loss_of, encode, encoder, encoder_of, reconstruct=reconstruct)

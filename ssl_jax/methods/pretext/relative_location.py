@@ -1,0 +1,118 @@
+"""Relative location (Doersch et al., ICCV 2015): tell on which side of one patch of an image another one lies."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.methods.common import compute_dtype, embed_crops, encoding
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+from ssl_jax.tiles import Layout, make_tiles, neighbour_pairs
+
+DIRECTIONS = 8
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    form: str = "centre",
+    grid: int = 3,
+    tile: int = 64,
+    gap: int = 0,
+    jitter: int = 21,
+    drop_colors: bool = True,
+    color_projection: float = 0.0,
+    normalize_tiles: bool = True,
+    hidden: int = 4096,
+    hidden_layers: int = 1,
+) -> Method:
+    """Relative location.
+
+    Tiles t of a grid at a random place of each view go through one encoder; pairs of neighbours through a head on both
+    features::
+
+        L = mean over pairs (i, j)  −log softmax(h([f(t_i), f(t_j)]))_d(i, j)      d: 8 directions from i to j
+
+    The encoder sees tiles when it is trained and whole images in ``encode``, with the same parameters: it has to take both
+    sizes. Convolutional encoders pool what map is left; the patches of a ViT have to divide ``tile`` and the images, and its
+    positions must not be relative.
+
+    Args:
+      encoder: the network to train.
+      views: one view, large enough for the tiles; ``None``: :func:`ssl_jax.augment.presets.mae` of 255 pixels without flips.
+      form: ``"centre"``: eight pairs from the middle of 3 x 3 tiles (mmselfsup); ``"all"``: all neighbours in both orders
+        (the authors).
+      grid: tiles a side.
+      tile: side of a tile in pixels.
+      gap: least distance between tiles in pixels, against lines that go on from one to the next.
+      jitter: greatest shift of a tile in pixels. The authors' tiles of 96, 48 apart and moved by up to 7 to all sides, are
+        ``tile=96, gap=34, jitter=14``.
+      drop_colors: keep one channel of each tile and put noise in place of the others, against chromatic aberration; does
+        nothing to gray images.
+      color_projection: probability that an image loses its colours between magenta and green, the paper's other defence. May be
+        traced.
+      normalize_tiles: standardise each tile.
+      hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
+      hidden_layers: their number.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features of whole images; metrics hold the ``accuracy`` of the directions.
+
+    Raises:
+      ValueError: a view in which the tiles do not fit, an option out of its range, more than one view.
+
+    References: "Unsupervised Visual Representation Learning by Context Prediction"; cdoersch/deepcontext;
+    mmselfsup's ``relative_loc``. Deviations: one grid of fixed size an image, where the authors fill the image with four; no
+    tile is shrunk and enlarged again against pixel-level cues; tiles with a variance far below 0.01 stay near 0; the head has
+    no dropout.
+    """
+    layout = Layout(grid, tile, gap, jitter)
+    views = presets.mae(255, flip=0.0) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    layout.require_room("views", views[0].size, views[0].size)
+    require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
+    first, second, directions = jnp.asarray(neighbour_pairs(grid, form=form)).T
+    widths = (hidden,) * hidden_layers + (DIRECTIONS,)
+    head = heads.mlp(widths, hidden_bias=False, dtype=compute_dtype(encoder))
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        encoder_key, head_key = jax.random.split(key)
+        tiles = jnp.zeros((1, tile, tile, batch["views"][0].shape[-1]))
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, tiles)
+        params["head"], state["head"] = head.init(head_key, jnp.zeros((1, 2 * encoder.features)))
+        return params, state
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        tile_key, network_key = jax.random.split(key)
+        images = batch["views"][0][:, 0]
+        options: dict[str, Any] = {"drop": drop_colors, "normalize": normalize_tiles}
+        tiles = make_tiles(tile_key, images, layout, projection=color_projection, **options)
+        (features,), encoder_state = embed_crops(
+            encoder, params["encoder"], state["encoder"], (tiles,), network_key
+        )
+        pairs = jnp.concatenate([features[:, first], features[:, second]], axis=-1)
+        logits, head_state = head.apply(params["head"], state["head"], pairs, train=True)
+        labels = jnp.broadcast_to(directions, logits.shape[:2])
+        value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        return value, ({"encoder": encoder_state, "head": head_state}, {"accuracy": accuracy})
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("loss", math.log(DIRECTIONS), "directions cannot be told from what is seen"),)
+
+    encode, encoder_of = encoding(encoder)
+    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)

@@ -1,0 +1,67 @@
+"""Triplets of frames (Wang & Gupta, ICCV 2015): two frames of a clip are nearer to each other than to those of others."""
+
+import jax.numpy as jnp
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Array, Key, Metrics
+from ssl_jax.losses.temporal import ranking
+from ssl_jax.methods.clips import frames_method
+from ssl_jax.methods.common import compute_dtype
+from ssl_jax.methods.method import Method, Sign
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    margin: float = 1.0,
+    negatives: int = 4,
+    hard: int = 2,
+    embedding: int = 1024,
+) -> Method:
+    """Triplets of frames.
+
+    ``L = mean max(0, D(z, z⁺) − D(z, z⁻) + m)``, with ``D = 1 − cos``, ``z = W f(x)``, z⁺ the frame of the batch from the same
+    clip that is furthest off in time, and z⁻ hard and random frames of other clips: see
+    :func:`ssl_jax.losses.temporal.ranking`. The window of the source says which frames come together: two that are far apart,
+    ``window=2`` and a large ``stride``, are the first and the last patch of a track.
+
+    Gradient accumulation deals the frames of a window out to the micro-batches: windows of two then leave no frame a partner.
+
+    Args:
+      encoder: the network to train.
+      views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
+      margin: m ≥ 0. May be traced.
+      negatives: of each frame.
+      hard: how many of them are hard ones.
+      embedding: width of z.
+
+    Returns:
+      The method. ``encode`` gives the encoder's features. Metrics: ``active``, the share of pairs of frames of different clips
+      that violate the margin.
+
+    Raises:
+      ValueError: counts out of their range when training, a source without clips.
+
+    Reference: "Unsupervised Learning of Visual Representations using Videos"; the margin is that of the released
+    prototxt. Deviations: no tracker: whole frames, or the patches that the clips of a folder show; hard negatives from the
+    start, where the paper begins with random ones.
+    """
+
+    def loss_of(key: Key, z: Array, clips: Array, times: Array) -> tuple[Array, Metrics]:
+        same = clips[:, None] == clips[None, :]
+        apart = jnp.where(same, jnp.abs(times[:, None] - times[None, :]), 0)
+        partners = jnp.where(jnp.max(apart, axis=1) > 0, jnp.argmax(apart, axis=1), -1)
+        value, active = ranking(key, z, partners, ~same, margin=margin, negatives=negatives, hard=hard)
+        return value, {"active": active}
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (Sign("loss", margin, "all frames are alike"),)
+
+    views = presets.mae() if views is None else views
+    head = heads.mlp((embedding,), dtype=compute_dtype(encoder))
+    return frames_method(encoder, head, loss_of, views=views, signs=signs)
