@@ -13,6 +13,9 @@ from configs.common.base import with_defaults
 from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.core.check import call
+from ssl_jax.data.batches import mixture_of
+from ssl_jax.data.frames import Clips
+from ssl_jax.data.labels import FewLabels
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.find import method_module
@@ -21,7 +24,7 @@ from ssl_jax.optim.build import Optimizer
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
 from ssl_jax.train.step import make_init
-from ssl_jax.train.workdir import INCIDENTAL, read_config
+from ssl_jax.train.workdir import CONFIG, INCIDENTAL, read_config
 
 Config = dict[str, Any]
 
@@ -40,6 +43,23 @@ def tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: tuples(inner) for name, inner in value.items()}
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def changed(config: Config, change: Mapping[str, Any]) -> Config:
+    """A plain config with other values at dotted names.
+
+    >>> changed({"a": {"b": 1}, "c": 2}, {"a.b": 3})
+    {'a': {'b': 3}, 'c': 2}
+    """
+    new = dict(config)
+    for path, value in change.items():
+        *parents, last = path.split(".")
+        part = new
+        for parent in parents:
+            part[parent] = dict(part[parent])
+            part = part[parent]
+        part[last] = value
+    return new
 
 
 def method(config: Config) -> Method:
@@ -79,8 +99,11 @@ def source(config: Config, spec: str, split: str) -> Source:
       ValueError: what the source finds wrong, or another number of channels.
     """
     channels = config["data"]["channels"]
-    converts = channels is not None and spec.startswith(("folder:", "parquet:"))
-    opened = open_source(spec, split, **({"channels": channels} if converts else {}))
+    converts = channels is not None and spec.startswith(("folder:", "parquet:", "frames:"))
+    options = {"channels": channels} if converts else {}
+    if spec.startswith("frames:"):
+        options |= {name: config["data"][name] for name in ("window", "stride") if name in config["data"]}
+    opened = open_source(spec, split, **options)
     if channels not in (None, opened.channels):
         raise ValueError(f"config.data.channels={channels}, but the images of {spec} have {opened.channels}")
     return opened
@@ -102,6 +125,15 @@ def parts(config: Config) -> Parts:
     """
     data = config["data"]
     images = source(config, data["source"], data["split"])
+    if "window" in data and not isinstance(images, Clips):
+        raise ValueError(
+            f"config.data.source={data['source']!r}: allowed is frames:<path> or frames:moving, since "
+            f"{config['method']['name']} learns from clips and these are single images"
+        )
+    if data.get("labels"):
+        images = FewLabels(images, data["labels"], seed=config["seed"])
+        if data["labelled"] is not None:
+            mixture_of(images, data["labelled"], config["batch_size"])
     kept = config["method"].get("examples")
     if kept is not None and kept < len(images):
         raise ValueError(
@@ -111,10 +143,32 @@ def parts(config: Config) -> Parts:
     return Parts(method(config), optimizer(config), images)
 
 
+def labelled(config: Config) -> float | None:
+    """Share of labelled images in every batch; ``None``: images as they come, as where none has lost its label.
+
+    >>> labelled({"data": {"labels": 0, "labelled": 0.5}}), labelled({"data": {"labels": 100, "labelled": 0.5}})
+    (None, 0.5)
+    """
+    return config["data"].get("labelled") if config["data"].get("labels") else None
+
+
 def sample(config: Config) -> dict[str, Any]:
     """Shapes of one raw example, enough to initialise without opening the data."""
     size = config["views"]["size"]
     return {"image": jax.ShapeDtypeStruct((1, size, size, config["data"]["channels"]), jnp.uint8)}
+
+
+def recorded(workdir: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+      ValueError: there is none, or it lacks a part.
+    """
+    config = tuples(read_config(workdir))
+    for part in ("method", "encoder", "views", "optimizer", "data", "evaluate", "mesh"):
+        if not isinstance(config.get(part), Mapping):
+            raise ValueError(f"{workdir / CONFIG} is no configuration of a run: it has no {part}")
+    return config
 
 
 def restore(workdir: Path, step: str) -> tuple[Config, Method, RestoredModel]:
@@ -129,7 +183,7 @@ def restore(workdir: Path, step: str) -> tuple[Config, Method, RestoredModel]:
     """
     if step not in ("latest", "best") and not step.isdigit():
         raise ValueError(f"step={step!r}: allowed is latest, best or a number of steps")
-    config = tuples(read_config(workdir))
+    config = recorded(workdir)
     built = method(config)
     abstract = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0)
     which: Any = int(step) if step.isdigit() else step

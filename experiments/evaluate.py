@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 
-from experiments import build, launch
+from experiments import build, launch, processes
 from experiments.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate, labelled
 from experiments.tables import clusters_table, evaluation, layers_table
 from ssl_jax.core.check import choice
@@ -43,6 +44,12 @@ _YARDSTICKS = flags.DEFINE_list(
 def main() -> None:
     """Evaluate the run in ``--workdir``."""
     workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
+    with processes.joined():
+        run(workdir)
+
+
+def run(workdir: Path) -> None:
+    """Measure, and let the first process write and print what was found."""
     config, method, model = build.restore(workdir, _STEP.value)
     spec = _SOURCE.value or config["data"]["source"]
     splits = (
@@ -54,7 +61,9 @@ def main() -> None:
     yardsticks = [choice("yardsticks", name, YARDSTICKS) for name in _YARDSTICKS.value]
     candidates = [candidate(*build.restore(Path(folder), "latest")) for folder in _BESIDE.value]
     if "random" in yardsticks:
-        start = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))(config["seed"])
+        init = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))
+        # On the host, as the restored ones: the devices of several processes can take them from there.
+        start = jax.tree.map(np.asarray, init(config["seed"])._replace(key=None))
         candidates.insert(0, Candidate("random encoder", "yardstick", method, start.params, start.state))
     candidates.append(candidate(config, method, model))
     result = {
@@ -66,6 +75,8 @@ def main() -> None:
         **evaluate(config, candidates, sources, measures=measures, yardsticks=yardsticks),
         "clusters": cluster_rows(config, candidates[-1]),
     }
+    if jax.process_index() != 0:
+        return
     write_atomically(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
     print(f"\n{evaluation(result)}")
     if result["layers"]:
@@ -78,7 +89,7 @@ def main() -> None:
 def candidate(config: build.Config, method: Method, model: RestoredModel) -> Candidate:
     """The encoder of a run."""
     name = config["method"]["name"]
-    role = "supervised" if name == "supervised" else "encoder"
+    role = "supervised" if method.classify is not None else "encoder"
     return Candidate(f"{name}, {model.step} steps", role, method, model.params, model.state)
 
 

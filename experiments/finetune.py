@@ -120,7 +120,7 @@ def overrides(values: Sequence[str]) -> dict[str, Any]:
         choice("set", name, allowed)
         try:
             found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise ValueError(
                 f"set={value!r}: allowed is a number, True, False, None or a pair of numbers"
             ) from error

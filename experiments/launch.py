@@ -25,6 +25,7 @@ USER_ERRORS = (
 )
 
 QUOTES = "\"'"
+DEBUG_HINT = "\n(--debug shows where)"
 
 
 def run(main: Callable[[], None]) -> None:
@@ -33,6 +34,8 @@ def run(main: Callable[[], None]) -> None:
     Exit codes: 0 done (or stopped and saved by a signal), 1 failed, 2 the command line or config is wrong.
     """
     logging.set_verbosity(logging.WARNING)
+    # Orbax logs the traceback of each of its threads; the error itself is raised, and told in a line.
+    logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
@@ -99,6 +102,12 @@ def _beside(name: str) -> str:
 
 
 def _fail(error: BaseException, code: int) -> None:
+    say(error, hint="" if code == 2 else DEBUG_HINT)
+    sys.exit(code)
+
+
+def say(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
+    """Print an error as one message, whatever the libraries below wrapped it in."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if (
         "failure to load" in text or "parsing config file" in text
@@ -111,6 +120,4 @@ def _fail(error: BaseException, code: int) -> None:
         text = f"config has no option {instead[2]!r}: did you mean {instead[1]!r}?"
     elif re.fullmatch(r"[\"']*\w+[\"']*", text):  # nor a hint, where no name is near
         text = f"config has no option {text.strip(QUOTES)!r}{_beside(text.strip(QUOTES))}"
-    hint = "" if code == 2 else "\n(--debug shows where)"
     sys.stderr.write(f"error: {text}{hint}\n")
-    sys.exit(code)

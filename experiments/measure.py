@@ -13,14 +13,15 @@ from ssl_jax.core.check import choice
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, evenly
 from ssl_jax.evaluate import clusters, health, suite
-from ssl_jax.evaluate.features import Features, extract
+from ssl_jax.evaluate.features import Features, extract_source
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.layers import pooled
 from ssl_jax.evaluate.linear import ridge
-from ssl_jax.evaluate.rotation import rotate, rotation_proxy
+from ssl_jax.evaluate.rotation import rotation_proxy
 from ssl_jax.evaluate.yardsticks import pca, pixels
 from ssl_jax.methods.method import Method
+from ssl_jax.targets import rotate
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 
 YARDSTICKS = ("pixels", "pca", "random")
@@ -88,7 +89,7 @@ def evaluate(
             per_class=options["per_class"],
             draws=options["draws"],
         )
-        print(f"measured {name}", flush=True)
+        tell(f"measured {name}")
         return {"features": name, "role": role, "dims": train.features.shape[1], **found}
 
     crop_ratio, last = options["crop_ratio"], candidates[-1]
@@ -113,6 +114,12 @@ def evaluate(
     return {"examples": [len(source) for source in sources], "rows": rows, "layers": layers}
 
 
+def tell(text: str) -> None:
+    """Print, once for all processes."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
 def labelled(config: build.Config, spec: str, split: str) -> Source:
     """A split of the images to evaluate on.
 
@@ -132,11 +139,40 @@ def features(
     source: Source, encode: Callable[..., Any], variables: tuple[Any, ...], method: Method, crop_ratio: float
 ) -> Features:
     """Features of every example of a source, encoded by all devices."""
-    mesh = make_mesh()
-    batch = max(256 // mesh.size, 1) * mesh.size
-    view = method.views[0]
-    with epoch(source, batch_size=batch, size=view.size, crop_ratio=crop_ratio) as batches:
-        return extract(encode, batches, view=view, variables=variables, sharding=batch_sharding(mesh))
+    return extract_source(
+        encode,
+        source,
+        view=method.views[0],
+        variables=variables,
+        sharding=batch_sharding(make_mesh()),
+        crop_ratio=crop_ratio,
+    )
+
+
+def classified(
+    source: Source, method: Method, variables: tuple[Any, ...], crop_ratio: float
+) -> dict[str, float]:
+    """Share of the images that each classifier of a method gets right, by its name; nothing for methods without any.
+
+    Args:
+      source: labelled images.
+      method: with or without ``classify``.
+      variables: params and state.
+      crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
+    """
+    classify, size = method.classify, method.views[0].size
+    if classify is None:
+        return {}
+    shape = jax.ShapeDtypeStruct((1, size, size, source.channels), jnp.float32)
+    names = sorted(jax.eval_shape(classify, *variables, shape))
+
+    def chosen(params: Any, state: Any, images: jax.Array) -> jax.Array:
+        logits = classify(params, state, images)
+        return jnp.stack([jnp.argmax(logits[name], axis=-1) for name in names], axis=1)
+
+    found = features(source, chosen, variables, method, crop_ratio)
+    right = np.mean(found.features == found.labels[:, None], axis=0)
+    return {name: float(share) for name, share in zip(names, right, strict=True)}
 
 
 def of_encoder(
@@ -148,6 +184,8 @@ def of_encoder(
 ) -> Row:
     """Measures that need the encoder itself."""
     method, row = candidate.method, Row()
+    if candidate.role != "yardstick":
+        row |= classified(sources[1], method, (candidate.params, candidate.state), crop_ratio)
     if "health" in measures:
         views = health.two_views(sources[1], method.views[0], images=1024, crop_ratio=crop_ratio)
         encode = jax.jit(method.encode)
@@ -254,5 +292,5 @@ def layer_rows(candidate: Candidate, sources: Sequence[Source], options: build.C
             {"layer": name, "dims": width, "knn": near, "ridge": ridge(*arrays, classes=classes).accuracy}
         )
         at += width
-    print(f"measured {len(rows)} layers and poolings", flush=True)
+    tell(f"measured {len(rows)} layers and poolings")
     return rows

@@ -17,8 +17,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs.common.base import with_defaults
-from experiments import build, launch
+from experiments import build, launch, processes
 from ssl_jax.core import trees
+from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.report.watch import CollapseWatch, tell_user
@@ -29,7 +30,7 @@ from ssl_jax.train.hooks import Health, OnlineEvaluation
 from ssl_jax.train.loop import Hook, fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.signals import StopRequest
-from ssl_jax.train.workdir import INCIDENTAL, Workdir, read_config
+from ssl_jax.train.workdir import INCIDENTAL, Workdir
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
@@ -40,11 +41,6 @@ _CHANGED = flags.DEFINE_bool(
 )
 _REPLAY = flags.DEFINE_string(
     "replay", None, "Folder of a dumped step to run once more, instead of training."
-)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed",
-    False,
-    "One of several processes (TPU pod, SLURM, GKE), which find each other by themselves.",
 )
 
 SETTLING = 50
@@ -57,14 +53,13 @@ def main() -> None:
         replay(Path(_REPLAY.value))
         return
     folder = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
     if _CONFIG.value is None:
         raise ValueError("--config is missing: give --config=configs/simclr.py")
     config = build.plain(_CONFIG.value)
-    parts = build.parts(config)
-    with Workdir(folder, primary=jax.process_index() == 0) as workdir:
-        train(config, parts, workdir, allow_changes=_CHANGED.value)
+    with processes.joined():
+        parts = build.parts(config)
+        with Workdir(folder, primary=jax.process_index() == 0) as workdir:
+            train(config, parts, workdir, allow_changes=_CHANGED.value)
 
 
 def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_changes: bool = False) -> None:
@@ -79,7 +74,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     folder = workdir.path / "checkpoints"
     # Signals after the last step wait until it is saved.
     with (
-        StopRequest(),
+        StopRequest(alone=jax.process_count() == 1),
         Checkpoints(
             folder, every=saving["every"], keep=saving["keep"], best=best, metadata=config
         ) as checkpoints,
@@ -93,19 +88,25 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             seed=config["seed"],
             mesh=mesh,
             accumulate=config["accumulate"],
+            cached_gradients=config["cached_gradients"],
             crop=config["data"]["crop"],
             workers=config["data"]["workers"],
             max_corrupt=config["data"]["max_corrupt"],
-            hooks=hooks(config, method, source),
+            # Watching uses every label, also where training sees few of them.
+            hooks=hooks(config, method, with_all_labels(source)),
             writer=(lambda step: open_writer(workdir.path, config, method, step))
             if jax.process_index() == 0
             else None,
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
             log_every=config["log"]["every"],
+            patience=config["log"]["patience"],
             refresh_every=config.get("refresh_every", 0),
+            labelled=build.labelled(config),
         )
     step = int(fitted.state.step)
+    if jax.process_index() != 0:
+        return
     if fitted.stopped_by:
         print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
     else:
@@ -131,7 +132,8 @@ def hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
 
 def open_writer(folder: Path, config: build.Config, method: Method, step: int) -> Writer:
     """Where the scalars of a run go that starts or goes on after ``step`` updates, and what watches them."""
-    signs = method.signs(config["batch_size"] // config["accumulate"])
+    parts = 1 if config["cached_gradients"] else config["accumulate"]
+    signs = method.signs(config["batch_size"] // parts)
     writers: list[Writer] = [
         JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
         CollapseWatch(
@@ -154,10 +156,11 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
 def replay(dump: Path) -> None:
     """Run a dumped step again and say which gradients and outputs were not finite."""
     workdir = dump.resolve().parent.parent
-    config = build.tuples(read_config(workdir))
+    config = build.recorded(workdir)
     method, optimizer = build.method(config), build.optimizer(config)
     mesh = make_mesh(**config["mesh"])
-    program = make_program(method, optimizer, build.sample(config), mesh, accumulate=config["accumulate"])
+    parts = {name: config[name] for name in ("accumulate", "cached_gradients")}
+    program = make_program(method, optimizer, build.sample(config), mesh, **parts)
     state, batch = read_dump(dump, program.abstract)
     batch = jax.device_put(batch, batch_sharding(mesh))
     before = jax.tree.map(np.asarray, state.params)

@@ -1,13 +1,14 @@
-"""The results table: every method on full Fashion-MNIST, three seeds, beside the yardsticks; trains what is missing.
+"""The results tables: every method, mostly on full Fashion-MNIST, three seeds, beside the yardsticks; trains what is missing.
 
     python -m experiments.results
     python -m experiments.results --methods=simclr,byol --seeds=0
     python -m experiments.results --jobs=2
 
 Each run is ``experiments.pretrain`` with the committed recipe ``configs/<method>.py:fashion_mnist,<budget>``, then
-``experiments.evaluate``. The budget is ``short`` on a CPU and ``paper`` on an accelerator, in folders of their own:
-``docs/results/fashion_mnist/<budget>/<method>-<seed>.json``. A run whose file is there and whose config is the same is not
-made again; one that was stopped goes on. ``python -m docs.tables`` writes the tables of README and docs from the files.
+``experiments.evaluate``; methods that need colours or clips have a dataset of their own. The budget is ``short`` on a CPU and
+``paper`` on an accelerator, in folders of their own: ``docs/results/<dataset>/<budget>/<method>-<seed>.json``. A run whose file
+is there and whose config is the same is not made again; one that was stopped goes on. ``python -m docs.tables`` writes the
+tables of README and docs from the files.
 """
 
 import concurrent.futures
@@ -25,7 +26,7 @@ from absl import flags
 
 from experiments import build, launch
 from experiments.cpu import accelerated
-from experiments.tables import results_table
+from experiments.tables import dataset_of, results_table
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.methods.find import names
@@ -33,17 +34,22 @@ from ssl_jax.report.writers import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")
+FINE_TUNED = ("lejepa", "simclr")
+"""Methods whose encoders are fine-tuned too, beside the masked ones, which rank differently when frozen."""
 FIRST_OF_KIND = {
     "simclr": ("pixels", "pca", "random"),
     "mae": ("random",),
     "beit": ("random",),
-    "data2vec": ("random",),
+    "colorization": ("pixels", "random"),
+    "dbn": ("random",),
     "directclr": ("random",),
     "dvae": ("random",),
-    "ibot": ("random",),
+    "greedy": ("random",),
     "ijepa": ("random",),
     "knowledge": ("random",),
+    "ladder": ("random",),
     "moco_v3": ("random",),
+    "time_contrastive": ("pixels", "random"),
 }
 """Yardsticks that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
 ENCODER = "encoder.safetensors"
@@ -59,7 +65,7 @@ _METHODS = flags.DEFINE_list("methods", None, "Methods; default: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _BUDGET = flags.DEFINE_string("budget", None, "short or paper; default: short on a CPU, paper elsewhere.")
 _RUNS = flags.DEFINE_string("runs", "runs/results", "Folder for the runs themselves.")
-_OUT = flags.DEFINE_string("out", str(ROOT / "docs/results/fashion_mnist"), "Folder for the result files.")
+_OUT = flags.DEFINE_string("out", str(ROOT / "docs/results"), "Folder for the result files.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, which share the CPU's cores evenly.", lower_bound=1)
 
 
@@ -68,7 +74,7 @@ def main() -> None:
     budget = _BUDGET.value or ("paper" if accelerated() else "short")
     methods = [choice("methods", name, names()) for name in _METHODS.value or names()]
     seeds = launch.seeds(_SEEDS.value)
-    out = Path(_OUT.value) / budget
+    out = Path(_OUT.value)
     # One seed of every method first: a table that is cut short still has all rows.
     wanted = [(method, seed) for seed in seeds for method in methods]
     missing = [run for run in wanted if not done(*run, budget, out)]
@@ -79,7 +85,8 @@ def main() -> None:
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         made = [pool.submit(make, method, seed, budget, out, shares) for method, seed in missing]
         failed = [future for future in concurrent.futures.as_completed(made) if not told(future)]
-    print("\n" + results_table(out))
+    for dataset in sorted({dataset_of(method) for method in methods}):
+        print("\n" + results_table(out / dataset / budget))
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(made)} runs failed, see above; the same command tries them again"
@@ -96,9 +103,14 @@ def told(run: concurrent.futures.Future[str]) -> bool:
     return True
 
 
+def file_of(method: str, seed: int, budget: str, out: Path) -> Path:
+    """Where the result of a run is kept."""
+    return out / dataset_of(method) / budget / f"{method}-{seed}.json"
+
+
 def config_of(method: str, seed: int, budget: str) -> build.Config:
     """The committed recipe of a method, with a seed."""
-    config = importlib.import_module(f"configs.{method}").get_config(f"fashion_mnist,{budget}")
+    config = importlib.import_module(f"configs.{method}").get_config(f"{dataset_of(method)},{budget}")
     config.seed = seed
     config.update_from_flattened_dict(from_teacher(method, seed, Path()))
     return build.plain(config)
@@ -121,12 +133,19 @@ def teacher_folder(method: str, seed: int, runs: Path) -> Path:
 
 def done(method: str, seed: int, budget: str, out: Path) -> bool:
     """Whether the result of just this config is there."""
-    path = out / f"{method}-{seed}.json"
+    path = file_of(method, seed, budget, out)
     if not path.exists():
         return False
-    return build.same(
-        json.loads(path.read_text())["config"], config_of(method, seed, budget), beside=("evaluate",)
-    )
+    result = json.loads(path.read_text())
+    if "finetune" in measures_of(method) and "finetune_1_percent" not in result["evaluation"]["rows"][-1]:
+        return False
+    return build.same(result["config"], config_of(method, seed, budget), beside=("evaluate",))
+
+
+def measures_of(method: str) -> tuple[str, ...]:
+    """What is measured of a method's encoder."""
+    tuned = method in FINE_TUNED or ".masked." in names()[method]
+    return (*MEASURES, "finetune") if tuned else MEASURES
 
 
 def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]) -> str:
@@ -134,14 +153,14 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
     share = shares.pop()
     try:
         workdir = Path(_RUNS.value) / budget / f"{method}-{seed}"
-        recipe = f"--config=configs/{method}.py:fashion_mnist,{budget}"
+        recipe = f"--config=configs/{method}.py:{dataset_of(method)},{budget}"
         taught = [f"--config.{name}={v}" for name, v in from_teacher(method, seed, workdir.parent).items()]
         if taught:
             folder = teacher_folder(method, seed, workdir.parent)
             if not (folder / ENCODER).exists():
                 name, _ = TEACHERS[method]
                 teacher = workdir.with_name(f"{name}-{seed}")
-                of_teacher = f"--config=configs/{name}.py:fashion_mnist,{budget}"
+                of_teacher = f"--config=configs/{name}.py:{dataset_of(name)},{budget}"
                 run(["pretrain", of_teacher, f"--config.seed={seed}", f"--workdir={teacher}"], share, teacher)
                 run(["export", f"--workdir={teacher}", f"--out={folder}"], share, teacher)
         yardsticks = [name for name in FIRST_OF_KIND.get(method, ()) if seed == 0 or name == "random"]
@@ -149,10 +168,15 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
         evaluate = [
             "evaluate",
             f"--workdir={workdir}",
-            f"--measures={','.join(MEASURES)}",
+            f"--measures={','.join(measures_of(method))}",
             f"--yardsticks={','.join(yardsticks)}",
         ]
-        spent = {arguments[0]: run(arguments, share, workdir) for arguments in (pretrain, evaluate)}
+        spent = {"pretrain": run(pretrain, share, workdir)}
+        last = final(read_jsonl(workdir / "metrics.jsonl"))
+        steps = config_of(method, seed, budget)["steps"]
+        if last["step"] < steps:
+            raise ValueError(f"{method}, seed {seed}, was stopped at step {last['step']} of {steps}")
+        spent["evaluate"] = run(evaluate, share, workdir)
         result = {
             "method": method,
             "seed": seed,
@@ -163,11 +187,12 @@ def make(method: str, seed: int, budget: str, out: Path, shares: list[list[int]]
             ],
             "date": datetime.now(UTC).date().isoformat(),
             "cpu_seconds": spent,
-            "final": final(read_jsonl(workdir / "metrics.jsonl")),
+            "final": last,
             "evaluation": json.loads((workdir / "evaluation.json").read_text()),
         }
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / f"{method}-{seed}.json", json.dumps(result, indent=1) + "\n")
+        path = file_of(method, seed, budget, out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=1) + "\n")
     finally:
         shares.append(share)
     return f"{method}, seed {seed}: {spent['pretrain']:.0f} CPU seconds of training, {spent['evaluate']:.0f} of evaluation"

@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from configs.common.datasets import DATASETS
 from ssl_jax import models
 from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.table import table
+
+DATASET = "fashion_mnist"
+ELSEWHERE = {"colorization": "embedded_color", "time_contrastive": "moving", "triplet_frames": "moving"}
+"""Datasets of methods that find nothing to learn in Fashion-MNIST, which has neither colours nor clips."""
 
 HEADINGS = {
     "knn": "kNN",
@@ -21,8 +26,15 @@ HEADINGS = {
     "rotation": "rotation",
     "finetune_1_percent": "fine-tuned, 1 %",
     "finetune_10_percent": "fine-tuned, 10 %",
+    "classifier": "own classifier",
+    "student": "its student's",
 }
 """Measures in [0, 1] in the order of the columns; the few-label probes (``linear_<n>``) come after ``logistic``."""
+
+
+def dataset_of(method: str) -> str:
+    """The dataset on which a method is measured, a word of its config."""
+    return ELSEWHERE.get(method, DATASET)
 
 
 def evaluation(result: Mapping[str, Any], *, markdown: bool = False) -> str:
@@ -132,17 +144,19 @@ def _ordered(rows: Sequence[Mapping[str, Any]], markdown: bool) -> str:
 
 
 def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of all seeds by the name that the table gives them."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    """Rows of all seeds by the name that the table gives them; a yardstick that two runs measured with one seed counts once,
+    as the run has it that measured more."""
+    groups: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
     for result in results:
         encoder = encoder_name(result["config"])
         for row in result["evaluation"]["rows"]:
             name = {"random encoder": f"random {encoder}"}.get(row["features"], row["features"])
             own = row["role"] != "yardstick"
-            groups.setdefault(f"{result['method']} ({encoder})" if own else name, []).append(
-                {**row, "result": result if own else None}
-            )
-    return groups
+            group = groups.setdefault(f"{result['method']} ({encoder})" if own else name, {})
+            key = (result["method"] if own else "", result["seed"])
+            if key not in group or len(cells(row)) > len(cells(group[key])):
+                group[key] = {**row, "result": result if own else None}
+    return {name: list(group.values()) for name, group in groups.items()}
 
 
 REMARKS: tuple[tuple[str, Any, str], ...] = (
@@ -179,10 +193,10 @@ def _place(row: Mapping[str, Any]) -> int:
 
 
 def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Cells of several seeds: mean and deviation (n − 1) over them; of one, its own deviation if it has one."""
+    """Cells of several seeds: mean and deviation (n − 1) over them, of what was measured of all; of one, its own deviation."""
     each = [cells(row) for row in rows]
     found: dict[str, Any] = {}
-    for heading in each[0]:
+    for heading in (name for name in each[0] if all(name in cell for cell in each)):
         values = [cell[heading][0] if isinstance(cell[heading], tuple) else cell[heading] for cell in each]
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         found[heading] = each[0][heading] if spread is None else (float(np.mean(values)), spread)
@@ -195,8 +209,9 @@ def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _epochs(config: Mapping[str, Any]) -> float:
-    """Passes over the 60,000 training images."""
-    return config["steps"] * config["batch_size"] / 60_000
+    """Passes over the training images, of clips over their frames."""
+    examples = {dataset.source: dataset.examples for dataset in DATASETS.values()}
+    return config["steps"] * config["batch_size"] / examples[config["data"]["source"]]
 
 
 def _how(results: Sequence[Mapping[str, Any]]) -> str:
@@ -204,10 +219,10 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
     train, test = results[0]["evaluation"]["examples"]
     where = "; ".join(f"{cores} core(s) a run of {device}" for device, cores in sorted(machines))
     return (
-        f"Fashion-MNIST, {train:,} unlabelled training images, {test:,} test images. ± is the deviation over seeds (for rows "
-        "with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning rate and weight decay are chosen "
-        "on held-out training images; recipes were tuned on training images only. Core-minutes: processor time of "
-        f"training, on {where}. Command: `python -m experiments.results`."
+        f"`{results[0]['evaluation']['source']}`: probes of {train:,} training images, {test:,} test images. ± is the "
+        "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning "
+        "rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
+        f"Core-minutes: processor time of training, on {where}. Command: `python -m experiments.results`."
     )
 
 

@@ -46,33 +46,33 @@ def draw(study: Study, found: Results, path: Path) -> Path:
     rows = [variant for variant in study.variants if variant.name in found]
     bars = [variant for variant in rows if not variant.line]
     panels: list[Callable[[Any], None]] = []
+    by_layer = [f"{name}_linear" for name in study.layers]
     for part in filter(None, (bars, [variant for variant in rows if variant.line])):
         own_bars = bars if part is bars else []
         if any(v.published is not None for v in part):
             panels.append(lambda axes, p=part, b=own_bars: _published(axes, study, p, b))  # type: ignore[misc]
         for heading, name in study.columns.items():
-            if name in OF_UNTRAINED or name.endswith(("_knn", "_linear")):
+            measured = name in (*OF_UNTRAINED, "classifier") or name.endswith(("_knn", "_linear"))
+            if measured and name not in by_layer:
                 panels.append(
                     lambda axes, p=part, b=own_bars, h=heading, n=name: _ours(axes, study, found, p, b, h, n)  # type: ignore[misc]
                 )
+    curves = [lambda axes, c=c: _curves(axes, found, rows, *c) for c in study.curves]
+    spectra = [lambda axes, s=s: _spectra(axes, found, rows, *s) for s in study.spectra]
+    layers = [lambda axes: _layers(axes, study, found, rows)] if study.layers else []
+    panels += [*curves, *spectra, *layers]
     height = max(2.6, 0.9 + 0.3 * len(bars))
     with pyplot.rc_context(STYLE):
-        count = len(panels) + len(study.curves) + len(study.spectra)
+        count = len(panels)
         across = min(count, 3)
         down = -(-count // across)
         figure, grid = pyplot.subplots(down, across, figsize=(WIDTH, height * down), squeeze=False)
         places = list(grid.flat)
         for axes, panel in zip(places, panels, strict=False):
             panel(axes)
-        for axes, (name, heading) in zip(places[len(panels) :], study.curves, strict=False):
-            _curves(axes, found, rows, name, heading)
-        for axes, (name, heading) in zip(
-            places[len(panels) + len(study.curves) :], study.spectra, strict=False
-        ):
-            _spectra(axes, found, rows, name, heading)
         for axes in places[count:]:
             axes.axis("off")
-        if study.curves or study.spectra or any(v.line for v in rows):
+        if curves or spectra or layers or any(v.line for v in rows):
             handles, labels = places[count - 1].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,4 +189,28 @@ def _spectra(axes: Any, found: Results, rows: Sequence[Variant], name: str, head
         color, line = COLORS[i % len(COLORS)], "-" if i < len(COLORS) else "--"
         axes.plot(
             1 + np.arange(values.shape[1]), values.mean(axis=0), line, color=color, lw=1.4, label=variant.name
+        )
+
+
+def _layers(axes: Any, study: Study, found: Results, rows: Sequence[Variant]) -> None:
+    axes.set_title("ours: linear in % by layer (dotted: untrained)", fontsize=9)
+    axes.set_xlabel("layer")
+    axes.set_xticks(range(1, 1 + len(study.layers)))
+    whole = [found[v.name] for v in rows if found[v.name].has(f"{study.layers[-1]}_linear")]
+    random = untrained({str(i): measured for i, measured in enumerate(whole)})
+    values = [random.mean(f"random_{name}_linear") for name in study.layers]
+    axes.plot(range(1, 1 + len(values)), values, color="#8a8f98", lw=1, ls=":")
+    for i, variant in enumerate(rows):
+        measured = found[variant.name]
+        names = [f"{name}_linear" for name in study.layers if measured.has(f"{name}_linear")]
+        axes.errorbar(
+            range(1, 1 + len(names)),
+            [measured.mean(name) for name in names],
+            yerr=[measured.spread(name) for name in names],
+            fmt="o-" if i < len(COLORS) else "o--",
+            color=COLORS[i % len(COLORS)],
+            label=variant.name,
+            capsize=2,
+            ms=3,
+            lw=1.2,
         )

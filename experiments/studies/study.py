@@ -34,7 +34,7 @@ from ssl_jax.core.machine import machine
 from ssl_jax.data.open import open_source
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.linear import ridge
+from ssl_jax.evaluate.linear import few_labels, ridge
 from ssl_jax.evaluate.spectrum import effective_rank
 from ssl_jax.evaluate.table import table
 from ssl_jax.train.loop import fit
@@ -94,10 +94,16 @@ class Measured(NamedTuple):
     def of(self, name: str) -> np.ndarray:
         """A measure of every seed.
 
-        ``knn`` and ``linear`` in percent, ``random_knn`` and ``random_linear`` of the untrained encoder, ``rank`` the effective
-        rank of the features' covariance, or the name of a curve, whose last value it is.
+        ``knn`` and ``linear`` in percent, ``random_knn`` and ``random_linear`` of the untrained encoder, ``classifier`` of what
+        was learnt from labels (of methods with a classifier its own; of others, in runs with few labels, logistic regression
+        of the features on them), ``rank`` the effective rank of the features' covariance, or the name of a curve, whose last
+        value it is.
         """
         return np.array([self._one(record, name) for record in self.records])
+
+    def has(self, name: str) -> bool:
+        """Whether it was measured: encoders differ in their number of layers."""
+        return all(name in record["measures"] or name in record["curves"] for record in self.records)
 
     @staticmethod
     def _one(record: Record, name: str) -> float:
@@ -143,6 +149,8 @@ class Study(NamedTuple):
       extra: ``config -> {name: encode}``: further features of a run, measured as ``<name>_knn``, ``<name>_linear`` and
         ``<name>_rank``.
       spectra: spectra to draw: name of the features (``""`` the encoder's, or one of ``extra``) and heading.
+      layers: names of ``extra`` from the first layer to the last, whose linear accuracy is drawn as a line a variant; they are
+        measured of the untrained encoder too. Variants may have fewer.
       finetune: options of :func:`ssl_jax.evaluate.finetune.finetune`, whose accuracy is then measured as ``finetune``, of the
         encoder before training too; ``None``: it is not.
       notes: what a reader should know about the differences from the paper.
@@ -163,6 +171,7 @@ class Study(NamedTuple):
     x_scale: str = "log"
     extra: Extra | None = None
     spectra: tuple[tuple[str, str], ...] = ()
+    layers: tuple[str, ...] = ()
     finetune: Mapping[str, Any] | None = None
     notes: str = ""
 
@@ -315,6 +324,7 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         writer=lambda step: writer,
         log_every=config["log"]["every"],
         refresh_every=config.get("refresh_every", 0),
+        labelled=build.labelled(config),
         begin=begin,
     )
     data, options = config["data"], config["evaluate"]
@@ -324,7 +334,9 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         "": (fitted.state, method.encode),
     }
     if study.extra is not None:
-        asked |= {name: (fitted.state, f) for name, f in study.extra(config).items()}
+        extra = study.extra(config)
+        asked |= {name: (fitted.state, f) for name, f in extra.items()}
+        asked |= {f"random_{name}": (before[0], extra[name]) for name in study.layers if name in extra}
     measures: dict[str, float] = {}
     spectra: dict[str, list[float]] = {}
     for prefix, (state, encode) in asked.items():
@@ -348,6 +360,15 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
             }
             done = finetune(method.encoder, *weights, *sources, labels=train_set.labels, seed=seed, **given)
             measures[f"{start}finetune"] = done.accuracy
+        if prefix == "":
+            measures |= measure.classified(sources[1], method, variables, options["crop_ratio"])
+            if method.classify is None and data["labels"]:
+                # Draw 0 of this seed is what `FewLabels` keeps.
+                per_class = data["labels"] // len(source.classes)
+                few = few_labels(
+                    *arrays, classes=len(source.classes), per_class=per_class, draws=1, seed=seed
+                )
+                measures["classifier"] = few.mean
     drawn = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     return {
         "study": study.name,
@@ -404,6 +425,7 @@ def results_table(study: Study, found: Results, *, markdown: bool = False) -> st
             cells = {
                 heading: (measured.mean(name), measured.spread(name))
                 for heading, name in study.columns.items()
+                if measured.has(name)
             }
             seeds = len(measured.records)
             rows.append(
@@ -420,36 +442,68 @@ def results_table(study: Study, found: Results, *, markdown: bool = False) -> st
     )
 
 
+def is_complete(study: Study, found: Results) -> bool:
+    """Whether every variant was measured: only then are there claims and a figure."""
+    return len(found) == len(study.variants)
+
+
+def findings(study: Study, found: Results, *, folder: str = "") -> list[str]:
+    """Lines of a docs page about a complete study: each claim and whether it holds here, and the figure in ``folder``."""
+    verdicts = [
+        f"- {'**Holds here.**' if c.holds else '**Does not hold here.**'} {c.text} ({c.evidence})"
+        for c in study.claims(found)
+    ]
+    return [*verdicts, "", f"![{study.title}]({folder}{study.name}.svg)"]
+
+
+KINDS = {
+    "convnet": "convolutional network",
+    "ladder": "ladder network",
+    "mlp": "perceptron",
+    "vit_micro": "vision transformer",
+}
+"""What the docs call an encoder."""
+
+
+def how(study: Study, records: Sequence[Record]) -> str:
+    """What was measured on which images, at what cost."""
+    configs = [record["config"] for record in records]
+    steps = {
+        size: [c["steps"] for c in configs if c["batch_size"] == size]
+        for size in _each(configs, "batch_size")
+    }
+    lengths = " or ".join(
+        f"{min(found)}{f' to {max(found)}' if max(found) > min(found) else ''} steps of {size}"
+        for size, found in steps.items()
+    )
+    encoders = " or ".join(
+        f"a small {KINDS[name]}" for name in _each([c["encoder"] for c in configs], "name")
+    )
+    spent = np.mean([record["cpu_seconds"] for record in records])
+    scale = "A scale on which the published percentages, of ImageNet, are not to be expected: only the pattern is compared."
+    parts = [
+        f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, {encoders}; kNN (k = 20) and linear (ridge) "
+        "accuracy in percent on the 2,000 test images, ± the deviation over seeds.",
+        "`random encoder`: the same encoders before training.",
+        f"One core of {records[0]['machine']['device']}, {spent:.0f} CPU seconds a run.",
+        *([scale] if any(variant.published is not None for variant in study.variants) else []),
+    ]
+    return " ".join(parts)
+
+
+def _each(tables: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return sorted({table[name] for table in tables})
+
+
 def page(study: Study, seeds: Sequence[int] = (0, 1, 2)) -> str:
     """The docs page of a study."""
     found = load(study, seeds)
     lines = [f"# {study.title}", "", study.question, "", f"Published: {study.source}.", ""]
-    if len(found) == len(study.variants):
-        claims = study.claims(found)
-        verdicts = [
-            f"- {'**Holds here.**' if c.holds else '**Does not hold here.**'} {c.text} ({c.evidence})"
-            for c in claims
-        ]
-        lines += [*verdicts, "", f"![{study.title}]({study.name}.svg)", ""]
+    if is_complete(study, found):
+        lines += [*findings(study, found), ""]
     records = [record for measured in found.values() for record in measured.records]
     if records:
-        first = records[0]
-        spent = np.mean([record["cpu_seconds"] for record in records])
-        sizes = sorted({(r["config"]["steps"], r["config"]["batch_size"]) for r in records})
-        lengths = ", ".join(f"{steps} steps of {batch}" for steps, batch in sizes)
-        lines += [
-            results_table(study, found, markdown=True),
-            "",
-            f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, a small convolutional "
-            f"encoder; kNN (k = 20) and "
-            "linear (ridge) accuracy in percent on the 2,000 test images, ± the deviation over seeds. "
-            "`random encoder`: the same "
-            f"encoders before training. One core of {first['machine']['device']}, {spent:.0f} CPU seconds a "
-            f"run. A "
-            "scale on which the published percentages, of ImageNet, are not to be expected: only the "
-            "pattern is compared.",
-            "",
-        ]
+        lines += [results_table(study, found, markdown=True), "", how(study, records), ""]
     if study.notes:
         lines += [study.notes, ""]
     lines += [f"Run it again: `python -m experiments.studies.{study.name}`.", ""]

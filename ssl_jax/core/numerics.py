@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, ScalarLike
 
 from ssl_jax.core.types import Array
 
@@ -82,3 +82,15 @@ def top_k(x: Float[Array, "... n"], k: int) -> tuple[Float[Array, "... k"], Int[
     """
     values, places = jax.lax.top_k(x, k)
     return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(places)
+
+
+def rectangle(
+    shape: tuple[int, int], top: ScalarLike, left: ScalarLike, height: ScalarLike, width: ScalarLike
+) -> Bool[Array, "rows columns"]:
+    """Which places of a grid lie in a rectangle; its corner and sides may be traced.
+
+    >>> rectangle((2, 3), 0, 1, 1, 2).tolist()
+    [[False, True, True], [False, False, False]]
+    """
+    row, column = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])[None, :]
+    return (row >= top) & (row < top + height) & (column >= left) & (column < left + width)

@@ -17,7 +17,8 @@ State = dict[str, Any]
 """Nested plain dict of arrays that change by other means: batch statistics, teachers, queues, centres."""
 
 Batch = dict[str, Any]
-"""One global batch: ``views`` (tuple of ``[batch, views, h, w, c]`` float32), ``label`` and ``index`` (int32 ``[batch]``)."""
+"""One global batch: ``views`` (tuple of ``[batch, views, h, w, c]`` float32), ``label`` and ``index`` (int32 ``[batch]``).
+Of frames also ``clip`` and ``time`` (int32 ``[batch]``)."""
 
 Metrics = dict[str, Array]
 Schedule = Callable[[Any], Any]

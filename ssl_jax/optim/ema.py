@@ -16,7 +16,8 @@ class EmaState(NamedTuple):
     Attributes:
       count: int32 scalar, updates so far: the step at which a scheduled decay is read.
       average: tree like the averaged one; floating leaves in float32 or wider.
-      weight: float32 scalar, sum of the weights of everything averaged so far; 1 unless debiasing.
+      weight: float32 scalar, sum of the weights of everything averaged so far; 1 unless debiasing. In its place may
+        stand an array that broadcasts against the leaves: parts that were averaged unequally often have sums of their own.
     """
 
     count: Array  # type: ignore[assignment]  # the name that optax uses; hides tuple.count
@@ -81,12 +82,26 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
         average = jax.tree.map(lambda a, x: _blend(a, x, d) if _averaged(x) else x, state.average, tree)
         if not debias:
             return average, EmaState(state.count + 1, average, state.weight)
-        weight = _blend(state.weight, jnp.ones_like(state.weight), d)
-        scale = jnp.where(weight > 0, 1.0 / jnp.where(weight > 0, weight, 1.0), 0.0)
-        debiased = jax.tree.map(lambda a, x: a * scale.astype(a.dtype) if _averaged(x) else a, average, tree)
-        return debiased, EmaState(state.count + 1, average, weight)
+        new = EmaState(state.count + 1, average, _blend(state.weight, jnp.ones_like(state.weight), d))
+        return debiased(new), new
 
     return Ema(init, update)
+
+
+def debiased(state: EmaState) -> PyTree:
+    """The average that a state holds, corrected for its start at zero: ``a / w``, and 0 where nothing has entered.
+
+    Args:
+      state: of ``ema(..., debias=True)``.
+
+    >>> mean = ema(0.9, debias=True)
+    >>> _, state = mean.update(jnp.array(3.0), mean.init(jnp.array(0.0)))
+    >>> round(float(state.average), 6), round(float(debiased(state)), 6)
+    (0.3, 3.0)
+    """
+    entered = state.weight > 0
+    scale = jnp.where(entered, 1.0 / jnp.where(entered, state.weight, 1.0), 0.0)
+    return jax.tree.map(lambda a: a * scale.astype(a.dtype) if _averaged(a) else a, state.average)
 
 
 def _averaged(x: Array) -> bool:

@@ -1,5 +1,6 @@
 """Which parameters are special: left out of weight decay and adaptation, frozen for a while, held on the unit sphere."""
 
+import re
 from collections.abc import Sequence
 
 import jax
@@ -94,6 +95,84 @@ def undecayed(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
 
 
+def grouped(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+    """Tree of strings: the one regular expression that is found in a parameter's path, or ``""``.
+
+    Args:
+      params: the parameters.
+      patterns: regular expressions.
+
+    Raises:
+      ValueError: an expression that matches no parameter, or a parameter in which two are found.
+
+    >>> import jax.numpy as jnp
+    >>> grouped({"discriminator": jnp.zeros(1), "encoder": jnp.zeros(1)}, patterns=["discriminator"])
+    {'discriminator': 'discriminator', 'encoder': ''}
+    """
+    _require_found(params, "groups", patterns)
+
+    def group(path: str, leaf: Array) -> str:
+        found = [pattern for pattern in patterns if trees.matches([pattern], path)]
+        check.require(len(found) <= 1, "groups", tuple(found), f"one expression at most that finds {path}")
+        return "".join(found)
+
+    return trees.map_with_path(group, params)
+
+
+def lazy_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+    """Tree of strings: the text that the first fitting regular expression finds in a parameter's path, or ``""``.
+
+    Args:
+      params: the parameters.
+      patterns: regular expressions.
+
+    Raises:
+      ValueError: an expression that matches no parameter.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.zeros(1)
+    >>> lazy_groups({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, patterns=["dense_."])
+    {'dense_0': {'bias': 'dense_0'}, 'dense_1': {'bias': 'dense_1'}}
+    """
+    _require_found(params, "lazy", patterns)
+
+    def text(path: str, leaf: Array) -> str:
+        found = (re.search(pattern, path) for pattern in patterns)
+        return next((match.group() for match in found if match), "")
+
+    return trees.map_with_path(text, params)
+
+
+def where_live(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTree:
+    """Leaves as they are, exact zeros in groups whose gradients are all 0; leaves of the group ``""`` always stay.
+
+    Args:
+      tree: updates.
+      gradients: a tree of the same form.
+      groups: tree of strings from ``lazy_groups``.
+
+    >>> import jax.numpy as jnp
+    >>> ones, none = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    >>> where_live(ones, none, {"a": "a", "b": ""})
+    {'a': Array([0.], dtype=float32), 'b': Array([1.], dtype=float32)}
+    """
+    members: dict[str, list[Array]] = {}
+    for gradient, name in zip(jax.tree.leaves(gradients), jax.tree.leaves(groups), strict=True):
+        members.setdefault(name, []).append(gradient)
+    live = {name: any_nonzero(found) for name, found in members.items() if name}
+    return jax.tree.map(lambda x, name: jnp.where(live[name], x, 0) if name else x, tree, groups)
+
+
+def any_nonzero(tree: PyTree) -> Array:
+    """Whether any number in a tree differs from 0.
+
+    >>> import jax.numpy as jnp
+    >>> bool(any_nonzero({"a": jnp.zeros(2), "b": jnp.array([0.0, 1.0])}))
+    True
+    """
+    return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(tree)]))
+
+
 def to_unit_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """Updates that end on rows of norm 1 where any of the regular expressions is found in a parameter's path.
 
@@ -107,7 +186,6 @@ def to_unit_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) ->
     Raises:
       ValueError: an expression that matches no parameter.
 
-    >>> import jax.numpy as jnp
     >>> import jax.numpy as jnp
     >>> weights = {"rows": jnp.array([[4.0, 0.0]])}
     >>> updates = to_unit_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
@@ -152,7 +230,9 @@ def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
     return jax.tree.map(select, tree, until)
 
 
-def hold(rule: optax.GradientTransformationExtraArgs, until: int) -> optax.GradientTransformationExtraArgs:
+def hold(
+    rule: optax.GradientTransformationExtraArgs, until: int, *, lazy: bool = False
+) -> optax.GradientTransformationExtraArgs:
     """A rule whose state stands still before step ``until``, as if it began there: torch's ``grad = None``.
 
     Without it Adam's bias correction and the momentum of parameters that thaw late would have run on without
@@ -161,13 +241,14 @@ def hold(rule: optax.GradientTransformationExtraArgs, until: int) -> optax.Gradi
     Args:
       rule: an optax transformation with extra arguments.
       until: step from which it runs; ``-1``: never, and it keeps no state.
+      lazy: the state also stands still in steps in which all gradients are 0; the updates are for ``where_live`` to zero.
     """
     if until == FOR_EVER:
         return optax.with_extra_args_support(optax.set_to_zero())
 
     def update(updates: PyTree, state: PyTree, params: PyTree, *, count: Array, **options: Array):
+        moving = (count >= until) & any_nonzero(updates) if lazy else count >= until
         updates, new_state = rule.update(updates, state, params, count=count, **options)
-        moving = count >= until
         return updates, jax.tree.map(lambda new, old: jnp.where(moving, new, old), new_state, state)
 
     return optax.GradientTransformationExtraArgs(rule.init, update)

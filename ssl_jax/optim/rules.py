@@ -39,8 +39,8 @@ def descend(tree: PyTree, learning_rate: float | Array) -> PyTree:
     return jax.tree.map(lambda x: -learning_rate * x, tree)
 
 
-def with_rate(rule: Rule, rate: Schedule) -> Rule:
-    """A rule with a learning rate of its own, in place of the one that ``update`` is given.
+def with_rate(rule: Rule, rate: Schedule, decay: Schedule | None = None) -> Rule:
+    """A rule with a learning rate, and perhaps a weight decay, of its own, in place of those that ``update`` is given.
 
     >>> import jax.numpy as jnp
     >>> rule, params = with_rate(sgd(), lambda step: 0.25), {"bias": jnp.ones(1)}
@@ -51,6 +51,7 @@ def with_rate(rule: Rule, rate: Schedule) -> Rule:
 
     def update(gradients: PyTree, state: Any, params: PyTree, *, count: Array, learning_rate, weight_decay):
         del learning_rate
+        weight_decay = weight_decay if decay is None else decay(count)
         options = {"learning_rate": rate(count), "weight_decay": weight_decay}
         return rule.update(gradients, state, params, count=count, **options)
 

@@ -9,7 +9,8 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,10 @@ from ssl_jax.train.state import TrainState
 
 class NoUsableCheckpointError(RuntimeError):
     """There are checkpoints, and every one of them is damaged."""
+
+
+class CannotSaveError(OSError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 class RestoredModel(NamedTuple):
@@ -66,6 +71,9 @@ class Checkpoints:
       best: name of a metric; the checkpoint where it was highest is kept too. ``None``: only the latest are.
       metadata: JSON-able mapping, stored with each checkpoint: the run's configuration.
 
+    Attributes:
+      owed: what ``save`` was told of the checkpoint that was restored.
+
     Raises:
       ValueError: an argument out of range, or metadata that is not JSON-able.
     """
@@ -88,21 +96,26 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.every = every
         self._keep, self._best = keep, best
+        self.owed = False
         self._restored = False
         self._saving: int | None = None
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._policy = _LatestAndBest(keep)
 
-    def save(self, step: int, state: TrainState, *, metrics: Mapping[str, Any] | None = None) -> bool:
+    def save(
+        self, step: int, state: TrainState, *, metrics: Mapping[str, Any] | None = None, owed: bool = False
+    ) -> bool:
         """Save a state: returns when it has been copied from the devices, and is written in the background.
 
         The state may be donated right after. A kill at any moment leaves either the whole checkpoint or none.
-        An error of the write is raised by the next call of ``save``, ``wait`` or ``close``.
+        An error of the write is raised by the next call of ``save``, ``wait`` or ``close``; where the file system refused, such
+        as a full disk, it is a :class:`CannotSaveError`.
 
         Args:
           step: ``int(state.step)``, without waiting for the device.
           state: what to save.
           metrics: scalars at this step; the one named ``best`` ranks the checkpoint.
+          owed: whether the hooks of this step have not been called, so that a run that goes on here has to.
 
         Returns:
           Whether a checkpoint was made: not if there is one of this step.
@@ -117,7 +130,7 @@ class Checkpoints:
         self._restored = True
         if step == self._saving:
             self.wait()
-        if step in steps(self.directory):
+        if storage.of_first_process(step in steps(self.directory)):
             return False
         checkpointer = self._open()
         self._saving = step
@@ -127,9 +140,11 @@ class Checkpoints:
             "step": step,
             "best": self._best,
             "metrics": scalars,
+            "owed": owed,
             "metadata": self._metadata,
         }
-        checkpointer.save_checkpointables_async(step, storage.packed(_items(state), facts), force=True)
+        with self._explained():
+            checkpointer.save_checkpointables_async(step, storage.packed(_items(state), facts), force=True)
         return True
 
     def restore(self, abstract_state: TrainState) -> TrainState | None:
@@ -163,7 +178,7 @@ class Checkpoints:
             damaged[step] = storage.agreed(problem)
             if items is not None and not damaged.pop(step):
                 storage.on_first_process(lambda: _set_aside(self.directory, damaged))
-                self._restored = True
+                self._restored, self.owed = True, manifest["facts"].get("owed", False)
                 return TrainState(**items["model"], **items["opt"])
             _warn(self.directory, step, damaged[step])
         if damaged:
@@ -173,13 +188,15 @@ class Checkpoints:
     def wait(self) -> None:
         """Return when all saves are on disk; raises what went wrong with them."""
         if self._checkpointer is not None:
-            self._checkpointer.wait()
+            with self._explained():
+                self._checkpointer.wait()
 
     def close(self) -> None:
         """Wait, and release what the saves needed."""
         if self._checkpointer is not None:
-            self._checkpointer.close()
-            self._checkpointer = None
+            checkpointer, self._checkpointer = self._checkpointer, None
+            with self._explained():
+                checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -187,7 +204,22 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # A process that ends with an error must not wait for others, which wait for it in the step.
+        if error is None or jax.process_count() == 1:
+            self.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the file system refused, in a line; orbax and tensorstore say it in many."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = str(storage.innermost(error)).strip().split("\n")[0][:300]
+            free = shutil.disk_usage(self.directory).free / 2**20
+            raise CannotSaveError(
+                f"a checkpoint cannot be written to {self.directory}, where {free:,.1f} MiB are free: {reason}. Those of steps "
+                f"{steps(self.directory)} are whole: the same command goes on from the last one"
+            ) from error
 
     def _open(self) -> ocp.training.Checkpointer:
         """Opened with the first save, after restoring cleared the way; removes what a killed save left."""
@@ -199,6 +231,7 @@ class Checkpoints:
                 self.directory,
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
+                context=storage.patient(),
             )
         return self._checkpointer
 

@@ -39,7 +39,8 @@ def write_dump(
     storage.on_first_process(lambda: shutil.rmtree(path, ignore_errors=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     items = {"state": state, "batch": batch}
-    ocp.save_checkpointables(path, storage.packed(items, facts))
+    with storage.patient():
+        ocp.save_checkpointables(path, storage.packed(items, facts))
     return path
 
 

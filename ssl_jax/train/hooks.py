@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from ssl_jax.core.check import require
-from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, Subset, evenly
 from ssl_jax.evaluate import health
-from ssl_jax.evaluate.features import Features, extract
+from ssl_jax.evaluate.features import Features, extract_source
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import ridge_probe
 from ssl_jax.methods.method import Method
+from ssl_jax.train.sharding import batch_sharding_of
 from ssl_jax.train.state import TrainState
 
 
@@ -125,8 +125,13 @@ class OnlineEvaluation:
         return {"online/knn": knn, "online/linear": float(ridge_probe(*arrays, classes=self._classes))}
 
     def _features(self, source: Source, state: TrainState) -> Features:
-        view = self._method.views[0]
-        batches = epoch(source, batch_size=250, size=view.size, crop_ratio=self._crop_ratio, max_corrupt=1.0)
-        with batches:
-            variables = (state.params, state.state)
-            return extract(self._method.encode, batches, view=view, variables=variables)
+        return extract_source(
+            self._method.encode,
+            source,
+            view=self._method.views[0],
+            variables=(state.params, state.state),
+            sharding=batch_sharding_of(state),
+            batch_size=250,
+            crop_ratio=self._crop_ratio,
+            max_corrupt=1.0,
+        )

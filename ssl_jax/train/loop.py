@@ -1,5 +1,7 @@
 """The loop: batches in, state out, and in between logging, hooks, checkpoints and a stop that loses nothing."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,12 +23,14 @@ from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import write_dump
+from ssl_jax.train.fsdp import sharded_method
 from ssl_jax.train.progress import Progress
 from ssl_jax.train.refresh import Refresher
-from ssl_jax.train.sharding import Rule, batch_sharding, make_mesh, state_shardings
-from ssl_jax.train.signals import StopRequest
+from ssl_jax.train.sharding import FSDP_MIN_SIZE, Rule, batch_sharding, make_mesh, state_shardings
+from ssl_jax.train.signals import Stopped, StopRequest
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import StepFn, make_init, make_train_step
+from ssl_jax.train.watchdog import Watchdog
 
 
 class Hook(Protocol):
@@ -96,7 +100,9 @@ def make_program(
     mesh: Mesh,
     *,
     rules: Sequence[Rule] = (),
+    fsdp_min_size: int = FSDP_MIN_SIZE,
     accumulate: int = 1,
+    cached_gradients: bool = False,
 ) -> Program:
     """Jit the initialisation and the step over a mesh.
 
@@ -106,16 +112,22 @@ def make_program(
       sample: a raw batch; only shapes are read.
       mesh: from :func:`ssl_jax.train.sharding.make_mesh`.
       rules: sharding rules for the state, see :func:`ssl_jax.train.sharding.state_shardings`.
-      accumulate: micro-batches a step.
+      fsdp_min_size: elements from which on arrays without a rule are split over ``fsdp``.
+      accumulate: see :func:`ssl_jax.train.step.make_train_step`.
+      cached_gradients: see there too.
 
     Returns:
       The program.
     """
     init = make_init(method, optimizer, sample)
     abstract = jax.eval_shape(init, 0)
-    shardings = state_shardings(abstract, mesh, rules=rules)
+    shardings = state_shardings(abstract, mesh, rules=rules, fsdp_min_size=fsdp_min_size)
+    if not all(sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings)):
+        method = sharded_method(method, shardings, mesh)
     loop_views = None if mesh.size == 1 else False
-    step = make_train_step(method, optimizer, accumulate=accumulate, loop_views=loop_views)
+    step = make_train_step(
+        method, optimizer, accumulate=accumulate, cached_gradients=cached_gradients, loop_views=loop_views
+    )
     # Run once, so compiling it well takes longer than it saves.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     quickly = {"xla_backend_optimization_level": 0} if on_cpu else None
@@ -137,6 +149,7 @@ def fit(
     mesh: Mesh | None = None,
     rules: Sequence[Rule] = (),
     accumulate: int = 1,
+    cached_gradients: bool = False,
     crop: str = "auto",
     workers: int = 0,
     max_corrupt: float = 0.01,
@@ -145,7 +158,9 @@ def fit(
     checkpoints: Checkpoints | None = None,
     dumps: Path | None = None,
     log_every: int = 50,
+    patience: float = 300.0,
     refresh_every: int = 0,
+    labelled: float | None = None,
     begin: Callable[[TrainState], TrainState] | None = None,
     program: Program | None = None,
 ) -> Fitted:
@@ -163,7 +178,8 @@ def fit(
       seed: of the weights, the data order and everything random.
       mesh: devices; ``None``: all of them along ``data``.
       rules: sharding rules for the state.
-      accumulate: micro-batches a step.
+      accumulate: see :func:`ssl_jax.train.step.make_train_step`.
+      cached_gradients: see there too.
       crop: where crops are taken: ``"host"``, ``"device"`` or ``"auto"``.
       workers: data loading processes; 0: threads of this one.
       max_corrupt: share of unreadable images above which the run ends with an error.
@@ -172,8 +188,10 @@ def fit(
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a non-finite step; ``None``: no dump.
       log_every: steps between records.
+      patience: seconds without a finished step after which the run says what it waits for; 0: never.
       refresh_every: steps between calls of ``method.refresh``, the first of which comes before step 0; needed by methods
         that have one.
+      labelled: share of labelled images in every batch, see :func:`ssl_jax.data.loader.stream`; ``None``: as they come.
       begin: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
         called when a checkpoint is restored.
       program: of :func:`make_program` for the same method, optimizer, mesh, rules and batches, so that several runs compile
@@ -181,7 +199,7 @@ def fit(
 
     Returns:
       The state, and the signal that stopped the run, if one did. On SIGINT and SIGTERM the step under way is
-      finished and saved.
+      finished and saved. Waiting for data, a refresh and hooks are broken off; a run that goes on makes up for them.
 
     Raises:
       NonFiniteError: loss or gradient not finite; what is needed to replay the step has been dumped.
@@ -198,7 +216,15 @@ def fit(
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
     if program is None:
         sample = sample_batch(source, method, crop=crop)
-        program = make_program(method, optimizer, sample, mesh, rules=rules, accumulate=accumulate)
+        program = make_program(
+            method,
+            optimizer,
+            sample,
+            mesh,
+            rules=rules,
+            accumulate=accumulate,
+            cached_gradients=cached_gradients,
+        )
     shardings = jax.tree.map(lambda x: x.sharding, program.abstract)
     refresher = Refresher(method, source, init=program.init, every=refresh_every, shardings=shardings)
     state = checkpoints.restore(program.abstract) if checkpoints else None
@@ -224,27 +250,50 @@ def fit(
                 process_index=index,
                 process_count=count,
                 among=among,
+                labelled=labelled,
             )
 
         images = _Images(open_stream, batch_sharding(mesh))
         stack.callback(images.close)
-        progress = Progress(steps, start, batch_size)
+        shown = sys.stderr if jax.process_index() == 0 else stack.enter_context(open(os.devnull, "w"))
+        progress = Progress(steps, start, batch_size, stream=shown)
         stack.callback(progress.close)
-        stop = stack.enter_context(StopRequest())
+        # Of several processes, none may leave a step that the others are in.
+        stop = stack.enter_context(StopRequest(alone=jax.process_count() == 1))
         record = stack.enter_context(closing(writer(start))) if writer else None
-        run = _Run(record, hooks, checkpoints, dumps, progress, images, steps, log_every)
+        watchdog = Watchdog(patience, progress.note)
+        stack.callback(watchdog.close)
+        run = _Run(
+            record, hooks, checkpoints, dumps, progress, images, watchdog, stop, steps, log_every, source.name
+        )
+        if checkpoints is not None and checkpoints.owed:
+            run.look(start, state)
         for step in range(start, steps):
+            before = state
             if refresher.due(step):
-                state = run.refresh(refresher, step, state)
-            if step == start or refresher.due(step):
-                images.open(step, refresher.order(step, state))
-            state = run.advance(program.step, step + 1, state)
-            run.look(step + 1, state)
+                run.settle(state)
+            try:
+                with stop.interruptible():
+                    if refresher.due(step):
+                        state = run.refresh(refresher, step, state)
+                    if step == start or refresher.due(step):
+                        images.open(step, refresher.order(step, state))
+                    batch = run.batch()
+            except Stopped:
+                run.settle(before)
+                run.save(step, before, owed=False)
+                return Fitted(before, stop.requested)
+            # Else what a refresh replaced would be held through a step.
+            del before
+            state = run.advance(program.step, step + 1, state, batch)
+            saved = run.look(step + 1, state)
             if stop.requested or _preempted(step + 1):
                 run.settle(state)
-                run.save(step + 1, state)
+                if not saved:
+                    run.save(step + 1, state, owed=False)
                 return Fitted(state, stop.requested or "preemption")
         run.settle(state)
+        run.finish()
     return Fitted(state, "")
 
 
@@ -302,48 +351,72 @@ class _Run:
         dumps: Path | None,
         progress: Progress,
         images: _Images,
+        watchdog: Watchdog,
+        stop: StopRequest,
         steps: int,
         log_every: int,
+        data: str,
     ) -> None:
         self._writer, self._hooks, self._checkpoints, self._dumps = writer, hooks, checkpoints, dumps
         self._progress, self._images, self._steps, self._log_every = progress, images, steps, log_every
+        self._watchdog, self._stop, self._data = watchdog, stop, data
+        self._device = "the device (compiling, or the first step)"
         self._late: tuple[int, Any, Batch] | None = None
         self._scalars: dict[str, float] = {}
 
     def refresh(self, refresher: Refresher, step: int, state: TrainState) -> TrainState:
-        self.settle(state)
         self._progress.pause(step, "refresh: looking at all images")
-        state = refresher(step, state)
+        with self._watchdog.waiting("the refresh, which looks at all images"):
+            state = refresher(step, state)
         # With the records of the step that follows: a run that goes on here writes both anew.
         self._log(step + 1, refresher.scalars(state))
         return state
 
-    def advance(self, train_step: StepFn, step: int, state: TrainState) -> TrainState:
+    def batch(self) -> Batch:
         before = time.perf_counter()
-        batch = self._images.next()
+        with self._watchdog.waiting(f"data from {self._data}"):
+            batch = self._images.next()
         self._progress.stall(time.perf_counter() - before)
-        state, metrics = train_step(state, batch)
+        return batch
+
+    def advance(self, train_step: StepFn, step: int, state: TrainState, batch: Batch) -> TrainState:
+        with self._watchdog.waiting(self._device):
+            state, metrics = train_step(state, batch)
         self.settle(state)
         self._late = (step, metrics, batch)
         return state
 
-    def look(self, step: int, state: TrainState) -> None:
-        """Call the hooks that are due, then save if that is due."""
+    def look(self, step: int, state: TrainState) -> bool:
+        """Call the hooks that are due, then save if that is due, or at once if the run is to stop; returns whether it saved."""
         hooks = [hook for hook in self._hooks if self._due(step, hook.every)]
         save = self._checkpoints is not None and self._due(step, self._checkpoints.every)
         if hooks or save:
             self.settle(state)
-        for hook in hooks:
-            self._log(step, hook(step, state))
-        if save:
-            self.save(step, state)
+        owed = False
+        try:
+            with self._stop.interruptible():
+                found = [self._ask(hook, step, state) for hook in hooks]
+        except Stopped:
+            found, owed = [], True
+        for scalars in found:
+            self._log(step, scalars)
+        if save or owed:
+            self.save(step, state, owed=owed and bool(hooks))
+        return save or owed
+
+    def _ask(self, hook: Hook, step: int, state: TrainState) -> Mapping[str, float]:
+        with self._watchdog.waiting(f"evaluation ({type(hook).__name__})"):
+            return hook(step, state)
 
     def settle(self, state: TrainState) -> None:
         """Read the metrics of the step that is one behind."""
         if self._late is None:
             return
         (step, metrics, batch), self._late = self._late, None
-        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        with self._watchdog.waiting(self._device):
+            scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._watchdog.finished(step)
+        self._device = "the device"
         if not scalars.pop("finite"):
             self._fail(step, state, scalars, batch)
         if self._due(step, self._log_every):
@@ -352,9 +425,16 @@ class _Run:
                 scalars["corrupt_images"] = self._images.corrupt
             self._log(step, scalars)
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: TrainState, *, owed: bool) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.save(step, state, metrics=self._scalars)
+            with self._watchdog.waiting(f"a checkpoint in {self._checkpoints.directory}"):
+                self._checkpoints.save(step, state, metrics=self._scalars, owed=owed)
+
+    def finish(self) -> None:
+        """Return when what was saved is on disk."""
+        if self._checkpoints is not None:
+            with self._watchdog.waiting(f"a checkpoint in {self._checkpoints.directory}"):
+                self._checkpoints.wait()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self._steps
@@ -367,8 +447,10 @@ class _Run:
     def _fail(self, step: int, state: TrainState, scalars: dict[str, float], batch: Batch) -> None:
         found = ", ".join(f"{name} {scalars[name]:g}" for name in ("loss", "grad_norm"))
         message = f"step {step} is not finite ({found}). The state before it is kept"
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
         if self._dumps is not None:
-            state = state._replace(finite=jnp.bool_(True))
+            state = state._replace(finite=jnp.logical_not(state.finite))
             path = write_dump(self._dumps, state=state, batch=batch, metrics=scalars)
             message += f" with its batch and key in {path}; replay it with:\n  {replay_command(path)}"
         raise NonFiniteError(message)

@@ -32,6 +32,11 @@ class Progress:
         """Say what the run does instead of the next step."""
         self._write(f"step {step}/{self._steps} | {reason}")
 
+    def note(self, line: str) -> None:
+        """Say something on a line of its own; from any thread."""
+        self._stream.write(f"\r\x1b[2K{line}\n" if self._live else line + "\n")
+        self._stream.flush()
+
     def report(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Show the run at ``step`` and return its speed since the last report: ``images_per_second``, ``stall_share``."""
         now = time.perf_counter()

@@ -8,11 +8,11 @@ import numpy as np
 from ssl_jax.core import trees
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Key, PyTree
-from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.clusters import normalized_mutual_information
-from ssl_jax.evaluate.features import extract
+from ssl_jax.evaluate.features import extract_source
 from ssl_jax.methods.method import Method
+from ssl_jax.train.sharding import batch_sharding_of, whole
 from ssl_jax.train.state import TrainState
 
 GATHERS = ("always", "first")
@@ -82,7 +82,7 @@ class Refresher:
         """After a refresh: how much the clusters tell of those before, as ``refresh/nmi``; nothing the first time."""
         if self._plan is None or self._plan.labels is None:
             return {}
-        pairs = zip(*(np.asarray(x) for x in self._plan.labels(state.state)), strict=True)
+        pairs = zip(*whole(self._plan.labels(state.state)), strict=True)
         shared = [normalized_mutual_information(*pair) for pair in pairs]
         return {} if np.isnan(shared).any() else {"refresh/nmi": float(np.mean(shared))}
 
@@ -96,15 +96,21 @@ class Refresher:
         if self._plan is None or self._plan.order is None:
             return None
         key = _key(state, step - step % self._every, ORDER)
-        return np.asarray(jax.jit(self._plan.order)(state.state, key))
+        return whole(jax.jit(self._plan.order)(state.state, key))
 
     def _gathered(self, state: TrainState) -> np.ndarray:
         """What the method describes of every image; a corrupt one has the row of the next, which training sees in its place."""
         assert self._plan is not None
-        view, count = self._method.views[0], len(self._source)
-        with epoch(self._source, batch_size=min(BATCH, count), size=view.size, max_corrupt=1.0) as batches:
-            variables = (state.params, state.state)
-            found = extract(self._plan.describe, batches, view=view, variables=variables)
+        count = len(self._source)
+        found = extract_source(
+            self._plan.describe,
+            self._source,
+            view=self._method.views[0],
+            variables=(state.params, state.state),
+            sharding=batch_sharding_of(state),
+            batch_size=min(BATCH, count),
+            max_corrupt=1.0,
+        )
         if len(found.index) == count:
             return found.features
         return found.features[np.searchsorted(found.index, np.arange(count)) % len(found.index)]

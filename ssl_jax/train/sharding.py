@@ -5,22 +5,28 @@ batch too, and the big arrays of the state with it. Axis types are Auto: the com
 no loss contains one.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax.core import check
 from ssl_jax.core.trees import map_with_path
 from ssl_jax.core.types import PyTree
+from ssl_jax.train.state import TrainState
 
 Rule = tuple[str, PartitionSpec]
 """Regular expression found in a path such as ``params/encoder/head/kernel`` -> how those arrays are split."""
 
 AXES = ("data", "fsdp")
+FSDP_MIN_SIZE = 2**16
+"""Elements of an array below which splitting it is not worth the communication."""
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -32,7 +38,8 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = 
       devices: ``jax.devices()`` by default.
 
     Returns:
-      A mesh of ``data * fsdp == len(devices)`` devices with Auto axis types.
+      A mesh of ``data * fsdp == len(devices)`` devices with Auto axis types, in JAX's order for the network between them; where
+      that would tear the rows that a process loads apart, process by process.
 
     Raises:
       ValueError: a size that is neither -1 nor positive, both -1, or a product that differs from
@@ -53,7 +60,14 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = 
         wanted = f"a multiple of {known}" if free else f"{data} * {fsdp} = {known}"
         raise ValueError(f"mesh data={data}, fsdp={fsdp} needs {wanted} devices, but there are {count}")
     shape = tuple(count // known if size == -1 else size for size in (data, fsdp))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+    types = (AxisType.Auto, AxisType.Auto)
+    mesh = jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    if len(list(itertools.groupby(d.process_index for d in mesh.devices.flat))) == len(
+        {d.process_index for d in devices}
+    ):
+        return mesh
+    in_turn = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(in_turn).reshape(shape), AXES, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -71,8 +85,30 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
+def batch_sharding_of(state: TrainState) -> NamedSharding | None:
+    """The sharding of batches on the mesh that a state lives on; ``None`` if it lives on none."""
+    found = state.step.sharding
+    return batch_sharding(found.mesh) if isinstance(found, NamedSharding) else None  # type: ignore[arg-type]
+
+
+def whole(tree: PyTree) -> PyTree:
+    """The arrays of a tree as numpy's, whole in every process, whatever devices of whatever process hold their parts.
+
+    >>> import jax.numpy as jnp
+    >>> whole({"a": jnp.arange(2)})
+    {'a': array([0, 1], dtype=int32)}
+    """
+
+    def gathered(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            x = multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(gathered, tree)
+
+
 def state_shardings(
-    abstract_state: PyTree, mesh: Mesh, *, rules: Sequence[Rule] = (), fsdp_min_size: int = 2**16
+    abstract_state: PyTree, mesh: Mesh, *, rules: Sequence[Rule] = (), fsdp_min_size: int = FSDP_MIN_SIZE
 ) -> PyTree:
     """Sharding of every array of a state.
 
@@ -85,7 +121,7 @@ def state_shardings(
       mesh: from :func:`make_mesh`.
       rules: pairs of pattern and ``PartitionSpec``. The paths of optimizer moments end as their parameter's
         does, so a pattern that is not anchored at the start serves both.
-      fsdp_min_size: elements; smaller arrays are not worth the communication.
+      fsdp_min_size: elements; smaller arrays are replicated.
 
     Returns:
       The same tree with a ``NamedSharding`` at each leaf.

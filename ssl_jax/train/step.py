@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.augment.views import make_views
+from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, PyTree, State
 from ssl_jax.methods.method import Method
@@ -41,7 +42,12 @@ def make_init(method: Method, optimizer: Optimizer, sample: Batch) -> Callable[[
 
 
 def make_train_step(
-    method: Method, optimizer: Optimizer, *, accumulate: int = 1, loop_views: bool | None = None
+    method: Method,
+    optimizer: Optimizer,
+    *,
+    accumulate: int = 1,
+    cached_gradients: bool = False,
+    loop_views: bool | None = None,
 ) -> StepFn:
     """One update: views, loss, gradient, optimizer, what the method keeps.
 
@@ -52,9 +58,14 @@ def make_train_step(
     Args:
       method: what to train.
       optimizer: from :func:`ssl_jax.optim.build.build`.
-      accumulate: micro-batches a step, which must divide the batch: activations of one at a time are held and gradients
-        averaged. Equals the whole batch for losses that are means over examples; negatives, BatchNorm and the
-        like see one micro-batch only, and queues move once for each.
+      accumulate: parts of the batch, a divisor of it: activations of one at a time are held. Each sees the views that the
+        whole batch would. Gradients are averaged: that of the whole batch for losses that are means over examples, while
+        negatives, BatchNorm and the like see one part only, and queues move once for each.
+      cached_gradients: let the loss see the whole batch all the same, for methods with ``halves``: the encoder runs on a part
+        at a time without keeping anything, the loss and its gradient are taken on all features, and the encoder runs again,
+        each part with its share of that gradient. The gradient is that of the whole batch, for a third more computation.
+        Heads see all features, so BatchNorm in them is that of the whole batch; the encoder must be without. Stochastic
+        depth draws for each part.
       loop_views: how views are computed, see :func:`ssl_jax.augment.views.make_views`; ``False`` where several CPU devices
         share the batch.
 
@@ -64,12 +75,19 @@ def make_train_step(
       ``loss``, ``grad_norm``, ``update_norm``, ``learning_rate`` and ``finite``.
 
     Raises:
-      ValueError: ``accumulate`` below 1, or a batch that it does not divide.
+      ValueError: ``accumulate`` below 1, or a batch that it does not divide; cached gradients of a method without halves, or of
+        an encoder with BatchNorm.
+
+    Reference of the cached gradients: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+    2021, section 3.
     """
     require(accumulate >= 1, "accumulate", accumulate, "an integer of 1 or more")
-    gradient = jax.value_and_grad(_loss_of_images(method, loop_views), has_aux=True)
-    if accumulate > 1:
-        gradient = _accumulated(gradient, accumulate)
+    if cached_gradients:
+        gradient = _cached(method, accumulate, loop_views)
+    elif accumulate > 1:
+        gradient = _accumulated(method, accumulate, loop_views)
+    else:
+        gradient = _gradient(method, loop_views)
 
     def train_step(old: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(old.key, old.step)
@@ -94,10 +112,13 @@ def make_train_step(
     return train_step
 
 
-LossOfImages = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+Gradient = Callable[[Params, State, Batch, Key, Array], tuple[tuple[Array, tuple[State, Metrics]], Params]]
+"""Value and gradient of a loss of raw images."""
 
 
-def _loss_of_images(method: Method, loop_views: bool | None) -> LossOfImages:
+def _gradient(method: Method, loop_views: bool | None) -> Gradient:
+    """Of the whole batch at once."""
+
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
@@ -105,27 +126,90 @@ def _loss_of_images(method: Method, loop_views: bool | None) -> LossOfImages:
         views = jax.lax.stop_gradient(make_views(view_key, batch, method.views, loop=loop_views))
         return method.loss(params, state, {**batch, "views": views}, loss_key, step)
 
-    return loss
+    return jax.value_and_grad(loss, has_aux=True)
 
 
-def _accumulated(gradient: Callable, parts: int) -> Callable:
-    """Average gradients over micro-batches; the method's state passes through them in turn."""
+def _accumulated(method: Method, parts: int, loop_views: bool | None) -> Gradient:
+    """Averaged over parts of the batch; the method's state passes through them in turn."""
+    gradient = jax.value_and_grad(method.loss, has_aux=True)
+
+    def whole(params: Params, state: State, batch: Batch, key: Key, step: Array) -> PyTree:
+        view_key, loss_key = jax.random.split(key)
+
+        def body(carry: PyTree, part: tuple[Batch, Array, Key]) -> PyTree:
+            (state, total), (images, places, part_key) = carry, part
+            views = make_views(view_key, images, method.views, positions=places, loop=loop_views)
+            viewed = {**images, "views": views}
+            (loss, (state, metrics)), gradients = gradient(params, state, viewed, part_key, step)
+            return (state, jax.tree.map(jnp.add, total, gradients)), (loss, metrics)
+
+        start = (state, jax.tree.map(jnp.zeros_like, params))
+        inputs = _split(batch, parts, loss_key)
+        (state, total), (losses, metrics) = jax.lax.scan(body, start, inputs)
+        mean_metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+        return (jnp.mean(losses), (state, mean_metrics)), jax.tree.map(lambda g: g / parts, total)
+
+    return whole
+
+
+def _cached(method: Method, parts: int, loop_views: bool | None) -> Gradient:
+    """Of the whole batch, with the encoder's activations of one part at a time."""
+    halves = method.halves
+    if halves is None:
+        raise ValueError(
+            "cached_gradients=True: this method's loss has no halves; allowed is False, which is exact too for losses that are "
+            "means over examples"
+        )
+    embed, compare = halves
+
+    def join(x: Array) -> Array:
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    def whole(params: Params, state: State, batch: Batch, key: Key, step: Array) -> PyTree:
+        _refuse_batch_statistics(method, params, state)
+        view_key, loss_key = jax.random.split(key)
+        embed_key, compare_key = jax.random.split(loss_key)
+
+        def features_of(params: Params, part: tuple[Batch, Array, Key]) -> PyTree:
+            images, places, part_key = part
+            views = make_views(view_key, images, method.views, positions=places, loop=loop_views)
+            return embed(params, state, {**images, "views": views}, part_key)[0]
+
+        def loss(params: Params, features: PyTree) -> tuple[Array, tuple[State, Metrics]]:
+            return compare(params, state, jax.tree.map(join, features), batch, compare_key, step)
+
+        def body(total: Params, part: PyTree) -> tuple[Params, None]:
+            inputs, cotangent = part
+            _, pull = jax.vjp(lambda p: features_of(p, inputs), params)
+            return jax.tree.map(jnp.add, total, pull(cotangent)[0]), None
+
+        inputs = _split(batch, parts, embed_key)
+        features = jax.lax.map(lambda part: features_of(params, part), inputs)
+        value, (to_heads, to_features) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+            params, features
+        )
+        total, _ = jax.lax.scan(body, to_heads, (inputs, to_features))
+        return value, total
+
+    return whole
+
+
+def _split(batch: Batch, parts: int, key: Key) -> tuple[Batch, Array, Key]:
+    """Parts of a batch along a new first axis, the places of their examples in it, and a key each."""
 
     def split(x: Array) -> Array:
         require(x.shape[0] % parts == 0, "accumulate", parts, f"a divisor of the batch size {x.shape[0]}")
         # The batch axis stays in front of the part axis, so a sharded batch is split without moving between devices.
         return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def whole(params: Params, state: State, batch: Batch, key: Key, step: Array) -> PyTree:
-        def body(carry: PyTree, part: tuple[Batch, Key]) -> PyTree:
-            state, total = carry
-            (loss, (state, metrics)), gradients = gradient(params, state, part[0], part[1], step)
-            return (state, jax.tree.map(jnp.add, total, gradients)), (loss, metrics)
+    places = jnp.arange(jax.tree.leaves(batch)[0].shape[0])
+    return jax.tree.map(split, batch), split(places), jax.random.split(key, parts)
 
-        start = (state, jax.tree.map(jnp.zeros_like, params))
-        inputs = (jax.tree.map(split, batch), jax.random.split(key, parts))
-        (state, total), (losses, metrics) = jax.lax.scan(body, start, inputs)
-        mean_metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
-        return (jnp.mean(losses), (state, mean_metrics)), jax.tree.map(lambda g: g / parts, total)
 
-    return whole
+def _refuse_batch_statistics(method: Method, params: Params, state: State) -> None:
+    paths = trees.flatten(method.encoder_of(params, state)[1])
+    if any("batch_stats" in path.split("/") for path in paths):
+        raise ValueError(
+            "cached_gradients=True: the encoder has BatchNorm, whose statistics would be those of a part of the batch; allowed "
+            "are encoders without, such as a ViT or norm='group'"
+        )

@@ -25,6 +25,8 @@ from ssl_jax.core.trees import flatten, unflatten
 from ssl_jax.core.types import PyTree
 
 MANIFEST = "manifest"
+TEN_YEARS = 315_576_000
+"""Seconds. Orbax gives a save 20 minutes of wall-clock time: where the clock is set on, one that has just begun has failed."""
 Items = Mapping[str, PyTree]
 """Name of a part of a directory that can be read on its own -> tree of arrays."""
 
@@ -157,6 +159,13 @@ def _stored(flat: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({path: leaf for path, leaf in flat.items() if 0 not in leaf.shape})
 
 
+def patient() -> ocp.Context:
+    """Orbax's settings for writing, without an end to its patience; a write that hangs is the watchdog's to tell."""
+    context = ocp.Context()
+    context.asynchronous.timeout_secs = TEN_YEARS
+    return context
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a directory: ``facts`` and, under ``items``, each array's shape, dtype and checksum.
 
@@ -169,11 +178,29 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         code = content.pop("crc32")
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing") from error
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read ({error})") from error
     if code != _checksum_of_json(content):
         raise DamagedError(f"{path} fails its checksum")
+    if not _is_manifest(content):
+        raise DamagedError(f"{path} is not the manifest of a checkpoint")
     return content
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether it has the form that :class:`Manifest` writes: a checksum can be right of anything."""
+    facts, items = content.get("facts"), content.get("items")
+    if not isinstance(facts, dict) or not isinstance(items, dict) or not isinstance(facts.get("step"), int):
+        return False
+    entries = [entry for item in items.values() if isinstance(item, dict) for entry in item.values()]
+    return all(isinstance(item, dict) for item in items.values()) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("dtype"), str)
+        and isinstance(entry.get("shape"), list)
+        and all(isinstance(size, int) and size >= 0 for size in entry["shape"])
+        and isinstance(entry.get("crc32", ""), int | None)
+        for entry in entries
+    )
 
 
 def require_fit(directory: Path, manifest: Mapping[str, Any], items: Items) -> None:
@@ -273,6 +300,13 @@ def agreed(problem: str) -> str:
         return problem
     others = multihost_utils.process_allgather(np.asarray(bool(problem)))
     return problem or ("another process could not read it" if others.any() else "")
+
+
+def of_first_process(answer: bool) -> bool:
+    """What the first process finds, in every process: a shared file system may show the others something else."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
 
 
 def on_first_process(action: Callable[[], None]) -> None:

@@ -148,11 +148,14 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     """
     path = Path(workdir) / CONFIG
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ValueError(f"workdir={str(workdir)!r}: there is no run in it ({CONFIG} is missing)") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no configuration: allowed is a JSON object")
+    return config
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:

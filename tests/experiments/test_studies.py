@@ -13,6 +13,7 @@ from experiments.studies.study import (
     better,
     config_of,
     file_of,
+    how,
     load,
     page,
     results_table,
@@ -31,10 +32,12 @@ def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
     measures |= {
         "finetune": knn,
         "random_finetune": random,
+        "classifier": knn,
         "rank": 20.0,
         "random_rank": 9.0,
         "embedding_rank": 5.0,
     }
+    measures |= {f"{start}{name}_linear": knn for name in study.layers for start in ("", "random_")}
     curves = {name: [last.get(name, 0.5)] * 3 for name in names}
     return {
         "study": study.name,
@@ -69,6 +72,8 @@ def test_the_studies_are_found():
         "redundancy",
         "dimensional_collapse",
         "multi_crop",
+        "few_labels",
+        "pretext_ladder",
     }
 
 
@@ -81,11 +86,11 @@ def test_every_variant_binds_and_has_a_file_of_its_own(name, tmp_path):
     for variant in study.variants:
         config = config_of(study, variant, 3)
         assert config["seed"] == 3
-        convolutional = config["encoder"]["name"] == "convnet"
-        assert config["encoder"]["widths" if convolutional else "width"] == (
-            (16, 32, 64) if convolutional else 64
-        )
-        assert build.method(config).encoder.features == (256 if convolutional else 64)
+        encoder = config["encoder"]
+        if encoder["name"] == "convnet":
+            assert encoder["widths"] == study.common.get("encoder.widths", (16, 32, 64))
+        features = {"vit_micro": 64, "ladder": 250}.get(encoder["name"], 256)
+        assert build.method(config).encoder.features == features
         assert build.optimizer(config).learning_rate(config["steps"] // 2) > 0
 
 
@@ -96,6 +101,9 @@ def test_table_claims_and_figure_follow_from_the_records(name, tmp_path):
     text = results_table(study, found)
     assert all(variant.name in text for variant in study.variants)
     assert "80.0" in text and "70.0" in text
+    text = how(study, [record for measured in found.values() for record in measured.records])
+    assert "steps of 64 images" in text or "steps of 256 images" in text
+    assert "a small " in text
     claims = study.claims(found)
     assert claims and all(claim.text and claim.evidence for claim in claims)
     path = figure.draw(study, found, tmp_path / "figure.svg")
@@ -175,3 +183,15 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
     assert found["curves"]["step"] == [1, 2]
     assert np.isfinite(found["curves"]["loss"]).all()
     assert json.loads(json.dumps(found))["seed"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["Mean Teacher, 20 labels", "SimCLR, then linear, 20 labels"])
+def test_runs_with_few_labels_measure_what_was_learnt_from_them(name):
+    study = STUDIES["few_labels"]
+    (variant,) = (v for v in study.variants if v.name == name)
+    small = {"steps": 2, "batch_size": 8, "encoder.widths": (4, 8), "log.every": 1}
+    small |= {"evaluate.train_split": "train", "evaluate.test_split": "test[:2%]"}
+    found = train(study, variant._replace(changes={**variant.changes, **small}), 0)
+    assert 0 <= found["measures"]["classifier"] <= 1
+    assert ("student" in found["measures"]) == (variant.method == "mean_teacher")

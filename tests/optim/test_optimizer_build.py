@@ -156,6 +156,13 @@ def test_step_schedule_drops_at_boundaries_counted_from_the_start_of_the_run():
     )
 
 
+def test_ramps_rise_and_fall_on_bells():
+    optimizer = optim.build("sgd", schedule="ramps", warmup_steps=4, rampdown_steps=2, **COMMON)
+    steps, peak = COMMON["steps"], optimizer.learning_rate(4)
+    found = [float(optimizer.learning_rate(k)) / float(peak) for k in (0, 2, steps - 2, steps - 1)]
+    np.testing.assert_allclose(found, np.exp([-5.0, -1.25, 0.0, -12.5 / 4]), rtol=1e-5)
+
+
 def test_the_update_uses_the_scheduled_learning_rate_and_decay_of_its_step():
     optimizer = optim.build("adamw", weight_decay=0.04, weight_decay_end=0.4, warmup_steps=2, **COMMON)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -238,6 +245,7 @@ def test_layer_decay_scales_the_whole_update_decay_included():
         ({"scaling": "square"}, "scaling='square'"),
         ({"schedule": "cos"}, "did you mean 'cosine'"),
         ({"schedule": "step"}, "boundaries"),
+        ({"schedule": "ramps", "rampdown_steps": 99}, "rampdown_steps=99"),
         ({"exclude": "biases"}, "exclude='biases'"),
         ({"steps": 0}, "steps=0"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -265,7 +273,7 @@ def test_undecayed_parameters_keep_the_peak_after_the_warm_up_with_every_rule(na
     hold = steps_per_epoch or 1
     line = lambda t: 0.1 * jnp.minimum((t // hold * hold) / 4, 1.0)  # noqa: E731
     rule = optim._rule(name, "bias_and_norm", {})
-    alone = optim.scheduled(rule, learning_rate=line, weight_decay=optim.schedules.constant(0.1))
+    alone = optim.scheduled(optim.Part(rule, line, optim.schedules.constant(0.1)))
     by_hand = run(alone, 10, gradients=GRADIENTS["head"], params=PARAMS["head"])
     for t in range(10):
         expected = {"head": by_hand[t], "body": decaying[t]["body"]}
@@ -290,7 +298,7 @@ def test_undecayed_names_what_it_does_not_find():
         optim.build("sgd", undecayed=("predictor",), **COMMON).init(PARAMS)
     rate = optim.schedules.constant(0.1)
     with pytest.raises(ValueError, match="undecayed_rate=None"):
-        optim.scheduled(optim.rules.sgd(), learning_rate=rate, weight_decay=rate, undecayed=("head",))
+        optim.scheduled(optim.Part(optim.rules.sgd(), rate, rate), undecayed=("head",))
 
 
 def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_their_bits():
@@ -321,3 +329,94 @@ def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_th
         np.testing.assert_allclose(found, weights, atol=1e-6)
     with pytest.raises(ValueError, match=r"unit_rows='prototypes'.*body/kernel"):
         run(optim.build("sgd", unit_rows=("prototypes",), **COMMON), 1)
+
+
+ADAM_GROUP = {
+    "learning_rate": 0.02,
+    "b1": 0.5,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "warmup_steps": 0,
+}
+
+
+def test_groups_are_two_optimizers_on_the_parts():
+    """As two of optax by itself: AdamW of the one learning rate on the body, of the other on the head."""
+    optimizer = optim.build("adamw", weight_decay=0.1, groups={"^head": ADAM_GROUP}, **COMMON)
+    found = run(optimizer, 5)
+    cosine = lambda t: 0.1 * 0.5 * (1 + jnp.cos(jnp.pi * t / 10))  # noqa: E731
+    decayed = lambda p: jax.tree.map(lambda x: x.ndim > 1, p)  # noqa: E731
+    parts = {
+        "body": optax.adamw(cosine, weight_decay=0.1, mask=decayed),
+        "head": optax.adam(0.02, b1=0.5),
+    }
+    for name, alone in parts.items():
+        expected = run(alone, 5, gradients=GRADIENTS[name], params=PARAMS[name])
+        for t in range(5):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-8),
+                found[t][name],
+                expected[t],
+            )
+    np.testing.assert_allclose(rates(optimizer, 3), float(cosine(3)), rtol=1e-6)
+
+
+def test_groups_go_with_other_rules_freezing_clipping_and_the_peak_rate():
+    group = {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    options = {"freeze": (("kernel", 2),), "clip_norm": 1.0, "undecayed": ("head/bias",), **COMMON}
+    optimizer = optim.build("adamw", b2=0.99, groups={"head": group}, **options)
+    gradients = jax.tree.map(lambda p: jnp.full_like(p, 3.0), PARAMS)
+    found = run(optimizer, 4, gradients)
+    assert not any(found[t][part]["kernel"].any() for t in (0, 1) for part in ("body", "head"))
+    # Of the frozen kernels no part is in the norm: 2 + 2 numbers first, then 12 of them.
+    share = [3.0 / np.sqrt(9 * n) for n in (4, 4, 12, 12)]
+    np.testing.assert_allclose([float(u["head"]["bias"][0]) for u in found], -np.array(share), rtol=1e-5)
+    falling = 0.5 * (1 + np.cos(np.pi * 3 / 10))
+    np.testing.assert_allclose(found[3]["head"]["kernel"], -falling * share[3], rtol=1e-5)
+    assert found[3]["body"]["kernel"].all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"heat": {}}, "groups='heat'.*body/kernel"),
+        ({"head": {}, "kernel": {}}, "groups=.*one expression at most that finds head/kernel"),
+        ({"head": {"lerning_rate": 1.0}}, r"groups\['head'\]\.lerning_rate .*did you mean 'learning_rate'"),
+        ({"head": {"steps": 3}}, r"groups\['head'\]\.steps is not an option"),
+        ({"head": {"momentum": 0.5}}, r"groups\['head'\]\.momentum is not an option"),
+        ({"head": {"name": "sdg"}}, "did you mean 'sgd'"),
+    ],
+)
+def test_groups_that_match_nothing_or_are_misspelt_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        optim.build("adamw", groups=groups, **COMMON).init(PARAMS)
+
+
+@pytest.mark.parametrize("name", optim.RULES)
+def test_lazy_parameters_stand_still_with_their_moments_where_all_their_gradients_are_zero(name):
+    """The head has gradients in steps 0 to 2, the body in steps 3 to 5, with decay and momentum on for both."""
+    optimizer = optim.build(name, weight_decay=0.5, schedule="constant", lazy=("^(body|head)",), **COMMON)
+    zeros = jax.tree.map(jnp.zeros_like, GRADIENTS)
+    stages = ({**zeros, "head": GRADIENTS["head"]}, {**zeros, "body": GRADIENTS["body"]})
+    params, state = PARAMS, optimizer.init(PARAMS)
+    update, trail = jax.jit(optimizer.update), []
+    for t in range(6):
+        before = state
+        updates, state = update(stages[t // 3], state, params)
+        still, moving = (("body", "head"), ("head", "body"))[t // 3]
+        assert not any(u.any() for u in jax.tree.leaves(updates[still]))
+        assert all(u.all() for u in jax.tree.leaves(updates[moving]))
+        kept, places = (s.rule.inner_states[f"from_0_lazy_{still == 'head':d}"] for s in (before, state))
+        jax.tree.map(np.testing.assert_array_equal, kept, places)
+        params = optax.apply_updates(params, updates)
+        trail.append(updates)
+    # The body starts as if it had not been there before.
+    plain = optim.build(name, weight_decay=0.5, schedule="constant", **COMMON)
+    fresh = run(plain, 3, gradients=GRADIENTS["body"], params=PARAMS["body"])
+    for late, early in zip(trail[3:], fresh, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), late["body"], early)
+
+
+def test_lazy_names_what_it_does_not_find():
+    with pytest.raises(ValueError, match=r"lazy='dense_.*body/kernel"):
+        optim.build("sgd", lazy=(r"dense_\d+",), **COMMON).init(PARAMS)

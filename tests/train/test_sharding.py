@@ -41,6 +41,23 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(options, message):
         make_mesh(**options)
 
 
+class Device:
+    """What JAX knows of a device of a pod, whose chips are numbered by their place in the grid."""
+
+    platform = device_kind = "chip"
+
+    def __init__(self, number, process):
+        self.id, self.process_index = number, process
+
+
+def test_a_mesh_lists_devices_process_by_process():
+    """In a 4 x 4 grid whose hosts hold 2 x 2 chips, the order of the grid tears the rows of a host apart."""
+    grid = [Device(4 * row + column, row // 2 * 2 + column // 2) for row in range(4) for column in range(4)]
+    for options in ({}, {"fsdp": 4}):
+        processes = [device.process_index for device in make_mesh(devices=grid, **options).devices.flat]
+        assert processes == sorted(processes)
+
+
 def test_a_batch_is_split_over_every_device_and_the_rest_replicated():
     mesh = make_mesh(fsdp=2)
     batch = jax.device_put(jnp.arange(16.0).reshape(16, 1), batch_sharding(mesh))

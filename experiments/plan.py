@@ -1,0 +1,51 @@
+"""Before renting: does a run fit, how fast can it be, and what holds it back?
+
+    python -m experiments.plan --config=configs/mae.py:imagenet,vit_large --topology=v5e:8x8
+    python -m experiments.plan --config=configs/simclr.py:imagenet --topology=v5e:4x4,v6e:4x4 --out=docs/results/plans
+    python -m experiments.plan --config=configs/simclr.py
+
+Compiles the train step of the config for TPU slices that need not be there (the TPU compiler comes with
+``pip install -e '.[tpu]'``), or, with the topology ``local``, for the devices of this machine. Says what parameters, optimizer,
+the method's state and activations take on each device, what is computed and communicated, and what that costs at the published
+speeds of the hardware: times that a real run stays above. What does not fit is compiled again with ``encoder.remat``, with
+``mesh.fsdp`` and with smaller batches, until something does. ``--out`` keeps each plan as a JSON file.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import build, hardware, launch, planning
+from ssl_jax.core.files import write_atomically
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
+)
+_TOPOLOGY = flags.DEFINE_list(
+    "topology", [hardware.LOCAL], "TPU slices such as v5e:4x4, or local; several by commas."
+)
+_OUT = flags.DEFINE_string("out", None, "Folder for a JSON file a plan; default: nothing is written.")
+_REMEDIES = flags.DEFINE_bool("remedies", True, "Where the config does not fit, look for what would.")
+
+
+def main() -> None:
+    """Plan for each topology."""
+    if _CONFIG.value is None:
+        raise ValueError("--config is missing: give --config=configs/simclr.py:imagenet")
+    config = build.plain(_CONFIG.value)
+    targets = [planning.target(topology) for topology in _TOPOLOGY.value]
+    for target in targets:
+        plan = planning.plan(config, target)
+        if not plan["fits"] and _REMEDIES.value:
+            plan["remedy"] = planning.remedy(config, target)
+        print(planning.text(plan), flush=True)
+        if _OUT.value:
+            path = Path(_OUT.value) / f"{planning.name(plan)}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(plan, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    launch.run(main)

@@ -1,0 +1,80 @@
+"""Says what a run waits for when it seems to stand still."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ssl_jax.core.check import require
+from ssl_jax.train.progress import clock
+
+
+class Watchdog:
+    """Tells when no step has finished for a while, and again after twice, four times, ... as long.
+
+    A thread that looks at a clock and at what the loop says it waits for, and touches nothing else of the run. The clock is
+    the monotonic one: setting the machine's time neither wakes it nor puts it to sleep.
+
+    Args:
+      patience: seconds without a finished step, 0 or more; 0: it never tells.
+      tell: called with one line.
+
+    Raises:
+      ValueError: a negative patience.
+
+    >>> watchdog = Watchdog(60.0, print)
+    >>> with watchdog.waiting("data"):
+    ...     watchdog._look(now=watchdog._since + 75)
+    no step has finished for 1:15 since the start: waiting for data
+    >>> watchdog.finished(1)
+    step 1 has finished
+    >>> watchdog.close()
+    """
+
+    def __init__(self, patience: float, tell: Callable[[str], None]) -> None:
+        require(patience >= 0, "patience", patience, "a number of seconds of 0 or more")
+        self._patience, self._next, self._tell = patience, patience, tell
+        self._what, self._last = "the host", "the start"
+        self._since = time.monotonic()
+        self._told = False
+        self._end, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        if patience:
+            self._thread = threading.Thread(target=self._run, name="ssl_jax-watchdog", daemon=True)
+            self._thread.start()
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """What the run waits for while this is entered."""
+        before, self._what = self._what, what
+        try:
+            yield
+        finally:
+            self._what = before
+
+    def finished(self, step: int) -> None:
+        """A step has finished."""
+        with self._lock:
+            self._since, self._last, self._next = time.monotonic(), f"step {step}", self._patience
+            told, self._told = self._told, False
+        if told:
+            self._tell(f"step {step} has finished")
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(max(self._since + self._next - time.monotonic(), 0.01)):
+            self._look(time.monotonic())
+
+    def _look(self, now: float) -> None:
+        with self._lock:
+            seconds = now - self._since
+            if seconds < self._next:
+                return
+            self._next, self._told = 2 * self._next, True
+            line = f"no step has finished for {clock(seconds)} since {self._last}: waiting for {self._what}"
+        self._tell(line)

@@ -1,0 +1,413 @@
+"""A run that is asked to stop, that dies, whose disk, clock, files or numbers fail: it loses nothing and says what is wrong."""
+
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssl_jax import models
+from ssl_jax.augment import presets
+from ssl_jax.data.batches import TooManyCorrupt
+from ssl_jax.data.folder import open_folder
+from ssl_jax.data.sources import ArraySource
+from ssl_jax.methods.contrastive import simclr
+from ssl_jax.methods.method import Refreshing
+from ssl_jax.optim.build import build as build_optimizer
+from ssl_jax.train import loop, storage
+from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, steps
+from ssl_jax.train.dump import read_dump
+from ssl_jax.train.loop import NonFiniteError, fit, make_program, sample_batch
+from ssl_jax.train.sharding import make_mesh
+from ssl_jax.train.signals import Stopped, StopRequest
+from tests.data.images import encode
+
+STEPS = 6
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+SOURCE = ArraySource(IMAGES)
+SGD = build_optimizer("sgd", steps=STEPS, learning_rate=0.1, scaling="none", batch_size=8)
+ENCODER = models.build("convnet", widths=(4,), grid=1)
+METHOD = simclr.build(ENCODER, views=presets.simclr(8, blur=0.0), projector_width=8, projection=4)
+ONE = make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def program():
+    return make_program(METHOD, SGD, sample_batch(SOURCE, METHOD), ONE)
+
+
+@pytest.fixture(scope="module")
+def whole(program):
+    return run(program).state
+
+
+def run(program, source=SOURCE, *, method=METHOD, steps=STEPS, folder=None, **options):
+    options = {"optimizer": SGD, "batch_size": 8, "mesh": ONE, "program": program, **options}
+    if folder is None:
+        return fit(method, source, steps=steps, **options)
+    with Checkpoints(folder, every=2, metadata={}) as checkpoints:
+        return fit(method, source, steps=steps, checkpoints=checkpoints, **options)
+
+
+def assert_same_bits(found, expected):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert storage.to_host(one).tobytes() == storage.to_host(other).tobytes()
+
+
+class Look:
+    """A hook that does something, once."""
+
+    def __init__(self, every=2, act=lambda: None):
+        self.every, self.act, self.seen = every, act, []
+
+    def __call__(self, step, state):
+        act, self.act = self.act, lambda: None
+        act()
+        self.seen.append(step)
+        return {"look": float(step)}
+
+
+class Slow:
+    """Images of which the one that is read as number ``at`` is waited for until the end of the test."""
+
+    def __init__(self, at, act):
+        self.at, self.act, self.count, self.go = at, act, 0, threading.Event()
+        for name in ("name", "shape", "channels", "dtype", "classes", "file_name"):
+            setattr(self, name, getattr(SOURCE, name))
+
+    def __len__(self):
+        return len(SOURCE)
+
+    def __getitem__(self, index):
+        self.count += 1
+        if self.count == self.at:
+            self.act()
+            self.go.wait(60)
+        return SOURCE[index]
+
+
+class Records(list):
+    def write(self, step, scalars):
+        self.append((step, set(scalars)))
+
+    def close(self):
+        pass
+
+
+def terminate_and_hang():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+    pytest.fail("the signal did not end the wait")
+
+
+def test_a_request_breaks_off_waits_only_while_they_may_be():
+    with StopRequest() as stop:
+        with pytest.raises(Stopped), stop.interruptible():
+            terminate_and_hang()
+        with pytest.raises(Stopped), stop.interruptible():
+            pytest.fail("a request that was made before is met too")
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.requested == "SIGTERM"
+
+
+def test_of_several_processes_a_request_is_left_to_jax_which_tells_all_of_them():
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
+    try:
+        with StopRequest(alone=False) as stop:
+            with stop.interruptible():
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == ["SIGTERM"]
+    assert not stop.requested
+
+
+def test_a_request_during_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_for(
+    program, whole, tmp_path
+):
+    hook, records = Look(act=terminate_and_hang), Records()
+    before = time.monotonic()
+    stopped = run(program, folder=tmp_path, hooks=[hook], writer=lambda step: records)
+    assert stopped.stopped_by == "SIGTERM" and time.monotonic() - before < 30
+    assert steps(tmp_path) == [2] and hook.seen == [] and not records
+    done = run(program, folder=tmp_path, hooks=[hook], writer=lambda step: records)
+    assert hook.seen == [2, 4, 6] and (2, {"look"}) in records
+    assert_same_bits(done.state, whole)
+
+
+def test_a_request_during_the_last_evaluation_leaves_it_to_the_next_start(program, whole, tmp_path):
+    hook = Look(every=STEPS, act=terminate_and_hang)
+    assert run(program, folder=tmp_path, hooks=[hook]).stopped_by
+    assert steps(tmp_path)[-1] == STEPS and hook.seen == []
+    done = run(program, folder=tmp_path, hooks=[hook])
+    assert hook.seen == [STEPS] and not done.stopped_by
+    assert_same_bits(done.state, whole)
+
+
+def test_a_request_while_data_do_not_come_saves_the_last_step(program, whole, tmp_path):
+    """Reading is broken off at the fourth batch or later, of which up to five are read ahead."""
+
+    def act():
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Timer(4.0, source.go.set).start()
+
+    source = Slow(30, act)
+    stopped = run(program, source, folder=tmp_path)
+    made = int(stopped.state.step)
+    assert stopped.stopped_by == "SIGTERM" and 2 <= made <= 4 and steps(tmp_path)[-1] == made
+    assert_same_bits(run(program, folder=tmp_path).state, whole)
+
+
+@pytest.mark.long
+def test_a_request_during_a_refresh_saves_the_state_before_it(tmp_path):
+    state_of = METHOD.init
+
+    def refresh(state, features, key):
+        del features
+        return {**state, "noise": jax.random.normal(key)}
+
+    method = METHOD._replace(
+        init=lambda key, batch: (
+            state_of(key, batch)[0],
+            {**state_of(key, batch)[1], "noise": jnp.float32(0)},
+        ),
+        loss=lambda params, state, batch, key, step: _with_noise(params, state, batch, key, step),
+        refresh=refresh,
+        refreshing=Refreshing(lambda params, state, images: images.mean((1, 2, 3))[:, None]),
+    )
+    program = make_program(method, SGD, sample_batch(SOURCE, method), ONE)
+    options = {"method": method, "refresh_every": 2, "steps": 4}
+    expected = run(program, **options).state
+    calls = []
+    extract = loop.Refresher._gathered
+
+    def slow(self, state):
+        calls.append(int(state.step))
+        if calls == [0, 2]:
+            terminate_and_hang()
+        return extract(self, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Refresher, "_gathered", slow)
+        stopped = run(program, folder=tmp_path, **options)
+        assert stopped.stopped_by and steps(tmp_path) == [2]
+        assert_same_bits(run(program, folder=tmp_path, **options).state, expected)
+    assert calls == [0, 2, 2]
+
+
+def _with_noise(params, state, batch, key, step):
+    inner = {name: value for name, value in state.items() if name != "noise"}
+    loss, (inner, metrics) = METHOD.loss(params, inner, batch, key, step)
+    return loss * (1 + 0.01 * state["noise"]), ({**inner, "noise": state["noise"]}, metrics)
+
+
+class Died(BaseException):
+    """As far as a test can die without its process."""
+
+
+def die():
+    raise Died
+
+
+@pytest.mark.parametrize("moment", ["step", "save", "evaluation", "prefetch", "log"])
+def test_a_run_that_dies_at_any_moment_ends_in_the_same_bits(program, whole, tmp_path, moment, monkeypatch):
+    """The cheap form of tests/experiments/test_kills.py."""
+    options: dict = {"folder": tmp_path, "hooks": [Look()], "writer": lambda step: Records()}
+    source = Slow(30, die) if moment == "prefetch" else SOURCE
+    if moment == "evaluation":
+        options["hooks"] = [Look(act=die)]
+    fragile = {
+        "step": (loop._Run, "advance"),
+        "save": (storage.Manifest, "_write"),
+        "log": (Records, "write"),
+    }
+    if moment in fragile:
+        owner, name = fragile[moment]
+        original, left = getattr(owner, name), [1, 1] if moment == "step" else [1]
+
+        def dies(self, *arguments):
+            if not left:
+                if moment == "save":
+                    raise RuntimeError("killed")
+                die()
+            left.pop()
+            return original(self, *arguments)
+
+        monkeypatch.setattr(owner, name, dies)
+    with pytest.raises((Died, RuntimeError)):
+        run(program, source, **options)
+    monkeypatch.undo()
+    if moment == "save":
+        # The threads in which orbax saves outlive a death without end of the process, and write where the next run cleans up.
+        for thread in threading.enumerate():
+            if "_target_setting_result" in thread.name or "_run_loop" in thread.name:
+                thread.join(1)
+    assert steps(tmp_path) in ([], [2])
+    assert_same_bits(run(program, folder=tmp_path).state, whole)
+
+
+def test_a_clock_that_is_set_back_or_on_changes_nothing(program, whole, tmp_path, monkeypatch, capfd):
+    """After each step the machine's time goes back by a year or on by two; the clock of intervals stands still."""
+    jump = iter([-3e7, 6e7, -6e7, 3e7, 6e7, -3e7] * 2)
+    now, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: now() + offset[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: 1e9)
+
+    class Set:
+        every = 1
+
+        def __call__(self, step, state):
+            offset[0] += next(jump)
+            return {}
+
+    for length in (4, STEPS):
+        with Checkpoints(tmp_path, every=2, metadata={}) as checkpoints:
+            done = run(program, steps=length, checkpoints=checkpoints, log_every=1, hooks=[Set()])
+    monkeypatch.undo()
+    assert_same_bits(done.state, whole)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
+    bars = [f"step {step}/4" for step in (1, 2, 3, 4)] + [f"step {step}/6" for step in (5, 6)]
+    assert [line.split(" |")[0] for line in lines] == bars
+    assert all("ETA 0:00" in line and "input stall 0%" in line for line in lines)
+    assert storage.patient().asynchronous.timeout_secs > 1e8
+
+
+@pytest.mark.long
+def test_a_step_that_is_made_not_finite_is_dumped_and_replays_exactly(tmp_path):
+    """Number 3 is poisoned by a value in the state, so that the program is the same with the poison and without."""
+
+    def init(key, batch):
+        params, state = METHOD.init(key, batch)
+        return params, {"simclr": state, "bad": jnp.int32(-1)}
+
+    def loss(params, state, batch, key, step):
+        value, (inner, metrics) = METHOD.loss(params, state["simclr"], batch, key, step)
+        poison = jnp.where(step == state["bad"], jnp.nan, 1.0)
+        return poison * value, ({**state, "simclr": inner}, metrics)
+
+    def bad(step):
+        return lambda state: state._replace(state={**state.state, "bad": jnp.int32(step)})
+
+    method = METHOD._replace(init=init, loss=loss)
+    program = make_program(method, SGD, sample_batch(SOURCE, method), ONE)
+    options = {"method": method, "folder": tmp_path / "run"}
+    with pytest.raises(NonFiniteError, match="step 4 is not finite"):
+        run(program, begin=bad(3), dumps=tmp_path / "dumps", **options)
+    assert steps(tmp_path / "run") == [2]
+
+    path = tmp_path / "dumps" / "step_3"
+    recorded = storage.read_manifest(path)["facts"]["metrics"]
+    assert recorded["loss"] == "nan"
+    state, batch = read_dump(path, program.abstract)
+    healed = bad(-1)(jax.tree.map(jnp.copy, state))
+    _, metrics = program.step(state, jax.device_put(batch, jax.devices()[0]))
+    replayed = {name: float(value) for name, value in metrics.items() if name != "finite"}
+    assert storage.strict_json(replayed) == recorded
+
+    # The dump has the state and the batch that the step really had: without the poison it is the one of an unharmed run.
+    state, metrics = program.step(healed, jax.device_put(batch, jax.devices()[0]))
+    assert np.isfinite(float(metrics["loss"]))
+    assert_same_bits(state, run(program, method=method, steps=4).state)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own of one MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder):
+    with open(folder / "ballast", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_is_full_during_a_save_leaves_the_one_before_it(program, whole, small_disk):
+    folder = small_disk / "checkpoints"
+
+    def fill_when_saved():
+        while not steps(folder):
+            time.sleep(0.01)
+        fill(small_disk)
+
+    with pytest.raises(
+        CannotSaveError, match=r"where 0\.0 MiB are free: .*No space left.* steps \[2\] are whole"
+    ):
+        run(program, folder=folder, hooks=[Look(every=3, act=fill_when_saved)])
+    (small_disk / "ballast").unlink()
+    assert_same_bits(run(program, folder=folder).state, whole)
+    assert [path.name for path in folder.iterdir() if "tmp" in path.name] == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_file_system_that_refuses_a_write_leaves_the_checkpoint_before_it(program, whole, tmp_path):
+    """The same without a mount: no file may be longer than a limit."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def refuse():
+        while not steps(tmp_path):
+            time.sleep(0.01)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+    try:
+        with pytest.raises(CannotSaveError, match=r"(?i)file too large.* steps \[2\] are whole"):
+            run(program, folder=tmp_path, hooks=[Look(every=3, act=refuse)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert_same_bits(run(program, folder=tmp_path).state, whole)
+
+
+def test_files_that_go_or_are_cut_off_during_a_run_are_named_and_passed_over(program, tmp_path):
+    for number, image in enumerate(IMAGES):
+        (tmp_path / f"{number:02d}.png").write_bytes(encode(image[..., 0]))
+    source = open_folder(tmp_path)
+
+    def harm():
+        (tmp_path / "03.png").unlink()
+        os.truncate(tmp_path / "07.png", 60)
+
+    records = Scalars()
+    with pytest.warns(UserWarning, match="skipped the corrupt image") as warned:
+        done = run(
+            program,
+            source,
+            steps=15,
+            max_corrupt=0.1,
+            hooks=[Look(act=harm)],
+            writer=lambda step: records,
+            log_every=15,
+        )
+    assert int(done.state.step) == 15 and max(record.get("corrupt_images", 0) for record in records) == 2
+    said = sorted(str(warning.message) for warning in warned)
+    assert ["03.png: cannot be opened: No such file" in said[0], "07.png: " in said[1]] == [True, True]
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(TooManyCorrupt, match=r"2 of the 24 images.*raise max_corrupt"),
+    ):
+        warnings.simplefilter("ignore")
+        run(program, source, steps=15, max_corrupt=0.01)
+
+
+class Scalars(list):
+    def write(self, step, scalars):
+        self.append(scalars)
+
+    def close(self):
+        pass
