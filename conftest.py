@@ -19,7 +19,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
-CHECKED = ["core", "losses", "augment", "masking", "assignment", "kmeans", "targets", "evaluate"]
+CHECKED = ["core", "losses", "augment", "masking", "assignment", "kmeans", "targets", "tiles", "evaluate"]
 install_import_hook([f"ssl_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 
@@ -27,7 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # A file goes to one process, as its tests share what they compile; the conformance table method by method.
+        method = (
+            item.callspec.params.get("case", "")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else ""
+        )
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {method}".strip()))
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="takes minutes: give --long")

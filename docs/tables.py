@@ -2,9 +2,12 @@
 
 * README.md, table ``quickstart``: from ``docs/results/quickstart.json``, the ``evaluation.json`` of its first command;
 * README.md, table ``methods``: from the first lines of the method files;
-* README.md and ``docs/results.md``, tables ``results`` and ``correlations``: from the files of ``experiments.results``;
+* README.md and ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from the files of
+  ``experiments.results``;
 * ``docs/benchmarks.md``, table ``benchmarks``: from ``benchmarks/results/``;
 * ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules and files of ``experiments.studies``;
+* ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
+* ``docs/guides/planning.md``, table ``plans``: from the files of ``experiments.plan``;
 * ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``, and its measured row.
 """
 
@@ -12,16 +15,29 @@ import ast
 import inspect
 import json
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.table import load as load_benchmarks
 from benchmarks.table import markdown as benchmarks_table
-from experiments.studies.study import load, page, studies
-from experiments.tables import correlations, evaluation, load_results, method_table, results_table
+from experiments.planning import plans_table
+from experiments.studies.study import Study, findings, is_complete, load, page, studies
+from experiments.tables import (
+    DATASET,
+    ELSEWHERE,
+    correlations,
+    dataset_of,
+    evaluation,
+    load_results,
+    method_table,
+    results_table,
+)
 from ssl_jax.methods.find import method_module, names
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs/results/fashion_mnist"
+RESULTS = ROOT / "docs/results"
+SEEDS = (0, 1, 2)
 BUDGETS = {"short": "On CPU cores", "paper": "On an accelerator"}
 
 
@@ -42,19 +58,20 @@ def methods() -> str:
     return "\n".join(rows)
 
 
-def results() -> str:
+def results(datasets: Sequence[str] = (DATASET,)) -> str:
     """The results tables of all budgets that were run."""
     found = [
-        f"{heading}:\n\n{results_table(RESULTS / budget, markdown=True)}"
+        f"{heading}, `{dataset}`:\n\n{results_table(RESULTS / dataset / budget, markdown=True)}"
+        for dataset in datasets
         for budget, heading in BUDGETS.items()
-        if load_results(RESULTS / budget)
+        if load_results(RESULTS / dataset / budget)
     ]
-    return "\n\n".join(found)
+    return "\n\n".join(found) or "not measured yet"
 
 
 def rank_correlations() -> str:
     """Rank correlation of label-free measures with accuracy, over the runs of the results table."""
-    return correlations(RESULTS / "short", markdown=True)
+    return correlations(RESULTS / DATASET / "short", markdown=True)
 
 
 def benchmarks() -> str:
@@ -66,19 +83,35 @@ def studies_table() -> str:
     """One row a study: its page and how many of the paper's claims hold here."""
     rows = ["| study | question | claims that hold here |", "|---|---|---|"]
     for name, study in studies().items():
-        found = load(study, (0, 1, 2))
-        complete = len(found) == len(study.variants)
+        found = load(study, SEEDS)
+        complete = is_complete(study, found)
         held = [claim.holds for claim in study.claims(found)] if complete else []
         share = f"{sum(held)} of {len(held)}" if complete else "not measured yet"
         rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {share} |")
     return "\n".join(rows)
 
 
+def road(study: Study) -> str:
+    """What the study of a step of the road found."""
+    found = load(study, SEEDS)
+    link = f"[{study.title}](studies/{study.name}.md)"
+    if not is_complete(study, found):
+        return f"Not measured yet: {link}"
+    return "\n".join([f"Measured: {link}", "", *findings(study, found, folder="studies/")])
+
+
+def plans() -> str:
+    """One row a plan, recipe by recipe."""
+    found = [json.loads(path.read_text()) for path in (ROOT / "docs/results/plans").glob("*.json")]
+    order = sorted(found, key=lambda plan: (plan["config"]["method"]["name"], plan["chip"], plan["devices"]))
+    return plans_table(order, markdown=True) if order else "no plans"
+
+
 def measured(name: str) -> list[str]:
     """The lines of a method's page that hold its measured rows."""
     lines = ["", "## Measured", ""]
     for budget, heading in BUDGETS.items():
-        table = method_table(RESULTS / budget, name, markdown=True)
+        table = method_table(RESULTS / dataset_of(name) / budget, name, markdown=True)
         lines += [f"{heading}:", "", table, ""] if table else []
     return [*lines, "All methods and how this was measured: [results](../results.md).", ""]
 
@@ -124,9 +157,12 @@ def fill(text: str) -> str:
         "quickstart": quickstart,
         "methods": methods,
         "results": results,
+        "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
         "correlations": rank_correlations,
         "benchmarks": benchmarks,
         "studies": studies_table,
+        "plans": plans,
+        **{f"road {name}": partial(road, study) for name, study in studies().items()},
     }
     for name, make in makers.items():
         if f"<!-- table: {name} -->" not in text:
@@ -144,6 +180,8 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/results.md",
         ROOT / "docs/benchmarks.md",
         ROOT / "docs/studies.md",
+        ROOT / "docs/road.md",
+        ROOT / "docs/guides/planning.md",
     ]
     files = {page: fill(page.read_text()) for page in pages}
     files |= {ROOT / f"docs/studies/{name}.md": page(study) for name, study in studies().items()}

@@ -161,6 +161,100 @@ def step_decay(value: ScalarLike, boundaries: tuple[int, ...], factor: ScalarLik
     return decayed
 
 
+def rampup(value: ScalarLike, steps: int, *, quiet: int = 0) -> Schedule:
+    """Half a bell from nearly nothing to ``value``: ``value · exp(−5 (1 − k / steps)²)``, and 0 before step ``quiet``.
+
+    Args:
+      value: at step ``steps`` and after; at step 0 it is ``e⁻⁵ = 0.0067`` of that.
+      steps: length; 0: the value from the start.
+      quiet: steps at the start at which it is 0, such as those of the first epoch.
+
+    Raises:
+      ValueError: a negative number of steps.
+
+    Example:
+      >>> schedule = rampup(2.0, 10, quiet=1)
+      >>> [round(float(schedule(k)), 4) for k in (0, 1, 5, 10, 11)]
+      [0.0, 0.0348, 0.573, 2.0, 2.0]
+
+    Reference: Laine & Aila, "Temporal Ensembling", ICLR 2017, section 3 and appendix A; the authors' code counts in epochs.
+    """
+    check.require(steps >= 0, "steps", steps, "an integer of 0 or more")
+    check.require(quiet >= 0, "quiet", quiet, "an integer of 0 or more")
+
+    def risen(step: Any) -> Array:
+        left = 1.0 - _fraction(step, steps) if steps else jnp.zeros(jnp.shape(step))
+        bell = constant(value)(step) * jnp.exp(-5.0 * left * left)
+        return jnp.where(jnp.asarray(step) < quiet, 0.0, bell)
+
+    return risen
+
+
+def rampdown(value: ScalarLike, steps: int, *, over: int) -> Schedule:
+    """Half a bell down at the end: ``value · exp(−12.5 (s / over)²)``, s steps into the last ``over`` of ``steps``.
+
+    Args:
+      value: until then; at step ``steps`` it is ``e^−12.5``, 4e-6, of that.
+      steps: length of the whole.
+      over: 1 to ``steps``.
+
+    Raises:
+      ValueError: an ``over`` out of its range.
+
+    Example:
+      >>> schedule = rampdown(1.0, 10, over=4)
+      >>> [round(float(schedule(k)), 4) for k in (0, 6, 8, 10)]
+      [1.0, 1.0, 0.0439, 0.0]
+
+    Reference: Laine & Aila, "Temporal Ensembling", ICLR 2017, appendix A: the learning rate in the last 50 of 300 epochs.
+    """
+    check.require(1 <= over <= steps, "over", over, f"an integer from 1 to {steps}")
+
+    def falling(step: Any) -> Array:
+        gone = _fraction(jnp.asarray(step) - (steps - over), over)
+        return constant(value)(step) * jnp.exp(-12.5 * gone * gone)
+
+    return falling
+
+
+def rising_decay(decay: ScalarLike) -> Schedule:
+    """Decay of an average that begins as the plain mean: ``min(1 − 1 / (k + 2), decay)``.
+
+    While the first is the smaller, after update k the average is the mean of its start and everything that came.
+
+    Args:
+      decay: largest value, 0 to 1.
+
+    Example:
+      >>> [round(float(rising_decay(0.7)(k)), 4) for k in (0, 1, 2)]
+      [0.5, 0.6667, 0.7]
+
+    Reference: Tarvainen & Valpola, "Mean teachers", NeurIPS 2017, the authors' code: ``min(1 − 1 / (t + 1), α)``, t from 1.
+    """
+    return lambda step: jnp.minimum(1.0 - 1.0 / (jnp.asarray(step, jnp.float32) + 2.0), constant(decay)(step))
+
+
+def stage(ends: tuple[int, ...]) -> Schedule:
+    """Number of the stage of training, from 0: how many ends have been reached.
+
+    Args:
+      ends: steps from which on the next stage runs, rising.
+
+    Returns:
+      Step -> int32, from 0 to ``len(ends)``.
+
+    Raises:
+      ValueError: ends that do not rise, or one below 0.
+
+    Example:
+      >>> [int(stage((2, 5))(k)) for k in (0, 1, 2, 4, 5, 9)]
+      [0, 0, 1, 1, 2, 2]
+    """
+    rising = all(a <= b for a, b in zip((0, *ends), ends, strict=False))
+    check.require(rising, "ends", ends, "steps of 0 or more that do not fall")
+    return lambda step: sum((jnp.asarray(step) >= end).astype(jnp.int32) for end in ends) + jnp.int32(0)
+
+
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     """Hold the value of an epoch's first step for the whole epoch.
 

@@ -1,6 +1,8 @@
-"""Targets computed from images: what a masked model predicts."""
+"""Targets computed from images: what a model predicts of them."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Shaped
 
 from ssl_jax.core import check, numerics
@@ -64,6 +66,27 @@ def unpatchify(
     check.require(fits, "patches.shape", patches.shape, allowed)
     grid = patches.reshape(batch, rows, columns, patch, patch, size // (patch * patch))
     return grid.swapaxes(2, 3).reshape(batch, height, width, size // (patch * patch))
+
+
+def rotate(images: Shaped[Array | np.ndarray, "n h w c"]) -> Shaped[Array, "n 4 h w c"]:
+    """Square images turned by 0, 90, 180 and 270 degrees, counter-clockwise.
+
+    Args:
+      images: any type; h = w.
+
+    Returns:
+      All four of each image, the image itself first.
+
+    Raises:
+      ValueError: images that are not square.
+
+    >>> import numpy as np
+    >>> rotate(np.arange(4).reshape(1, 2, 2, 1))[0, :, 0, :, 0].tolist()  # the first rows
+    [[0, 1], [1, 3], [3, 2], [2, 0]]
+    """
+    height, width = images.shape[1:3]
+    check.require(height == width, "images", f"{height} x {width} pixels", "square images")
+    return jnp.stack([jnp.rot90(jnp.asarray(images), turns, axes=(1, 2)) for turns in range(4)], axis=1)
 
 
 def normalize_patches(
@@ -171,10 +194,7 @@ def hog(
     _grid(height, width, cell)
     x = numerics.at_least_float32(images)
     if kernel == "sobel":
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-        across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
-        horizontal, vertical = down[:, :, :-2] - down[:, :, 2:], across[:, :-2] - across[:, 2:]
+        horizontal, vertical = slopes(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"))
         angle = jnp.arctan2(horizontal, vertical)
     else:
         inner = ((0, 0), (1, 1), (0, 0), (0, 0))
@@ -194,3 +214,30 @@ def hog(
     histogram = jnp.sum(cells, axis=(2, 4))
     length = jnp.sqrt(jnp.sum(histogram**2, axis=-1, keepdims=True) + 1e-12)
     return (histogram / length).reshape(*histogram.shape[:3], -1)
+
+
+def slopes(
+    padded: Float[Array, "b h2 w2 *c"],
+) -> tuple[Float[Array, "b h w *c"], Float[Array, "b h w *c"]]:
+    """Sobel filters: ``[1 2 1]ᵀ [1 0 −1]`` and ``[1 0 −1]ᵀ [1 2 1]``, as correlations, of images with a border of one pixel.
+
+    >>> import jax.numpy as jnp
+    >>> horizontal, vertical = slopes(jnp.broadcast_to(jnp.arange(3.0), (1, 3, 3)))
+    >>> horizontal.item(), vertical.item()
+    (-8.0, 0.0)
+    """
+    # The filters are products of a sum along one axis and a difference along the other.
+    down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return down[:, :, :-2] - down[:, :, 2:], across[:, :-2] - across[:, 2:]
+
+
+def standardized(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """Layer normalisation without weights, ε 1e-5, biased variance: the targets of data2vec and I-JEPA.
+
+    >>> import jax.numpy as jnp
+    >>> standardized(jnp.array([1.0, 3.0])).round(3).tolist()
+    [-1.0, 1.0]
+    """
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)

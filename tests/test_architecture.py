@@ -16,6 +16,8 @@ FLOORS = {
     "assignment": 1,
     "kmeans": 1,
     "targets": 1,
+    "tiles": 1,
+    "lab": 1,
     "schedules": 1,
     "models": 2,
     "optim": 2,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs import tables
+from experiments.studies.study import studies
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,6 +18,28 @@ GENERATED = tables.generated()
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
 def test_generated_pages_are_up_to_date(path):
     assert path.read_text() == GENERATED[path], "run: python -m docs.tables"
+
+
+def test_each_study_has_one_step_of_the_road():
+    steps = re.findall(r"<!-- table: road (.*?) -->", (ROOT / "docs/road.md").read_text())
+    assert sorted(steps) == sorted(studies())
+
+
+def test_a_step_of_the_road_says_what_the_page_of_its_study_says():
+    step = tables.road(studies()["projector"])
+    said = (ROOT / "docs/studies/projector.md").read_text()
+    claims = re.findall(r"^- .*$", step, flags=re.MULTILINE)
+    assert len(claims) == 4 and all(claim in said for claim in claims)
+    assert "](studies/projector.md)" in step and "](studies/projector.svg)" in step
+
+
+def test_a_step_of_the_road_whose_study_lacks_a_variant_has_neither_claims_nor_figure(monkeypatch):
+    study = studies()["projector"]
+    found = tables.load(study, tables.SEEDS)
+    found.pop(study.variants[-1].name)
+    monkeypatch.setattr(tables, "load", lambda *_: found)
+    step = tables.road(study)
+    assert step == f"Not measured yet: [{study.title}](studies/projector.md)"
 
 
 @pytest.mark.long

@@ -17,6 +17,9 @@ EVERY = {
     "warmup_then": warmup_then(linear(1.0, 0.5, 4), warmup=2),
     "step_decay": schedules.step_decay(0.3, (3, 5), 0.1),
     "per_epoch": schedules.per_epoch(linear(0.0, 1.0, 8), 3),
+    "rampup": schedules.rampup(2.0, 6, quiet=2),
+    "rampdown": schedules.rampdown(2.0, 8, over=3),
+    "rising_decay": schedules.rising_decay(0.8),
 }
 
 
@@ -128,3 +131,48 @@ def test_a_million_steps_are_resolved():
 def test_step_counts_that_make_no_schedule_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rampup_rises_from_e_to_the_minus_five_to_its_value_after_the_quiet_steps():
+    expected = [0.3 * np.exp(-5 * (1 - min(k / 8, 1)) ** 2) for k in range(12)]
+    np.testing.assert_allclose(values(schedules.rampup(0.3, 8), 12), expected, rtol=1e-5)
+    quiet = values(schedules.rampup(0.3, 8, quiet=3), 12)
+    assert quiet[:3].tolist() == [0.0] * 3
+    np.testing.assert_allclose(quiet[3:], expected[3:], rtol=1e-5)
+    np.testing.assert_allclose(values(schedules.rampup(0.3, 0), 3), 0.3, rtol=1e-6)
+
+
+def test_rampdown_falls_in_the_last_steps():
+    expected = [0.3 * np.exp(-12.5 * (max(k - 5, 0) / 5) ** 2) for k in range(11)]
+    np.testing.assert_allclose(values(schedules.rampdown(0.3, 10, over=5), 11), expected, rtol=1e-5)
+
+
+def test_rising_decay_makes_an_average_that_begins_as_the_mean():
+    from_start, weights = values(schedules.rising_decay(0.75), 5), np.ones(1)
+    np.testing.assert_allclose(from_start, [1 / 2, 2 / 3, 3 / 4, 3 / 4, 3 / 4], rtol=1e-6)
+    for k in range(3):
+        weights = np.append(weights * from_start[k], 1 - from_start[k])
+        np.testing.assert_allclose(weights, 1 / (k + 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedules.rampup(1.0, -1), "steps=-1"),
+        (lambda: schedules.rampup(1.0, 1, quiet=-1), "quiet=-1"),
+        (lambda: schedules.rampdown(1.0, 4, over=5), "over=5"),
+        (lambda: schedules.rampdown(1.0, 4, over=0), "over=0"),
+    ],
+)
+def test_ramps_of_impossible_lengths_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_stages_count_the_ends_that_are_reached_and_may_be_traced():
+    found = jax.jit(schedules.stage((2, 2, 5)))(jnp.arange(7))
+    assert found.tolist() == [0, 0, 2, 2, 2, 3, 3]
+    assert found.dtype == jnp.int32
+    assert int(schedules.stage(())(3)) == 0
+    with pytest.raises(ValueError, match=r"ends=\(5, 2\)"):
+        schedules.stage((5, 2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.targets import hog, normalize_patches, patchify, unnormalize_patches, unpatchify
+from ssl_jax.targets import hog, normalize_patches, patchify, rotate, unnormalize_patches, unpatchify
 from tests.golden_files import golden
 
 
@@ -86,6 +86,20 @@ def test_sizes_that_do_not_fit_are_refused():
         unpatchify(jnp.zeros((1, 3, 12)), patch=2, height=4, width=4)
     with pytest.raises(ValueError, match=r"patches\.shape"):
         normalize_patches(jnp.zeros((2, 1)))
+
+
+def test_rotations_equal_numpy_and_four_quarter_turns_are_the_image():
+    images = np.random.default_rng(0).integers(0, 255, (3, 4, 4, 2), dtype=np.uint8)
+    found = np.asarray(rotate(images))
+    assert found.dtype == np.uint8 and found.shape == (3, 4, 4, 4, 2)
+    for turns in range(4):
+        np.testing.assert_array_equal(found[:, turns], np.rot90(images, turns, axes=(1, 2)))
+    np.testing.assert_array_equal(rotate(found[:, 3])[:, 1], images)
+
+
+def test_images_that_are_not_square_are_not_turned():
+    with pytest.raises(ValueError, match=r"images='4 x 6 pixels'.*square"):
+        rotate(np.ones((1, 4, 6, 1)))
 
 
 # Histograms of oriented gradients.

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax.augment import views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch
+from ssl_jax.data.loader import epoch
+from ssl_jax.data.place import local_share, place
+from ssl_jax.data.sources import Source
 
 AnyArray = Array | np.ndarray
 
@@ -49,7 +53,8 @@ def extract(
       view: gives the mean and std of the normalisation; nothing random is applied.
       variables: parameters and state for ``encode``: as arguments they may change without another
         compilation.
-      sharding: where the images go; ``None``: the default device.
+      sharding: where the images go; ``None``: the default device. If it spans several processes, ``batches`` are this process's
+        part of them, and every process gets the features of all.
 
     Returns:
       ``Features`` of the rows with ``mask``.
@@ -64,16 +69,23 @@ def extract(
     >>> found.features.shape, found.labels.tolist()
     ((1, 16), [3])
     """
-    parts: list[tuple[Any, np.ndarray, np.ndarray, np.ndarray]] = []
+    parts: list[tuple[Any, Any, Any]] = []
+    whole = None
+    if sharding is not None and not sharding.is_fully_addressable:
+        assert isinstance(sharding, NamedSharding)
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
+    late: Any = None
     for batch in batches:
-        images = batch["image"] if sharding is None else jax.device_put(batch["image"], sharding)
-        encoded = _encode(encode, view, variables, images)
-        if parts:
-            parts[-1] = _fetch(*parts[-1])  # one batch late, so that device and host overlap
-        parts.append((encoded, *(np.asarray(batch[name]) for name in ("label", "index", "mask"))))
-    check.require(bool(parts), "batches", "nothing", "one batch or more")
-    parts[-1] = _fetch(*parts[-1])
-    features, labels, index = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
+        images, rows = batch["image"], tuple(batch[name] for name in ("label", "index", "mask"))
+        if sharding is not None:
+            images, rows = place((images, rows), sharding)
+        encoded = _encode(encode, view, whole, variables, images, rows)
+        if late is not None:
+            parts.append(_fetch(*late))  # one batch late, so that device and host overlap
+        late = encoded
+    check.require(late is not None, "batches", "nothing", "one batch or more")
+    parts.append(_fetch(*late))
+    features, labels, index = (np.concatenate(column) for column in zip(*parts, strict=True))
     check.require(len(index) > 0, "batches", "only padding", "at least one example")
     positions, counts = np.unique(index, return_counts=True)
     repeated = positions[counts > 1].tolist()
@@ -81,13 +93,61 @@ def extract(
     return Features(features, labels.astype(np.int32), index.astype(np.int32))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+def extract_source(
+    encode: Callable[..., Array],
+    source: Source,
+    *,
+    view: views.View,
+    variables: tuple[Any, ...] = (),
+    sharding: jax.sharding.Sharding | None = None,
+    batch_size: int = 256,
+    crop_ratio: float = 1.0,
+    max_corrupt: float = 0.01,
+) -> Features:
+    """:func:`extract` of all images of a source. With several processes each reads its part of every batch.
+
+    Args:
+      encode: as for :func:`extract`.
+      source: the images.
+      view: gives their size too.
+      variables: as for :func:`extract`.
+      sharding: over which devices; ``None``: the default device.
+      batch_size: images at a time; rounded up to a multiple of the devices.
+      crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
+      max_corrupt: see :func:`ssl_jax.data.loader.epoch`.
+
+    Returns:
+      ``Features`` of the readable images, in the order of the source.
+    """
+    devices = 1 if sharding is None else len(sharding.device_set)
+    batch_size = -(-batch_size // devices) * devices
+    index, count = (0, 1) if sharding is None else local_share(sharding, batch_size)
+    with epoch(
+        source,
+        batch_size=batch_size,
+        size=view.size,
+        crop_ratio=crop_ratio,
+        max_corrupt=max_corrupt,
+        process_index=index,
+        process_count=count,
+    ) as batches:
+        return extract(encode, batches, view=view, variables=variables, sharding=sharding)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _encode(
-    encode: Callable[..., Array], view: views.View, variables: tuple[Any, ...], images: AnyArray
-) -> Array:
-    features = encode(*variables, views.normalize_for_evaluation(images, view))
-    return features.astype(jnp.float32)
+    encode: Callable[..., Array],
+    view: views.View,
+    whole: jax.sharding.Sharding | None,
+    variables: tuple[Any, ...],
+    images: AnyArray,
+    rows: tuple[AnyArray, ...],
+) -> tuple[Array, tuple[AnyArray, ...]]:
+    """Features and rows of a batch; on every device all of them, if ``whole`` says so."""
+    features = encode(*variables, views.normalize_for_evaluation(images, view)).astype(jnp.float32)
+    return (features, rows) if whole is None else jax.lax.with_sharding_constraint((features, rows), whole)
 
 
-def _fetch(encoded: Any, labels: np.ndarray, index: np.ndarray, mask: np.ndarray):
-    return np.asarray(encoded)[mask], labels[mask], index[mask], mask
+def _fetch(encoded: Any, rows: tuple[Any, Any, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels, index, mask = (np.asarray(x) for x in rows)
+    return np.asarray(encoded)[mask], labels[mask], index[mask]

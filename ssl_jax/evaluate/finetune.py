@@ -12,15 +12,15 @@ from ssl_jax import models
 from ssl_jax.augment.views import Jitter, View
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
-from ssl_jax.data.loader import epoch
+from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
-from ssl_jax.evaluate.features import extract
-from ssl_jax.evaluate.linear import balanced_draw
+from ssl_jax.evaluate.features import extract_source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
+from ssl_jax.train.sharding import batch_sharding_of, whole
 from ssl_jax.train.state import TrainState
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -186,8 +186,14 @@ def finetune(
 
 def _accuracy(method: Method, end: TrainState, test: Source, view: View, crop_ratio: float) -> float:
     """Share of the test images that encoder and classifier get right, each counted once."""
-    with epoch(test, batch_size=256, size=view.size, crop_ratio=crop_ratio) as batches:
-        found = extract(method.encode, batches, view=view, variables=(end.params, end.state))
-    layer = end.params["classifier"]["dense_0"]
-    logits = found.features @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+    found = extract_source(
+        method.encode,
+        test,
+        view=view,
+        variables=(end.params, end.state),
+        sharding=batch_sharding_of(end),
+        crop_ratio=crop_ratio,
+    )
+    layer = whole(end.params["classifier"]["dense_0"])
+    logits = found.features @ layer["kernel"] + layer["bias"]
     return float(np.mean(np.argmax(logits, axis=-1) == found.labels))

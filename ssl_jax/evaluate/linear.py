@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, ScalarLike
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
+from ssl_jax.data.labels import balanced_draw
 from ssl_jax.evaluate.knn import AnyArray, check_labels
 
 PENALTIES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
@@ -363,27 +364,6 @@ def _fit_draws(
 
     # One draw after the other: batched factorisations are slower on CPU.
     return jax.lax.map(of_one_draw, draws)
-
-
-def balanced_draw(
-    labels: Int[AnyArray, " n"], *, classes: int, per_class: int, seed: int | tuple[int, ...]
-) -> Int[np.ndarray, "classes per_class"]:
-    """Positions of ``per_class`` random examples of each class, without repetition.
-
-    Raises:
-      ValueError: a class with fewer examples.
-
-    >>> balanced_draw(np.array([1, 0, 1]), classes=2, per_class=1, seed=0).tolist()
-    [[1], [2]]
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for label in range(classes):
-        members = np.flatnonzero(np.asarray(labels) == label)
-        allowed = f"at most {len(members)}, the training examples of class {label}"
-        check.require(len(members) >= per_class, "per_class", per_class, allowed)
-        rows.append(rng.choice(members, per_class, replace=False))
-    return np.stack(rows)
 
 
 @functools.partial(jax.jit, static_argnames=("classes",))

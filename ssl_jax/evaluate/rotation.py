@@ -2,32 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from ssl_jax.core import check
-from ssl_jax.core.types import Array
 from ssl_jax.evaluate.features import AnyArray
 from ssl_jax.evaluate.linear import RIDGE_PENALTIES, LinearResult, hold_out, ridge_on
-
-
-def rotate(images: Shaped[AnyArray, "n h w c"]) -> Shaped[Array, "n 4 h w c"]:
-    """Square images turned by 0, 90, 180 and 270 degrees, counter-clockwise.
-
-    Args:
-      images: any type; h = w.
-
-    Returns:
-      All four of each image, the image itself first.
-
-    Raises:
-      ValueError: images that are not square.
-
-    >>> rotate(np.arange(4).reshape(1, 2, 2, 1))[0, :, 0, :, 0].tolist()  # the first rows
-    [[0, 1], [1, 3], [3, 2], [2, 0]]
-    """
-    height, width = images.shape[1:3]
-    check.require(height == width, "images", f"{height} x {width} pixels", "square images")
-    return jnp.stack([jnp.rot90(jnp.asarray(images), turns, axes=(1, 2)) for turns in range(4)], axis=1)
 
 
 def rotation_proxy(
@@ -44,7 +22,8 @@ def rotation_proxy(
     share of the training *images*: the four rotations of an image are always in the same part.
 
     Args:
-      train_features: of the four rotations of each training image, in the order of ``rotate``.
+      train_features: of the four rotations of each training image, in the order of
+        :func:`ssl_jax.targets.rotate`.
       test_features: of other images.
       l2: grid of penalties > 0 in units of a feature's variance.
       holdout: share in (0, 1) of the training images that chooses.

@@ -6,6 +6,7 @@ from jaxtyping import Float
 
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Params, State
+from ssl_jax.methods.common import grid_of, prefix_of
 from ssl_jax.models.network import Network
 
 
@@ -46,8 +47,7 @@ def head_maps(
     Reference: Caron et al. 2021 (DINO), figure 1, for the row of the class token.
     """
     check.require(has_attention(encoder), "encoder", encoder.config.get("name", ""), "a ViT")
-    patch = int(encoder.config["patch"])
-    prefix = int(encoder.config["class_token"]) + int(encoder.config["registers"])
+    prefix = prefix_of(encoder)
 
     @jax.jit
     def attention(params: Params, state: State, images: Array) -> Array:
@@ -56,4 +56,4 @@ def head_maps(
         return rows[..., prefix:]
 
     maps = np.asarray(attention(params, state, images))
-    return maps.reshape(*maps.shape[:2], images.shape[1] // patch, images.shape[2] // patch)
+    return maps.reshape(*maps.shape[:2], *grid_of(encoder, images))

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image
 
-from ssl_jax.augment.color import to_float
+from ssl_jax.augment.color import to_float, unnormalize
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 
@@ -41,10 +41,8 @@ def raw(images: Float[np.ndarray, "*b h w c"], view: View) -> Float[np.ndarray, 
     >>> raw(np.zeros((1, 1, 1), np.float32), View(mean=(0.25,), std=(0.5,))).tolist()
     [[[0.25]]]
     """
-    x = np.asarray(images, np.float32)
-    if view.mean:
-        x = x * np.asarray(view.std, np.float32) + np.asarray(view.mean, np.float32)
-    return np.clip(x, 0.0, 1.0)
+    pixels = unnormalize(np.asarray(images, np.float32), mean=view.mean, std=view.std)
+    return np.clip(np.asarray(pixels), 0.0, 1.0)
 
 
 def data_uri(image: Shaped[np.ndarray, "h w c"]) -> str:

@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -29,8 +30,8 @@ class JsonlWriter:
 
     Args:
       path: the file; missing folders are made, an existing file is appended to.
-      resume_step: drop records with a step at or after this one, and a last line cut off by a kill; ``None``:
-        keep all.
+      resume_step: drop records with a step at or after this one; ``None``: keep all. A last line cut off by a kill
+        is dropped, and with a warning lines that are no records.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
@@ -63,7 +64,14 @@ class JsonlWriter:
         whole = [line for line in text.split(b"\n") if line]
         if whole and not text.endswith(b"\n"):
             whole.pop()  # cut off by a kill
-        kept = [line for line in whole if resume_step is None or json.loads(line)["step"] < resume_step]
+        steps = [_step(line) for line in whole]
+        if None in steps:
+            warnings.warn(f"{self.path}: left out {steps.count(None)} damaged lines", stacklevel=4)
+        kept = [
+            line
+            for line, step in zip(whole, steps, strict=True)
+            if step is not None and (resume_step is None or step < resume_step)
+        ]
         content = b"".join(line + b"\n" for line in kept)
         if content == text:
             return
@@ -147,7 +155,7 @@ class MultiWriter:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a file that ``JsonlWriter`` wrote; a last line that a kill cut off is left out.
+    """The records of a file that ``JsonlWriter`` wrote; a last line that a kill cut off, and damaged ones, are left out.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
@@ -155,8 +163,16 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     >>> read_jsonl(path)
     [{'step': 0, 'loss': None}]
     """
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = Path(path).read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1] if _step(line) is not None]
+
+
+def _step(line: bytes) -> int | None:
+    """Of a record; ``None`` where a machine that lost its power left something else in its place."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _errors(writers: Sequence[Writer]) -> Iterator[Exception]:
