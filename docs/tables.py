@@ -8,6 +8,7 @@
 * ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules and files of ``experiments.studies``;
 * ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
 * ``docs/guides/planning.md``, table ``plans``: from the files of ``experiments.plan``;
+* ``docs/guides/faults.md``, table ``long tests``: from ``docs/results/long_tests.xml``, which pytest writes;
 * ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``, and its measured row.
 """
 
@@ -15,6 +16,8 @@ import ast
 import inspect
 import json
 import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -107,6 +110,24 @@ def plans() -> str:
     return plans_table(order, markdown=True) if order else "no plans"
 
 
+def long_tests() -> str:
+    """One row a file of the long tests that were run last: how each kind of them ended."""
+    path = RESULTS / "long_tests.xml"
+    if not path.exists():
+        return "not run yet"
+    suite = next(ElementTree.parse(path).iter("testsuite"))
+    ended: dict[str, Counter[str]] = {}
+    for case in suite.iter("testcase"):
+        kind = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
+        ended.setdefault(case.attrib["classname"].replace(".", "/") + ".py", Counter())[kind] += 1
+    rows = ["| file | tests | passed | failed | skipped |", "|---|---:|---:|---:|---:|"]
+    for file, count in sorted(ended.items()):
+        failed = count["failure"] + count["error"]
+        rows.append(f"| `{file}` | {count.total()} | {count['passed']} | {failed} | {count['skipped']} |")
+    minutes = float(suite.attrib["time"]) / 60
+    return "\n".join([*rows, "", f"Run on {suite.attrib['timestamp'][:10]}, {minutes:.0f} minutes."])
+
+
 def measured(name: str) -> list[str]:
     """The lines of a method's page that hold its measured rows."""
     lines = ["", "## Measured", ""]
@@ -162,6 +183,7 @@ def fill(text: str) -> str:
         "benchmarks": benchmarks,
         "studies": studies_table,
         "plans": plans,
+        "long tests": long_tests,
         **{f"road {name}": partial(road, study) for name, study in studies().items()},
     }
     for name, make in makers.items():
@@ -181,6 +203,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/benchmarks.md",
         ROOT / "docs/studies.md",
         ROOT / "docs/road.md",
+        ROOT / "docs/guides/faults.md",
         ROOT / "docs/guides/planning.md",
     ]
     files = {page: fill(page.read_text()) for page in pages}

@@ -42,6 +42,26 @@ def test_a_step_of_the_road_whose_study_lacks_a_variant_has_neither_claims_nor_f
     assert step == f"Not measured yet: [{study.title}](studies/projector.md)"
 
 
+def test_long_tests_are_counted_by_file_and_by_how_they_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.long_tests() == "not run yet"
+    cases = [
+        ("tests.train.test_stop", ""),
+        ("tests.train.test_stop", "<failure message='no'>text</failure>"),
+        ("tests.train.test_stop", "<error message='no'/>"),
+        ("tests.test_fuzz", "<skipped message='why'/>"),
+    ]
+    inner = "".join(f"<testcase classname='{name}' name='a'>{child}</testcase>" for name, child in cases)
+    suite = f"<testsuites><testsuite time='150.2' timestamp='2026-11-23T00:20:00'>{inner}</testsuite></testsuites>"
+    (tmp_path / "long_tests.xml").write_text(suite)
+    assert tables.long_tests().splitlines()[2:] == [
+        "| `tests/test_fuzz.py` | 1 | 0 | 0 | 1 |",
+        "| `tests/train/test_stop.py` | 3 | 1 | 2 | 0 |",
+        "",
+        "Run on 2026-11-23, 3 minutes.",
+    ]
+
+
 @pytest.mark.long
 def test_python_example_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
