@@ -204,7 +204,7 @@ def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if rows[0]["result"] is not None:
         spent = [row["result"]["cpu_seconds"]["pretrain"] / 60 for row in rows]
         found["epochs"] = f"{_epochs(rows[0]['result']['config']):.0f}"
-        found["core-minutes"] = float(np.mean(spent))
+        found["core-minutes"] = float(np.median(spent))
     return found
 
 
@@ -222,7 +222,7 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
         f"`{results[0]['evaluation']['source']}`: probes of {train:,} training images, {test:,} test images. ± is the "
         "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning "
         "rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
-        f"Core-minutes: processor time of training, on {where}. Command: `python -m experiments.results`."
+        f"Core-minutes: processor time of training, the median over seeds, on {where}. Command: `python -m experiments.results`."
     )
 
 
