@@ -434,9 +434,10 @@ def results_table(study: Study, found: Results, *, markdown: bool = False) -> st
     if not rows:
         return "no results"
     digits = 2 if any("std" in name for name in study.columns.values()) else 1
+    published = [study.published_as] if any(v.published is not None for v in study.variants) else []
     return table(
         rows,
-        columns=["variant", study.published_as, *study.columns, "seeds"],
+        columns=["variant", *published, *study.columns, "seeds"],
         markdown=markdown,
         digits=digits,
     )
