@@ -316,7 +316,8 @@ def name(plan: Plan) -> str:
         plan["topology"].replace(":", "_"),
     )
     sharded = f"-fsdp{plan['mesh']['fsdp']}" if plan["mesh"]["fsdp"] > 1 else ""
-    return "-".join(map(str, words)) + sharded
+    again = "-remat" if config["encoder"].get("remat") else ""
+    return "-".join(map(str, words)) + sharded + again
 
 
 def bounds(plan: Plan) -> tuple[float, float] | None:
@@ -399,10 +400,11 @@ def plans_table(plans: Sequence[Plan], *, markdown: bool = False) -> str:
         kept = sum(memory[part] for part in ("parameters", "optimizer", "state"))
         sent = None if plan["collectives"] is None else sum(row["sent"] for row in plan["collectives"])
         sharded = f", fsdp {plan['mesh']['fsdp']}" if plan["mesh"]["fsdp"] > 1 else ""
+        again = ", remat" if config["encoder"].get("remat") else ""
         rows.append(
             {
                 "run": f"{config['method']['name']}, {config['encoder']['name']}, batch {config['batch_size']}",
-                "devices": f"{plan['topology']}{sharded}",
+                "devices": f"{plan['topology']}{sharded}{again}",
                 "kept, GB": kept / 1e9,
                 "activations, GB": memory["activations"] / 1e9,
                 "total, GB": f"{plan['total'] / 1e9:.1f} of {plan['capacity'] / 1e9:.0f}",

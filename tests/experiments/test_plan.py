@@ -139,6 +139,17 @@ def test_the_first_change_that_fits_is_proposed():
     assert "does not fit; mesh.data=1 mesh.fsdp=8 would" in planning.plans_table([plan])
 
 
+def test_plans_of_one_recipe_have_files_of_their_own():
+    def name(fsdp, remat):
+        config = config_of(**{"encoder.remat": remat})
+        return planning.name({"config": config, "topology": "v5e:4x4", "mesh": {"fsdp": fsdp}})
+
+    names = [name(fsdp, remat) for fsdp in (1, 16) for remat in (False, True)]
+    assert names[0] == "simclr-convnet-8-v5e_4x4"
+    assert names[3] == "simclr-convnet-8-v5e_4x4-fsdp16-remat"
+    assert len(set(names)) == 4
+
+
 @pytest.mark.parametrize(
     ("topology", "message"),
     [
