@@ -35,7 +35,6 @@ def sharded_method(method: Method, shardings: TrainState, mesh: Mesh) -> Method:
       The method with another ``loss`` and ``halves``, of the same values and gradients.
     """
     ends = {_end(path) for path in trees.flatten(shardings.params)}
-
     everywhere = replicated(mesh)
 
     def is_used(path: str, sharding: NamedSharding) -> bool:
