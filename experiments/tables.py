@@ -222,7 +222,8 @@ def _how(results: Sequence[Mapping[str, Any]]) -> str:
         f"`{results[0]['evaluation']['source']}`: probes of {train:,} training images, {test:,} test images. ± is the "
         "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning "
         "rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
-        f"Core-minutes: processor time of training, the median over seeds, on {where}. Command: `python -m experiments.results`."
+        f"Core-minutes: processor time of training, the median over seeds, on {where}. "
+        "Command: `python -m experiments.results`."
     )
 
 
