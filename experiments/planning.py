@@ -315,9 +315,13 @@ def name(plan: Plan) -> str:
         config["batch_size"],
         plan["topology"].replace(":", "_"),
     )
-    sharded = f"-fsdp{plan['mesh']['fsdp']}" if plan["mesh"]["fsdp"] > 1 else ""
-    again = "-remat" if config["encoder"].get("remat") else ""
-    return "-".join(map(str, words)) + sharded + again
+    return "-".join(map(str, (*words, *(word.replace(" ", "") for word in _savings(plan)))))
+
+
+def _savings(plan: Plan) -> list[str]:
+    """What the config does to need less memory."""
+    split, encoder = plan["mesh"]["fsdp"], plan["config"]["encoder"]
+    return [*([f"fsdp {split}"] if split > 1 else []), *(["remat"] if encoder.get("remat") else [])]
 
 
 def bounds(plan: Plan) -> tuple[float, float] | None:
@@ -399,12 +403,10 @@ def plans_table(plans: Sequence[Plan], *, markdown: bool = False) -> str:
         config, memory, found = plan["config"], plan["memory"], bounds(plan)
         kept = sum(memory[part] for part in ("parameters", "optimizer", "state"))
         sent = None if plan["collectives"] is None else sum(row["sent"] for row in plan["collectives"])
-        sharded = f", fsdp {plan['mesh']['fsdp']}" if plan["mesh"]["fsdp"] > 1 else ""
-        again = ", remat" if config["encoder"].get("remat") else ""
         rows.append(
             {
                 "run": f"{config['method']['name']}, {config['encoder']['name']}, batch {config['batch_size']}",
-                "devices": f"{plan['topology']}{sharded}{again}",
+                "devices": ", ".join([plan["topology"], *_savings(plan)]),
                 "kept, GB": kept / 1e9,
                 "activations, GB": memory["activations"] / 1e9,
                 "total, GB": f"{plan['total'] / 1e9:.1f} of {plan['capacity'] / 1e9:.0f}",
