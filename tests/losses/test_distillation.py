@@ -112,7 +112,7 @@ def test_dino_has_no_gradient_where_student_and_teacher_agree():
     logits = jnp.broadcast_to(rows(0, 3, 1, 5), (3, 4, 5))
     options = {"student_temperature": 0.3, "teacher_temperature": 0.3}
     _, gradients = dino_and_gradients(logits, logits[:, :2], jnp.zeros(5), **options)
-    np.testing.assert_allclose(gradients[0], 0, atol=1e-7)
+    np.testing.assert_allclose(gradients[0], 0, atol=1e-6)
 
 
 def test_gradients_agree_with_a_finite_difference():
@@ -232,7 +232,7 @@ def test_softmax_similarity_equals_a_loop_is_least_where_both_agree_and_log_d_wh
     np.testing.assert_allclose(softmax_similarity(p + 7, z - 7), expected, rtol=1e-5)
     np.testing.assert_allclose(softmax_similarity(jnp.full((5, 4), 3.0), z), np.log(4), rtol=1e-6)
     gradient = jax.jit(jax.grad(softmax_similarity))(z, z)
-    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
     np.testing.assert_allclose(
         jax.jit(jax.grad(softmax_similarity))(p, z)[2],
         (softmax(wide[0][2]) - softmax(wide[1][2])) / 5,

@@ -97,10 +97,13 @@ def test_without_predictor_the_stopped_gradient_is_half_of_the_whole_one():
         call(params, state, batch_of(3), predictor="none", stop_gradient=stop) for stop in (True, False)
     )
     np.testing.assert_allclose(stopped[0][0], whole[0][0], rtol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-4, atol=1e-7), stopped[1], whole[1]
+    largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(whole[1]))
+    assert largest > 1e-3
+    jax.tree.map(  # a bias before batch norm has gradient 0, so rounding alone: its measure is the largest one
+        lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-4, atol=1e-5 * largest),
+        stopped[1],
+        whole[1],
     )
-    assert np.abs(whole[1]["encoder"]["dense_0"]["kernel"]).max() > 1e-3
 
 
 def test_a_fixed_predictor_is_no_parameter_and_never_moves():
