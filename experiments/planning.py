@@ -272,16 +272,28 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
 
     Recomputation and sharding leave the numbers of the run as they are; smaller batches, last, do not.
     """
-    remat = {} if config["encoder"].get("remat", True) else {"encoder.remat": True}
+    remats = _more_remat(config["encoder"])
     sharded = config["mesh"]["fsdp"] in (-1, devices)
     fsdp = {} if sharded else {"mesh.data": 1, "mesh.fsdp": devices}
-    yield from (change for change in (remat, fsdp) if change)
-    if remat and fsdp:
-        yield remat | fsdp
+    yield from remats
+    if fsdp:
+        yield fsdp
+        yield from (remat | fsdp for remat in remats)
+    most = (remats[-1] if remats else {}) | fsdp
     size = config["batch_size"] // 2
     while size >= devices and size % devices == 0:
-        yield remat | fsdp | {"batch_size": size}
+        yield most | {"batch_size": size}
         size //= 2
+
+
+def _more_remat(encoder: build.Config) -> list[dict[str, Any]]:
+    """Ways to keep less of the blocks than now, the cheapest first."""
+    if "remat" not in encoder:
+        return []
+    if not encoder["remat"]:
+        products = {"encoder.remat": True, "encoder.remat_keeps": "products"}
+        return [products, {"encoder.remat": True}]
+    return [] if encoder["remat_keeps"] == "nothing" else [{"encoder.remat_keeps": "nothing"}]
 
 
 def remedy(config: build.Config, on: Target) -> dict[str, Any] | None:
@@ -321,7 +333,9 @@ def name(plan: Plan) -> str:
 def _savings(plan: Plan) -> list[str]:
     """What the config does to need less memory."""
     split, encoder = plan["mesh"]["fsdp"], plan["config"]["encoder"]
-    return [*([f"fsdp {split}"] if split > 1 else []), *(["remat"] if encoder.get("remat") else [])]
+    kept = {"nothing": "remat", "products": "remat-but-products"}
+    remat = [kept[encoder.get("remat_keeps", "nothing")]] if encoder.get("remat") else []
+    return [*([f"fsdp {split}"] if split > 1 else []), *remat]
 
 
 def bounds(plan: Plan) -> tuple[float, float] | None:

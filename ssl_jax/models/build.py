@@ -32,10 +32,10 @@ def build(name: str, **options: Any) -> Network:
 
     >>> build("convnet", widths=(8, 16), grid=1).features
     16
-    >>> build("convnet", widht=8)
+    >>> build("convnet", widht=8)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: convnet.widht is not an option: did you mean 'widths'? allowed: dtype, grid, norm, remat, sobel, widths
+    ValueError: convnet.widht is not an option: did you mean 'widths'? allowed: dtype, grid, ..., widths
     """
     builder = BUILDERS[check.choice("name", name, BUILDERS)]
     return check.call(builder, where=name, options=options)

@@ -14,6 +14,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
+from ssl_jax.models.remat import recomputed, require_remat
 from ssl_jax.models.sobel import sobel as sobel_of
 
 OUTPUTS = ("features", "tokens", "layers")
@@ -43,12 +44,13 @@ class ConvNet(nn.Module):
     norm: str
     dtype: Any
     remat: bool
+    remat_keeps: str
     sobel: bool
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
-        block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block: Any = recomputed(Block, self.remat, self.remat_keeps, static=(2,))
         x, layers = (sobel_of(images) if self.sobel else images).astype(self.dtype), {}
         for i, width in enumerate(self.widths):
             x = layers[f"block_{i}"] = block(width, self.norm, self.dtype, name=f"block_{i}")(x, train)
@@ -86,6 +88,7 @@ def convnet(
     norm: str = "batch",
     dtype: str = "float32",
     remat: bool = False,
+    remat_keeps: str = "nothing",
     sobel: bool = False,
 ) -> Network:
     """Small encoder: 3x3 stride-2 convolutions with normalisation and ReLU, pooled to a coarse grid.
@@ -100,6 +103,7 @@ def convnet(
       norm: ``"batch"``, or ``"group"``: GroupNorm in 16 groups (or fewer, to divide the channels) and standardised weights.
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
+      remat_keeps: with ``remat``, what of a block is kept all the same, see :func:`ssl_jax.models.remat.recomputed`.
       sobel: the first layer sees :func:`ssl_jax.models.sobel.sobel` of the images, edges without colour.
 
     Returns:
@@ -108,7 +112,7 @@ def convnet(
       ``{"block_0": ..., "block_1": ...}``.
 
     Raises:
-      ValueError: no widths, a grid below 1, or an unknown norm or dtype.
+      ValueError: no widths, a grid below 1, or an unknown norm, dtype or ``remat_keeps``.
 
     >>> import jax, jax.numpy as jnp
     >>> network = convnet(widths=(4, 8))
@@ -120,9 +124,18 @@ def convnet(
     check.require(grid >= 1, "grid", grid, "1 or more")
     check.choice("norm", norm, NORMS)
     check.choice("dtype", dtype, DTYPES)
-    options = {"grid": grid, "norm": norm, "dtype": dtype, "remat": remat, "sobel": sobel}
-    config = {"name": "convnet", "widths": list(widths), **options}
-    module = ConvNet(tuple(widths), grid, norm, jnp.dtype(dtype), remat, sobel)
+    require_remat(remat, remat_keeps)
+    config = {
+        "name": "convnet",
+        "widths": list(widths),
+        "grid": grid,
+        "norm": norm,
+        "dtype": dtype,
+        "remat": remat,
+        "remat_keeps": remat_keeps,
+        "sobel": sobel,
+    }
+    module = ConvNet(tuple(widths), grid, norm, jnp.dtype(dtype), remat, remat_keeps, sobel)
     return from_linen(module, features=grid * grid * widths[-1], config=config)
 
 

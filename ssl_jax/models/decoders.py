@@ -11,6 +11,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Key, Params, State
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.positions import sincos_table
+from ssl_jax.models.remat import require_remat
 from ssl_jax.models.transformer import INITS, apply_blocks, gather_tokens, layer_norm, linear_init
 
 
@@ -26,6 +27,7 @@ class MaeDecoder(nn.Module):
     scheme: str
     dtype: str
     remat: bool
+    remat_keeps: str
 
     @nn.compact
     def __call__(self, tokens: Array, *, restore: Array, train: bool = False) -> Array:
@@ -42,6 +44,7 @@ class MaeDecoder(nn.Module):
             depth=self.depth,
             train=train,
             remat=self.remat,
+            remat_keeps=self.remat_keeps,
             heads=self.heads,
             scheme=self.scheme,
             dtype=self.dtype,
@@ -63,6 +66,7 @@ def mae_decoder(
     init: str = "xavier",
     dtype: str = "float32",
     remat: bool = False,
+    remat_keeps: str = "nothing",
 ) -> Network:
     """Decoder of MAE: linear, mask tokens, un-shuffle, fixed positions, blocks, layer normalisation, linear.
 
@@ -83,6 +87,7 @@ def mae_decoder(
       init: ``'xavier'`` (MAE), ``'xavier_split'`` or ``'trunc_normal'``, see :func:`ssl_jax.models.vit.vit`.
       dtype: compute type ``'float32'`` or ``'bfloat16'``.
       remat: compute each block's inside again in the backward pass instead of storing it.
+      remat_keeps: with ``remat``, what of a block is stored all the same, see :func:`ssl_jax.models.remat.recomputed`.
 
     Raises:
       ValueError: an option outside its range.
@@ -101,8 +106,11 @@ def mae_decoder(
     check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
     check.choice("init", init, INITS)
     check.choice("dtype", dtype, DTYPES)
+    require_remat(remat, remat_keeps)
     outputs = patch * patch * channels
-    module = MaeDecoder(outputs, (rows, columns), width, depth, heads, prefix, init, dtype, remat)
+    module = MaeDecoder(
+        outputs, (rows, columns), width, depth, heads, prefix, init, dtype, remat, remat_keeps
+    )
     network = from_linen(module, features=outputs)
 
     def init_from_tokens(key: Key, tokens: Float[Array, "b n d"], **options: Any) -> tuple[Params, State]:
@@ -123,6 +131,7 @@ class JepaPredictor(nn.Module):
     scheme: str
     dtype: str
     remat: bool
+    remat_keeps: str
 
     @nn.compact
     def __call__(
@@ -151,6 +160,7 @@ class JepaPredictor(nn.Module):
             depth=self.depth,
             train=train,
             remat=self.remat,
+            remat_keeps=self.remat_keeps,
             bias=jnp.where(there, 0.0, -jnp.inf),
             heads=self.heads,
             scheme=self.scheme,
@@ -171,6 +181,7 @@ def jepa_predictor(
     init: str = "trunc_normal",
     dtype: str = "float32",
     remat: bool = False,
+    remat_keeps: str = "nothing",
 ) -> Network:
     """Predictor of I-JEPA: what the teacher makes of blocks of patches, from the student's tokens of others.
 
@@ -189,6 +200,7 @@ def jepa_predictor(
       init: as in :func:`ssl_jax.models.vit.vit`.
       dtype: compute type ``'float32'`` or ``'bfloat16'``.
       remat: compute each block's inside again in the backward pass instead of storing it.
+      remat_keeps: with ``remat``, what of a block is stored all the same, see :func:`ssl_jax.models.remat.recomputed`.
 
     Raises:
       ValueError: an option outside its range.
@@ -207,5 +219,6 @@ def jepa_predictor(
     check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
     check.choice("init", init, INITS)
     check.choice("dtype", dtype, DTYPES)
-    module = JepaPredictor(outputs, (rows, columns), width, depth, heads, init, dtype, remat)
+    require_remat(remat, remat_keeps)
+    module = JepaPredictor(outputs, (rows, columns), width, depth, heads, init, dtype, remat, remat_keeps)
     return from_linen(module, features=outputs)

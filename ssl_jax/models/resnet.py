@@ -13,6 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
+from ssl_jax.models.remat import recomputed, require_remat
 from ssl_jax.models.sobel import sobel as sobel_of
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
@@ -100,13 +101,14 @@ class ResNet(nn.Module):
     norm: str
     dtype: Any
     remat: bool
+    remat_keeps: str
     sobel: bool
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
         block: Any = BottleneckBlock if self.bottleneck else BasicBlock
-        block = nn.remat(block, static_argnums=(2,)) if self.remat else block
+        block = recomputed(block, self.remat, self.remat_keeps, static=(2,))
         small = self.stem == "small"
         x = (sobel_of(images) if self.sobel else images).astype(self.dtype)
         options = {"norm": self.norm, "dtype": self.dtype, "name": "conv1"}
@@ -135,6 +137,7 @@ def resnet(
     norm: str = "batch",
     dtype: str = "float32",
     remat: bool = False,
+    remat_keeps: str = "nothing",
     sobel: bool = False,
 ) -> Network:
     """Residual network: stem, four stages of residual blocks, global mean.
@@ -153,6 +156,7 @@ def resnet(
         (under the same names; such weights are not torchvision's).
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
+      remat_keeps: with ``remat``, what of a block is kept all the same, see :func:`ssl_jax.models.remat.recomputed`.
       sobel: the first layer sees :func:`ssl_jax.models.sobel.sobel` of the images, edges without colour.
 
     Returns:
@@ -162,7 +166,7 @@ def resnet(
       "layer4": ...}``.
 
     Raises:
-      ValueError: an unknown name, stem, norm or dtype, or a width that leaves no channel.
+      ValueError: an unknown name, stem, norm, dtype or ``remat_keeps``, or a width that leaves no channel.
 
     Reference: He et al., CVPR 2016, table 1; shortcut option B. Norm by groups: Richemond et al., BYOL works even without batch
     statistics (2020).
@@ -177,6 +181,7 @@ def resnet(
     check.choice("stem", stem, STEMS)
     check.choice("norm", norm, NORMS)
     check.choice("dtype", dtype, DTYPES)
+    require_remat(remat, remat_keeps)
     base = round(64 * width)
     check.require(base >= 1, "width", width, "a factor of 1/64 or more")
     bottleneck = name == "resnet50"
@@ -188,10 +193,13 @@ def resnet(
         "norm": norm,
         "dtype": dtype,
         "remat": remat,
+        "remat_keeps": remat_keeps,
         "sobel": sobel,
     }
     last = nn.initializers.zeros if zero_init_residual else nn.initializers.ones
-    module = ResNet(STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat, sobel)
+    module = ResNet(
+        STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat, remat_keeps, sobel
+    )
     return from_linen(module, features=base * 8 * (4 if bottleneck else 1), config=config)
 
 

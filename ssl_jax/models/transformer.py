@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
+from ssl_jax.models.remat import recomputed
 
 INITS = ("xavier", "xavier_split", "trunc_normal", "beit")
 DROP_PATHS = ("bernoulli", "subset")
@@ -257,6 +258,7 @@ def apply_blocks(
     depth: int,
     train: bool,
     remat: bool,
+    remat_keeps: str,
     drop_path: float = 0.0,
     drop_path_uniform: bool = False,
     last_weights: bool = False,
@@ -271,7 +273,7 @@ def apply_blocks(
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
     """
-    block = nn.remat(Block, static_argnums=(2, 3)) if remat else Block
+    block = recomputed(Block, remat, remat_keeps, static=(2, 3))
     layers: dict[str, Array] = {}
     for index in range(depth):
         rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)

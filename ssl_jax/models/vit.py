@@ -14,6 +14,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.positions import relative_index, resize_table, sincos_table
+from ssl_jax.models.remat import require_remat
 from ssl_jax.models.transformer import (
     DROP_PATHS,
     INITS,
@@ -80,6 +81,7 @@ class VisionTransformer(nn.Module):
     scheme: str
     dtype: str
     remat: bool
+    remat_keeps: str
 
     @nn.compact
     def __call__(
@@ -117,6 +119,7 @@ class VisionTransformer(nn.Module):
             depth=self.depth,
             train=train,
             remat=self.remat,
+            remat_keeps=self.remat_keeps,
             drop_path=self.drop_path,
             drop_path_kind=self.drop_path_kind,
             drop_path_uniform=self.drop_path_uniform,
@@ -224,6 +227,7 @@ def vit(
     init: str = "xavier",
     dtype: str = "float32",
     remat: bool = False,
+    remat_keeps: str = "nothing",
 ) -> Network:
     """Vision transformer: linear patch embedding, positions, pre-norm blocks, layer normalisation.
 
@@ -275,6 +279,7 @@ def vit(
         by √(2l) (``'beit'``).
       dtype: compute type ``'float32'`` or ``'bfloat16'``; parameters, statistics and outputs are float32.
       remat: compute each block's inside again in the backward pass instead of storing it.
+      remat_keeps: with ``remat``, what of a block is stored all the same, see :func:`ssl_jax.models.remat.recomputed`.
 
     Returns:
       The network; ``state`` is ``{}`` unless ``freeze_patch``.
@@ -309,6 +314,7 @@ def vit(
     check.require(0 <= drop_path < 1, "drop_path", drop_path, "0 <= drop_path < 1")
     check.choice("drop_path_kind", drop_path_kind, DROP_PATHS)
     check.choice("dtype", dtype, DTYPES)
+    require_remat(remat, remat_keeps)
     fields = {**options, "scheme": options["init"]}
     del fields["init"]
     return from_linen(VisionTransformer(**fields), features=width, config={"name": name, **options})

@@ -112,16 +112,23 @@ def test_communication_is_added_up_by_kind_and_group():
 
 def test_what_is_tried_where_a_run_does_not_fit_goes_from_harmless_to_smaller_batches():
     config = config_of("mae", batch_size=32)
-    both = {"encoder.remat": True, "mesh.data": 1, "mesh.fsdp": 8}
+    split = {"mesh.data": 1, "mesh.fsdp": 8}
+    products = {"encoder.remat": True, "encoder.remat_keeps": "products"}
+    both = {"encoder.remat": True, **split}
     assert list(planning.changes(config, 8)) == [
+        products,
         {"encoder.remat": True},
-        {"mesh.data": 1, "mesh.fsdp": 8},
+        split,
+        products | split,
         both,
         both | {"batch_size": 16},
         both | {"batch_size": 8},
     ]
     done = build.changed(config, both)
     assert list(planning.changes(done, 8)) == [{"batch_size": 16}, {"batch_size": 8}]
+    less = {"encoder.remat_keeps": "nothing"}
+    some = build.changed(config, products | split)
+    assert list(planning.changes(some, 8)) == [less, less | {"batch_size": 16}, less | {"batch_size": 8}]
 
 
 @pytest.mark.long
@@ -140,13 +147,14 @@ def test_the_first_change_that_fits_is_proposed():
 
 
 def test_plans_of_one_recipe_have_files_of_their_own():
-    def name(fsdp, remat):
-        config = config_of(**{"encoder.remat": remat})
+    def name(fsdp, remat, keeps="nothing"):
+        config = config_of(**{"encoder.remat": remat, "encoder.remat_keeps": keeps})
         return planning.name({"config": config, "topology": "v5e:4x4", "mesh": {"fsdp": fsdp}})
 
     names = [name(fsdp, remat) for fsdp in (1, 16) for remat in (False, True)]
     assert names[0] == "simclr-convnet-8-v5e_4x4"
     assert names[3] == "simclr-convnet-8-v5e_4x4-fsdp16-remat"
+    assert name(1, True, "products") == "simclr-convnet-8-v5e_4x4-remat-but-products"
     assert len(set(names)) == 4
 
 

@@ -6,7 +6,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssl_jax import models
 from ssl_jax.core import trees
+from ssl_jax.core.flops import matmul_flops
 from ssl_jax.models.convnet import pool_to_grid
+from ssl_jax.models.remat import KEEPS
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +129,23 @@ def gradient(network, params, state, images):
     return jax.grad(loss)(params)
 
 
-def test_remat_changes_no_gradient(small):
+def test_remat_changes_no_gradient_and_with_products_kept_no_convolution_comes_twice(small):
     network, params, state, images = small
-    again = models.build("convnet", widths=(4, 8), remat=True)
-    found, expected = (gradient(n, params, state, images) for n in (again, network))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    trace = lambda n: jax.make_jaxpr(lambda p: gradient(n, p, state, images))(params)  # noqa: E731
+    operations = {}
+    for keeps in KEEPS:
+        again = models.build("convnet", widths=(4, 8), remat=True, remat_keeps=keeps)
+        found, expected = (gradient(n, params, state, images) for n in (again, network))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+        operations[keeps] = matmul_flops(trace(again))
+    assert operations["nothing"] > operations["products"] == matmul_flops(trace(network))
+
+
+def test_products_are_kept_only_where_something_is_computed_again():
+    with pytest.raises(ValueError, match=r"remat_keeps='products'.*'nothing' where remat=False"):
+        models.build("convnet", remat_keeps="products")
+    with pytest.raises(ValueError, match=r"remat_keeps='product'.*'products'"):
+        models.build("vit_micro", remat=True, remat_keeps="product")
 
 
 def test_constant_images_give_finite_gradients(small):

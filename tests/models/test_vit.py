@@ -10,6 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from ssl_jax.core import trees
+from ssl_jax.models.remat import KEEPS
 from ssl_jax.models.torch_names_vit import vit_from_torch, vit_to_torch
 from ssl_jax.models.transformer import drop_path, qkv_init
 from ssl_jax.models.vit import BUILDERS, vit
@@ -256,9 +257,10 @@ def test_gradient_agrees_with_finite_differences():
         check_grads(loss, (params,), order=1, modes=["rev"], rtol=1e-5)
 
 
-def test_remat_gives_the_same_gradients():
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_remat_gives_the_same_gradients(keeps):
     network, params, state = made(drop_path=0.3)
-    again, *_ = made(drop_path=0.3, remat=True)
+    again, *_ = made(drop_path=0.3, remat=True, remat_keeps=keeps)
 
     def gradient(net):
         def loss(p):

@@ -149,14 +149,19 @@ def test_recomputed_blocks_are_not_kept_for_the_backward_pass():
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(residuals))
 
     batch = {"views": (jnp.zeros((BATCH, 2, 28, 28, 1)),)}
-    assert kept(vit(depth=8, remat=True)) < 0.25 * kept(vit(depth=8))
+    everything, products = kept(vit(depth=8)), kept(vit(depth=8, remat=True, remat_keeps="products"))
+    nothing = kept(vit(depth=8, remat=True))
+    assert nothing < 0.25 * everything
+    # Of a block the results of three products with weights, 3 + 1 + 4 widths a token; that of the last is only added on.
+    assert products - nothing == 8 * (3 + 1 + 4) * 64 * 4 * (2 * BATCH * 17)
+    assert products < 0.6 * everything
 
 
 def test_blocks_of_split_parameters_are_recomputed_too():
-    """Products of the forward pass that come once more: all of the blocks', nothing of what lies outside."""
+    """Products of the forward pass that come once more: all of the blocks', nothing of what lies outside; or attention's."""
 
-    def products(remat, **mesh):
-        method = vit(depth=4, remat=remat)
+    def products(remat, keeps="nothing", **mesh):
+        method = vit(depth=4, remat=remat, remat_keeps=keeps)
         program = make_program(method, SGD, real_batch(), make_mesh(**mesh), fsdp_min_size=64)
         return matmul_flops(program.step.trace(program.abstract, real_batch()).jaxpr)
 
@@ -164,6 +169,11 @@ def test_blocks_of_split_parameters_are_recomputed_too():
     assert again > 0
     assert products(False, data=2, fsdp=4) == products(False)
     assert products(True, data=2, fsdp=4) - products(False) == again
+    scores = (
+        4 * 2 * (2 * 2 * BATCH * 17**2 * 64)
+    )  # in 4 blocks, for 2 views: queries with keys, weights with values
+    assert products(True, "products") - products(False) == scores
+    assert products(True, "products", data=2, fsdp=4) - products(False) == scores
 
 
 @pytest.mark.long

@@ -106,6 +106,7 @@ def build(
             init=config["init"],
             dtype=config["dtype"],
             remat=config["remat"],
+            remat_keeps=config["remat_keeps"],
         )
 
     def blocks_of(key: Key, images: Array) -> Any:

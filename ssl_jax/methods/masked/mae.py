@@ -77,7 +77,7 @@ def build(
             "heads": decoder_heads,
             "prefix": prefix_of(encoder),
         }
-        options |= {name: encoder.config[name] for name in ("dtype", "remat")}
+        options |= {name: encoder.config[name] for name in ("dtype", "remat", "remat_keeps")}
         return mae_decoder(patch=patch, channels=images.shape[-1], grid=grid_of(encoder, images), **options)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
