@@ -272,28 +272,19 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
 
     Recomputation and sharding leave the numbers of the run as they are; smaller batches, last, do not.
     """
-    remats = _more_remat(config["encoder"])
+    encoder = config["encoder"]
+    remat = {} if encoder.get("remat", True) else {"encoder.remat": True}
+    if encoder.get("remat_keeps", "nothing") != "nothing":
+        remat = {"encoder.remat_keeps": "nothing"}
     sharded = config["mesh"]["fsdp"] in (-1, devices)
     fsdp = {} if sharded else {"mesh.data": 1, "mesh.fsdp": devices}
-    yield from remats
-    if fsdp:
-        yield fsdp
-        yield from (remat | fsdp for remat in remats)
-    most = (remats[-1] if remats else {}) | fsdp
+    yield from (change for change in (remat, fsdp) if change)
+    if remat and fsdp:
+        yield remat | fsdp
     size = config["batch_size"] // 2
     while size >= devices and size % devices == 0:
-        yield most | {"batch_size": size}
+        yield remat | fsdp | {"batch_size": size}
         size //= 2
-
-
-def _more_remat(encoder: build.Config) -> list[dict[str, Any]]:
-    """Ways to keep less of the blocks than now, the cheapest first."""
-    if "remat" not in encoder:
-        return []
-    if not encoder["remat"]:
-        products = {"encoder.remat": True, "encoder.remat_keeps": "products"}
-        return [products, {"encoder.remat": True}]
-    return [] if encoder["remat_keeps"] == "nothing" else [{"encoder.remat_keeps": "nothing"}]
 
 
 def remedy(config: build.Config, on: Target) -> dict[str, Any] | None:
