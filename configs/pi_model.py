@@ -17,9 +17,10 @@ def gray(budget: str) -> base.Recipe:
         batch_size=128,
         epochs={"short": 20, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"weight": 10.0, "dropout": 0.5},
+        # Chosen on training images whose labels are hidden: larger shifts are worse, also for training on the labels alone; so
+        # is dropout, by 3 points with 1,000 labels. With so many, half of each batch is better than a quarter.
+        method={"weight": 10.0, "dropout": 0.0},
         method_epochs={"rampup_steps": 5, "quiet_steps": 1},
-        # Chosen on training images whose labels are hidden: larger shifts are worse, also for training on the labels alone.
         views={"preset": "consistency", "area": (0.8, 1.0), "method": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
         labels=100,

@@ -273,7 +273,7 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
     Recomputation and sharding leave the numbers of the run as they are; smaller batches, last, do not.
     """
     encoder = config["encoder"]
-    remat = {} if encoder.get("remat", True) else {"encoder.remat": True}
+    remat: dict[str, Any] = {} if encoder.get("remat", True) else {"encoder.remat": True}
     if encoder.get("remat_keeps", "nothing") != "nothing":
         remat = {"encoder.remat_keeps": "nothing"}
     sharded = config["mesh"]["fsdp"] in (-1, devices)

@@ -25,9 +25,11 @@ def name_of(method: str, labels: int) -> str:
 
 
 def changes(method: str, labels: int) -> dict[str, Any]:
-    """What a variant has beyond the recipe: labels; the supervised yardstick sees these images alone, in the views of the
-    others, SimCLR no label."""
+    """What a variant has beyond the recipe: labels, and a larger share of each batch for many; the supervised yardstick sees
+    these images alone, in the views of the others, SimCLR no label."""
+    share = {"data.labelled": 0.25 if labels <= 100 else 0.5}
     own: dict[str, dict[str, Any]] = {
+        **dict.fromkeys(("pi_model", "temporal_ensembling", "mean_teacher"), share),
         "ladder": {"encoder.widths": (500, 250, 250)},
         "supervised": {"views.area": (0.8, 1.0)},
     }
@@ -97,9 +99,9 @@ STUDY = Study(
     x_label="labels",
     notes="Test accuracy: of the method's own classifier, the teacher's of Mean Teacher; of SimCLR logistic regression on its "
     "features of the labelled images, its penalty chosen among them. Seeds draw the labels too, the same for every method. "
-    "`random encoder` is the convolutional one; the ladder network's is a perceptron, 500-250-250. A quarter of each batch is "
-    "labelled (half of the ladder network's); the yardstick has whole batches of labelled images and as many updates. Recipes "
-    "are the same for every number of labels.",
+    "`random encoder` is the convolutional one; the ladder network's is a perceptron, 500-250-250. With 20 and 100 labels "
+    "a quarter of each batch is labelled, with more a half, as always in the ladder network's; the yardstick has whole batches of "
+    "labelled images and as many updates. All else is the same for every number of labels.",
 )
 
 if __name__ == "__main__":
