@@ -100,8 +100,8 @@ STUDY = Study(
     notes="Test accuracy: of the method's own classifier, the teacher's of Mean Teacher; of SimCLR logistic regression on its "
     "features of the labelled images, its penalty chosen among them. Seeds draw the labels too, the same for every method. "
     "`random encoder` is the convolutional one; the ladder network's is a perceptron, 500-250-250. With 20 and 100 labels "
-    "a quarter of each batch is labelled, with more a half, as always in the ladder network's; the yardstick has whole batches of "
-    "labelled images and as many updates. All else is the same for every number of labels.",
+    "a quarter of each batch is labelled, with more a half, as always in the ladder network's; the yardstick has whole batches "
+    "of labelled images and as many updates. All else is the same for every number of labels.",
 )
 
 if __name__ == "__main__":
