@@ -115,8 +115,8 @@ STUDY = Study(
     notes="Four convolutions of 16, 32, 64 and 64 channels; maps are pooled so that each layer has 256 features (288 of the "
     "second). Greedy layers and the deep belief network are perceptrons of two layers of 256. Colorization, which needs "
     "colours, and the methods on clips, which need time, are not here: these images have neither. Dotted lines and `random "
-    "encoder` are the convolutional network's before training, which falls from layer to layer too: what a method has learnt is "
-    "its distance from there.",
+    "encoder` are the convolutional network's before training, which falls from layer to layer too: what a method has "
+    "learnt is its distance from there.",
 )
 
 if __name__ == "__main__":
