@@ -272,10 +272,8 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
 
     Recomputation and sharding leave the numbers of the run as they are; smaller batches, last, do not.
     """
-    encoder = config["encoder"]
-    remat: dict[str, Any] = {} if encoder.get("remat", True) else {"encoder.remat": True}
-    if encoder.get("remat_keeps", "nothing") != "nothing":
-        remat = {"encoder.remat_keeps": "nothing"}
+    encoder, least = config["encoder"], {"remat": True, "remat_keeps": "nothing"}
+    remat = {f"encoder.{option}": v for option, v in least.items() if encoder.get(option, v) != v}
     sharded = config["mesh"]["fsdp"] in (-1, devices)
     fsdp = {} if sharded else {"mesh.data": 1, "mesh.fsdp": devices}
     yield from (change for change in (remat, fsdp) if change)
@@ -324,9 +322,9 @@ def name(plan: Plan) -> str:
 def _savings(plan: Plan) -> list[str]:
     """What the config does to need less memory."""
     split, encoder = plan["mesh"]["fsdp"], plan["config"]["encoder"]
-    kept = {"nothing": "remat", "products": "remat-but-products"}
-    remat = [kept[encoder.get("remat_keeps", "nothing")]] if encoder.get("remat") else []
-    return [*([f"fsdp {split}"] if split > 1 else []), *remat]
+    keeps = encoder.get("remat_keeps", "nothing")
+    remat = "remat" if keeps == "nothing" else f"remat-but-{keeps}"
+    return [*([f"fsdp {split}"] if split > 1 else []), *([remat] if encoder.get("remat") else [])]
 
 
 def bounds(plan: Plan) -> tuple[float, float] | None:

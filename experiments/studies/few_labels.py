@@ -16,7 +16,8 @@ LINES = {
     "ladder": "ladder network",
     "simclr": "SimCLR, then linear",
 }
-UNLABELLED = ("pi_model", "temporal_ensembling", "mean_teacher", "ladder")
+CONSISTENCY = ("pi_model", "temporal_ensembling", "mean_teacher")
+UNLABELLED = (*CONSISTENCY, "ladder")
 
 
 def name_of(method: str, labels: int) -> str:
@@ -29,7 +30,7 @@ def changes(method: str, labels: int) -> dict[str, Any]:
     these images alone, in the views of the others, SimCLR no label."""
     share = {"data.labelled": 0.25 if labels <= 100 else 0.5}
     own: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(("pi_model", "temporal_ensembling", "mean_teacher"), share),
+        **dict.fromkeys(CONSISTENCY, share),
         "ladder": {"encoder.widths": (500, 250, 250)},
         "supervised": {"views.area": (0.8, 1.0)},
     }

@@ -169,9 +169,8 @@ def test_blocks_of_split_parameters_are_recomputed_too():
     assert again > 0
     assert products(False, data=2, fsdp=4) == products(False)
     assert products(True, data=2, fsdp=4) - products(False) == again
-    scores = (
-        4 * 2 * (2 * 2 * BATCH * 17**2 * 64)
-    )  # in 4 blocks, for 2 views: queries with keys, weights with values
+    # In 4 blocks, for 2 views: queries with keys, weights with values.
+    scores = 4 * 2 * (2 * 2 * BATCH * 17**2 * 64)
     assert products(True, "products") - products(False) == scores
     assert products(True, "products", data=2, fsdp=4) - products(False) == scores
 
