@@ -2,7 +2,7 @@
 
 import os
 
-from experiments import cpu
+from ssl_jax.cli import cpu
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: without optimisation compiling takes a tenth of the time.
@@ -19,7 +19,7 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
-CHECKED = ["core", "losses", "augment", "masking", "assignment", "kmeans", "targets", "tiles", "evaluate"]
+CHECKED = ["core", "losses", "augment", "ops", "evaluate", "train.features"]
 install_import_hook([f"ssl_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 

@@ -22,8 +22,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks import pairs
 from benchmarks.evaluation import load
-from ssl_jax.assignment import sinkhorn
-from ssl_jax.kmeans import assign, kmeans
+from ssl_jax.ops.kmeans import assign, kmeans
+from ssl_jax.ops.sinkhorn import sinkhorn
 
 LLOYD = 10
 """Iterations where both sides make as many."""

@@ -28,7 +28,7 @@ def child(name: str, arg: str) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from experiments import build
+    from ssl_jax.config import build
     from ssl_jax.train.loop import make_program
     from ssl_jax.train.sharding import make_mesh
 
@@ -70,7 +70,7 @@ def measure(name: str, arg: str, cache: str) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
-    from ssl_jax.methods.find import names
+    from ssl_jax.methods.registry import names
 
     chosen = options.methods.split(",") if options.methods else sorted(names())
     arg = "smoke" if options.quick else ""

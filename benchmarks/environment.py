@@ -4,7 +4,7 @@ import itertools
 import os
 import sys
 
-from experiments import cpu
+from ssl_jax.cli import cpu
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
 """Idle OpenMP threads sleep. Spinning ones (the default) would take cores from the other side."""

@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks import pairs
 from configs import simclr
-from experiments import build
-from ssl_jax.report.writers import JsonlWriter
+from ssl_jax.config import build
 from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.state import TrainState
+from ssl_jax.train.writers import JsonlWriter
 
 
 class Alternate:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from benchmarks import pairs
 from ssl_jax import models
-from ssl_jax.masking import random_mask
 from ssl_jax.methods.masked import mae, simmim
 from ssl_jax.methods.method import Method
+from ssl_jax.ops.masking import random_mask
 
 VISIBLE = 0.25
 

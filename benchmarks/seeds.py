@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from benchmarks import pairs
-from experiments import build
+from ssl_jax.config import build
 from ssl_jax.train.loop import sample_batch
 from ssl_jax.train.step import make_init, make_train_step
 

@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import mae
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 GRAY_ENCODER: dict[str, Any] = {**base.GRAY_VIT, "pool": "mean", "init": "xavier", "mask_token": True}
 """Without LayerScale, and with a start for this width: blocks would begin next to nothing."""

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import autoencoder
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 ADAM = {"name": "adam", "scaling": "none", "learning_rate": 2e-4, "b1": 0.5, "weight_decay": 2.5e-5}
 

@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from configs import obow
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import beit, mae
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 ENCODER = {**beit.ENCODER, "position": "sincos"}
 

@@ -3,8 +3,8 @@
 from ml_collections import ConfigDict
 
 from configs import autoencoder
-from configs.common import base
 from configs.greedy import BACKBONES, LAYERS
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import simclr
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

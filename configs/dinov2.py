@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import dino, ibot
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 BACKBONES = {**ibot.BACKBONES, "imagenet": "vit_large"}
 

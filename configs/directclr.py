@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 # The features outside the sub-vector learn through residual connections, which the small convnet has not.
 BACKBONES = {**base.CONVOLUTIONAL, "embedded": "resnet18", "fashion_mnist": "resnet18"}

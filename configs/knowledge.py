@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

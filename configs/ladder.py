@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 BACKBONES = dict.fromkeys(base.CONVOLUTIONAL, "ladder")
 PLAIN = {"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "mean": (), "std": ()}

@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import base
-from configs.common.datasets import DATASETS
+from ssl_jax.config import recipe as base
+from ssl_jax.config.datasets import DATASETS
 
 
 def get_config(arg: str = "") -> ConfigDict:

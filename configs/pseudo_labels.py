@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import supervised
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 ROUNDS = 6
 """The first with the labelled images alone."""

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 UNDECAYED = ("predictor",)
 """The predictor keeps its learning rate (``--fix-pred-lr`` of the authors' code, their default)."""

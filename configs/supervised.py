@@ -5,7 +5,7 @@ With ``--config.data.labels=100`` it trains on these hundred images alone, the y
 
 from ml_collections import ConfigDict
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -5,8 +5,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import dino
-from configs.common import base
-from ssl_jax.methods.multicrop import VIEWS
+from ssl_jax.config import recipe as base
+from ssl_jax.methods.parts.multi_crop import VIEWS
 
 PROTOTYPES = "prototypes"
 LARC: dict[str, Any] = {"name": "lars", "trust_norm": "parts", "exclude": "none", "weight_decay": 1e-6}

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import base
+from ssl_jax.config import recipe as base
 
 
 def get_config(arg: str = "") -> ConfigDict:

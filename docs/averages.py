@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib import pyplot
 
 from experiments.studies.figure import COLORS, STYLE
-from ssl_jax.methods.common import average_rows
+from ssl_jax.methods.parts.memory_bank import average_rows
+from ssl_jax.ops.schedules import rising_decay
 from ssl_jax.optim.ema import Ema, debiased, ema
-from ssl_jax.schedules import rising_decay
 
 PATH = Path(__file__).parent / "guides/averages.svg"
 KINDS = ("from its start", "debiased", "rising decay")

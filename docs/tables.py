@@ -24,9 +24,9 @@ from pathlib import Path
 
 from benchmarks.table import load as load_benchmarks
 from benchmarks.table import markdown as benchmarks_table
-from experiments.planning import plans_table
 from experiments.studies.study import Study, findings, is_complete, load, page, studies
-from experiments.tables import (
+from ssl_jax.cli.planning import plans_table
+from ssl_jax.cli.tables import (
     DATASET,
     ELSEWHERE,
     correlations,
@@ -36,7 +36,7 @@ from experiments.tables import (
     method_table,
     results_table,
 )
-from ssl_jax.methods.find import method_module, names
+from ssl_jax.methods.registry import method_module, names
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results"

@@ -1,5 +1,5 @@
 """Launchers, run from a clone as ``python -m experiments.<verb>``."""
 
-from experiments import cpu
+from ssl_jax.cli import cpu
 
 cpu.tune()

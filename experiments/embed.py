@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import build, launch
+from ssl_jax.cli import launch
+from ssl_jax.config import build
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.data.loader import epoch
-from ssl_jax.evaluate.features import extract
+from ssl_jax.train.features import extract
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SOURCE = flags.DEFINE_string(

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build, launch, processes
-from experiments.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate, labelled
-from experiments.tables import clusters_table, evaluation, layers_table
+from ssl_jax.cli import launch, processes
+from ssl_jax.cli.measure import YARDSTICKS, Candidate, asked, cluster_rows, evaluate, labelled
+from ssl_jax.cli.tables import clusters_table, evaluation, layers_table
+from ssl_jax.config import build
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import build, launch
 from ssl_jax.augment.color import normalize
+from ssl_jax.cli import launch
+from ssl_jax.config import build
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Array
 from ssl_jax.models.serialize import export_stablehlo, save_encoder

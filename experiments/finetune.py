@@ -20,15 +20,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build, launch
-from experiments.measure import labelled
+from ssl_jax.cli import launch
+from ssl_jax.cli.measure import labelled
+from ssl_jax.config import build
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
+from ssl_jax.core.table import table
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.finetune import RECIPES, finetune
-from ssl_jax.evaluate.table import table
 from ssl_jax.train.step import make_init
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

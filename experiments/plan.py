@@ -17,7 +17,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, hardware, launch, planning
+from ssl_jax.cli import hardware, launch, planning
+from ssl_jax.config import build
 from ssl_jax.core.files import write_atomically
 
 _CONFIG = config_flags.DEFINE_config_file(

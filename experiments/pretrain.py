@@ -16,21 +16,22 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from configs.common.base import with_defaults
-from experiments import build, launch, processes
+from ssl_jax.cli import launch, processes
+from ssl_jax.config import build
+from ssl_jax.config.recipe import with_defaults
 from ssl_jax.core import trees
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.collapse_watch import CollapseWatch, tell_user
+from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.method import Method
-from ssl_jax.report.watch import CollapseWatch, tell_user
-from ssl_jax.report.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
-from ssl_jax.train.hooks import Health, OnlineEvaluation
 from ssl_jax.train.loop import Hook, fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.workdir import INCIDENTAL, Workdir
+from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."

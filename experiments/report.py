@@ -14,8 +14,9 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from experiments import build, launch
 from ssl_jax.augment.views import normalize_for_evaluation
+from ssl_jax.cli import launch
+from ssl_jax.config import build
 from ssl_jax.core.files import write_atomically
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method

@@ -24,13 +24,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments import build, launch
-from experiments.cpu import accelerated
-from experiments.tables import dataset_of, results_table
+from ssl_jax.cli import launch
+from ssl_jax.cli.cpu import accelerated
+from ssl_jax.cli.tables import dataset_of, results_table
+from ssl_jax.config import build
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
-from ssl_jax.methods.find import names
-from ssl_jax.report.writers import read_jsonl
+from ssl_jax.methods.registry import names
+from ssl_jax.train.writers import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 MEASURES = ("knn", "linear", "few", "health", "rotation")

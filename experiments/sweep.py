@@ -24,8 +24,11 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import build, lanes, launch, points
-from experiments.points import RESULT, Run
+from ssl_jax.cli import launch
+from ssl_jax.cli import search_space as points
+from ssl_jax.cli import vectorized_runs as lanes
+from ssl_jax.cli.search_space import RESULT, Run
+from ssl_jax.config import build
 from ssl_jax.core.check import require
 from ssl_jax.core.files import write_atomically
 from ssl_jax.train.signals import StopRequest

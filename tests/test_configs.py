@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.common import base, datasets
-from experiments import build, pretrain
-from ssl_jax.methods.find import names
+from experiments import pretrain
+from ssl_jax.config import build, datasets
+from ssl_jax.config import recipe as base
+from ssl_jax.methods.registry import names
 from ssl_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent

@@ -13,13 +13,13 @@ from ml_collections import config_flags
 from PIL import Image
 
 from configs import simclr
-from configs.common import base
-from experiments import build
+from ssl_jax.config import build
+from ssl_jax.config import recipe as base
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage, parse_split
-from ssl_jax.report.writers import JsonlWriter
 from ssl_jax.train import storage
+from ssl_jax.train.writers import JsonlWriter
 from tests.data.images import encode, encode_npy, encode_png16, encode_tiff, photo
 
 AMOUNTS = pytest.mark.parametrize("examples", [40, pytest.param(4000, marks=pytest.mark.long)])

@@ -20,8 +20,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import simclr
-from experiments import build
 from ssl_jax import models
+from ssl_jax.config import build
 from ssl_jax.data.decode import decode
 from ssl_jax.data.fashion_mnist import EMBEDDED
 from ssl_jax.data.folder import open_folder
@@ -29,11 +29,11 @@ from ssl_jax.data.idx import read_idx
 from ssl_jax.data.sources import CorruptImage
 from ssl_jax.data.tfds import open_tfds
 from ssl_jax.models.serialize import FORMAT, load_encoder, save_encoder
-from ssl_jax.report.writers import JsonlWriter, read_jsonl
 from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import Checkpoints, NoUsableCheckpointError, restore_model
 from ssl_jax.train.dump import read_dump, write_dump
 from ssl_jax.train.workdir import read_config
+from ssl_jax.train.writers import JsonlWriter, read_jsonl
 from tests.data.images import encode
 from tests.train.test_checkpoint import abstract, make_state
 

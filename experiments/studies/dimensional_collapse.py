@@ -5,14 +5,13 @@ python -m experiments.studies.dimensional_collapse
 
 from collections.abc import Callable
 
-from experiments import build
 from experiments.studies.study import Claim, Results, Study, Variant, better, run
 from ssl_jax import models
+from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
-from ssl_jax.methods.common import identity
-from ssl_jax.methods.pairs import expander, simclr_projector
+from ssl_jax.methods.parts.siamese import expander, simclr_projector
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, identity
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg", "barlow": "Barlow Twins"}
 EMBEDDING = 128

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from experiments import build
 from experiments.studies.study import Claim, Results, Study, Variant, run
+from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.models.convnet import pool_to_grid
 

@@ -5,11 +5,11 @@ python -m experiments.studies.projector
 
 from collections.abc import Callable
 
-from experiments import build
 from experiments.studies.study import Claim, Results, Study, Variant, better, run
 from ssl_jax import models
+from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
-from ssl_jax.methods.pairs import simclr_projector
+from ssl_jax.methods.parts.siamese import simclr_projector
 
 DEPTHS = {0: "none", 1: "linear", 2: "2 layers", 3: "3 layers"}
 WIDTHS = (16, 512)

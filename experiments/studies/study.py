@@ -28,15 +28,16 @@ import numpy as np
 from absl import flags
 
 import experiments.studies as package
-from experiments import build, launch, measure
+from ssl_jax.cli import launch, measure
+from ssl_jax.config import build
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
+from ssl_jax.core.table import table
 from ssl_jax.data.open import open_source
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.linear import few_labels, ridge
 from ssl_jax.evaluate.spectrum import effective_rank
-from ssl_jax.evaluate.table import table
 from ssl_jax.train.loop import fit
 from ssl_jax.train.state import TrainState
 

@@ -14,11 +14,11 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
-from ssl_jax.evaluate.features import extract_source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
 from ssl_jax.optim.build import build as build_optimizer
+from ssl_jax.train.features import extract_source
 from ssl_jax.train.loop import fit
 from ssl_jax.train.sharding import batch_sharding_of, whole
 from ssl_jax.train.state import TrainState

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
-from ssl_jax.evaluate.features import AnyArray
+from ssl_jax.train.features import AnyArray
 
 
 def pooled(outputs: Mapping[str, AnyArray], prefix: int = 0) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
-from ssl_jax.evaluate.features import AnyArray
+from ssl_jax.train.features import AnyArray
 
 
 class Nearest(NamedTuple):

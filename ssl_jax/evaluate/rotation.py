@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssl_jax.evaluate.features import AnyArray
 from ssl_jax.evaluate.linear import RIDGE_PENALTIES, LinearResult, hold_out, ridge_on
+from ssl_jax.train.features import AnyArray
 
 
 def rotation_proxy(
@@ -23,7 +23,7 @@ def rotation_proxy(
 
     Args:
       train_features: of the four rotations of each training image, in the order of
-        :func:`ssl_jax.targets.rotate`.
+        :func:`ssl_jax.ops.tiles.rotate`.
       test_features: of other images.
       l2: grid of penalties > 0 in units of a feature's variance.
       holdout: share in (0, 1) of the training images that chooses.

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Key
-from ssl_jax.evaluate.features import AnyArray
 from ssl_jax.evaluate.knn import check_labels
 from ssl_jax.evaluate.linear import hold_out, standardize
+from ssl_jax.train.features import AnyArray
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, ScalarLike, Shaped
 
-from ssl_jax.assignment import sinkhorn
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
 from ssl_jax.losses.prototypes import crop_cross_entropy
+from ssl_jax.ops.sinkhorn import sinkhorn
 
 
 def balanced_codes(
@@ -31,7 +31,7 @@ def balanced_codes(
       epsilon: ε > 0, low is sharp; may be traced.
       iterations: of Sinkhorn, 1 or more.
       hard: the largest entry becomes 1, the others 0.
-      log_domain: see :func:`ssl_jax.assignment.sinkhorn`.
+      log_domain: see :func:`ssl_jax.ops.sinkhorn.sinkhorn`.
 
     Returns:
       ``[b, g, k]``, float32 or wider, rows of sum 1. No gradient passes.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ssl_jax.augment.views import View
+from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
 
@@ -132,3 +133,30 @@ class Method(NamedTuple):
     signs: Callable[[int], tuple[Sign, ...]] = no_signs
     classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
     halves: Halves | None = None
+
+
+def encode_with(encoder: Network, params: Params, state: State, images: Array) -> Array:
+    """Features of an encoder in inference mode, float32 ``[batch, features]``."""
+    features, _ = encoder.apply(params, state, images, train=False)
+    return at_least_float32(features)
+
+
+def encoding(
+    encoder: Network, *within: str
+) -> tuple[Callable[[Params, State, Array], Array], Callable[[Params, State], tuple[Params, State]]]:
+    """``encode`` and ``encoder_of`` of a method whose own encoder is the one to keep.
+
+    Args:
+      encoder: whose params are ``params["encoder"]``.
+      *within: where in the state its batch statistics lie, as names from the top.
+    """
+
+    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+        for name in within:
+            state = state[name]
+        return params["encoder"], state["encoder"]
+
+    def encode(params: Params, state: State, images: Array) -> Array:
+        return encode_with(encoder, *encoder_of(params, state), images)
+
+    return encode, encoder_of

@@ -39,3 +39,10 @@ def build(name: str, **options: Any) -> Network:
     """
     builder = BUILDERS[check.choice("name", name, BUILDERS)]
     return check.call(builder, where=name, options=options)
+
+
+def without_drop_path(encoder: Network) -> Network:
+    """The same architecture without stochastic depth, as teachers have it."""
+    if not encoder.config.get("drop_path"):
+        return encoder
+    return build(**{**encoder.config, "drop_path": 0.0})

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssl_jax.core import check, trees
 from ssl_jax.core.types import Array, Key, Params, State
@@ -143,3 +144,64 @@ def grouped_apply(
     outputs, new_state = jax.vmap(one)(inputs.reshape(groups, batch // groups, *inputs.shape[1:]), keys)
     outputs = jax.tree.map(lambda y: y.reshape(batch, *y.shape[2:]), outputs)
     return outputs, trees.map_with_path(merge, new_state, state)
+
+
+def chain(**networks: Network) -> Network:
+    """Networks applied one after the other, each to the output of the one before.
+
+    Variables are dicts by the networks' names, so a method's params hold ``encoder``, ``projector`` and so on; entries under
+    other names are left alone. ``apply`` returns the outputs of all of them, as a tuple.
+
+    Args:
+      **networks: name to network, in order of application.
+
+    Returns:
+      The network in a row: ``apply`` returns ``((output_1, ..., output_n), state)``.
+    """
+    order = list(networks.items())
+
+    def init(key: Key, inputs: Array) -> tuple[Params, State]:
+        params: Params = {}
+        state: State = {}
+        for network_key, (name, network) in zip(jax.random.split(key, len(order)), order, strict=True):
+            params[name], state[name] = network.init(network_key, inputs)
+            inputs = jnp.zeros((inputs.shape[0], network.features))
+        return params, state
+
+    def apply(
+        params: Params, state: State, inputs: Array, *, train: bool = False, key: Key | None = None
+    ) -> tuple[tuple[Array, ...], State]:
+        state = dict(state)
+        outputs = []
+        for i, (name, network) in enumerate(order):
+            part_key = None if key is None else jax.random.fold_in(key, i)
+            inputs, state[name] = network.apply(params[name], state[name], inputs, train=train, key=part_key)
+            outputs.append(inputs)
+        return tuple(outputs), state
+
+    return Network(init, apply, order[-1][1].features, {})
+
+
+def identity(features: int) -> Network:
+    """The network that returns its input: a projector or predictor that is switched off.
+
+    >>> identity(8).apply({}, {}, 3.0)
+    (3.0, {})
+    """
+    return Network(lambda key, inputs: ({}, {}), lambda params, state, x, **_: (x, state), features, {})
+
+
+def compute_dtype(encoder: Network) -> str:
+    """The compute dtype of an encoder, which its heads follow."""
+    return str(encoder.config.get("dtype", "float32"))
+
+
+def grid_of(encoder: Network, images: Array | np.ndarray) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    patch = int(encoder.config["patch"])
+    return images.shape[1] // patch, images.shape[2] // patch
+
+
+def prefix_of(encoder: Network) -> int:
+    """Tokens in front of the patches."""
+    return int(encoder.config["class_token"]) + int(encoder.config["registers"])

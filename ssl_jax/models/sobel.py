@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core.types import Array
-from ssl_jax.targets import slopes
+from ssl_jax.ops.hog import slopes
 
 
 def sobel(images: Float[Array, "b h w c"]) -> Float[Array, "b h w 2"]:

@@ -25,7 +25,7 @@ from ssl_jax.models.transformer import (
     layer_norm,
     linear_init,
 )
-from ssl_jax.targets import patchify
+from ssl_jax.ops.patches import patchify
 
 POSITIONS = ("learned", "sincos", "relative")
 

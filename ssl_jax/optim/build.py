@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax import schedules
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Params, PyTree, Schedule
+from ssl_jax.ops import schedules
 from ssl_jax.optim import clip, layerwise, masks, rules
 from ssl_jax.optim.lars import lars
 
@@ -107,7 +107,7 @@ def build(
       reference_batch: batch size for which the base learning rate is meant.
       schedule: of the learning rate after the warm-up: ``cosine`` to ``end_learning_rate`` at step ``steps``,
         ``constant``, or ``step``: times ``factor`` from each of ``boundaries`` on; ``ramps``: the warm-up is half a bell
-        instead of a line, and so is the end (:func:`ssl_jax.schedules.rampup`, :func:`ssl_jax.schedules.rampdown`).
+        instead of a line, and so is the end (:func:`ssl_jax.ops.schedules.rampup`, :func:`ssl_jax.ops.schedules.rampdown`).
       warmup_steps: length w of the linear warm-up, ``t/w`` of the way from ``start_learning_rate``: the first
         update has exactly the start, update w exactly the peak.
       start_learning_rate: learning rate of step 0 where there is a warm-up; absolute, not scaled.
@@ -260,7 +260,7 @@ def scheduled(
     Raises:
       ValueError: ``undecayed`` where a part has no rate for it.
 
-    >>> from ssl_jax import schedules
+    >>> from ssl_jax.ops import schedules
     >>> main = Part(rules.sgd(), schedules.constant(0.1), schedules.constant(0.0))
     >>> int(scheduled(main).init({}).count)
     0

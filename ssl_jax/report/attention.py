@@ -6,8 +6,7 @@ from jaxtyping import Float
 
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Params, State
-from ssl_jax.methods.common import grid_of, prefix_of
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, grid_of, prefix_of
 
 
 def has_attention(encoder: Network) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array
-from ssl_jax.evaluate import yardsticks
+from ssl_jax.evaluate import baselines as yardsticks
 from ssl_jax.evaluate.retrieval import Nearest
 
 MOST = 2500
@@ -74,7 +74,7 @@ def pca(features: Float[np.ndarray, "n d"], *, count: int = 2) -> tuple[np.ndarr
       count: directions; those beyond the rank are 0.
 
     Returns:
-      ``([n, count], [count])`` float32; see :func:`ssl_jax.evaluate.yardsticks.pca`.
+      ``([n, count], [count])`` float32; see :func:`ssl_jax.evaluate.baselines.pca`.
 
     >>> points, share = pca(np.array([[0.0, 1.0], [0.0, 3.0]]))
     >>> points[:, 0].tolist(), share.tolist()

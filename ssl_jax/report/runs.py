@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl_jax.report.writers import read_jsonl
 from ssl_jax.train.checkpoint import steps
 from ssl_jax.train.workdir import INCIDENTAL, read_config
+from ssl_jax.train.writers import read_jsonl
 
 REPEATED = ("seed", *INCIDENTAL)
 """Parts of a config that do not make it another experiment."""

@@ -12,9 +12,9 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Batch, Key, Params, State
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import CorruptImage, Source, evenly
-from ssl_jax.evaluate.features import extract
 from ssl_jax.methods.method import Method
 from ssl_jax.report.pictures import raw, shrink
+from ssl_jax.train.features import extract
 
 THUMBNAIL = 40
 """Largest side of a small picture, pixels."""

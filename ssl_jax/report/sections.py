@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_jax.evaluate.table import MISSING
+from ssl_jax.core.table import MISSING
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
 from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars

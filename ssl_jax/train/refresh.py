@@ -9,9 +9,9 @@ from ssl_jax.core import trees
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Key, PyTree
 from ssl_jax.data.sources import Source
-from ssl_jax.evaluate.clusters import normalized_mutual_information
-from ssl_jax.evaluate.features import extract_source
 from ssl_jax.methods.method import Method
+from ssl_jax.ops.clustering_scores import normalized_mutual_information
+from ssl_jax.train.features import extract_source
 from ssl_jax.train.sharding import batch_sharding_of, whole
 from ssl_jax.train.state import TrainState
 

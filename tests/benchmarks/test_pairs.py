@@ -4,7 +4,7 @@ import json
 import pytest
 
 from benchmarks import environment, pairs
-from experiments import cpu
+from ssl_jax.cli import cpu
 
 
 def test_calls_alternate_after_the_warm_up():

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments import build
 from ssl_jax.augment.views import View
+from ssl_jax.config import build
 from ssl_jax.data.fashion_mnist import open_embedded
 from ssl_jax.data.frames import CANVAS, LENGTH, Clips, Moving
 from ssl_jax.data.loader import epoch, stream

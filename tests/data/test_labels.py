@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from ssl_jax.data.batches import Part, example_indices, mixture_of
 from ssl_jax.data.labels import FewLabels, balanced_draw, labels_of, with_all_labels
 from ssl_jax.data.loader import stream

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import build, pretrain
+from experiments import pretrain
+from ssl_jax.config import build
 from ssl_jax.core import trees
 from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import restore_model

@@ -11,7 +11,7 @@ import pytest
 
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
-from tests.experiments.drill import MOMENTS, STEPS
+from tests.experiments.kill_resume_worker import MOMENTS, STEPS
 
 ROOT = Path(__file__).parent.parent.parent
 SAME = ("step", "loss", "grad_norm", "refresh/nmi", "online/knn", "online/linear", "batch/effective_rank")
@@ -26,7 +26,7 @@ def series(workdir):
 def test_a_run_killed_at_twenty_random_moments_ends_in_the_same_bits(tmp_path):
     """In steps, saves, commits, evaluations, refreshes, prefetches, records; tests/train/test_stop.py has the cheap form."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.experiments.drill", str(tmp_path), "20", "0"]
+    command = [sys.executable, "-m", "tests.experiments.kill_resume_worker", str(tmp_path), "20", "0"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "told.json").read_text())

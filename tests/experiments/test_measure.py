@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
-from experiments.measure import Candidate, cluster_rows
-from experiments.tables import clusters_table
+from ssl_jax.cli.measure import Candidate, cluster_rows
+from ssl_jax.cli.tables import clusters_table
+from ssl_jax.config import build
 from tests.methods.case import config_of
 
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, hardware, planning
+from ssl_jax.cli import hardware, planning
+from ssl_jax.config import build
 from ssl_jax.core.hlo import Collective
 from ssl_jax.train.loop import make_program, sample_batch
 from ssl_jax.train.sharding import batch_sharding, make_mesh

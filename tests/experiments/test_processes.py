@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.processes import joined
+from ssl_jax.cli.processes import joined
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
 from tests.experiments.processes import finished, launch, start, train

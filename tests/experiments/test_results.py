@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs.common.datasets import DATASETS
 from experiments import results
-from experiments.tables import correlations, dataset_of, method_table, results_table
-from ssl_jax.methods.find import names
+from ssl_jax.cli.tables import correlations, dataset_of, method_table, results_table
+from ssl_jax.config.datasets import DATASETS
+from ssl_jax.methods.registry import names
 
 
 def result(method, seed, knn, *, encoder="convnet", yardsticks=()):

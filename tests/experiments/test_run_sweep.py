@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import build, lanes, points, pretrain
+from experiments import pretrain
+from ssl_jax.cli import search_space as points
+from ssl_jax.cli import vectorized_runs as lanes
+from ssl_jax.config import build
 from ssl_jax.core import trees
-from ssl_jax.report.writers import read_jsonl
 from ssl_jax.train.checkpoint import restore_model
 from ssl_jax.train.workdir import Workdir
+from ssl_jax.train.writers import read_jsonl
 
 ROOT = Path(__file__).parent.parent.parent
 GRID = [{"method.temperature": t, "seed": s} for t in (0.1, 0.5) for s in (0, 1)]

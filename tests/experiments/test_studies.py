@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from experiments import build
 from experiments.studies import figure
 from experiments.studies.study import (
     Measured,
@@ -20,6 +19,7 @@ from experiments.studies.study import (
     studies,
     train,
 )
+from ssl_jax.config import build
 
 STUDIES = studies()
 

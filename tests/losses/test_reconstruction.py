@@ -15,7 +15,7 @@ from ssl_jax.losses.reconstruction import (
     weighted_cross_entropy,
     weighted_mse,
 )
-from ssl_jax.targets import normalize_patches, patchify
+from ssl_jax.ops.patches import normalize_patches, patchify
 from tests.golden_files import assert_close, golden
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build
 from ssl_jax.augment.views import make_views
+from ssl_jax.config import build
 from ssl_jax.core import trees
 from ssl_jax.data.frames import Clips
 from ssl_jax.data.loader import stream

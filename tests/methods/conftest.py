@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssl_jax.methods.find import names
+from ssl_jax.methods.registry import names
 from tests.methods.case import QUICK
 
 

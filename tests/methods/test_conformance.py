@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from ssl_jax.core import trees
-from ssl_jax.methods.find import names
+from ssl_jax.evaluate.online import Health, OnlineEvaluation
+from ssl_jax.methods.registry import names
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
-from ssl_jax.train.hooks import Health, OnlineEvaluation
 from ssl_jax.train.loop import fit, make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.state import TrainState

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import schedules
+from ssl_jax.ops import schedules
 from ssl_jax.optim.ema import ema
 from tests.golden_files import assert_close, golden
 

@@ -14,9 +14,9 @@ from ssl_jax.augment.views import View, normalize_for_evaluation
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.masked import mae
+from ssl_jax.ops.patches import patchify
 from ssl_jax.report import attention, figures, pictures
 from ssl_jax.report.sample import draw_views, take
-from ssl_jax.targets import patchify
 
 rng = np.random.default_rng(0)
 

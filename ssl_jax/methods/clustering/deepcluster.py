@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax.assignment import sample_clusters_evenly
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.kmeans import kmeans, pca_whiten
-from ssl_jax.methods.common import chain, compute_dtype, direction_std, encoding, identity
-from ssl_jax.methods.method import Method, Refreshing, Sign
+from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype, identity
+from ssl_jax.ops.kmeans import kmeans, pca_whiten, sample_clusters_evenly
 
 SAMPLING = ("clusters", "images")
 
@@ -49,7 +48,7 @@ def build(
       hidden_layers: its depth; 0: the encoder's features are clustered and classified.
       pca: directions kept, at most the width of what is clustered; 0: neither projected nor whitened.
       iterations: of k-means, 1 or more.
-      sampling: ``"clusters"``: evenly over clusters, see :func:`ssl_jax.assignment.sample_clusters_evenly`; ``"images"``: every
+      sampling: ``"clusters"``: evenly over clusters, see :func:`ssl_jax.ops.kmeans.sample_clusters_evenly`; ``"images"``: every
         image once an epoch, with which large clusters can swallow the rest.
 
     Returns:

@@ -10,12 +10,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.kmeans import EMPTY, INITS, Clusters, kmeans
 from ssl_jax.losses.clustering import cluster_cross_entropy
-from ssl_jax.methods.common import remember
 from ssl_jax.methods.method import Method, Refreshing, Sign
-from ssl_jax.methods.multicrop import VIEWS, cosines, global_count, multicrop_method
+from ssl_jax.methods.parts.memory_bank import remember
+from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
 from ssl_jax.models.network import Network
+from ssl_jax.ops.kmeans import EMPTY, INITS, Clusters, kmeans
 
 
 def build(

@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.assignment import Queue, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import positive, require
@@ -14,8 +13,9 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.distillation import teacher_entropy, usage
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.multicrop import VIEWS, cosines, global_count, multicrop_method
+from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
 from ssl_jax.models.network import Network
+from ssl_jax.ops.queue import Queue, queue_push
 
 TINY = 1e-30
 """Below it a share counts as 0 in an entropy."""

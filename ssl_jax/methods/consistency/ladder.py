@@ -8,11 +8,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.common import compute_dtype, encoding
-from ssl_jax.methods.method import Method
-from ssl_jax.methods.semi import silent, supervised_cost
+from ssl_jax.methods.method import Method, encoding
+from ssl_jax.methods.parts.semi_supervised import silent, supervised_cost
 from ssl_jax.models.ladder import EPSILON, Path, ladder_decoder
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 
 MODELS = ("full", "gamma")
 

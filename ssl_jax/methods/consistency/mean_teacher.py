@@ -7,12 +7,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_divergence, mean_squared_difference
-from ssl_jax.methods.common import encode_with
-from ssl_jax.methods.method import Method
-from ssl_jax.methods.semi import noisy_classifier, silent, supervised_cost
+from ssl_jax.methods.method import Method, encode_with
+from ssl_jax.methods.parts.semi_supervised import noisy_classifier, silent, supervised_cost
 from ssl_jax.models.network import Network
+from ssl_jax.ops.schedules import rampup, rising_decay
 from ssl_jax.optim.ema import ema
-from ssl_jax.schedules import rampup, rising_decay
 
 KINDS = ("mse", "kl")
 

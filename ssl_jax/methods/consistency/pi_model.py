@@ -7,11 +7,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
-from ssl_jax.methods.common import encoding
-from ssl_jax.methods.method import Method
-from ssl_jax.methods.semi import noisy_classifier, silent, supervised_cost
+from ssl_jax.methods.method import Method, encoding
+from ssl_jax.methods.parts.semi_supervised import noisy_classifier, silent, supervised_cost
 from ssl_jax.models.network import Network
-from ssl_jax.schedules import rampup
+from ssl_jax.ops.schedules import rampup
 
 
 def build(

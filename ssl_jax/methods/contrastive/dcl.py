@@ -7,7 +7,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import dcl
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import pair_method, simclr_projector
+from ssl_jax.methods.parts.siamese import pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
 

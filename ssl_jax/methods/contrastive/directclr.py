@@ -12,12 +12,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import info_nce
-from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import compute_dtype, identity
+from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import pair_method
+from ssl_jax.methods.parts.siamese import pair_method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype, identity
 
 MODES = ("subvector", "none", "linear", "mlp", "group")
 
@@ -61,7 +60,7 @@ def build(
 
     Reference: Understanding Dimensional Collapse in Contrastive Self-supervised Learning, section 6;
     facebookresearch/directclr. Deviations: both views pass through the network as one batch (there: one by one);
-    the online linear classifier is not part of the method (see ``ssl_jax.train.hooks``).
+    the online linear classifier is not part of the method (see ``ssl_jax.evaluate.online``).
     """
     check.choice("mode", mode, MODES)
     features = encoder.features

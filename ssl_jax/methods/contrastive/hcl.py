@@ -6,12 +6,11 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import hard_negative
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import pair_method
+from ssl_jax.methods.parts.siamese import pair_method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
-from ssl_jax.schedules import constant, linear
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.schedules import constant, linear
 
 
 def build(

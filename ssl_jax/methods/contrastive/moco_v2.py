@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
@@ -13,11 +12,12 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
-from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.losses.nce import information_bound
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, grouped_apply
+from ssl_jax.models.network import Network, chain, compute_dtype, grouped_apply
+from ssl_jax.ops.queue import queue_init, queue_push
 from ssl_jax.optim.ema import ema
 
 USAGE_QUERIES = 32

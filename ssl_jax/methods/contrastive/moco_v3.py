@@ -11,12 +11,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
-from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import compute_dtype
+from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.teacher import rising, teacher_method
+from ssl_jax.methods.parts.ema_teacher import rising, teacher_method
 from ssl_jax.models import heads as models_heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 
 HEADS = ("resnet", "vit")
 

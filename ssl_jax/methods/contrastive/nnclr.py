@@ -6,18 +6,19 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.assignment import Queue, nearest_neighbors, queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
-from ssl_jax.losses.noise import information_bound
-from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.losses.nce import information_bound
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype
+from ssl_jax.ops.neighbors import nearest_neighbors
+from ssl_jax.ops.queue import Queue, queue_init, queue_push
 
 
 def build(

@@ -11,11 +11,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.noise import cross_entropy, information_bound, nce, negative_sampling
-from ssl_jax.methods.common import chain, compute_dtype, encoding, pair_health, remember
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.losses.nce import cross_entropy, information_bound, nce, negative_sampling
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.memory_bank import remember
+from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 LOSSES = ("nce", "cross_entropy", "negative_sampling")
 

@@ -6,9 +6,9 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import nt_xent
-from ssl_jax.losses.noise import information_bound
+from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import pair_method, simclr_projector
+from ssl_jax.methods.parts.siamese import pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
 

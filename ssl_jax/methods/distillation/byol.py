@@ -10,11 +10,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
-from ssl_jax.methods.common import compute_dtype, identity
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.teacher import rising, teacher_method
+from ssl_jax.methods.parts.ema_teacher import rising, teacher_method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype, identity
 
 
 def build(
@@ -61,7 +60,7 @@ def build(
 
     Reference: Bootstrap Your Own Latent, equations 1 to 3 and algorithm 1; deepmind-research/byol; Richemond et al.,
     BYOL works even without batch statistics (2020). Deviation: the official online linear classifier is not part of the method
-    (see ``ssl_jax.train.hooks``).
+    (see ``ssl_jax.evaluate.online``).
     """
     choice("predictor", predictor, ("mlp", "none"))
     require(projector_layers >= 0, "projector_layers", projector_layers, "an integer of 0 or more")

@@ -9,12 +9,17 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import dino_loss, teacher_log_probabilities
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.prototypes import Outputs, beliefs_health, prototype_method, prototype_signs, warmed_up
-from ssl_jax.methods.teacher import rising
+from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.parts.self_distillation import (
+    Outputs,
+    beliefs_health,
+    prototype_method,
+    prototype_signs,
+    warmed_up,
+)
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.optim.ema import ema
 
 

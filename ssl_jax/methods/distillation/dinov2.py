@@ -4,17 +4,16 @@ import math
 
 import jax.numpy as jnp
 
-from ssl_jax.assignment import sinkhorn
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
+from ssl_jax.losses.koleo import koleo
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
-from ssl_jax.losses.spread import koleo
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.prototypes import (
+from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.parts.self_distillation import (
     TINY,
     Masking,
     Outputs,
@@ -24,9 +23,9 @@ from ssl_jax.methods.prototypes import (
     prototype_signs,
     warmed_up,
 )
-from ssl_jax.methods.teacher import rising
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.sinkhorn import sinkhorn
 from ssl_jax.optim.ema import ema
 
 CENTERINGS = ("sinkhorn", "center", "none")
@@ -94,7 +93,7 @@ def build(
       centering: ``"sinkhorn"`` (the paper), ``"center"`` (the code's default), or ``"none"``.
       center_decay: of the centres.
       sinkhorn_iterations: of the balancing.
-      sinkhorn_log_domain: see :func:`ssl_jax.assignment.sinkhorn`.
+      sinkhorn_log_domain: see :func:`ssl_jax.ops.sinkhorn.sinkhorn`.
       mask: ``"block"`` (rectangles) or ``"random"``.
       mask_share: share of the global crops that are masked, 0 to 1.
       mask_ratio: least and largest share of hidden patches in a masked crop.

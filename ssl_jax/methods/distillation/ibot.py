@@ -9,9 +9,9 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.prototypes import (
+from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.parts.self_distillation import (
     Masking,
     Outputs,
     beliefs_health,
@@ -20,9 +20,8 @@ from ssl_jax.methods.prototypes import (
     prototype_signs,
     warmed_up,
 )
-from ssl_jax.methods.teacher import rising
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.optim.ema import ema
 
 
@@ -103,7 +102,7 @@ def build(
       ValueError: an encoder that cannot hide patches, or an unknown ``mask`` or ``patch_head``.
 
     Reference: iBOT: Image BERT Pre-Training with Online Tokenizer, equations 1 to 3 and algorithm 1; bytedance/ibot.
-    Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.masking.block_mask`.
+    Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.ops.masking.block_mask`.
     """
 
     def head_of() -> Network:

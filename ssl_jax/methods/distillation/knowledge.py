@@ -3,26 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.assignment import queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
-from ssl_jax.methods.common import (
-    chain,
-    compute_dtype,
-    encoding,
-    identity,
-    merge_views,
-    pair_health,
-    split_views,
-)
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.static import read_teacher, renormalization, start_teacher
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
+from ssl_jax.methods.parts.siamese import merge_views, pair_health, split_views
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype, identity
+from ssl_jax.ops.queue import queue_init, queue_push
 
 MODES = ("feature", "similarity")
 DISTANCES = ("cosine", "mse")

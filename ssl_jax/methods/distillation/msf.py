@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.assignment import Queue, nearest_neighbors, queue_init, queue_push
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import mean_shift
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.teacher import BOTH, rising, teacher_method
+from ssl_jax.methods.parts.ema_teacher import BOTH, rising, teacher_method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.neighbors import nearest_neighbors
+from ssl_jax.ops.queue import Queue, queue_init, queue_push
 
 
 def build(

@@ -11,10 +11,10 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
-from ssl_jax.methods.common import chain, compute_dtype, encoding, identity, pair_health
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype, identity
 from ssl_jax.optim.ema import Ema, EmaState, ema
 
 PREDICTORS = ("mlp", "fixed", "none")

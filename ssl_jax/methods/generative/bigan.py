@@ -9,12 +9,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.adversarial import telling_apart
-from ssl_jax.methods.autoencoding import pixel_range
-from ssl_jax.methods.common import chain, compute_dtype, encoding
-from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.parts.autoencoder import pixel_range
 from ssl_jax.models import heads
 from ssl_jax.models.generator import generator
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.models.spectral import discriminator
 
 PRIORS = ("uniform", "normal")

@@ -10,10 +10,9 @@ from ssl_jax.core.numerics import rectangle
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.adversarial import fooling, telling_apart
 from ssl_jax.losses.reconstruction import weighted_mse
-from ssl_jax.methods.common import compute_dtype, encoding
-from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.method import Method, Reconstruction, encoding
 from ssl_jax.models.generator import channelwise_dense, generator
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.models.spectral import discriminator
 
 HOLES = ("center", "blocks")

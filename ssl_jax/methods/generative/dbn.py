@@ -8,11 +8,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.energy import contrastive_divergence, gibbs
-from ssl_jax.methods.common import encoding
-from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.method import Method, Reconstruction, encoding
 from ssl_jax.models.network import Network
 from ssl_jax.models.perceptron import flat
-from ssl_jax.schedules import stage
+from ssl_jax.ops.schedules import stage
 
 
 def build(

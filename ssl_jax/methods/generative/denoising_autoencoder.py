@@ -3,8 +3,8 @@
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array
-from ssl_jax.methods.autoencoding import autoencoding_method
 from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.autoencoder import autoencoding_method
 from ssl_jax.models.network import Network
 
 

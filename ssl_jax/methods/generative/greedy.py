@@ -9,12 +9,11 @@ from ssl_jax.augment.noise import CORRUPTIONS, corrupt
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.autoencoding import ERRORS, pixel_range
-from ssl_jax.methods.common import encoding
-from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.parts.autoencoder import ERRORS, pixel_range
 from ssl_jax.models.network import Network
 from ssl_jax.models.perceptron import ACTIVATIONS, flat, mirror
-from ssl_jax.schedules import stage
+from ssl_jax.ops.schedules import stage
 
 
 def build(

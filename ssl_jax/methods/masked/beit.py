@@ -10,11 +10,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Key, Metrics, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.common import grid_of
-from ssl_jax.methods.hidden import HIDDEN_KINDS, Grid, draw_hidden, hiding_method
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.static import read_teacher, renormalization, start_teacher
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
+from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, Grid, draw_hidden, hiding_method
+from ssl_jax.models.network import Network, grid_of
 
 
 def build(
@@ -52,7 +51,7 @@ def build(
 
     Reference: BEiT: BERT Pre-Training of Image Transformers, section 2; microsoft/unilm ``beit``. Deviations: the tokenizer's
     image is the view scaled down by ``jax.image.resize`` (Lanczos), where the code cuts the same box out of the picture a
-    second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.masking.block_mask`.
+    second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.ops.masking.block_mask`.
     """
     choice("mask", mask, HIDDEN_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")

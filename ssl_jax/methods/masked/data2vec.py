@@ -9,13 +9,13 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
-from ssl_jax.methods.common import compute_dtype, encoding, grid_of, prefix_of, without_drop_path
-from ssl_jax.methods.hidden import HIDDEN_KINDS, draw_hidden, require_mask_token
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, draw_hidden, require_mask_token
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
+from ssl_jax.ops.patches import standardized
 from ssl_jax.optim.ema import ema
-from ssl_jax.targets import standardized
 
 
 def build(

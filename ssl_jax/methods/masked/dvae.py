@@ -8,13 +8,12 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.codes import gumbel_softmax, kl_from_uniform
+from ssl_jax.losses.discrete_vae import gumbel_softmax, kl_from_uniform
 from ssl_jax.losses.reconstruction import smooth_l1
-from ssl_jax.methods.common import compute_dtype, encoding
-from ssl_jax.methods.method import Method, Reconstruction, Sign
+from ssl_jax.methods.method import Method, Reconstruction, Sign, encoding
 from ssl_jax.models.dvae import dvae_decoder
-from ssl_jax.models.network import Network
-from ssl_jax.schedules import constant, cosine
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.schedules import constant, cosine
 
 LOSSES = ("l2", "smooth_l1")
 
@@ -34,7 +33,7 @@ def build(
     """Discrete variational autoencoder.
 
     At every place the encoder gives scores of K words; z is the mean of their code vectors under a relaxed draw
-    (:func:`ssl_jax.losses.codes.gumbel_softmax`), from which the decoder makes pixels::
+    (:func:`ssl_jax.losses.discrete_vae.gumbel_softmax`), from which the decoder makes pixels::
 
         L = mean (x̂ − x)² + β mean KL(softmax(scores) ‖ uniform)        x̂ = decoder(Σ_k p_k e_k)
 

@@ -10,15 +10,15 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
-from ssl_jax.masking import multiblock
-from ssl_jax.methods.common import encode_with, grid_of, without_drop_path
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encode_with
+from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.decoders import jepa_predictor
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, grid_of
 from ssl_jax.models.transformer import gather_tokens
+from ssl_jax.ops.masking import multiblock
+from ssl_jax.ops.patches import standardized
+from ssl_jax.ops.schedules import linear
 from ssl_jax.optim.ema import ema
-from ssl_jax.schedules import linear
-from ssl_jax.targets import standardized
 
 
 def build(
@@ -43,7 +43,7 @@ def build(
     ``L = mean over the patches of all target blocks, and over features, of smooth_l1_β(predictor(encoder(context), place) −
     n(teacher(image)))``: the encoder sees the patches of a large block without those of the target blocks, the predictor is
     told the places, and the teacher, the EMA of the encoder, sees the whole image; n is layer normalisation without weights.
-    Blocks as in :func:`ssl_jax.masking.multiblock`, at static shapes.
+    Blocks as in :func:`ssl_jax.ops.masking.multiblock`, at static shapes.
 
     Args:
       encoder: a ViT without class token and registers.

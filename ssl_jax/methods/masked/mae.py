@@ -10,13 +10,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
-from ssl_jax.masking import KINDS, Mask, mask_of_kind, scattered_mask
-from ssl_jax.methods.common import encoding, grid_of, prefix_of
-from ssl_jax.methods.hidden import reconstruction, require_mask_token
-from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.parts.mask_token import reconstruction, require_mask_token
 from ssl_jax.models.decoders import mae_decoder
-from ssl_jax.models.network import Network
-from ssl_jax.targets import normalize_patches, patchify, unnormalize_patches
+from ssl_jax.models.network import Network, grid_of, prefix_of
+from ssl_jax.ops.masking import KINDS, Mask, mask_of_kind, scattered_mask
+from ssl_jax.ops.patches import normalize_patches, patchify, unnormalize_patches
 
 
 def build(
@@ -43,7 +42,7 @@ def build(
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
       mask_ratio: share of hidden patches, in (0, 1).
       mask: ``"random"``; ``"block"`` or ``"grid"``, ablations of the paper; ``"uniform"``: one visible patch in every window of
-        2 x 2, so that the visible ones make a grid (UM-MAE). See :func:`ssl_jax.masking.mask_of_kind`.
+        2 x 2, so that the visible ones make a grid (UM-MAE). See :func:`ssl_jax.ops.masking.mask_of_kind`.
       unit: side in patches of the squares that are hidden at random.
       secondary: share of the visible patches that the encoder sees as its mask token, UM-MAE's 0.25; they are not in the loss.
       norm_pix: standardise each target patch.

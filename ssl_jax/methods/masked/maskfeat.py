@@ -5,11 +5,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Key, Metrics, State
 from ssl_jax.losses.reconstruction import masked_mse
-from ssl_jax.masking import KINDS, mask_of_kind
-from ssl_jax.methods.hidden import Grid, hiding_method
 from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.mask_token import Grid, hiding_method
 from ssl_jax.models.network import Network
-from ssl_jax.targets import hog, patchify
+from ssl_jax.ops.hog import hog
+from ssl_jax.ops.masking import KINDS, mask_of_kind
+from ssl_jax.ops.patches import patchify
 
 
 def build(
@@ -25,13 +26,13 @@ def build(
     """MaskFeat.
 
     ``L = Σ_hidden mean (ĥ − h)² / #hidden`` over the whole batch, with h the histograms of oriented gradients of the cells of a
-    patch, for each channel by itself and of unit length (:func:`ssl_jax.targets.hog`), and ``ĥ = W t + b`` of its token t. They
+    patch, for each channel by itself and of unit length (:func:`ssl_jax.ops.hog.hog`), and ``ĥ = W t + b`` of its token t. They
     are the same whatever the brightness and contrast.
 
     Args:
       encoder: a ViT with ``mask_token=True``, whose patch is a multiple of ``cell``.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.5 to 1.
-      mask: ``"block"``, or ``"random"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.masking.mask_of_kind`.
+      mask: ``"block"``, or ``"random"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.ops.masking.mask_of_kind`.
       mask_ratio: share of hidden patches, in (0, 1).
       cell: side of a cell in pixels.
       bins: directions.

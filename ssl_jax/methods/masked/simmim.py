@@ -5,11 +5,11 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Key, Metrics, State
 from ssl_jax.losses.reconstruction import masked_l1, masked_mse
-from ssl_jax.masking import KINDS, mask_of_kind
-from ssl_jax.methods.hidden import Grid, hiding_method
 from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.mask_token import Grid, hiding_method
 from ssl_jax.models.network import Network
-from ssl_jax.targets import patchify
+from ssl_jax.ops.masking import KINDS, mask_of_kind
+from ssl_jax.ops.patches import patchify
 
 LOSSES = {"l1": masked_l1, "l2": masked_mse}
 
@@ -31,7 +31,7 @@ def build(
     Args:
       encoder: a ViT with ``mask_token=True``.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.67 to 1.
-      mask: ``"random"`` squares, or ``"block"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.masking.mask_of_kind`.
+      mask: ``"random"`` squares, or ``"block"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.ops.masking.mask_of_kind`.
       mask_ratio: share of what is hidden, in (0, 1).
       unit: side of a random square in patches; 32 pixels in the paper, 2 patches of 16.
       loss: ``"l1"``, or ``"l2"``, an ablation of the paper.

@@ -9,9 +9,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.metric import label_ids, pair_masks
 from ssl_jax.losses.metric import triplet as triplet_loss
-from ssl_jax.methods.common import merge_views
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import pair_method, simclr_projector
+from ssl_jax.methods.parts.siamese import merge_views, pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
 

@@ -13,13 +13,12 @@ from ssl_jax.augment import color, presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.lab import ab_bins, annealed_mean, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.bags import read_maps, require_maps
-from ssl_jax.methods.common import compute_dtype, encode_with
-from ssl_jax.methods.method import Method, Reconstruction, Sign
+from ssl_jax.methods.method import Method, Reconstruction, Sign, encode_with
+from ssl_jax.methods.parts.bag_of_words import read_maps, require_maps
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.cielab import ab_bins, annealed_mean, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from ssl_jax.optim.ema import ema
 
 BINS = len(ab_bins())
@@ -75,7 +74,7 @@ def build(
       sigma: σ > 0 of the soft codes. May be traced.
       gamma: γ in [0, 1]. May be traced.
       alpha: α ≥ 0; 0: all colours count alike. May be traced.
-      prior: p of the 313 bins in the order of :func:`ssl_jax.lab.ab_bins`; ``()``: learnt.
+      prior: p of the 313 bins in the order of :func:`ssl_jax.ops.cielab.ab_bins`; ``()``: learnt.
       prior_decay: of the moving average, 0 to 1. May be traced.
       gray: what has weight 0: ``"images"`` without a place where \\|a\\| or \\|b\\| is above ``gray_threshold``, ``"pixels"``
         where neither is, or nothing, ``"keep"``.

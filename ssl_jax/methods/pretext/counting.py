@@ -10,12 +10,12 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.pretext import counting
-from ssl_jax.methods.common import chain, compute_dtype, encoding, merge_views, split_views
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import merge_views, split_views
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
-from ssl_jax.targets import patchify
-from ssl_jax.tiles import FILTERS, halve
+from ssl_jax.models.network import Network, chain, compute_dtype
+from ssl_jax.ops.patches import patchify
+from ssl_jax.ops.tiles import FILTERS, halve
 
 
 def build(
@@ -46,7 +46,7 @@ def build(
       margin: M > 0. May be traced.
       elementwise: hinge and square for each count, as in a public reimplementation, not for their vector. See
         :func:`ssl_jax.losses.pretext.counting`.
-      filters: of which D draws one an image, see :func:`ssl_jax.tiles.halve`; one alone can be told from no filter.
+      filters: of which D draws one an image, see :func:`ssl_jax.ops.tiles.halve`; one alone can be told from no filter.
       counts: width of φ.
       hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
       hidden_layers: their number.

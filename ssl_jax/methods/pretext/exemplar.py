@@ -12,10 +12,10 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import top_k
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import labelled_cross_entropy
-from ssl_jax.methods.common import chain, compute_dtype, direction_std, encoding, merge_views
-from ssl_jax.methods.method import Method, Refreshing, Sign
+from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.parts.siamese import direction_std, merge_views
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 SEEDS = ("gradient", "uniform")
 
@@ -44,8 +44,8 @@ def build(
 
     Returns:
       The method. ``encode`` gives the encoder's features. Metrics: ``accuracy``; ``embedding_std`` as in
-      :func:`ssl_jax.methods.common.direction_std`. State: ``online`` (batch statistics), ``seeds`` ``[N]`` and ``classes``
-      ``[examples]``, -1 where an image is no seed.
+      :func:`ssl_jax.methods.parts.siamese.direction_std`. State: ``online`` (batch statistics), ``seeds`` ``[N]`` and
+      ``classes`` ``[examples]``, -1 where an image is no seed.
 
     Raises:
       ValueError: an option out of its range, no view or several sizes.

@@ -10,12 +10,12 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import compute_dtype, embed_crops, encoding
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import embed_crops
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
-from ssl_jax.tiles import Layout, make_tiles
-from ssl_jax.tiles import permutations as permutations_of
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.tiles import Layout, make_tiles
+from ssl_jax.ops.tiles import permutations as permutations_of
 
 
 def build(
@@ -52,7 +52,7 @@ def build(
       views: one view, large enough for the tiles; ``None``: :func:`ssl_jax.augment.presets.mae` of 255 pixels, half of them
         gray.
       permutations: size of the set.
-      objective: by which :func:`ssl_jax.tiles.permutations` makes it, ``"max_avg"`` or ``"max_min"``.
+      objective: by which :func:`ssl_jax.ops.tiles.permutations` makes it, ``"max_avg"`` or ``"max_min"``.
       permutation_seed: of its first permutation.
       grid: tiles a side, 2 or 3.
       tile: side of a tile in pixels.

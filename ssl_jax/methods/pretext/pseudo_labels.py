@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssl_jax.assignment import sample_clusters_evenly
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import chain, compute_dtype, encoding
-from ssl_jax.methods.method import Method, Refreshing, Sign
+from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, chain, compute_dtype
+from ssl_jax.ops.kmeans import sample_clusters_evenly
 
 
 def build(
@@ -49,7 +48,7 @@ def build(
       threshold: least probability of a pseudo-label, 0 to 1; 0: all images. May be traced.
       soft: y is p instead of one-hot; holds ``examples · classes`` numbers.
       balance: images are drawn evenly over the classes of their (pseudo-)labels
-        (:func:`ssl_jax.assignment.sample_clusters_evenly`), so that a class that is predicted often does not grow on; else
+        (:func:`ssl_jax.ops.kmeans.sample_clusters_evenly`), so that a class that is predicted often does not grow on; else
         every image of the round comes as often.
       restart: every round begins with new weights, instead of those that made the labels. Wants a constant learning rate.
 

@@ -11,11 +11,11 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import compute_dtype, embed_crops, encoding
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import embed_crops
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
-from ssl_jax.tiles import Layout, make_tiles, neighbour_pairs
+from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.tiles import Layout, make_tiles, neighbour_pairs
 
 DIRECTIONS = 8
 

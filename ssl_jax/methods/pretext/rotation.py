@@ -10,11 +10,11 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.common import chain, compute_dtype, encoding, merge_views
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.parts.siamese import merge_views
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
-from ssl_jax.targets import rotate
+from ssl_jax.models.network import Network, chain, compute_dtype
+from ssl_jax.ops.tiles import rotate
 
 ANGLES = (0, 90, 180, 270)
 COPIES = ("all", "one")

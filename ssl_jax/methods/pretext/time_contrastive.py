@@ -5,11 +5,10 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Key, Metrics
 from ssl_jax.losses.temporal import pair_info_nce, semi_hard_triplet, time_masks
-from ssl_jax.methods.clips import frames_method
-from ssl_jax.methods.common import compute_dtype
 from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.parts.frames import frames_method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 
 LOSSES = ("triplet", "info_nce")
 

@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import expander, pair_method
+from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
 
 OBJECTIVES = ("squares", "cross_entropy")

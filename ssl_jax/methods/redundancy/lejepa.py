@@ -7,19 +7,12 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.gaussian import lejepa, random_directions, sigreg
-from ssl_jax.methods.common import (
-    compute_dtype,
-    embed_crops,
-    encoding,
-    merge_views,
-    pair_health,
-    split_views,
-)
-from ssl_jax.methods.method import Halves, Method, Sign
-from ssl_jax.methods.multicrop import global_count
+from ssl_jax.losses.sketched_gaussian import lejepa, random_directions, sigreg
+from ssl_jax.methods.method import Halves, Method, Sign, encoding
+from ssl_jax.methods.parts.multi_crop import global_count
+from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health, split_views
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, compute_dtype
 
 
 def build(
@@ -38,7 +31,7 @@ def build(
 
     ``L = λ SIGReg(z) + (1 − λ) mean (z_v − z̄)²``: the projections ``z = g(f(view))`` of every view, global or local, predict
     the mean z̄ of the global ones, and those of each view are pushed towards N(0, I), tested along random directions
-    (:func:`ssl_jax.losses.gaussian.sigreg`). No teacher, no predictor, no stopped gradient, no schedule.
+    (:func:`ssl_jax.losses.sketched_gaussian.sigreg`). No teacher, no predictor, no stopped gradient, no schedule.
 
     Args:
       encoder: the network to train.

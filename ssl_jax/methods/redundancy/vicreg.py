@@ -7,7 +7,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import vicreg
 from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.pairs import expander, pair_method
+from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
 
 

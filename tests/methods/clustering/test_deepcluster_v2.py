@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.kmeans import assign
+from ssl_jax.ops.kmeans import assign
 from tests.methods.case import loss_inputs, loss_of, method_of, start
 
 OPTIONS = {"examples": 40, "clusters": 5, "clusterings": 3, "projection": 8, "iterations": 8}

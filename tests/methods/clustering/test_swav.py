@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from tests.methods.case import config_of, loss_of, make_gradient, method_of, start, zero_params_loss
 
 

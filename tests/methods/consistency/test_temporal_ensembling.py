@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ssl_jax.methods.common import average_rows
+from ssl_jax.methods.parts.memory_bank import average_rows
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.optim.ema import debiased, ema
 from ssl_jax.train.loop import make_program

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.assignment import Queue, nearest_neighbors, queue_push
 from ssl_jax.core.numerics import normalize
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.methods.contrastive.nnclr import neighbor_health
 from ssl_jax.models import heads
+from ssl_jax.ops.neighbors import nearest_neighbors
+from ssl_jax.ops.queue import Queue, queue_push
 from tests.golden_files import assert_close, golden
 from tests.methods.case import BATCH, loss_of, method_of, start, zero_params_loss
 

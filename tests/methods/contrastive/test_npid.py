@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.methods.common import remember
+from ssl_jax.methods.parts.memory_bank import remember
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
 
 OPTIONS = {"negatives": 8, "examples": 40, "loss": "nce", "temperature": 0.07}

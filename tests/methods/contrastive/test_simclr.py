@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import simclr
-from experiments import build
+from ssl_jax.config import build
 from tests.methods.case import BATCH, loss_of, method_of, start, with_views, zero_params_loss
 
 

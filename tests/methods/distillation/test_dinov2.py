@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.losses.spread import koleo
+from ssl_jax.losses.koleo import koleo
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ssl_jax.core import trees
 from ssl_jax.methods.distillation import ibot
-from ssl_jax.methods.prototypes import Masking, draw_masks
+from ssl_jax.methods.parts.self_distillation import Masking, draw_masks
 from ssl_jax.models.build import build as build_encoder
 from tests.methods.case import loss_of, method_of, start
 

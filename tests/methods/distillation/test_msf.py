@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.assignment import Queue
 from ssl_jax.core.numerics import normalize
 from ssl_jax.methods.distillation import byol, msf
 from ssl_jax.models import heads
+from ssl_jax.ops.queue import Queue
 from tests.golden_files import assert_close, golden
 from tests.methods.case import loss_inputs, loss_of
 

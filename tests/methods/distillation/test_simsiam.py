@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from ssl_jax.core import trees
-from ssl_jax.methods.common import chain
 from ssl_jax.methods.distillation import simsiam
 from ssl_jax.models import heads
+from ssl_jax.models.network import chain
 from tests.methods.case import loss_of, method_of, start
 
 IMAGES, PIXELS = 12, 10

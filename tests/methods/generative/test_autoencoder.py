@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 
 PERCEPTRON = {"name": "mlp", "widths": (8,), "activation": "linear", "dtype": "float32"}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from ssl_jax.losses.energy import gibbs
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from ssl_jax.losses.reconstruction import weighted_mse
 from tests.methods.case import config_of, loss_of, method_of, start
 from tests.methods.generative.test_autoencoder import gray_loss

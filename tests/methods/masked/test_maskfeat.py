@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.targets import hog
+from ssl_jax.ops.hog import hog
 from tests.methods.case import loss_inputs, loss_of, method_of, start
 
 

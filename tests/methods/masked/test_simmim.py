@@ -7,7 +7,7 @@ import pytest
 
 from ssl_jax import models
 from ssl_jax.methods.masked import simmim
-from ssl_jax.targets import patchify
+from ssl_jax.ops.patches import patchify
 from tests.methods.case import loss_inputs, loss_of, method_of, start, with_views
 
 

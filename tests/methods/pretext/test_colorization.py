@@ -9,9 +9,9 @@ import pytest
 
 from ssl_jax import models
 from ssl_jax.augment.views import Jitter, View
-from ssl_jax.lab import ab_bins, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from ssl_jax.methods.pretext import colorization
 from ssl_jax.methods.pretext.colorization import at_middles, is_counted
+from ssl_jax.ops.cielab import ab_bins, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from tests.methods.case import loss_of, method_of, zero_params_loss
 
 PLAIN = View(size=8, jitter=None, gray=0.0, blur=0.0)

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax.augment import presets
 from ssl_jax.methods.pretext import jigsaw
-from ssl_jax.tiles import permutations
+from ssl_jax.ops.tiles import permutations
 from tests.methods.case import loss_of, method_of, zero_params_loss
 from tests.methods.pretext.seeing import seeing
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build
+from ssl_jax.config import build
 from tests.methods.case import config_of, loss_of, method_of, start, with_views, zero_params_loss
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import wmse
-from experiments import build
+from ssl_jax.config import build
 from tests.methods.case import config_of, loss_of, method_of, start, zero_params_loss
 
 

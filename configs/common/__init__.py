@@ -1,1 +1,0 @@
-"""What configs share: datasets, backbones, budgets and the options that signatures declare."""

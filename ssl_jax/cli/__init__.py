@@ -1,0 +1,1 @@
+"""What launchers do: flags, errors, processes, searches, plans."""

@@ -1,0 +1,214 @@
+"""BoWNet (Gidaris et al., CVPR 2020): crops predict the bag of k-means visual words of a static teacher's features."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr
+
+from ssl_jax.augment import presets
+from ssl_jax.augment.mix import cutmix as mix
+from ssl_jax.augment.views import View, groups
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.losses.bag_of_words import (
+    bag_of_words,
+    bow_loss,
+    distances_to_words,
+    hard_assign,
+    perplexities,
+    word_logits,
+)
+from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
+from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
+from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health
+from ssl_jax.models.network import Network
+from ssl_jax.ops.kmeans import kmeans
+
+POOLS = {"counts": "sum", "presence": "max"}
+
+
+def build(
+    encoder: Network,
+    *,
+    views: tuple[View, ...] | None = None,
+    teacher: str = "",
+    words: int = 8192,
+    level: int = 1,
+    border: int = 0,
+    bag: str = "counts",
+    cutmix: bool = False,
+    scale: float = 1.0,
+    samples: int = 1,
+    iterations: int = 20,
+) -> Method:
+    """BoWNet.
+
+    With a map F of the static teacher for the clean image and the vocabulary V of K words, the centroids of k-means over
+    features of the teacher at random places of all training images::
+
+        q_u = argmin_k ‖F_u − V_k‖²               u a location
+        y_k = share of the locations with q_u = k
+        L   = mean over images and crops of −Σ_k y_k log softmax_k(γ f·w_k / ‖w_k‖)
+
+    f are the student's features of a crop, not normalised; w and the one magnitude γ are trained, and w is normalised at every
+    step. Crops of several sizes: the sum of a loss for each size. The vocabulary is made once, before the first step.
+
+    The student may be the teacher of a next round, as often as it helps::
+
+        python -m experiments.export --workdir=runs/1 --out=runs/1
+        python -m experiments.pretrain --config=configs/bownet.py --workdir=runs/2 \\
+            --config.method.teacher=runs/1/encoder.safetensors
+
+    Metrics: ``batch_perplexity`` and ``image_perplexity``, the number of words that the batch and an image use
+    (:func:`ssl_jax.losses.bag_of_words.perplexities`); ``information``, by how many nats the student's prediction is better
+    than the mean bag of the batch, the best that says nothing about the image; ``scale``, γ.
+
+    Args:
+      encoder: the student.
+      views: first the teacher's clean view, then the student's crops; ``None``: one crop of
+        :func:`ssl_jax.augment.presets.obow` in the size of the clean view.
+      teacher: ``encoder.safetensors`` of a convolutional network as ``experiments.export`` writes it, such as RotNet's in the
+        paper; ``""``: a random network of the student's architecture. It normalises with its own statistics.
+      words: K, at most ``samples`` times the number of training images.
+      level: which map of the teacher has the words, counted from its last one, 1.
+      border: locations that are left out at each border of the map, where features come from padding.
+      bag: ``"counts"`` of words, or ``"presence"``: words that occur, each once. Both are divided by their sum.
+      cutmix: a random rectangle of each crop comes from another image's, and the bags are mixed in the same shares.
+      scale: γ at the start. May be traced.
+      samples: locations of each image that k-means is made of: all images' together have to fit into memory.
+      iterations: of k-means.
+
+    Returns:
+      The method. ``encode`` gives the student encoder's features. State: ``online`` (batch statistics), ``teacher`` and
+      ``words``.
+
+    Raises:
+      ValueError: an encoder or a teacher without maps, a file that is missing or no encoder, an unknown ``bag``, a count below
+        1, views without crops; at ``init`` a teacher that does not fit the images, a level or border that does not fit its
+        maps; before the first step more words than local features.
+
+    Reference: Gidaris et al., "Learning Representations by Predicting Bags of Visual Words", section 3. There is no official
+    code. Deviations: the random places are drawn for the position in a batch of the pass over all images, so that images far
+    apart share them; γ starts where ``scale`` says.
+    """
+    pool = POOLS[choice("bag", bag, POOLS)]
+    for name, value in (("words", words), ("samples", samples), ("level", level), ("iterations", iterations)):
+        require(value >= 1, name, value, "an integer of 1 or more")
+    views = (
+        presets.obow(crop_size=224, crop_count=1, local_count=0, crop_area=(0.08, 1.0))
+        if views is None
+        else views
+    )
+    require_crops(views)
+    source = read_teacher(teacher, encoder)
+    require_maps(source.network)
+    factor, offset = renormalization(source.facts, views[0])
+    types = len(groups(views[1:]))
+
+    def maps_of(state: State, images: Array) -> Array:
+        fixed, images = state["teacher"], images * factor + offset
+        options: dict[str, Any] = {"levels": level, "border": border, "train": False}
+        maps, _ = read_maps(source.network, fixed["params"], fixed["state"], images, **options)
+        return jax.lax.stop_gradient(maps[-1])
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        clean, _ = split_clean(batch)
+        encoder_key, teacher_key, head_key, word_key = jax.random.split(key, 4)
+        network, online = encoder.init(encoder_key, clean)
+        directions = jax.random.normal(head_key, (words, encoder.features)) / math.sqrt(encoder.features)
+        head = {"direction": directions, "scale": jnp.asarray(scale, jnp.float32)}
+        state: State = {
+            "online": {"encoder": online},
+            "teacher": start_teacher(teacher, source, teacher_key, clean),
+        }
+        width = jax.eval_shape(maps_of, state, clean).shape[-1]
+        # Until the refresh before the first step puts the vocabulary in their place.
+        state["words"] = jax.random.normal(word_key, (words, width))
+        return {"encoder": network, "head": head}, state
+
+    def describe(params: Params, state: State, images: Array) -> Array:
+        """Local features ``[b, samples, c]`` of the teacher."""
+        del params
+        maps = maps_of(state, images)
+        local = maps.reshape(maps.shape[0], -1, maps.shape[-1])
+        places = jax.random.randint(jax.random.key(0), (maps.shape[0], samples, 1), 0, local.shape[1])
+        return jnp.take_along_axis(local, places, axis=1)
+
+    def refresh(state: State, features: Any, key: Key) -> State:
+        if features is None:
+            return state
+        points = features.reshape(-1, features.shape[-1])
+        require(
+            words <= len(points),
+            "words",
+            words,
+            f"at most the {len(points)} local features that were gathered",
+        )
+        return {**state, "words": kmeans(key, points, words, iterations=iterations).centroids}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        clean, crops = split_clean(batch)
+        crop_key, mix_key = jax.random.split(key)
+        codes = hard_assign(distances_to_words(maps_of(state, clean), jax.lax.stop_gradient(state["words"])))
+        bags = bag_of_words(codes, pool=pool)
+        targets = [bags[:, None]] * len(crops)
+        if cutmix:
+            keys = jax.random.split(mix_key, len(crops))
+            mixed = [mix_crops(k, group, bags) for k, group in zip(keys, crops, strict=True)]
+            crops, targets = [list(parts) for parts in zip(*mixed, strict=True)]
+        features, online = embed_crops(
+            encoder, params["encoder"], state["online"]["encoder"], crops, crop_key
+        )
+        head = params["head"]
+        losses = [
+            bow_loss(word_logits(f, head["direction"], head["scale"]), y, kind="cross_entropy")
+            for f, y in zip(features, targets, strict=True)
+        ]
+        value = jnp.sum(jnp.stack(losses))
+        batch_perplexity, image_perplexity = perplexities(bags)
+        mean = jnp.mean(jnp.stack([jnp.mean(y, axis=(0, 1)) for y in targets]), axis=0)
+        metrics = {
+            **pair_health(features[0][:, 0], features[-1][:, -1]),
+            "batch_perplexity": batch_perplexity,
+            "image_perplexity": image_perplexity,
+            "information": jnp.sum(entr(mean)) - value / types,
+            "scale": head["scale"],
+        }
+        return value, ({**state, "online": {"encoder": online}}, metrics)
+
+    def signs(batch_size: int) -> tuple[Sign, ...]:
+        del batch_size
+        return (
+            Sign("loss", types * math.log(words), "the student gives every word the same share"),
+            Sign("information", 0.0, "the student predicts the mean bag of words, whatever the image"),
+            Sign("batch_perplexity", 1.0, "one word takes every image: the vocabulary is degenerate"),
+        )
+
+    encode, encoder_of = encoding(encoder, "online")
+    refreshing = Refreshing(describe, gather="first")
+    return Method(
+        views, init, loss, encode, encoder, encoder_of, refresh=refresh, refreshing=refreshing, signs=signs
+    )
+
+
+def mix_crops(key: Key, crops: Array, bags: Array) -> tuple[Array, Array]:
+    """Crops ``[b, v, h, w, c]`` cut and mixed with those of the image before, and mixed bags ``[b, v, k]`` of bags ``[b, k]``.
+
+    >>> import jax, jax.numpy as jnp
+    >>> crops, bags = mix_crops(jax.random.key(0), jnp.zeros((4, 2, 8, 8, 1)), jnp.eye(4))
+    >>> crops.shape, bags.shape
+    ((4, 2, 8, 8, 1), (4, 2, 4))
+    """
+    count = crops.shape[0] * crops.shape[1]
+    others = jnp.roll(crops, 1, axis=0)
+    mixed, shares = jax.vmap(mix)(jax.random.split(key, count), merge_views(crops), merge_views(others))
+    shares = shares.reshape(*crops.shape[:2], 1)
+    return mixed.reshape(crops.shape), shares * bags[:, None] + (1 - shares) * jnp.roll(bags, 1, axis=0)[
+        :, None
+    ]

@@ -1,0 +1,95 @@
+"""Teachers that stay as they are, read from a file or drawn at random: knowledge distillation, BoWNet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from safetensors import SafetensorError
+
+from ssl_jax.augment.views import View
+from ssl_jax.core import trees
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Key, Params, State
+from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.network import Network
+from ssl_jax.models.serialize import load_encoder
+
+
+class Teacher(NamedTuple):
+    """A network that is not trained; ``variables`` is ``None`` where they are to be drawn at random."""
+
+    network: Network
+    variables: tuple[Params, State] | None
+    facts: Mapping[str, Any]
+
+
+def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Teacher:
+    """The encoder in a file, or one of the student's architecture without variables for ``""``.
+
+    Args:
+      path: the file, or ``""``.
+      encoder: the student's.
+      option: name of the path in errors.
+
+    Raises:
+      ValueError: no such file, or no encoder of this project in it.
+    """
+    if not path:
+        return Teacher(without_drop_path(encoder), None, {})
+    allowed = "an encoder.safetensors that experiments.export has written"
+    require(Path(path).is_file(), option, path, f"{allowed}; there is no such file")
+    try:
+        network, params, state, facts = load_encoder(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{option}={path!r}: allowed is {allowed}; {error}") from error
+    return Teacher(network, (params, state), facts)
+
+
+def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]:
+    """Factor and offset a channel that turn a view's normalisation into the one of a teacher's file.
+
+    ``(x σ + μ − μ') / σ'`` with (μ, σ) of the view and (μ', σ') of the teacher; 1 and 0 where the file does not say.
+
+    >>> scale, shift = renormalization({"mean": [0.5], "std": [0.5]}, View(size=8, mean=(0.0,), std=(1.0,)))
+    >>> scale.tolist(), shift.tolist()
+    ([2.0], [-1.0])
+    """
+    own = {"mean": view.mean, "std": view.std}
+    none = {"mean": (0.0,), "std": (1.0,)}
+    mean, std = (jnp.asarray(own[name] or none[name], jnp.float32) for name in own)
+    other_mean, other_std = (
+        jnp.asarray(facts.get(name, own[name]) or none[name], jnp.float32) for name in own
+    )
+    return std / other_std, (mean - other_mean) / other_std
+
+
+def start_teacher(path: str, teacher: Teacher, key: Key, images: Array, *, option: str = "teacher") -> State:
+    """``{"params", "state"}`` of a teacher: those of its file, or drawn at random.
+
+    Raises:
+      ValueError: a file whose encoder does not fit the images.
+    """
+    variables = teacher.variables
+    if variables is None:
+        variables = teacher.network.init(key, images)
+    else:
+        require_fit(path, teacher, variables, images, option)
+    return {"params": variables[0], "state": variables[1]}
+
+
+def require_fit(
+    path: str, teacher: Teacher, variables: tuple[Params, State], images: Array, option: str = "teacher"
+) -> None:
+    """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
+    needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)
+    expected = {name: leaf.shape for name, leaf in trees.flatten(needed).items()}
+    found = {name: leaf.shape for name, leaf in trees.flatten(variables).items()}
+    wrong = [name for name in expected if expected[name] != found.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{option}={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
+            f"shape {found.get(name)}, these images need {expected[name]}"
+        )

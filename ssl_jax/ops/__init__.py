@@ -1,0 +1,1 @@
+"""Pure operations on arrays that several parts use: masks, queues, assignments, clusters, patches, colours, schedules."""
