@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     batch = jax.tree.map(lambda x: x.repeat(size, axis=0), sample)
     program = make_program(method, optimizer, sample, make_mesh())
     state = program.init(0)
-    every = {"batch": config["log"]["every"], "sample": config["online"]["every"]}
+    every = {"batch": config["watch"]["log"]["every"], "sample": config["watch"]["online"]["every"]}
     hooks = {
         name: Health(method, source, every=every[name], images=images)
-        for name, images in config["health"].items()
+        for name, images in config["watch"]["health"].items()
     }
     calls = {name: config["steps"] / step for name, step in every.items()}
     seconds: dict[str, list[float]] = {name: [] for name in (*hooks, "step")}
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
         raw={name: values[1:] for name, values in seconds.items()},
         calls=calls,
         steps=config["steps"],
-        images=config["health"],
+        images=config["watch"]["health"],
     )
     return [measured]
 

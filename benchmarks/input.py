@@ -76,7 +76,7 @@ def our_batches(source: Source, views, batch: int, steps: int) -> Callable[[], N
     """So many batches by a stream of its own each time: its start counts, as the DataLoader's does."""
 
     def call() -> None:
-        with stream(source, views=views, seed=0, batch_size=batch, crop="host", threads=1) as batches:
+        with stream(source, views=views, seed=0, batch_size=batch, crop_on="host", threads=1) as batches:
             for _ in range(steps):
                 next(batches)
 

@@ -25,8 +25,8 @@ def gray(budget: str) -> base.Recipe:
         method={},
         views=PLAIN,
         optimizer={"name": "adam", "learning_rate": 0.002, "scaling": "none"},
-        labels=100,
-        labelled=0.5,
+        num_labels=100,
+        labeled_fraction=0.5,
     )
 
 
@@ -41,8 +41,8 @@ def cifar10(budget: str) -> base.Recipe:
         method={"model": "gamma", "costs": (4.0,)},
         views={"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0},
         optimizer={"name": "adam", "learning_rate": 0.002, "scaling": "none"},
-        labels=4000,
-        labelled=0.5,
+        num_labels=4000,
+        labeled_fraction=0.5,
     )
 
 
@@ -52,14 +52,14 @@ def imagenet(budget: str) -> base.Recipe:
         epochs={"short": 30, "paper": 90}.get(budget, 1),
         encoder={"channels": (64, 128, 256, 512, 512), "widths": (), "classes": 1000},
         views={"preset": "mae"},
-        labels=128_000,
+        num_labels=128_000,
     )
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels, one sub-folder a class: give --config.encoder.classes and --config.data.labels."""
+    """Your own images at 64 pixels, one sub-folder a class: give --config.encoder.classes and --config.data.num_labels."""
     return cifar10(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "mae"}, labels=100
+        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "mae"}, num_labels=100
     )
 
 

@@ -35,8 +35,8 @@ def cifar10(budget: str) -> base.Recipe:
             "weight_decay": 2e-4,
             "nesterov": True,
         },
-        labels=4000,
-        labelled=31 / 128,
+        num_labels=4000,
+        labeled_fraction=31 / 128,
     )
 
 
@@ -48,7 +48,7 @@ def imagenet(budget: str) -> base.Recipe:
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels, one sub-folder a class: give --config.method.classes and --config.data.labels."""
+    """Your own images at 64 pixels, one sub-folder a class: give --config.method.classes and --config.data.num_labels."""
     recipe = pi_model.folder(budget)
     return recipe._replace(method={**recipe.method, "decay": 0.99})
 

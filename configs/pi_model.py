@@ -23,8 +23,8 @@ def gray(budget: str) -> base.Recipe:
         method_epochs={"rampup_steps": 5, "quiet_steps": 1},
         views={"preset": "consistency", "area": (0.8, 1.0), "method": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
-        labels=100,
-        labelled=0.25,
+        num_labels=100,
+        labeled_fraction=0.25,
     )
 
 
@@ -42,7 +42,7 @@ def cifar10(budget: str) -> base.Recipe:
         method_epochs={"rampup_steps": epochs * 80 / 300, "quiet_steps": 1},
         views={"preset": "consistency"},
         optimizer={"name": "adam", "learning_rate": 0.003, "scaling": "none", "schedule": "ramps"},
-        labels=4000,
+        num_labels=4000,
     )
 
 
@@ -62,13 +62,13 @@ def imagenet(budget: str) -> base.Recipe:
             "weight_decay": 5e-5,
             "nesterov": True,
         },
-        labels=128_000,
-        labelled=0.5,
+        num_labels=128_000,
+        labeled_fraction=0.5,
     )
 
 
 def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels, one sub-folder a class: give --config.method.classes and --config.data.labels."""
+    """Your own images at 64 pixels, one sub-folder a class: give --config.method.classes and --config.data.num_labels."""
     return gray(budget)._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "consistency"}
     )

@@ -1,6 +1,6 @@
 """Supervised training: the yardstick for the other methods, with their default encoder, crops and budget.
 
-With ``--config.data.labels=100`` it trains on these hundred images alone, the yardstick for semi-supervised methods.
+With ``--config.data.num_labels=100`` it trains on these hundred images alone, the yardstick for semi-supervised methods.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
     choice = base.parse(arg, base.CONVOLUTIONAL)
     recipe = RECIPES.get(choice.dataset, gray)(choice.budget)
-    return base.make("supervised", choice, recipe._replace(labelled=1.0))
+    return base.make("supervised", choice, recipe._replace(labeled_fraction=1.0))
 
 
 def gray(budget: str) -> base.Recipe:

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def evaluate_frames(config: ConfigDict, choice: base.Choice) -> None:
     """Of the moving clips some are enough: frames of one are alike."""
     if choice.dataset == "moving":
-        config.evaluate.train_split, config.evaluate.test_split = "train[:5%]", "test[:25%]"
+        config.watch.evaluate.train_split, config.watch.evaluate.test_split = "train[:5%]", "test[:25%]"
 
 
 def moving(budget: str) -> base.Recipe:

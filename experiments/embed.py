@@ -30,7 +30,7 @@ _STEP = flags.DEFINE_string(
 )
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
 _CORRUPT = flags.DEFINE_float(
-    "max_corrupt", 1.0, "Share of unreadable images above which nothing is written."
+    "max_corrupt_fraction", 1.0, "Share of unreadable images above which nothing is written."
 )
 
 
@@ -44,12 +44,12 @@ def main() -> None:
         raise FileNotFoundError(f"out={str(out)!r}: its folder does not exist")
     config, method, model = build.restore(workdir, _STEP.value)
     source = build.source(config, spec, _SPLIT.value)
-    view, ratio = method.views[0], config["evaluate"]["crop_ratio"]
+    view, ratio = method.views[0], config["watch"]["evaluate"]["crop_ratio"]
     options = {
         "batch_size": _BATCH.value,
         "size": view.size,
         "crop_ratio": ratio,
-        "max_corrupt": _CORRUPT.value,
+        "max_corrupt_fraction": _CORRUPT.value,
     }
     with epoch(source, **options) as batches:
         found = extract(method.encode, batches, view=view, variables=(model.params, model.state))

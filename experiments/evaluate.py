@@ -54,11 +54,11 @@ def run(workdir: Path) -> None:
     config, method, model = build.restore(workdir, _STEP.value)
     spec = _SOURCE.value or config["data"]["source"]
     splits = (
-        _TRAIN.value or config["evaluate"]["train_split"],
-        _TEST.value or config["evaluate"]["test_split"],
+        _TRAIN.value or config["watch"]["evaluate"]["train_split"],
+        _TEST.value or config["watch"]["evaluate"]["test_split"],
     )
     sources = [labelled(config, spec, split) for split in splits]
-    measures = asked(_MEASURES.value or config["evaluate"]["measures"])
+    measures = asked(_MEASURES.value or config["watch"]["evaluate"]["measures"])
     yardsticks = [choice("yardsticks", name, YARDSTICKS) for name in _YARDSTICKS.value]
     candidates = [candidate(*build.restore(Path(folder), "latest")) for folder in _BESIDE.value]
     if "random" in yardsticks:

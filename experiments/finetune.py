@@ -51,7 +51,7 @@ def main() -> None:
     options = {**RECIPES[choice("recipe", _RECIPE.value, RECIPES)], **overrides(_SET.value)}
     seeds = launch.seeds(_SEEDS.value)
     config, method, model = build.restore(workdir, _STEP.value)
-    splits = [config["evaluate"][f"{name}_split"] for name in ("train", "test")]
+    splits = [config["watch"]["evaluate"][f"{name}_split"] for name in ("train", "test")]
     train, test = (labelled(config, config["data"]["source"], split) for split in splits)
     labels = all_labels(train, method.views[0].size)
     starts = {f"{config['method']['name']}, {model.step:,} steps": (model.params, model.state)}
@@ -70,7 +70,7 @@ def main() -> None:
                 labels=labels,
                 view=method.views[0],
                 share=_SHARE.value,
-                crop_ratio=config["evaluate"]["crop_ratio"],
+                crop_ratio=config["watch"]["evaluate"]["crop_ratio"],
                 seed=seed,
                 **options,
             )

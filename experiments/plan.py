@@ -8,7 +8,7 @@ Compiles the train step of the config for TPU slices that need not be there (the
 ``pip install -e '.[tpu]'``), or, with the topology ``local``, for the devices of this machine. Says what parameters, optimizer,
 the method's state and activations take on each device, what is computed and communicated, and what that costs at the published
 speeds of the hardware: times that a real run stays above. What does not fit is compiled again with ``encoder.remat``, with
-``mesh.fsdp`` and with smaller batches, until something does. ``--out`` keeps each plan as a JSON file.
+``host.fsdp`` and with smaller batches, until something does. ``--out`` keeps each plan as a JSON file.
 """
 
 import json

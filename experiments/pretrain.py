@@ -28,7 +28,7 @@ from ssl_jax.methods.method import Method
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.loop import Hook, fit, make_program
-from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.sharding import batch_sharding
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.workdir import INCIDENTAL, Workdir
 from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
@@ -67,10 +67,10 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     """Train as the config says, from the last checkpoint in the workdir if there is one."""
     method, optimizer, source = parts
     config = {**config, "data": {**config["data"], "channels": source.channels}}
-    mesh = make_mesh(**config["mesh"])
+    mesh = build.mesh(config)
     complete = functools.partial(with_defaults, new=config)
     workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes, complete=complete)
-    saving = config["checkpoint"]
+    saving = config["watch"]["checkpoint"]
     best = "online/knn" if saving["best"] and source.classes else None
     folder = workdir.path / "checkpoints"
     # Signals after the last step wait until it is saved.
@@ -90,9 +90,9 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             mesh=mesh,
             accumulate=config["accumulate"],
             cached_gradients=config["cached_gradients"],
-            crop=config["data"]["crop"],
-            workers=config["data"]["workers"],
-            max_corrupt=config["data"]["max_corrupt"],
+            crop_on=config["data"]["crop_on"],
+            workers=config["host"]["workers"],
+            max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
             # Watching uses every label, also where training sees few of them.
             hooks=hooks(config, method, with_all_labels(source)),
             writer=(lambda step: open_writer(workdir.path, config, method, step))
@@ -100,10 +100,10 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             else None,
             checkpoints=checkpoints,
             dumps=workdir.path / "nonfinite",
-            log_every=config["log"]["every"],
-            patience=config["log"]["patience"],
+            log_every=config["watch"]["log"]["every"],
+            stall_seconds=config["watch"]["log"]["stall_seconds"],
             refresh_every=config.get("refresh_every", 0),
-            labelled=build.labelled(config),
+            labeled_fraction=build.labeled_fraction(config),
         )
     step = int(fitted.state.step)
     if jax.process_index() != 0:
@@ -118,16 +118,16 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
 
 def hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
     """Health of the features on a small batch and on a larger sample, and with labels the online probes."""
-    crop_ratio = config["evaluate"]["crop_ratio"]
-    every = {"batch": config["log"]["every"], "health": config["online"]["every"]}
-    images = {"batch": config["health"]["batch"], "health": config["health"]["sample"]}
+    crop_ratio = config["watch"]["evaluate"]["crop_ratio"]
+    every = {"batch": config["watch"]["log"]["every"], "health": config["watch"]["online"]["every"]}
+    images = {"batch": config["watch"]["health"]["batch"], "health": config["watch"]["health"]["sample"]}
     found: list[Hook] = [
         Health(method, source, every=every[part], images=count, prefix=part, crop_ratio=crop_ratio)
         for part, count in images.items()
         if count
     ]
     if source.classes:
-        found.append(OnlineEvaluation(method, source, **config["online"], crop_ratio=crop_ratio))
+        found.append(OnlineEvaluation(method, source, **config["watch"]["online"], crop_ratio=crop_ratio))
     return found
 
 
@@ -145,11 +145,13 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
             start=step,
         ),
     ]
-    if config["log"]["tensorboard"]:
+    if config["watch"]["log"]["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
-    if config["log"]["wandb"]:
+    if config["watch"]["log"]["wandb"]:
         writers.append(
-            WandbWriter(project=config["log"]["wandb"], name=folder.name, config=config, dir=str(folder))
+            WandbWriter(
+                project=config["watch"]["log"]["wandb"], name=folder.name, config=config, dir=str(folder)
+            )
         )
     return MultiWriter(writers)
 
@@ -159,7 +161,7 @@ def replay(dump: Path) -> None:
     workdir = dump.resolve().parent.parent
     config = build.recorded(workdir)
     method, optimizer = build.method(config), build.optimizer(config)
-    mesh = make_mesh(**config["mesh"])
+    mesh = build.mesh(config)
     parts = {name: config[name] for name in ("accumulate", "cached_gradients")}
     program = make_program(method, optimizer, build.sample(config), mesh, **parts)
     state, batch = read_dump(dump, program.abstract)

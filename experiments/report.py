@@ -144,11 +144,11 @@ def _spectra(found: Sequence[runs.Run], colors: Sequence[int]) -> Section:
 
 def _source(config: build.Config) -> Source:
     spec = _SOURCE.value or config["data"]["source"]
-    return build.source(config, spec, _SPLIT.value or config["evaluate"]["test_split"])
+    return build.source(config, spec, _SPLIT.value or config["watch"]["evaluate"]["test_split"])
 
 
 def _sample(config: build.Config, method: Method, model: RestoredModel, source: Source) -> Sample:
-    options = {"count": _POINTS.value, "crop_ratio": config["evaluate"]["crop_ratio"]}
+    options = {"count": _POINTS.value, "crop_ratio": config["watch"]["evaluate"]["crop_ratio"]}
     return take(method, model.params, model.state, source, **options)
 
 

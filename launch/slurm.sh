@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on several nodes, one process a GPU, that goes on by itself after preemption and at the end of its time.
 #
-#   sbatch --nodes=4 launch/slurm.sh --config=configs/dinov2.py:imagenet --config.mesh.fsdp=8 --workdir=/shared/runs/dinov2
+#   sbatch --nodes=4 launch/slurm.sh --config=configs/dinov2.py:imagenet --config.host.fsdp=8 --workdir=/shared/runs/dinov2
 #
 # Submit from the clone, whose .venv all nodes see; the workdir too must be on a file system that all nodes share.
 #SBATCH --job-name=ssl_jax

@@ -170,7 +170,7 @@ def test_no_override_breaks_the_command_line(examples):
     paths = (
         "seed",
         "optimizer.learning_rate",
-        "checkpoint.best",
+        "watch.checkpoint.best",
         "data.source",
         "data.channels",
         "encoder.widths",

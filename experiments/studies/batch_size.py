@@ -67,7 +67,7 @@ STUDY = Study(
             {
                 "batch_size": size,
                 "steps": IMAGES // size,
-                "log.every": max(IMAGES // size // 40, 1),
+                "watch.log.every": max(IMAGES // size // 40, 1),
                 "optimizer.learning_rate": RATE[method] * (size / 256) ** 0.5,
             },
             published.get(size),

@@ -28,13 +28,13 @@ def name_of(method: str, labels: int) -> str:
 def changes(method: str, labels: int) -> dict[str, Any]:
     """What a variant has beyond the recipe: labels, and a larger share of each batch for many; the supervised yardstick sees
     these images alone, in the views of the others, SimCLR no label."""
-    share = {"data.labelled": 0.25 if labels <= 100 else 0.5}
+    share = {"data.labeled_fraction": 0.25 if labels <= 100 else 0.5}
     own: dict[str, dict[str, Any]] = {
         **dict.fromkeys(CONSISTENCY, share),
         "ladder": {"encoder.widths": (500, 250, 250)},
         "supervised": {"views.area": (0.8, 1.0)},
     }
-    return {"data.labels": labels, **own.get(method, {})}
+    return {"data.num_labels": labels, **own.get(method, {})}
 
 
 def claims(found: Results) -> list[Claim]:

@@ -48,7 +48,12 @@ FIGURES = ROOT / "docs/studies"
 Record = dict[str, Any]
 OF_UNTRAINED = ("knn", "linear", "finetune")
 """Measures that are taken of the encoder before training too."""
-COMMON: dict[str, Any] = {"encoder.widths": (16, 32, 64), "log.every": 20, "batch_size": 64, "steps": 800}
+COMMON: dict[str, Any] = {
+    "encoder.widths": (16, 32, 64),
+    "watch.log.every": 20,
+    "batch_size": 64,
+    "steps": 800,
+}
 """What every run of a study has unless it says otherwise: a third of the results table's encoder, about 5 passes over the
 10,000 images of ``embedded``."""
 
@@ -323,12 +328,12 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         batch_size=config["batch_size"],
         seed=seed,
         writer=lambda step: writer,
-        log_every=config["log"]["every"],
+        log_every=config["watch"]["log"]["every"],
         refresh_every=config.get("refresh_every", 0),
-        labelled=build.labelled(config),
+        labeled_fraction=build.labeled_fraction(config),
         begin=begin,
     )
-    data, options = config["data"], config["evaluate"]
+    data, options = config["data"], config["watch"]["evaluate"]
     sources = [open_source(data["source"], options[f"{part}_split"]) for part in ("train", "test")]
     asked: dict[str, tuple[TrainState, Callable[..., Any]]] = {
         "random": (before[0], method.encode),
@@ -363,9 +368,9 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
             measures[f"{start}finetune"] = done.accuracy
         if prefix == "":
             measures |= measure.classified(sources[1], method, variables, options["crop_ratio"])
-            if method.classify is None and data["labels"]:
+            if method.classify is None and data["num_labels"]:
                 # Draw 0 of this seed is what `FewLabels` keeps.
-                per_class = data["labels"] // len(source.classes)
+                per_class = data["num_labels"] // len(source.classes)
                 few = few_labels(
                     *arrays, classes=len(source.classes), per_class=per_class, draws=1, seed=seed
                 )

@@ -76,7 +76,7 @@ def evaluate(
     Returns:
       ``{"examples": [n_train, n_test], "rows": [...], "layers": [...]}``, JSON-able.
     """
-    options = config["evaluate"]
+    options = config["watch"]["evaluate"]
     wanted = [name for name in measures if name in suite.MEASURES]
     classes = len(sources[0].classes)
 
@@ -217,7 +217,9 @@ def cluster_rows(config: build.Config, candidate: Candidate) -> list[Row]:
         return []
     now, before = (np.asarray(x) for x in refreshing.labels(candidate.state))
     source = build.source(config, config["data"]["source"], config["data"]["split"])
-    with epoch(source, batch_size=256, size=candidate.method.views[0].size, max_corrupt=1.0) as batches:
+    with epoch(
+        source, batch_size=256, size=candidate.method.views[0].size, max_corrupt_fraction=1.0
+    ) as batches:
         seen = [(batch["index"][batch["mask"]], batch["label"][batch["mask"]]) for batch in batches]
     index, labels = (np.concatenate(column) for column in zip(*seen, strict=True))
     return [

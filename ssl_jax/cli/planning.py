@@ -23,7 +23,7 @@ from ssl_jax.core.table import table
 from ssl_jax.core.types import Batch, PyTree
 from ssl_jax.methods.method import Method
 from ssl_jax.train.loop import Program, make_program, sample_batch
-from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.sharding import batch_sharding
 
 AHEAD = 2
 """Batches that the loop places on the devices while a step runs."""
@@ -101,7 +101,7 @@ def sample(config: build.Config, method: Method) -> tuple[Batch, str]:
     data = config["data"]
     try:
         source = build.source(config, data["source"], data["split"])
-        batch = sample_batch(source, method, crop=data["crop"])
+        batch = sample_batch(source, method, crop_on=data["crop_on"])
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
         ), f"as in {data['source']}"
@@ -133,7 +133,7 @@ def plan(config: build.Config, on: Target) -> Plan:
     rows, images = sample(config, method)
     devices, size = len(on.devices), config["batch_size"]
     require(size % devices == 0, "batch_size", size, f"a multiple of {devices} devices")
-    mesh = make_mesh(**config["mesh"], devices=on.devices)
+    mesh = build.mesh(config, devices=on.devices)
     parts = {name: config[name] for name in ("accumulate", "cached_gradients")}
     program = make_program(method, optimizer, rows, mesh, **parts)
     sharding = batch_sharding(mesh)
@@ -275,8 +275,8 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
     """
     encoder, least = config["encoder"], {"remat": True, "remat_keeps": "nothing"}
     remat = {f"encoder.{option}": v for option, v in least.items() if encoder.get(option, v) != v}
-    sharded = config["mesh"]["fsdp"] in (-1, devices)
-    fsdp = {} if sharded else {"mesh.data": 1, "mesh.fsdp": devices}
+    sharded = config["host"]["fsdp"] in (-1, devices)
+    fsdp = {} if sharded else {"host.data": 1, "host.fsdp": devices}
     yield from (change for change in (remat, fsdp) if change)
     if remat and fsdp:
         yield remat | fsdp

@@ -21,7 +21,7 @@ from ssl_jax.data.place import local_share, prefetch
 from ssl_jax.train.checkpoint import Checkpoints, steps
 from ssl_jax.train.loop import sample_batch
 from ssl_jax.train.progress import Progress
-from ssl_jax.train.sharding import AXES, batch_sharding, make_mesh, replicated
+from ssl_jax.train.sharding import AXES, batch_sharding, replicated
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import make_init, make_train_step
@@ -169,21 +169,24 @@ def train(lanes: Sequence[Run], scratch: Path) -> Trained:
       ValueError: arrays are to be sharded.
     """
     config = lanes[0].config
-    mesh = make_mesh(**config["mesh"])
-    require(mesh.shape["fsdp"] == 1, "mesh.fsdp", mesh.shape["fsdp"], "1 for lanes; --mode=processes shards")
+    mesh = build.mesh(config)
+    require(mesh.shape["fsdp"] == 1, "host.fsdp", mesh.shape["fsdp"], "1 for lanes; --mode=processes shards")
     method = build.method(config)
     data, batch_size = config["data"], config["batch_size"]
     seeds, which = distinct([lane.config[SEED] for lane in lanes])
     # The seed says which labels are there, of sources where most are hidden.
     sources = [build.parts(lanes[int(np.argmax(which == k))].config).source for k in range(len(seeds))]
-    program = make_lanes(lanes, sample_batch(sources[0], method, crop=data["crop"]), mesh)
+    program = make_lanes(lanes, sample_batch(sources[0], method, crop_on=data["crop_on"]), mesh)
     hooks = pretrain.hooks(config, method, with_all_labels(sources[0]))
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         for lane in lanes:
             workdir = stack.enter_context(Workdir(lane.folder))
             workdir.configure(lane.config, allowed=INCIDENTAL)
-        saving = {"every": config["checkpoint"]["every"], "keep": config["checkpoint"]["keep"]}
+        saving = {
+            "every": config["watch"]["checkpoint"]["every"],
+            "keep": config["watch"]["checkpoint"]["keep"],
+        }
         points = [dict(lane.point) for lane in lanes]
         checkpoints = stack.enter_context(Checkpoints(scratch, metadata={"points": points}, **saving))
         state = checkpoints.restore(program.abstract)
@@ -199,15 +202,15 @@ def train(lanes: Sequence[Run], scratch: Path) -> Trained:
             stream(
                 source,
                 views=method.views,
-                crop=data["crop"],
+                crop_on=data["crop_on"],
                 seed=seed,
                 batch_size=batch_size,
                 start_step=start,
-                workers=data["workers"],
-                max_corrupt=data["max_corrupt"],
+                workers=config["host"]["workers"],
+                max_corrupt_fraction=data["max_corrupt_fraction"],
                 process_index=index,
                 process_count=count,
-                labelled=build.labelled(config),
+                labeled_fraction=build.labeled_fraction(config),
             )
             for seed, source in zip(seeds, sources, strict=True)
         ]
@@ -222,7 +225,7 @@ def train(lanes: Sequence[Run], scratch: Path) -> Trained:
 
         for step in range(start + 1, config["steps"] + 1):
             state, metrics = program.step(state, next(batches))
-            if due(step, config["log"]["every"]):
+            if due(step, config["watch"]["log"]["every"]):
                 metrics = jax.device_get(metrics)
                 progress.report(step, {"loss": float(np.mean(metrics["loss"]))})
                 for number, writer in enumerate(writers):

@@ -1,12 +1,13 @@
 """From a config to the objects of a run. Below this nobody sees a ConfigDict."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ssl_jax import models
@@ -23,6 +24,7 @@ from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
+from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import CONFIG, INCIDENTAL, read_config
 
@@ -77,11 +79,12 @@ def same(there: Any, now: Config, *, beside: tuple[str, ...] = ()) -> bool:
     Args:
       there: config of a result file, as JSON gives it; options that have come since count as their defaults.
       now: config of a run that would be made now.
-      beside: names of parts that count too although they only watch and save.
+      beside: parts of ``watch`` that count too.
     """
     there = with_defaults(tuples(there), now)
     ours, theirs = (
-        {name: part for name, part in config.items() if name not in INCIDENTAL or name in beside}
+        {name: part for name, part in config.items() if name not in INCIDENTAL}
+        | {name: config["watch"][name] for name in beside}
         for config in (now, there)
     )
     return ours == theirs
@@ -90,6 +93,16 @@ def same(there: Any, now: Config, *, beside: tuple[str, ...] = ()) -> bool:
 def optimizer(config: Config) -> Optimizer:
     """The optimizer that a config describes."""
     return call(build_optimizer, where="config.optimizer", options=config["optimizer"])
+
+
+def mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices that a config asks for.
+
+    Args:
+      config: of a run.
+      devices: those to choose from; ``None``: all that there are.
+    """
+    return make_mesh(data=config["host"]["data"], fsdp=config["host"]["fsdp"], devices=devices)
 
 
 def source(config: Config, spec: str, split: str) -> Source:
@@ -130,10 +143,10 @@ def parts(config: Config) -> Parts:
             f"config.data.source={data['source']!r}: allowed is frames:<path> or frames:moving, since "
             f"{config['method']['name']} learns from clips and these are single images"
         )
-    if data.get("labels"):
-        images = FewLabels(images, data["labels"], seed=config["seed"])
-        if data["labelled"] is not None:
-            mixture_of(images, data["labelled"], config["batch_size"])
+    if data.get("num_labels"):
+        images = FewLabels(images, data["num_labels"], seed=config["seed"])
+        if data["labeled_fraction"] is not None:
+            mixture_of(images, data["labeled_fraction"], config["batch_size"])
     kept = config["method"].get("examples")
     if kept is not None and kept < len(images):
         raise ValueError(
@@ -143,13 +156,13 @@ def parts(config: Config) -> Parts:
     return Parts(method(config), optimizer(config), images)
 
 
-def labelled(config: Config) -> float | None:
+def labeled_fraction(config: Config) -> float | None:
     """Share of labelled images in every batch; ``None``: images as they come, as where none has lost its label.
 
-    >>> labelled({"data": {"labels": 0, "labelled": 0.5}}), labelled({"data": {"labels": 100, "labelled": 0.5}})
-    (None, 0.5)
+    >>> [labeled_fraction({"data": {"num_labels": n, "labeled_fraction": 0.5}}) for n in (0, 100)]
+    [None, 0.5]
     """
-    return config["data"].get("labelled") if config["data"].get("labels") else None
+    return config["data"].get("labeled_fraction") if config["data"].get("num_labels") else None
 
 
 def sample(config: Config) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def recorded(workdir: Path) -> Config:
       ValueError: there is none, or it lacks a part.
     """
     config = tuples(read_config(workdir))
-    for part in ("method", "encoder", "views", "optimizer", "data", "evaluate", "mesh"):
+    for part in ("method", "encoder", "views", "optimizer", "data", "host", "watch"):
         if not isinstance(config.get(part), Mapping):
             raise ValueError(f"{workdir / CONFIG} is no configuration of a run: it has no {part}")
     return config

@@ -89,8 +89,8 @@ class Recipe(NamedTuple):
       method_epochs: options of the method that are counted in steps, here given in epochs.
       refresh_epochs: passes over the images between refreshes, of methods that have them; ``inf``: one, at the start.
       data: options of the source beyond those that all have.
-      labels: training images that keep their label, as many of each class, drawn by the seed; 0: all of them.
-      labelled: share of them in every batch (1: no others), if ``labels`` are few; ``None``: images as they come.
+      num_labels: training images that keep their label, as many of each class, drawn by the seed; 0: all of them.
+      labeled_fraction: share of them in every batch (1: no others), if ``num_labels`` are few; ``None``: images as they come.
     """
 
     batch_size: int
@@ -105,8 +105,8 @@ class Recipe(NamedTuple):
     method_epochs: Mapping[str, float] = {}
     refresh_epochs: float = 0
     data: Mapping[str, Any] = {}
-    labels: int = 0
-    labelled: float | None = None
+    num_labels: int = 0
+    labeled_fraction: float | None = None
 
 
 def over(recipe: Recipe, epochs: float) -> Recipe:
@@ -177,15 +177,15 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
         config.refresh_every = (
             _following(config, "steps") if once else max(round(recipe.refresh_epochs * epoch), 1)
         )
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0})
     config.data = ConfigDict(
-        {"source": data.source, "split": data.train, "crop": "auto", "workers": 0, "max_corrupt": 0.1}
+        {"source": data.source, "split": data.train, "crop_on": "auto", "max_corrupt_fraction": 0.1}
     )
     config.data.channels = placeholder(int)
     config.data.update(recipe.data)
-    config.data.labels = recipe.labels
-    config.data.labelled = placeholder(float)
-    config.data.labelled = recipe.labelled
+    config.data.num_labels = recipe.num_labels
+    config.data.labeled_fraction = placeholder(float)
+    config.data.labeled_fraction = recipe.labeled_fraction
     config.encoder = ConfigDict({"name": choice.backbone, **_encoder(choice, recipe)})
     config.views = _views(data, recipe)
     build = method_module(method).build
@@ -199,21 +199,22 @@ def make(method: str, choice: Choice, recipe: Recipe) -> ConfigDict:
         config.method[name] = _following(config, "steps")
     config.optimizer = _optimizer(config, recipe, epoch)
     often = {part: min(max(config.steps // part, 1), 5000) for part in (5, 10, 50)}
-    config.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
+    config.watch = ConfigDict()
+    config.watch.online = ConfigDict({"every": often[10], "bank": 2000, "queries": 1000, "k": 20})
     # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
-    config.health = ConfigDict({"batch": 32, "sample": 256})
-    config.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
+    config.watch.health = ConfigDict({"batch": 32, "sample": 256})
+    config.watch.checkpoint = ConfigDict({"every": often[5], "keep": 2, "best": True})
     # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
     splits = (data.train, data.test) if data.test else (f"{data.train}[:80%]", f"{data.train}[80%:]")
-    config.evaluate = ConfigDict(
+    config.watch.evaluate = ConfigDict(
         {"train_split": splits[0], "test_split": splits[1], "k": 20, "temperature": 0.07}
     )
-    config.evaluate.measures = ("knn", "linear", "few")
-    config.evaluate.per_class, config.evaluate.draws = (1, 5, 10, 100), 5
-    config.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
+    config.watch.evaluate.measures = ("knn", "linear", "few")
+    config.watch.evaluate.per_class, config.watch.evaluate.draws = (1, 5, 10, 100), 5
+    config.watch.evaluate.crop_ratio = 1.0 if data.size <= SMALL else 0.875
     # Seconds without a finished step after which a run says what it waits for; 0: never.
-    config.log = ConfigDict(
-        {"every": min(often[50], 100), "patience": 300.0, "tensorboard": False, "wandb": ""}
+    config.watch.log = ConfigDict(
+        {"every": min(often[50], 100), "stall_seconds": 300.0, "tensorboard": False, "wandb": ""}
     )
     if choice.budget == "smoke":
         _shrink(config)
@@ -228,10 +229,10 @@ def _following(config: ConfigDict, name: str) -> FieldReference:
 def _shrink(config: ConfigDict) -> None:
     """Seconds on one core: four steps of a few small images. Exercises every part and learns nothing."""
     config.steps, config.batch_size = 4, 8
-    config.online.update({"every": 2, "bank": 40, "queries": 20, "k": 5})
-    config.health.update({"batch": 8, "sample": 16})
-    config.checkpoint.every = 2
-    config.log.every = 1
+    config.watch.online.update({"every": 2, "bank": 40, "queries": 20, "k": 5})
+    config.watch.health.update({"batch": 8, "sample": 16})
+    config.watch.checkpoint.every = 2
+    config.watch.log.every = 1
     if "refresh_every" in config:
         config.refresh_every = 2
     for name, small in SMALL_OPTIONS.items():
@@ -340,7 +341,7 @@ def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
     }
     plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # noqa: E731
     # Without few labels their share in the batch does nothing.
-    known["data"] = {"labels": 0, "labelled": new["data"].get("labelled")}
+    known["data"] = {"num_labels": 0, "labeled_fraction": new["data"].get("labeled_fraction")}
     added = {
         part: {name: plain(options[name]) for name in new[part] if name in options and name not in old[part]}
         for part, options in known.items()

@@ -32,7 +32,7 @@ ORDER, CROPS, WINDOWS, LABELLED, UNLABELLED = range(5)  # what a random stream i
 
 
 class TooManyCorrupt(RuntimeError):
-    """More of the images are corrupt than ``max_corrupt`` allows."""
+    """More of the images are corrupt than ``max_corrupt_fraction`` allows."""
 
 
 def _permutation(seed: int, purpose: int, epoch: int, length: int) -> np.ndarray:
@@ -123,12 +123,12 @@ class Mixture:
         return np.concatenate([self.labelled[known], self.unlabelled[rest]])
 
 
-def mixture_of(source: Source, labelled: float, batch_size: int) -> Mixture:
+def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixture:
     """Batches of ``batch_size`` of which a share is labelled.
 
     Args:
       source: with labelled examples.
-      labelled: share of them, in (0, 1], rounded to whole rows; 1: there are no others.
+      labeled_fraction: share of them, in (0, 1], rounded to whole rows; 1: there are no others.
       batch_size: of the global batch.
 
     Raises:
@@ -139,15 +139,23 @@ def mixture_of(source: Source, labelled: float, batch_size: int) -> Mixture:
     >>> mixture_of(source, 0.25, 8)
     Mixture(count=2, labelled=array([0, 2], dtype=int32), unlabelled=array([1, 3], dtype=int32))
     """
-    check.require(0 < labelled <= 1, "labelled", labelled, "a share of the batch in (0, 1]")
-    count = round(labelled * batch_size)
+    check.require(
+        0 < labeled_fraction <= 1, "labeled_fraction", labeled_fraction, "a share of the batch in (0, 1]"
+    )
+    count = round(labeled_fraction * batch_size)
     allowed = f"such that a batch of {batch_size} has a labelled and an unlabelled image, or 1"
-    check.require(0 < count < batch_size or labelled == 1, "labelled", labelled, allowed)
+    check.require(
+        0 < count < batch_size or labeled_fraction == 1, "labeled_fraction", labeled_fraction, allowed
+    )
     known = labels_of(source) >= 0
     mixture = Mixture(count, *(np.flatnonzero(part).astype(np.int32) for part in (known, ~known)))
-    check.require(len(mixture.labelled) > 0, "labelled", labelled, f"None: {source.name} has no labels")
-    enough = labelled == 1 or len(mixture.unlabelled) > 0
-    check.require(enough, "labelled", labelled, f"None or 1: every image of {source.name} has a label")
+    check.require(
+        len(mixture.labelled) > 0, "labeled_fraction", labeled_fraction, f"None: {source.name} has no labels"
+    )
+    enough = labeled_fraction == 1 or len(mixture.unlabelled) > 0
+    check.require(
+        enough, "labeled_fraction", labeled_fraction, f"None or 1: every image of {source.name} has a label"
+    )
     return mixture
 
 

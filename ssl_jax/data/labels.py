@@ -76,13 +76,13 @@ class FewLabels:
 
     def __init__(self, source: Source, count: int, *, seed: int):
         classes = len(source.classes)
-        check.require(classes > 0, "labels", count, f"0 for {source.name}, which has no classes")
+        check.require(classes > 0, "num_labels", count, f"0 for {source.name}, which has no classes")
         allowed = f"a positive multiple of the {classes} classes of {source.name}"
-        check.require(count > 0 and count % classes == 0, "labels", count, allowed)
+        check.require(count > 0 and count % classes == 0, "num_labels", count, allowed)
         every, per_class = labels_of(source), count // classes
         most = int(np.bincount(every[every >= 0], minlength=classes).min())
         allowed = f"at most {classes * most}, as {source.name} has a class of {most} examples"
-        check.require(per_class <= most, "labels", count, allowed)
+        check.require(per_class <= most, "num_labels", count, allowed)
         kept = balanced_draw(every, classes=classes, per_class=per_class, seed=(seed, 0)).ravel()
         self.source = source
         self.labels = np.full(len(source), -1, np.int32)

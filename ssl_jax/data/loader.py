@@ -26,11 +26,11 @@ from ssl_jax.data.batches import EvaluationBatches, Part, TooManyCorrupt, Traini
 from ssl_jax.data.sources import Source
 
 SMALL = 96
-"""``crop="auto"`` sends whole images of up to this side to the device, where cropping is faster."""
+"""``crop_on="auto"`` sends whole images of up to this side to the device, where cropping is faster."""
 ENOUGH = 100
 """Examples that must have been seen (or the whole source) before the share of corrupt ones counts."""
 ENDLESS = 2**62
-_MANY_SIZES = "crop='host' or 'auto' and at least one view, since the images of this source vary in size"
+_MANY_SIZES = "crop_on='host' or 'auto' and at least one view, since the images of this source vary in size"
 
 
 class Stream(Iterator[Batch]):
@@ -52,14 +52,14 @@ class Stream(Iterator[Batch]):
         *,
         workers: int,
         threads: int,
-        max_corrupt: float,
+        max_corrupt_fraction: float,
     ):
         self.corrupt: dict[str, str] = {}
         self.wait_seconds = 0.0
         self._source = batches.reader.source
         self._rows = batches.part.rows
         self._sampled = isinstance(batches, TrainingBatches)
-        self._max_corrupt = max_corrupt
+        self._max_corrupt_fraction = max_corrupt_fraction
         self._seen = 0
         self._iterators = [_read_ahead(batches, steps, workers=workers, threads=threads)]
         self._finish = weakref.finalize(self, _close_and_forget, self._iterators)
@@ -89,10 +89,10 @@ class Stream(Iterator[Batch]):
         self.corrupt.update(new)
         self._seen += self._rows
         seen, length = min(self._seen, len(self._source)), len(self._source)
-        allowed = self._max_corrupt * length
+        allowed = self._max_corrupt_fraction * length
         if self._sampled and seen < length:
             # A sample may hold more than its share by chance: three standard deviations are forgiven.
-            allowed = self._max_corrupt * seen + 3 * (self._max_corrupt * seen) ** 0.5
+            allowed = self._max_corrupt_fraction * seen + 3 * (self._max_corrupt_fraction * seen) ** 0.5
         if seen >= min(ENOUGH, length) and len(self.corrupt) > allowed:
             self.close()
             raise TooManyCorrupt(self._summary(seen))
@@ -104,8 +104,8 @@ class Stream(Iterator[Batch]):
         more = f"; and {len(self.corrupt) - 5} more" if len(self.corrupt) > 5 else ""
         return (
             f"{self._source.name}: {len(self.corrupt)} of the {seen} images seen are corrupt "
-            f"({len(self.corrupt) / seen:.1%}, max_corrupt={self._max_corrupt:.1%}): {some}{more}. "
-            "Repair or remove them, or raise max_corrupt"
+            f"({len(self.corrupt) / seen:.1%}, max_corrupt_fraction={self._max_corrupt_fraction:.1%}): {some}{more}. "
+            "Repair or remove them, or raise max_corrupt_fraction"
         )
 
     def close(self) -> None:
@@ -169,15 +169,15 @@ def _read_ahead(
     return iter(dataset)
 
 
-def _crops_on_host(source: Source, crop: str) -> bool:
-    check.choice("crop", crop, ("auto", "host", "device"))
-    if crop == "auto":
+def _crops_on_host(source: Source, crop_on: str) -> bool:
+    check.choice("crop_on", crop_on, ("auto", "host", "device"))
+    if crop_on == "auto":
         return source.shape is None or max(source.shape[:2]) > SMALL
-    return crop == "host"
+    return crop_on == "host"
 
 
 def _check(
-    source: Source, batch_size: int, workers: int, threads: int, max_corrupt: float, part: Part
+    source: Source, batch_size: int, workers: int, threads: int, max_corrupt_fraction: float, part: Part
 ) -> None:
     check.require(len(source) > 0, "source", source.name, "a source with at least one image")
     check.require(len(source) < 2**31, "len(source)", len(source), "less than 2**31 images")
@@ -187,24 +187,26 @@ def _check(
     check.require(batch_size >= 1 and batch_size % part.count == 0, "batch_size", batch_size, allowed)
     check.require(workers >= 0, "workers", workers, "an integer of 0 or more")
     check.require(threads >= 0, "threads", threads, "an integer of 0 or more")
-    check.require(0 <= max_corrupt <= 1, "max_corrupt", max_corrupt, "a share from 0 to 1")
+    check.require(
+        0 <= max_corrupt_fraction <= 1, "max_corrupt_fraction", max_corrupt_fraction, "a share from 0 to 1"
+    )
 
 
 def stream(
     source: Source,
     *,
     views: tuple[View, ...] | None = None,
-    crop: str = "auto",
+    crop_on: str = "auto",
     seed: int,
     batch_size: int,
     start_step: int = 0,
     workers: int = 0,
     threads: int = 2,
-    max_corrupt: float = 0.01,
+    max_corrupt_fraction: float = 0.01,
     process_index: int | None = None,
     process_count: int | None = None,
     among: np.ndarray | None = None,
-    labelled: float | None = None,
+    labeled_fraction: float | None = None,
 ) -> Stream:
     """Endless training batches: this process's part of steps ``start_step``, ``start_step + 1``, ...
 
@@ -221,7 +223,7 @@ def stream(
     Args:
       source: where examples come from.
       views: with crops on the host, the views to crop; None or (): images as they are.
-      crop: ``"host"`` crops here, from full-resolution images; ``"device"`` leaves it to
+      crop_on: ``"host"`` crops here, from full-resolution images; ``"device"`` leaves it to
         ``augment.make_views``, from whole images of one shape; ``"auto"`` means the device for images of one
         shape with sides up to 96.
       seed: of order and crops, 0 to 2**32 - 1.
@@ -230,13 +232,13 @@ def stream(
       workers: worker processes; 0: none. They start in seconds and need ``if __name__ == "__main__"`` in
         scripts.
       threads: threads that read ahead, in this process or in each worker; 0: nothing is read ahead.
-      max_corrupt: share of corrupt images above which the stream stops: of the images seen, from 100 on,
+      max_corrupt_fraction: share of corrupt images above which the stream stops: of the images seen, from 100 on,
         three standard deviations forgiven until a whole epoch was seen.
       process_index: which part of the batch; None: what JAX says, as for ``process_count``.
       process_count: in how many parts the batch is loaded.
       among: int ``[m]``, indices of examples, which take the place of the source: an epoch is m long, and an
         index that stands there twice comes twice. None: every example once.
-      labelled: share of labelled examples in every batch, in (0, 1], rounded to whole rows: the first rows of the
+      labeled_fraction: share of labelled examples in every batch, in (0, 1], rounded to whole rows: the first rows of the
         global batch. Labelled and unlabelled examples then have epochs of their own, each a shuffled sequence as
         above with the part of the batch for the batch; 1 leaves the unlabelled ones out. A corrupt image is replaced
         by the next one of either kind. None: examples as they come.
@@ -264,23 +266,23 @@ def stream(
         jax.process_index() if process_index is None else process_index,
         jax.process_count() if process_count is None else process_count,
     )
-    _check(source, batch_size, workers, threads, max_corrupt, part)
+    _check(source, batch_size, workers, threads, max_corrupt_fraction, part)
     check.require(0 <= seed < 2**32, "seed", seed, "0 to 2**32 - 1")
     check.require(start_step >= 0, "start_step", start_step, "an integer of 0 or more")
-    host = _crops_on_host(source, crop)
+    host = _crops_on_host(source, crop_on)
     fits = (host and bool(views)) or source.shape is not None
-    check.require(fits, "crop" if views else "views", crop if views else views, _MANY_SIZES)
+    check.require(fits, "crop_on" if views else "views", crop_on if views else views, _MANY_SIZES)
     if among is not None:
         inside = among.ndim == 1 and len(among) > 0 and among.min() >= 0 and among.max() < len(source)
         check.require(bool(inside), "among", among, f"one index or more from 0 to {len(source) - 1}")
     host_views = tuple(views or ()) if host else ()
     mixture = None
-    if labelled is not None:
-        check.require(among is None, "labelled", labelled, "None where among is given")
-        mixture = mixture_of(source, labelled, batch_size)
+    if labeled_fraction is not None:
+        check.require(among is None, "labeled_fraction", labeled_fraction, "None where among is given")
+        mixture = mixture_of(source, labeled_fraction, batch_size)
     batches = TrainingBatches(source, part, seed=seed, views=host_views, among=among, mixture=mixture)
     steps = range(start_step, ENDLESS)
-    return Stream(batches, steps, workers=workers, threads=threads, max_corrupt=max_corrupt)
+    return Stream(batches, steps, workers=workers, threads=threads, max_corrupt_fraction=max_corrupt_fraction)
 
 
 def epoch(
@@ -291,7 +293,7 @@ def epoch(
     crop_ratio: float = 1.0,
     workers: int = 0,
     threads: int = 2,
-    max_corrupt: float = 0.01,
+    max_corrupt_fraction: float = 0.01,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Stream:
@@ -310,7 +312,7 @@ def epoch(
         customary.
       workers: worker processes, as in ``stream``.
       threads: threads that read ahead, as in ``stream``.
-      max_corrupt: share of corrupt images in the source above which the pass stops.
+      max_corrupt_fraction: share of corrupt images in the source above which the pass stops.
       process_index: which part of every batch. By default all of it: each process sees the whole source.
       process_count: in how many parts the batches are loaded.
 
@@ -331,9 +333,9 @@ def epoch(
     [ 3  4 -1] [ True  True False]
     """
     part = Part(batch_size, process_index, process_count)
-    _check(source, batch_size, workers, threads, max_corrupt, part)
+    _check(source, batch_size, workers, threads, max_corrupt_fraction, part)
     check.require(size >= 1, "size", size, "an integer of 1 or more")
     check.require(0 < crop_ratio <= 1, "crop_ratio", crop_ratio, "a number in (0, 1]")
     batches = EvaluationBatches(source, part, size=size, crop_ratio=crop_ratio)
     steps = range(-(-len(source) // batch_size))
-    return Stream(batches, steps, workers=workers, threads=threads, max_corrupt=max_corrupt)
+    return Stream(batches, steps, workers=workers, threads=threads, max_corrupt_fraction=max_corrupt_fraction)

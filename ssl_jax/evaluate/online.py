@@ -133,5 +133,5 @@ class OnlineEvaluation:
             sharding=batch_sharding_of(state),
             batch_size=250,
             crop_ratio=self._crop_ratio,
-            max_corrupt=1.0,
+            max_corrupt_fraction=1.0,
         )

@@ -121,8 +121,8 @@ ABSENT = "–"
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The options in which configs differ: path to one value a config, ``–`` where it has none.
 
-    >>> config_differences([{"seed": 0, "steps": 5}, {"seed": 1, "steps": 5, "mesh": {"data": 2}}])
-    {'seed': [0, 1], 'mesh.data': ['–', 2]}
+    >>> config_differences([{"seed": 0, "steps": 5}, {"seed": 1, "steps": 5, "host": {"data": 2}}])
+    {'seed': [0, 1], 'host.data': ['–', 2]}
     """
     flat = [leaves(config) for config in configs]
     paths = dict.fromkeys(path for one in flat for path in one)

@@ -78,7 +78,9 @@ def take(
                         whole.append(np.asarray(image))
             yield batch
 
-    with epoch(part, batch_size=250, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0) as batches:
+    with epoch(
+        part, batch_size=250, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
+    ) as batches:
         found = extract(method.encode, watched(batches), view=view, variables=(params, state))
     names = [part.file_name(int(i)) for i in found.index]
     images = np.stack(whole or [np.zeros((view.size, view.size, source.channels), np.uint8)])

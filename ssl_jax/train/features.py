@@ -102,7 +102,7 @@ def extract_source(
     sharding: jax.sharding.Sharding | None = None,
     batch_size: int = 256,
     crop_ratio: float = 1.0,
-    max_corrupt: float = 0.01,
+    max_corrupt_fraction: float = 0.01,
 ) -> Features:
     """:func:`extract` of all images of a source. With several processes each reads its part of every batch.
 
@@ -114,7 +114,7 @@ def extract_source(
       sharding: over which devices; ``None``: the default device.
       batch_size: images at a time; rounded up to a multiple of the devices.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
-      max_corrupt: see :func:`ssl_jax.data.loader.epoch`.
+      max_corrupt_fraction: see :func:`ssl_jax.data.loader.epoch`.
 
     Returns:
       ``Features`` of the readable images, in the order of the source.
@@ -127,7 +127,7 @@ def extract_source(
         batch_size=batch_size,
         size=view.size,
         crop_ratio=crop_ratio,
-        max_corrupt=max_corrupt,
+        max_corrupt_fraction=max_corrupt_fraction,
         process_index=index,
         process_count=count,
     ) as batches:

@@ -82,10 +82,10 @@ class Program(NamedTuple):
     abstract: TrainState
 
 
-def sample_batch(source: Source, method: Method, *, crop: str = "auto") -> Batch:
+def sample_batch(source: Source, method: Method, *, crop_on: str = "auto") -> Batch:
     """A raw batch of one example, for its shapes."""
     batches = stream(
-        source, views=method.views, crop=crop, seed=0, batch_size=1, process_index=0, process_count=1
+        source, views=method.views, crop_on=crop_on, seed=0, batch_size=1, process_index=0, process_count=1
     )
     try:
         return next(batches)
@@ -150,17 +150,17 @@ def fit(
     rules: Sequence[Rule] = (),
     accumulate: int = 1,
     cached_gradients: bool = False,
-    crop: str = "auto",
+    crop_on: str = "auto",
     workers: int = 0,
-    max_corrupt: float = 0.01,
+    max_corrupt_fraction: float = 0.01,
     hooks: Sequence[Hook] = (),
     writer: Callable[[int], Writer] | None = None,
     checkpoints: Checkpoints | None = None,
     dumps: Path | None = None,
     log_every: int = 50,
-    patience: float = 300.0,
+    stall_seconds: float = 300.0,
     refresh_every: int = 0,
-    labelled: float | None = None,
+    labeled_fraction: float | None = None,
     begin: Callable[[TrainState], TrainState] | None = None,
     program: Program | None = None,
 ) -> Fitted:
@@ -180,18 +180,18 @@ def fit(
       rules: sharding rules for the state.
       accumulate: see :func:`ssl_jax.train.step.make_train_step`.
       cached_gradients: see there too.
-      crop: where crops are taken: ``"host"``, ``"device"`` or ``"auto"``.
+      crop_on: where crops are taken: ``"host"``, ``"device"`` or ``"auto"``.
       workers: data loading processes; 0: threads of this one.
-      max_corrupt: share of unreadable images above which the run ends with an error.
+      max_corrupt_fraction: share of unreadable images above which the run ends with an error.
       hooks: called every ``hook.every`` steps and at the end, in order; their scalars are logged.
       writer: given the step after which the run goes on, returns where its scalars go.
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a non-finite step; ``None``: no dump.
       log_every: steps between records.
-      patience: seconds without a finished step after which the run says what it waits for; 0: never.
+      stall_seconds: seconds without a finished step after which the run says what it waits for; 0: never.
       refresh_every: steps between calls of ``method.refresh``, the first of which comes before step 0; needed by methods
         that have one.
-      labelled: share of labelled images in every batch, see :func:`ssl_jax.data.loader.stream`; ``None``: as they come.
+      labeled_fraction: share of labelled images in every batch, see :func:`ssl_jax.data.loader.stream`; ``None``: as they come.
       begin: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
         called when a checkpoint is restored.
       program: of :func:`make_program` for the same method, optimizer, mesh, rules and batches, so that several runs compile
@@ -215,7 +215,7 @@ def fit(
     )
     require(steps >= 1, "steps", steps, "an integer of 1 or more")
     if program is None:
-        sample = sample_batch(source, method, crop=crop)
+        sample = sample_batch(source, method, crop_on=crop_on)
         program = make_program(
             method,
             optimizer,
@@ -241,16 +241,16 @@ def fit(
             return stream(
                 source,
                 views=method.views,
-                crop=crop,
+                crop_on=crop_on,
                 seed=seed,
                 batch_size=batch_size,
                 start_step=step,
                 workers=workers,
-                max_corrupt=max_corrupt,
+                max_corrupt_fraction=max_corrupt_fraction,
                 process_index=index,
                 process_count=count,
                 among=among,
-                labelled=labelled,
+                labeled_fraction=labeled_fraction,
             )
 
         images = _Images(open_stream, batch_sharding(mesh))
@@ -261,7 +261,7 @@ def fit(
         # Of several processes, none may leave a step that the others are in.
         stop = stack.enter_context(StopRequest(alone=jax.process_count() == 1))
         record = stack.enter_context(closing(writer(start))) if writer else None
-        watchdog = Watchdog(patience, progress.note)
+        watchdog = Watchdog(stall_seconds, progress.note)
         stack.callback(watchdog.close)
         run = _Run(
             record, hooks, checkpoints, dumps, progress, images, watchdog, stop, steps, log_every, source.name

@@ -16,7 +16,7 @@ class Watchdog:
     the monotonic one: setting the machine's time neither wakes it nor puts it to sleep.
 
     Args:
-      patience: seconds without a finished step, 0 or more; 0: it never tells.
+      stall_seconds: seconds without a finished step, 0 or more; 0: it never tells.
       tell: called with one line.
 
     Raises:
@@ -31,15 +31,15 @@ class Watchdog:
     >>> watchdog.close()
     """
 
-    def __init__(self, patience: float, tell: Callable[[str], None]) -> None:
-        require(patience >= 0, "patience", patience, "a number of seconds of 0 or more")
-        self._patience, self._next, self._tell = patience, patience, tell
+    def __init__(self, stall_seconds: float, tell: Callable[[str], None]) -> None:
+        require(stall_seconds >= 0, "stall_seconds", stall_seconds, "a number of seconds of 0 or more")
+        self._stall_seconds, self._next, self._tell = stall_seconds, stall_seconds, tell
         self._what, self._last = "the host", "the start"
         self._since = time.monotonic()
         self._told = False
         self._end, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
-        if patience:
+        if stall_seconds:
             self._thread = threading.Thread(target=self._run, name="ssl_jax-watchdog", daemon=True)
             self._thread.start()
 
@@ -55,7 +55,7 @@ class Watchdog:
     def finished(self, step: int) -> None:
         """A step has finished."""
         with self._lock:
-            self._since, self._last, self._next = time.monotonic(), f"step {step}", self._patience
+            self._since, self._last, self._next = time.monotonic(), f"step {step}", self._stall_seconds
             told, self._told = self._told, False
         if told:
             self._tell(f"step {step} has finished")

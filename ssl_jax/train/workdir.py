@@ -17,8 +17,8 @@ from ssl_jax.core.files import write_atomically
 ABSENT = "<absent>"
 LOCK = ".lock"
 CONFIG = "config.json"
-INCIDENTAL = ("log", "checkpoint", "evaluate", "online", "health", "mesh", "data.workers")
-"""Parts of a config that do not change what is trained: a run may go on although they differ."""
+INCIDENTAL = ("host", "watch")
+"""Parts of a config that do not change what is trained: where it runs and what only watches. They may differ on resume."""
 
 
 class Difference(NamedTuple):

@@ -76,7 +76,7 @@ def test_batches_do_not_depend_on_processes_or_on_where_the_run_resumed():
 
 def test_crops_on_the_host_have_clips_too_and_given_indices_are_taken_as_they_are():
     source = clips()
-    (batch,) = batches(source, 1, batch_size=6, views=(View(size=4),), crop="host")
+    (batch,) = batches(source, 1, batch_size=6, views=(View(size=4),), crop_on="host")
     assert batch["crops"][0].shape == (6, 1, 4, 4, 1)
     assert len(set(batch["clip"][:3].tolist())) == 1
     (batch,) = batches(source, 1, batch_size=4, among=np.array([1, 23]))
@@ -151,7 +151,7 @@ def test_a_corrupt_frame_is_replaced_and_named(tmp_path):
     source = open_source(f"frames:{tmp_path}", window=4)
     with (
         pytest.warns(UserWarning, match=r"skipped the corrupt image a/001\.png"),
-        stream(source, seed=0, batch_size=8, threads=0, max_corrupt=0.5) as found,
+        stream(source, seed=0, batch_size=8, threads=0, max_corrupt_fraction=0.5) as found,
     ):
         batch = next(found)
     assert sorted(batch["index"].tolist()) == [0, 2, 2, 3, 4, 5, 6, 7]

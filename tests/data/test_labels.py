@@ -72,10 +72,10 @@ def test_labels_come_from_a_table_or_from_the_elements():
 @pytest.mark.parametrize(
     ("source", "count", "message"),
     [
-        (images(), 7, "labels=7.*multiple of the 3 classes"),
+        (images(), 7, "num_labels=7.*multiple of the 3 classes"),
         (images(), -3, "labels=-3"),
-        (images(), 33, "labels=33.*at most 30"),
-        (ArraySource(np.zeros([4, 2, 2], np.uint8)), 3, "labels=3.*no classes"),
+        (images(), 33, "num_labels=33.*at most 30"),
+        (ArraySource(np.zeros([4, 2, 2], np.uint8)), 3, "num_labels=3.*no classes"),
     ],
 )
 def test_counts_that_cannot_be_drawn_are_refused(source, count, message):
@@ -85,7 +85,7 @@ def test_counts_that_cannot_be_drawn_are_refused(source, count, message):
 
 def test_a_batch_begins_with_its_labelled_rows_and_each_kind_has_epochs_of_its_own():
     few = FewLabels(images(), 6, seed=0)
-    batches = take(few, 12, labelled=0.25)
+    batches = take(few, 12, labeled_fraction=0.25)
     for batch in batches:
         assert (batch["label"][:2] >= 0).all() and (batch["label"][2:] == -1).all()
         np.testing.assert_array_equal(batch["label"], few.labels[batch["index"]])
@@ -101,18 +101,20 @@ def test_a_batch_begins_with_its_labelled_rows_and_each_kind_has_epochs_of_its_o
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_mixed_batches_do_not_depend_on_processes_and_resume_as_the_tail(processes):
     few = FewLabels(images(), 6, seed=0)
-    whole = take(few, 5, labelled=0.4)
-    parts = [take(few, 5, labelled=0.4, process_index=k, process_count=processes) for k in range(processes)]
+    whole = take(few, 5, labeled_fraction=0.4)
+    parts = [
+        take(few, 5, labeled_fraction=0.4, process_index=k, process_count=processes) for k in range(processes)
+    ]
     for step, batch in enumerate(whole):
         for name in ("index", "label", "image"):
             np.testing.assert_array_equal(np.concatenate([p[step][name] for p in parts]), batch[name])
-    (tail,) = take(few, 1, labelled=0.4, start_step=4, threads=2)
+    (tail,) = take(few, 1, labeled_fraction=0.4, start_step=4, threads=2)
     np.testing.assert_array_equal(tail["index"], whole[4]["index"])
 
 
 def test_share_one_leaves_the_others_out_and_few_examples_repeat_in_a_batch():
     few = FewLabels(images(), 3, seed=0)
-    labels = np.concatenate([batch["label"] for batch in take(few, 3, labelled=1.0)])
+    labels = np.concatenate([batch["label"] for batch in take(few, 3, labeled_fraction=1.0)])
     assert np.bincount(labels).tolist() == [8, 8, 8]
 
 
@@ -130,26 +132,26 @@ def test_the_plain_order_is_the_one_it_has_always_been():
 
 
 @pytest.mark.parametrize(
-    ("count", "labelled", "message"),
+    ("count", "labeled_fraction", "message"),
     [
-        (6, 0.0, r"labelled=0\.0"),
-        (6, 1.5, r"labelled=1\.5"),
-        (6, 0.01, r"labelled=0\.01.*a batch of 8"),
-        (6, 0.99, r"labelled=0\.99.*a batch of 8"),
-        (30, 0.5, r"labelled=0\.5.*every image of array has a label"),
+        (6, 0.0, r"labeled_fraction=0\.0"),
+        (6, 1.5, r"labeled_fraction=1\.5"),
+        (6, 0.01, r"labeled_fraction=0\.01.*a batch of 8"),
+        (6, 0.99, r"labeled_fraction=0\.99.*a batch of 8"),
+        (30, 0.5, r"labeled_fraction=0\.5.*every image of array has a label"),
     ],
 )
-def test_shares_outside_the_batch_are_refused(count, labelled, message):
+def test_shares_outside_the_batch_are_refused(count, labeled_fraction, message):
     with pytest.raises(ValueError, match=message):
-        mixture_of(FewLabels(images(), count, seed=0), labelled, 8)
+        mixture_of(FewLabels(images(), count, seed=0), labeled_fraction, 8)
 
 
 def test_a_share_of_a_source_without_labels_or_beside_a_choice_is_refused():
     blank = ArraySource(np.zeros([4, 2, 2], np.uint8))
-    with pytest.raises(ValueError, match=r"labelled=0\.5.*array has no labels"):
-        take(blank, 1, labelled=0.5)
-    with pytest.raises(ValueError, match=r"labelled=0\.5.*among"):
-        take(images(), 1, labelled=0.5, among=np.array([1]))
+    with pytest.raises(ValueError, match=r"labeled_fraction=0\.5.*array has no labels"):
+        take(blank, 1, labeled_fraction=0.5)
+    with pytest.raises(ValueError, match=r"labeled_fraction=0\.5.*among"):
+        take(images(), 1, labeled_fraction=0.5, among=np.array([1]))
 
 
 def test_every_part_of_a_mixture_has_its_rows():
@@ -160,15 +162,15 @@ def test_every_part_of_a_mixture_has_its_rows():
 
 def test_a_config_asks_for_labels_and_their_share():
     config = importlib.import_module("configs.supervised").get_config("smoke")
-    assert build.labelled(build.plain(config)) is None
-    config.data.labels = 100
+    assert build.labeled_fraction(build.plain(config)) is None
+    config.data.num_labels = 100
     plain = build.plain(config)
     source = build.parts(plain).source
-    assert build.labelled(plain) == 1.0
+    assert build.labeled_fraction(plain) == 1.0
     assert np.bincount(source.labels[source.labels >= 0]).tolist() == [10] * 10
     assert len(with_all_labels(source)) == len(open_source("embedded"))
-    config.data.labelled = 0.01
-    with pytest.raises(ValueError, match=r"labelled=0\.01"):
+    config.data.labeled_fraction = 0.01
+    with pytest.raises(ValueError, match=r"labeled_fraction=0\.01"):
         build.parts(build.plain(config))
 
 
@@ -176,7 +178,10 @@ def test_results_from_before_there_were_few_labels_count_as_those_of_all_labels(
     for name in ("supervised", "simclr"):
         config = importlib.import_module(f"configs.{name}").get_config("smoke")
         now = build.plain(config)
-        before = {**now, "data": {k: v for k, v in now["data"].items() if k not in ("labels", "labelled")}}
+        before = {
+            **now,
+            "data": {k: v for k, v in now["data"].items() if k not in ("num_labels", "labeled_fraction")},
+        }
         assert build.same(before, now)
-        config.data.labels = 100
+        config.data.num_labels = 100
         assert not build.same(before, build.plain(config))

@@ -97,9 +97,9 @@ def test_orders_are_uniform_over_permutations():
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_parts_of_all_processes_side_by_side_are_the_batch_of_one(processes):
     source = Images()
-    whole = take(source, 4, views=VIEWS, crop="host")
+    whole = take(source, 4, views=VIEWS, crop_on="host")
     parts = [
-        take(source, 4, views=VIEWS, crop="host", process_index=k, process_count=processes)
+        take(source, 4, views=VIEWS, crop_on="host", process_index=k, process_count=processes)
         for k in range(processes)
     ]
     for step, batch in enumerate(whole):
@@ -111,8 +111,8 @@ def test_the_parts_of_all_processes_side_by_side_are_the_batch_of_one(processes)
 
 def test_a_resumed_stream_is_the_tail_of_an_unbroken_one_and_replays_nothing():
     source, resumed = Images(), Images()
-    whole = take(source, 9, views=VIEWS, crop="host")
-    tail = take(resumed, 2, views=VIEWS, crop="host", start_step=7)
+    whole = take(source, 9, views=VIEWS, crop_on="host")
+    tail = take(resumed, 2, views=VIEWS, crop_on="host", start_step=7)
     assert_same(whole[7], tail[0])
     assert_same(whole[8], tail[1])
     assert len(resumed.reads) == 12
@@ -120,15 +120,15 @@ def test_a_resumed_stream_is_the_tail_of_an_unbroken_one_and_replays_nothing():
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_do_not_change_the_stream(threads):
-    options = {"views": VIEWS, "crop": "host"}
+    options = {"views": VIEWS, "crop_on": "host"}
     for a, b in zip(take(Images(), 6, **options), take(Images(), 6, threads=threads, **options), strict=True):
         assert_same(a, b)
 
 
 def test_steps_beyond_int32_and_seeds_beyond_int31_work():
-    batch = take(Images(), 1, seed=2**32 - 1, start_step=2**61, views=VIEWS, crop="host")[0]
+    batch = take(Images(), 1, seed=2**32 - 1, start_step=2**61, views=VIEWS, crop_on="host")[0]
     assert set(batch["index"]) <= set(range(22))
-    assert_same(batch, take(Images(), 1, seed=2**32 - 1, start_step=2**61, views=VIEWS, crop="host")[0])
+    assert_same(batch, take(Images(), 1, seed=2**32 - 1, start_step=2**61, views=VIEWS, crop_on="host")[0])
 
 
 def test_a_source_smaller_than_the_batch_repeats_in_it():
@@ -152,7 +152,7 @@ def test_chosen_examples_take_the_place_of_the_source():
 
 def test_host_crops_have_one_array_a_size_and_differ_between_epochs_and_views():
     source = Images(count=1)
-    first, second = take(source, 2, views=VIEWS, crop="host", batch_size=2)
+    first, second = take(source, 2, views=VIEWS, crop_on="host", batch_size=2)
     assert [crops.shape for crops in first["crops"]] == [(2, 2, 6, 6, 3), (2, 1, 4, 4, 3)]
     assert "image" not in first
     assert not crops_equal(first, second)
@@ -161,7 +161,7 @@ def test_host_crops_have_one_array_a_size_and_differ_between_epochs_and_views():
 
 def test_host_crops_are_those_of_the_generator_of_their_position():
     source = Images()
-    batch = take(source, 1, views=VIEWS, crop="host", start_step=2)[0]
+    batch = take(source, 1, views=VIEWS, crop_on="host", start_step=2)[0]
     part = batches_module.Part(12, 0, 1)
     rng = batches_module.TrainingBatches(source, part, seed=3, views=VIEWS).rng(2 * 6 + 5)
     expected = host_crops(rng, source.images[batch["index"][5]], VIEWS)
@@ -190,7 +190,7 @@ def test_auto_crops_on_the_device_only_small_images_of_one_shape(side, vary, exp
 
 def test_a_corrupt_image_is_replaced_by_the_next_readable_one_and_named_once():
     with pytest.warns(UserWarning, match="truncated") as record:
-        whole = take(Images(corrupt=[7, 8]), 6, max_corrupt=0.2)
+        whole = take(Images(corrupt=[7, 8]), 6, max_corrupt_fraction=0.2)
     assert sorted(str(warning.message) for warning in record) == [
         f"images: skipped the corrupt image images/00000{i}: truncated" for i in (7, 8)
     ]
@@ -204,13 +204,13 @@ def test_a_corrupt_image_is_replaced_by_the_next_readable_one_and_named_once():
 def test_a_corrupt_image_is_read_once_only():
     source = Images(count=6, corrupt=[2])
     with pytest.warns(UserWarning):
-        take(source, 4, max_corrupt=0.5)
+        take(source, 4, max_corrupt_fraction=0.5)
     assert source.reads.count(2) == 1
 
 
 def test_the_last_image_has_the_first_as_its_substitute():
     with pytest.warns(UserWarning):
-        (batch,) = take(Images(count=3, corrupt=[2]), 1, batch_size=3, max_corrupt=1.0)
+        (batch,) = take(Images(count=3, corrupt=[2]), 1, batch_size=3, max_corrupt_fraction=1.0)
     assert sorted(batch["index"]) == [0, 0, 1]
 
 
@@ -218,7 +218,7 @@ def test_more_corrupt_images_than_allowed_are_an_error_that_names_them_and_the_o
     source = Images(count=200, corrupt=range(0, 200, 4))
     with (
         warnings.catch_warnings(),
-        pytest.raises(TooManyCorrupt, match=r"images/\d+: truncated.*raise max_corrupt"),
+        pytest.raises(TooManyCorrupt, match=r"images/\d+: truncated.*raise max_corrupt_fraction"),
     ):
         warnings.simplefilter("ignore")
         take(source, 20, batch_size=10)
@@ -228,15 +228,15 @@ def test_few_corrupt_images_early_on_are_no_error():
     source = Images(count=2000, corrupt=range(0, 2000, 200))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        take(source, 201, batch_size=10, max_corrupt=0.005)
+        take(source, 201, batch_size=10, max_corrupt_fraction=0.005)
 
 
 def test_the_share_is_exact_once_the_whole_source_was_seen():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        take(Images(corrupt=[3, 4]), 4, max_corrupt=2 / 22)
+        take(Images(corrupt=[3, 4]), 4, max_corrupt_fraction=2 / 22)
         with pytest.raises(TooManyCorrupt, match=r"2 of the 22 images"):
-            take(Images(corrupt=[3, 4]), 4, max_corrupt=1.9 / 22)
+            take(Images(corrupt=[3, 4]), 4, max_corrupt_fraction=1.9 / 22)
 
 
 def test_the_search_among_corrupt_images_ends(monkeypatch):
@@ -248,7 +248,7 @@ def test_the_search_among_corrupt_images_ends(monkeypatch):
 
 
 def test_corrupt_images_are_counted_by_name():
-    with stream(Images(corrupt=[7]), seed=0, batch_size=22, threads=0, max_corrupt=0.1) as batches:
+    with stream(Images(corrupt=[7]), seed=0, batch_size=22, threads=0, max_corrupt_fraction=0.1) as batches:
         with pytest.warns(UserWarning):
             next(batches)
         assert batches.corrupt == {"images/000007": "truncated"}
@@ -285,7 +285,7 @@ def test_evaluation_images_come_out_in_the_asked_size():
 
 
 def test_corrupt_images_are_masked_out_of_the_evaluation():
-    batches = epoch(Images(corrupt=[4]), batch_size=22, size=8, max_corrupt=0.1)
+    batches = epoch(Images(corrupt=[4]), batch_size=22, size=8, max_corrupt_fraction=0.1)
     with pytest.warns(UserWarning, match="000004"):
         (batch,) = batches
     assert np.flatnonzero(~batch["mask"]).tolist() == [4]
@@ -329,7 +329,7 @@ def test_the_time_spent_waiting_is_counted():
 
 
 def test_workers_do_not_change_the_stream_and_a_killed_one_is_named_clearly():
-    options = {"views": VIEWS, "crop": "host", "seed": 3, "batch_size": 6, "max_corrupt": 0.1}
+    options = {"views": VIEWS, "crop_on": "host", "seed": 3, "batch_size": 6, "max_corrupt_fraction": 0.1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = take(Images(corrupt=[7]), 5, **options)
@@ -415,8 +415,8 @@ def is_running(pid):
         ({"start_step": -1}, "start_step=-1"),
         ({"workers": -1}, "workers=-1"),
         ({"threads": -1}, "threads=-1"),
-        ({"max_corrupt": 1.5}, "max_corrupt=1.5"),
-        ({"views": VIEWS, "crop": "gpu"}, "crop='gpu'"),
+        ({"max_corrupt_fraction": 1.5}, "max_corrupt_fraction=1.5"),
+        ({"views": VIEWS, "crop_on": "gpu"}, "crop_on='gpu'"),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(options, message):
@@ -425,7 +425,7 @@ def test_arguments_out_of_range_are_refused_by_name(options, message):
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"views": VIEWS, "crop": "device"}, "crop='device'"), ({}, "views")]
+    "options, message", [({"views": VIEWS, "crop_on": "device"}, "crop_on='device'"), ({}, "views")]
 )
 def test_images_of_many_sizes_are_refused_where_no_host_crop_makes_them_one(options, message):
     with pytest.raises(ValueError, match=message):

@@ -66,7 +66,7 @@ def arm(moment: str, count: int, delay: float) -> None:
 def train(workdir: Path) -> None:
     config = build.plain(deepcluster.get_config("smoke"))
     config |= {"steps": STEPS, "refresh_every": 8}
-    config["checkpoint"]["every"], config["online"]["every"] = 3, 7
+    config["watch"]["checkpoint"]["every"], config["watch"]["online"]["every"] = 3, 7
     # Enough images that a moment in the middle of reading them all is one.
     config["data"]["split"] = "train[:600]"
     with Workdir(workdir) as held:

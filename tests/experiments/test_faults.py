@@ -24,8 +24,8 @@ STEPS = 600
 TINY = (
     "--config=configs/simclr.py:smoke",
     f"--config.steps={STEPS}",
-    "--config.checkpoint.every=20",
-    "--config.online.every=300",
+    "--config.watch.checkpoint.every=20",
+    "--config.watch.online.every=300",
 )
 
 
@@ -105,7 +105,7 @@ def kill_in_refresh(process, step):
 def test_deepcluster_killed_in_and_between_reassignments_ends_in_the_same_bits(tmp_path):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     run = ("--config=configs/deepcluster.py:smoke", "--config.steps=120", "--config.refresh_every=20")
-    run += ("--config.checkpoint.every=15", "--config.online.every=60")
+    run += ("--config.watch.checkpoint.every=15", "--config.watch.online.every=60")
     for step in (0, 40):
         kill_in_refresh(start(*run, f"--workdir={broken}"), step)
     third = start(*run, f"--workdir={broken}")
@@ -175,5 +175,5 @@ def _smoke():
     from configs import simclr
 
     config = simclr.get_config("smoke")
-    config.mesh.data = -1
+    config.host.data = -1
     return config

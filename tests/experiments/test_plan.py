@@ -16,7 +16,7 @@ from ssl_jax.cli import hardware, planning
 from ssl_jax.config import build
 from ssl_jax.core.hlo import Collective
 from ssl_jax.train.loop import make_program, sample_batch
-from ssl_jax.train.sharding import batch_sharding, make_mesh
+from ssl_jax.train.sharding import batch_sharding
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,10 +30,10 @@ def config_of(name="simclr", **changes):
 def test_memory_on_this_machine_is_what_the_compiled_program_reports(fsdp):
     """To the byte but for labels and indices, which the step may not read; and what a device really holds."""
     # Wide enough that arrays are worth sharding.
-    config = config_of(**{"encoder.widths": (64, 256), "mesh.fsdp": fsdp, "mesh.data": 8 // fsdp})
+    config = config_of(**{"encoder.widths": (64, 256), "host.fsdp": fsdp, "host.data": 8 // fsdp})
     plan = planning.plan(config, planning.target("local"))
     method, optimizer, source = build.parts(config)
-    mesh = make_mesh(**config["mesh"])
+    mesh = build.mesh(config)
     rows = sample_batch(source, method)
     program = make_program(method, optimizer, rows, mesh)
     batch = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, config["batch_size"], axis=0)), rows)
@@ -113,10 +113,10 @@ def test_communication_is_added_up_by_kind_and_group():
 
 def test_what_is_tried_where_a_run_does_not_fit_goes_from_harmless_to_smaller_batches():
     config = config_of("mae", batch_size=32)
-    both = {"encoder.remat": True, "mesh.data": 1, "mesh.fsdp": 8}
+    both = {"encoder.remat": True, "host.data": 1, "host.fsdp": 8}
     assert list(planning.changes(config, 8)) == [
         {"encoder.remat": True},
-        {"mesh.data": 1, "mesh.fsdp": 8},
+        {"host.data": 1, "host.fsdp": 8},
         both,
         both | {"batch_size": 16},
         both | {"batch_size": 8},
@@ -131,16 +131,16 @@ def test_what_is_tried_where_a_run_does_not_fit_goes_from_harmless_to_smaller_ba
 @pytest.mark.long
 def test_the_first_change_that_fits_is_proposed():
     wide = config_of(**{"encoder.widths": (64, 256), "encoder.remat": True})
-    sharded = build.changed(wide, {"mesh.data": 1, "mesh.fsdp": 8})
+    sharded = build.changed(wide, {"host.data": 1, "host.fsdp": 8})
     here = planning.target("local")
     whole, parts = (planning.plan(config, here) for config in (wide, sharded))
     assert parts["total"] < whole["total"]
     tight = here._replace(capacity=(parts["total"] + whole["total"]) / 2)
     plan = {**whole, "capacity": tight.capacity, "fits": False, "remedy": planning.remedy(wide, tight)}
-    assert plan["remedy"]["change"] == {"mesh.data": 1, "mesh.fsdp": 8}
+    assert plan["remedy"]["change"] == {"host.data": 1, "host.fsdp": 8}
     assert plan["remedy"]["total"] == parts["total"]
-    assert "does not fit; --config.mesh.data=1 --config.mesh.fsdp=8 would, with" in planning.text(plan)
-    assert "does not fit; mesh.data=1 mesh.fsdp=8 would" in planning.plans_table([plan])
+    assert "does not fit; --config.host.data=1 --config.host.fsdp=8 would, with" in planning.text(plan)
+    assert "does not fit; host.data=1 host.fsdp=8 would" in planning.plans_table([plan])
 
 
 def test_plans_of_one_recipe_have_files_of_their_own():

@@ -80,8 +80,13 @@ def test_two_processes_train_as_one_and_go_on_from_each_others_checkpoints(alone
     assert_same_run(back, alone / "simclr")
 
 
-LONG = (*SMOKE, "--config.steps=100000", "--config.checkpoint.every=10", "--config.online.every=100000")
-LONG += ("--config.health.batch=0", "--config.health.sample=0")
+LONG = (
+    *SMOKE,
+    "--config.steps=100000",
+    "--config.watch.checkpoint.every=10",
+    "--config.watch.online.every=100000",
+)
+LONG += ("--config.watch.health.batch=0", "--config.watch.health.sample=0")
 
 
 def wait_for_step(running, workdir, step):

@@ -27,7 +27,7 @@ GRID = [{"method.temperature": t, "seed": s} for t in (0.1, 0.5) for s in (0, 1)
 
 def config_of(name="simclr", **changes):
     config = importlib.import_module(f"configs.{name}").get_config("smoke")
-    config.update_from_flattened_dict({"steps": 3, "checkpoint.every": 2, **changes})
+    config.update_from_flattened_dict({"steps": 3, "watch.checkpoint.every": 2, **changes})
     return config
 
 
@@ -139,10 +139,10 @@ def test_ranges_need_draws_and_options_must_exist(tmp_path):
 
 def command(workdir, *arguments):
     small = (
-        "--config.mesh.data=1",
-        "--config.health.batch=0",
-        "--config.health.sample=0",
-        "--config.log.every=1",
+        "--config.host.data=1",
+        "--config.watch.health.batch=0",
+        "--config.watch.health.sample=0",
+        "--config.watch.log.every=1",
     )
     return [
         *(
@@ -165,8 +165,8 @@ def sweeping(workdir, *arguments):
 
 @pytest.mark.long
 def test_a_sweep_goes_on_where_it_was_stopped_and_takes_further_values(tmp_path):
-    over = ("--over=method.temperature=0.1,0.5", "--over=seed=0,1", "--config.checkpoint.every=5")
-    long = ("--config.steps=60", "--config.online.every=60")
+    over = ("--over=method.temperature=0.1,0.5", "--over=seed=0,1", "--config.watch.checkpoint.every=5")
+    long = ("--config.steps=60", "--config.watch.online.every=60")
     first = tmp_path / "stopped"
     with subprocess.Popen(
         command(first, *over, *long), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

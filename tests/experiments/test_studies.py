@@ -171,10 +171,10 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
         "batch_size": 8,
         "encoder.widths": (4, 8),
         "method.projector_width": 8,
-        "log.every": 1,
+        "watch.log.every": 1,
     }
     changes["data.split"] = "train[:2%]"
-    changes["evaluate.train_split"], changes["evaluate.test_split"] = "train[:2%]", "test[:2%]"
+    changes["watch.evaluate.train_split"], changes["watch.evaluate.test_split"] = "train[:2%]", "test[:2%]"
     variant = study.variants[2]._replace(changes=changes)
     found = train(study, variant, 0)
     assert set(found["measures"]) == {
@@ -190,8 +190,8 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
 def test_runs_with_few_labels_measure_what_was_learnt_from_them(name):
     study = STUDIES["few_labels"]
     (variant,) = (v for v in study.variants if v.name == name)
-    small = {"steps": 2, "batch_size": 8, "encoder.widths": (4, 8), "log.every": 1}
-    small |= {"evaluate.train_split": "train", "evaluate.test_split": "test[:2%]"}
+    small = {"steps": 2, "batch_size": 8, "encoder.widths": (4, 8), "watch.log.every": 1}
+    small |= {"watch.evaluate.train_split": "train", "watch.evaluate.test_split": "test[:2%]"}
     found = train(study, variant._replace(changes={**variant.changes, **small}), 0)
     assert 0 <= found["measures"]["classifier"] <= 1
     assert ("student" in found["measures"]) == (variant.method == "mean_teacher")

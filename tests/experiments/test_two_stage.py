@@ -23,8 +23,8 @@ def test_beit_learns_from_the_tokenizer_that_the_same_command_trains_and_nothing
         SECOND,
         OPTION,
         f"--workdir={tmp_path}",
-        "--set_second=evaluate.train_split=train[:400]",
-        "--set_second=evaluate.test_split=test[:200]",
+        "--set_second=watch.evaluate.train_split=train[:400]",
+        "--set_second=watch.evaluate.test_split=test[:200]",
     )
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "second" / "config.json").read_text())
@@ -37,8 +37,8 @@ def test_beit_learns_from_the_tokenizer_that_the_same_command_trains_and_nothing
         SECOND,
         OPTION,
         f"--workdir={tmp_path}",
-        "--set_second=evaluate.train_split=train[:400]",
-        "--set_second=evaluate.test_split=test[:200]",
+        "--set_second=watch.evaluate.train_split=train[:400]",
+        "--set_second=watch.evaluate.test_split=test[:200]",
         "--rounds=1",
     )
     assert again.returncode == 0, again.stderr

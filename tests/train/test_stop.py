@@ -389,7 +389,7 @@ def test_files_that_go_or_are_cut_off_during_a_run_are_named_and_passed_over(pro
             program,
             source,
             steps=15,
-            max_corrupt=0.1,
+            max_corrupt_fraction=0.1,
             hooks=[Look(act=harm)],
             writer=lambda step: records,
             log_every=15,
@@ -399,10 +399,10 @@ def test_files_that_go_or_are_cut_off_during_a_run_are_named_and_passed_over(pro
     assert ["03.png: cannot be opened: No such file" in said[0], "07.png: " in said[1]] == [True, True]
     with (
         warnings.catch_warnings(),
-        pytest.raises(TooManyCorrupt, match=r"2 of the 24 images.*raise max_corrupt"),
+        pytest.raises(TooManyCorrupt, match=r"2 of the 24 images.*raise max_corrupt_fraction"),
     ):
         warnings.simplefilter("ignore")
-        run(program, source, steps=15, max_corrupt=0.01)
+        run(program, source, steps=15, max_corrupt_fraction=0.01)
 
 
 class Scalars(list):

@@ -47,7 +47,7 @@ def test_what_a_run_waits_for_is_named(program, whole, tmp_path, capfd, monkeypa
 
         monkeypatch.setattr(Checkpoints, "save", slow_save)
     # Without saves, behind which a short wait for data would vanish.
-    options = {"folder": tmp_path if what == "checkpoint" else None, "hooks": hooks, "patience": 0.15}
+    options = {"folder": tmp_path if what == "checkpoint" else None, "hooks": hooks, "stall_seconds": 0.15}
     done = run(used, source, **options) if source else run(used, **options)
     names = {
         "data": "waiting for data from array",
@@ -82,7 +82,7 @@ def test_it_tells_twice_as_late_each_time_and_once_when_it_goes_on():
 def test_a_watchdog_that_barks_all_the_time_changes_no_bit(program, whole, monkeypatch):  # noqa: F811
     lines: list[str] = []
     monkeypatch.setattr(Progress, "note", lambda self, line: lines.append(line))
-    monkeypatch.setattr(loop, "Watchdog", lambda patience, tell: Watchdog(1e-9, tell))
+    monkeypatch.setattr(loop, "Watchdog", lambda stall_seconds, tell: Watchdog(1e-9, tell))
     assert_same_bits(run(program, source=_slowly()).state, whole)
     assert lines
 
@@ -96,7 +96,7 @@ def _slowly():
 
 def test_no_patience_is_no_thread_and_a_negative_one_is_refused():
     assert Watchdog(0.0, print)._thread is None
-    with pytest.raises(ValueError, match=r"patience=-1\.0"):
+    with pytest.raises(ValueError, match=r"stall_seconds=-1\.0"):
         Watchdog(-1.0, print)
 
 
