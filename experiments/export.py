@@ -44,7 +44,7 @@ def main() -> None:
         "std": list(view.std),
         "features": method.encoder.features,
     }
-    params, state = method.encoder_of(model.params, model.state)
+    params, state = method.encoder_variables(model.params, model.state)
     save_encoder(out / "encoder.safetensors", method.encoder, params, state, metadata=facts)
 
     def encode(images: Array) -> Array:

@@ -60,7 +60,7 @@ def main() -> None:
         starts = {"random encoder": (fresh.params, fresh.state), **starts}
     rows: list[dict[str, Any]] = []
     for name, start in starts.items():
-        weights = method.encoder_of(*start)
+        weights = method.encoder_variables(*start)
         done = [
             finetune(
                 method.encoder,

@@ -134,11 +134,11 @@ def hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
 def open_writer(folder: Path, config: build.Config, method: Method, step: int) -> Writer:
     """Where the scalars of a run go that starts or goes on after ``step`` updates, and what watches them."""
     parts = 1 if config["cached_gradients"] else config["accumulate"]
-    signs = method.signs(config["batch_size"] // parts)
+    collapse = [value.at(config["batch_size"] // parts) for value in method.collapse]
     writers: list[Writer] = [
         JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
         CollapseWatch(
-            signs=signs,
+            collapse=collapse,
             after=max(config["steps"] // 10, SETTLING),
             tell=tell_user,
             path=folder / "warnings.jsonl",

@@ -115,7 +115,7 @@ def pictured(run: runs.Run, config: build.Config, method: Method, model: Restore
         made = jax.jit(method.reconstruct)(model.params, model.state, images, key)
         parts.append(figures.reconstructions(made, view))
     if attention.has_attention(method.encoder):
-        variables = method.encoder_of(model.params, model.state)
+        variables = method.encoder_variables(model.params, model.state)
         maps = attention.head_maps(method.encoder, *variables, images)
         pool = str(method.encoder.config["pool"])
         parts.append(figures.attention(sample.images, maps, pool=pool))

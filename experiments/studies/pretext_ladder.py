@@ -40,7 +40,7 @@ def layers(config: build.Config) -> dict[str, Callable[..., Array]]:
 
     def at(i: int) -> Callable[..., Array]:
         def encode(params: Params, state: State, images: Array) -> Array:
-            found, _ = method.encoder.apply(*method.encoder_of(params, state), images, output="layers")
+            found, _ = method.encoder.apply(*method.encoder_variables(params, state), images, output="layers")
             layer = jnp.float32(found[f"{names}_{i}"])
             return (pool_to_grid(layer, grid=GRIDS[i]) if names == "block" else layer).reshape(
                 len(images), -1

@@ -358,7 +358,7 @@ def train(study: Study, variant: Variant, seed: int) -> Record:
         if prefix in [name for name, _ in study.spectra]:
             spectra[prefix] = spectrum(test.features)
         if study.finetune is not None and prefix in ("random", ""):
-            weights = method.encoder_of(*variables)
+            weights = method.encoder_variables(*variables)
             given: dict[str, Any] = {
                 "view": method.views[0],
                 "crop_ratio": options["crop_ratio"],

@@ -196,7 +196,7 @@ def of_encoder(
     if "rotation" in measures:
         row["rotation"] = rotation(candidate, sources, crop_ratio)
     if "finetune" in measures:
-        weights = method.encoder_of(candidate.params, candidate.state)
+        weights = method.encoder_variables(candidate.params, candidate.state)
         for percent in (1, 10):
             if percent * len(sources[0]) >= 100 * len(sources[0].classes):
                 options: dict[str, Any] = {"view": method.views[0], "crop_ratio": crop_ratio}
@@ -212,10 +212,10 @@ def cluster_rows(config: build.Config, candidate: Candidate) -> list[Row]:
 
     Scores against classes are ``None`` where those images have none.
     """
-    refreshing = candidate.method.refreshing
-    if refreshing is None or refreshing.labels is None:
+    refresh = candidate.method.refresh
+    if refresh is None or refresh.cluster_labels is None:
         return []
-    now, before = (np.asarray(x) for x in refreshing.labels(candidate.state))
+    now, before = (np.asarray(x) for x in refresh.cluster_labels(candidate.state))
     source = build.source(config, config["data"]["source"], config["data"]["split"])
     with epoch(
         source, batch_size=256, size=candidate.method.views[0].size, max_corrupt_fraction=1.0
@@ -266,7 +266,7 @@ def layer_rows(candidate: Candidate, sources: Sequence[Source], options: build.C
     method = candidate.method
     facts = method.encoder.config
     prefix = int(facts.get("class_token", 0)) + int(facts.get("registers", 0))
-    weights = method.encoder_of(candidate.params, candidate.state)
+    weights = method.encoder_variables(candidate.params, candidate.state)
 
     def parts(params: Any, state: Any, images: jax.Array) -> dict[str, jax.Array]:
         return pooled(method.encoder.apply(params, state, images, output="layers")[0], prefix)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_jax.core.files import write_atomically
 from ssl_jax.evaluate.health import diagnose
-from ssl_jax.methods.method import Sign
+from ssl_jax.methods.method import CollapseValue
 
 RECORDS = 1000
 """So many of the last records are looked at."""
@@ -24,7 +24,7 @@ class CollapseWatch:
     """Says once for each kind of collapse what is wrong, see :func:`ssl_jax.evaluate.health.diagnose`.
 
     Args:
-      signs: of the method, ``method.signs(batch_size)``.
+      collapse: of the method, each ``at(batch_size)``.
       after: steps that are not judged; a tenth of the run is sensible.
       tell: what to do with a message; ``None``: ``warnings.warn`` with a :class:`CollapseWarning`.
       path: file of findings, a line of JSON each with ``step``, ``kind`` and ``message``, for the report.
@@ -42,14 +42,14 @@ class CollapseWatch:
     def __init__(
         self,
         *,
-        signs: Sequence[Sign] = (),
+        collapse: Sequence[CollapseValue] = (),
         after: int = 0,
         tell: Callable[[str], None] | None = None,
         path: Path | None = None,
         start: int = 0,
         **thresholds: Any,
     ) -> None:
-        self._options = {"signs": signs, "after": after, **thresholds}
+        self._options = {"collapse": collapse, "after": after, **thresholds}
         self._tell = tell or (lambda message: warnings.warn(message, CollapseWarning, stacklevel=2))
         self._records: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECORDS)
         self._path = path

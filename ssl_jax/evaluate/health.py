@@ -15,7 +15,7 @@ from ssl_jax.core.types import Array
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, evenly
 from ssl_jax.evaluate import spectrum
-from ssl_jax.methods.method import Sign
+from ssl_jax.methods.method import CollapseValue
 
 AnyArray = Array | np.ndarray
 Records = Sequence[Mapping[str, int | float | None]]
@@ -83,7 +83,9 @@ def two_views(
     """
     check.require(images >= 2, "images", images, "an integer of 2 or more")
     part = evenly(source, images)
-    with epoch(part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt=1.0) as batches:
+    with epoch(
+        part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
+    ) as batches:
         raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
     views = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])
     return np.asarray(views(jax.random.key(0))).swapaxes(0, 1)
@@ -93,7 +95,7 @@ class Finding(NamedTuple):
     """One thing that is wrong with a run.
 
     Attributes:
-      kind: ``constant``, ``low_rank``, or ``sign:<metric>`` for a collapse sign of the method.
+      kind: ``constant``, ``low_rank``, or ``collapse:<metric>`` for a collapse value of the method.
       step: at which it was first certain.
       message: what it means and where to look, in plain words.
     """
@@ -106,7 +108,7 @@ class Finding(NamedTuple):
 def diagnose(
     records: Records,
     *,
-    signs: Sequence[Sign] = (),
+    collapse: Sequence[CollapseValue] = (),
     after: int = 0,
     patience: int = 3,
     least_spread: float = 0.01,
@@ -121,13 +123,13 @@ def diagnose(
     Args:
       records: one mapping a log step with ``step`` and scalars, in order, as in ``metrics.jsonl``; ``None`` (not
         finite) is skipped.
-      signs: of the method, ``method.signs(batch_size)``.
+      collapse: of the method, each ``at(batch_size)``.
       after: steps that are not judged.
       patience: records in a row.
       least_spread: below this share of the spread of even directions features count as constant.
       least_rank: effective rank (features minus mean) below which they count as low-rank; features of two
         dimensions never reach more than 2.
-      tolerance: how near to a sign's value, as a share of the value, at least of 1.
+      tolerance: how near to a collapse value, as a share of the value, at least of 1.
 
     Returns:
       Findings in the order of their steps, each kind once.
@@ -158,15 +160,16 @@ def diagnose(
                 f"{step}). Look at the augmentations, the projector and the temperature"
             )
             found.append(Finding("low_rank", step, text))
-    for sign in signs:
-        stuck = _streak(records, sign.metric, after, patience, _near(sign.value, tolerance))
+    for metric, constant, meaning in collapse:
+        assert not callable(constant)
+        stuck = _streak(records, metric, after, patience, _near(constant, tolerance))
         if stuck is not None:
             step, value = stuck
             text = (
-                f"{sign.metric} sits at {value:.4g}, where this method's collapse has it ({sign.value:.4g}): "
-                f"{sign.meaning} (step {step})"
+                f"{metric} sits at {value:.4g}, where this method's collapse has it ({constant:.4g}): {meaning} "
+                f"(step {step})"
             )
-            found.append(Finding(f"sign:{sign.metric}", step, text))
+            found.append(Finding(f"collapse:{metric}", step, text))
     first: dict[str, Finding] = {}
     for finding in sorted(found, key=lambda f: f.step):
         first.setdefault(finding.kind, finding)

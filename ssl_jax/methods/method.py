@@ -1,40 +1,39 @@
 """The contract that every method fulfils: pure functions closed over hyper-parameters."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import jax
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.models.network import Network
 
-
-def no_update(params: Params, state: State, step: Array) -> State:
-    """The ``after_update`` of methods that keep nothing between steps."""
-    del params, step
-    return state
+LossFn = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+VariablesFn = Callable[[Params, State], tuple[Params, State]]
 
 
-class Sign(NamedTuple):
-    """A value at which a metric of a run sits when the method has collapsed.
+class CollapseValue(NamedTuple):
+    """The value of a logged metric at which a method has collapsed.
 
     Attributes:
       metric: name of a scalar that the run logs, such as ``loss``.
-      value: where theory puts it.
+      value: where theory puts it: a number, or a function of the batch size.
       meaning: what that says about the features, in plain words.
     """
 
     metric: str
-    value: float
+    value: float | Callable[[int], float]
     meaning: str
 
+    def at(self, batch_size: int) -> "CollapseValue":
+        """Return the same with the number for a batch size.
 
-def no_signs(batch_size: int) -> tuple[Sign, ...]:
-    """The ``signs`` of methods whose collapse has no constant of its own."""
-    del batch_size
-    return ()
+        >>> CollapseValue("loss", lambda n: 2.0 * n, "all projections are alike").at(8).value
+        16.0
+        """
+        return self._replace(value=self.value(batch_size)) if callable(self.value) else self
 
 
 class Reconstruction(NamedTuple):
@@ -43,120 +42,107 @@ class Reconstruction(NamedTuple):
     Attributes:
       images: ``[b, h, w, c]`` that were encoded.
       predictions: ``[b, h, w, c]`` of every patch, the visible ones included.
-      hidden: ``[b, h, w, 1]`` bool, True where the encoder saw nothing.
+      masked: ``[b, h, w, 1]`` bool, True where the encoder saw nothing.
     """
 
     images: Array
     predictions: Array
-    hidden: Array
+    masked: Array
 
 
-class Refreshing(NamedTuple):
-    """What the loop does around ``refresh``, for methods that have one.
+class Refresh(NamedTuple):
+    """What the loop does with the whole training set before steps 0, n, 2n, ...
 
     Attributes:
-      describe: ``(params, state, images) -> array [b, ...]``: what is gathered of every image, without augmentation.
-      gather: ``"always"``, or ``"first"``: only for the refresh before step 0; later ones get ``None``.
-      renewed: names in params (at the top) of what is drawn anew after a refresh, its moments in the optimizer set to 0.
+      features: ``(params, state, images) -> array [b, ...]``: what is gathered of every image, without augmentation.
+      update: ``(state, features, key) -> state``; ``features`` has a row an image, in the source's order.
+      reinit: names in params (at the top) that are drawn anew after an update, their moments in the optimizer set to 0.
       order: ``(state, key) -> int [m]``: indices of the images, repeats allowed, that training goes through until the next
         refresh, in an order of the loop's; ``None``: every image once an epoch.
-      labels: ``state -> (labels, previous)``, each int ``[heads, n]``, the cluster of every image after the last refresh and
-        the one before (-1: none), for evaluation; ``None``: the method clusters no images.
+      cluster_labels: ``state -> (labels, previous)``, each int ``[heads, n]``, the cluster of every image after the last
+        refresh and the one before (-1: none), for evaluation; ``None``: the method clusters no images.
+      features_once: features are gathered before step 0 only; later updates get ``None``.
     """
 
-    describe: Callable[[Params, State, Array], Array]
-    gather: str = "always"
-    renewed: tuple[str, ...] = ()
+    features: Callable[[Params, State, Array], Array]
+    update: Callable[[State, Any, Key], State]
+    reinit: tuple[str, ...] = ()
     order: Callable[[State, Key], Array] | None = None
-    labels: Callable[[State], tuple[Array, Array]] | None = None
+    cluster_labels: Callable[[State], tuple[Array, Array]] | None = None
+    features_once: bool = False
 
 
-LossFn = Callable[[Params, State, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+def no_update(params: Params, state: State, step: Array) -> State:
+    """Return the state as it is: the ``after_update`` of methods that keep nothing between steps."""
+    del params, step
+    return state
 
 
-class Halves(NamedTuple):
-    """A loss as two functions, the first of which treats every image by itself (but for BatchNorm in the encoder).
+def own_encoder(params: Params, state: State) -> tuple[Params, State]:
+    """Return ``(params["encoder"], state["encoder"])``: the ``encoder_variables`` of methods that train what they keep."""
+    return params["encoder"], state["encoder"]
 
-    Cached gradients (:func:`ssl_jax.train.step.make_train_step`) run the first half on a part of the batch at a time.
 
-    Attributes:
-      embed: ``(params, state, batch, key) -> (features, state)``: a tree of arrays ``[b, ...]``, a row an example.
-      compare: ``(params, state, features, batch, key, step) -> (loss, (state, metrics))``; does not read ``batch["views"]``.
+def encoder_at(*path: str) -> VariablesFn:
+    """Return the ``encoder_variables`` of a method whose state holds the encoder's further down.
+
+    Args:
+      *path: names from the top of the state to the dict that holds the encoder's batch statistics.
+
+    Returns:
+      ``(params, state) -> (params["encoder"], state[path[0]]...["encoder"])``.
+
+    >>> encoder_at("online")({"encoder": 1, "head": 2}, {"online": {"encoder": 3}})
+    (1, 3)
     """
 
-    embed: Callable[[Params, State, Batch, Key], tuple[Any, State]]
-    compare: Callable[[Params, State, Any, Batch, Key, Array], tuple[Array, tuple[State, Metrics]]]
+    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
+        for name in path:
+            state = state[name]
+        return own_encoder(params, state)
 
-    def loss(
-        self, params: Params, state: State, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        """Both, one after the other: a method's ``loss``."""
-        embed_key, compare_key = jax.random.split(key)
-        features, state = self.embed(params, state, batch, embed_key)
-        return self.compare(params, state, features, batch, compare_key, step)
+    return encoder_variables
 
 
-class Method(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Method:
     """A self-supervised method.
 
     Attributes:
       views: which views the pipeline makes; ``batch["views"]`` holds them, one array a crop size, in this order.
       init: ``(key, batch) -> (params, state)``; reads only the shapes of ``batch``.
       loss: ``(params, state, batch, key, step) -> (loss, (state, metrics))``. ``step`` counts optimizer updates from 0.
-      encode: ``(params, state, images) -> features``: ``[batch, h, w, c]`` normalised images to float32
-        ``[batch, features]``, deterministic; what evaluation, export and embedding use.
-      encoder: the network behind ``encode``, with ``encoder_of`` choosing its variables: what export writes.
-      encoder_of: ``(params, state) -> (encoder params, encoder state)``.
+      encoder: the network that the method is for: what evaluation, embedding and export use.
+      encoder_variables: ``(params, state) -> (encoder params, encoder state)``: whose weights, the student's or a teacher's.
       after_update: ``(params, state, step) -> state`` after the optimizer's update, with the same ``step`` as the loss.
-      refresh: ``(state, features, key) -> state``, called by the loop before step 0, n, 2n, ... with what
-        ``refreshing.describe`` gives of the whole training set, one row an image in the source's order; ``None`` for methods
-        that do without.
-      refreshing: what goes with it; given exactly where ``refresh`` is.
-      reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
-        pixels.
-      signs: ``batch_size -> signs of collapse``, which a run is watched for.
+      refresh: what happens with the whole training set every n steps; ``None`` for methods that do without.
       classify: ``(params, state, images) -> {name: logits [batch, classes]}``, deterministic, of methods that learn from
         labels: ``classifier`` is the one that the method is judged by. ``None`` for methods without one.
-      halves: the loss in two halves; ``None`` for losses that cannot be divided so, or are means over examples anyway.
+      reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
+        pixels.
+      collapse: metric values at which the method has collapsed, which a run is watched for.
     """
 
     views: tuple[View, ...]
     init: Callable[[Key, Batch], tuple[Params, State]]
     loss: LossFn
-    encode: Callable[[Params, State, Array], Array]
     encoder: Network
-    encoder_of: Callable[[Params, State], tuple[Params, State]]
+    encoder_variables: VariablesFn = own_encoder
     after_update: Callable[[Params, State, Array], State] = no_update
-    refresh: Callable[[State, Any, Key], State] | None = None
-    refreshing: Refreshing | None = None
-    reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
-    signs: Callable[[int], tuple[Sign, ...]] = no_signs
+    refresh: Refresh | None = None
     classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
-    halves: Halves | None = None
+    reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
+    collapse: tuple[CollapseValue, ...] = ()
 
+    @functools.cached_property
+    def encode(self) -> Callable[[Params, State, Array], Array]:
+        """``(params, state, images) -> features``: normalised ``[b, h, w, c]`` to float32 ``[b, features]``, deterministic.
 
-def encode_with(encoder: Network, params: Params, state: State, images: Array) -> Array:
-    """Features of an encoder in inference mode, float32 ``[batch, features]``."""
-    features, _ = encoder.apply(params, state, images, train=False)
-    return at_least_float32(features)
+        One function object a method, so that ``jax.jit`` compiles it once.
+        """
 
+        def encode(params: Params, state: State, images: Array) -> Array:
+            features, _ = self.encoder.apply(*self.encoder_variables(params, state), images, train=False)
+            return at_least_float32(features)
 
-def encoding(
-    encoder: Network, *within: str
-) -> tuple[Callable[[Params, State, Array], Array], Callable[[Params, State], tuple[Params, State]]]:
-    """``encode`` and ``encoder_of`` of a method whose own encoder is the one to keep.
-
-    Args:
-      encoder: whose params are ``params["encoder"]``.
-      *within: where in the state its batch statistics lie, as names from the top.
-    """
-
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        for name in within:
-            state = state[name]
-        return params["encoder"], state["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
-    return encode, encoder_of
+        return encode

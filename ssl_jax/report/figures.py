@@ -143,7 +143,7 @@ def views(drawn: Sequence[Views]) -> Section:
 def reconstructions(found: Reconstruction, view: View) -> Section:
     """Input, what the encoder saw, the prediction, and the prediction with the visible patches put back."""
     images, predictions = (pictures.raw(np.asarray(x), view) for x in (found.images, found.predictions))
-    hidden = np.asarray(found.hidden).astype(bool)
+    hidden = np.asarray(found.masked).astype(bool)
     seen = np.where(hidden, 0.5, images)
     merged = np.where(hidden, predictions, images)
     parts = ((images, "input"), (seen, "seen"), (predictions, "predicted"), (merged, "merged"))

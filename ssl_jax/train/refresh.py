@@ -15,11 +15,10 @@ from ssl_jax.train.features import extract_source
 from ssl_jax.train.sharding import batch_sharding_of, whole
 from ssl_jax.train.state import TrainState
 
-GATHERS = ("always", "first")
 BATCH = 256
 """Images that are described at a time."""
 # A step splits its key into the two that folding in 0 and 1 would give again.
-REFRESH, RENEW, ORDER = 2, 3, 4
+REFRESH, REINIT, ORDER = 2, 3, 4
 
 
 class Refresher:
@@ -36,7 +35,7 @@ class Refresher:
       shardings: of the state.
 
     Raises:
-      ValueError: ``every`` does not suit the method, or ``refreshing`` does not fit its parameters.
+      ValueError: ``every`` does not suit the method, or ``refresh.reinit`` names none of its parameters.
     """
 
     def __init__(
@@ -53,16 +52,12 @@ class Refresher:
             "an integer of 1 or more: the method has a refresh" if has else "0: the method has no refresh"
         )
         require(every >= 1 if has else every == 0, "refresh_every", every, allowed)
-        require(
-            has == (method.refreshing is not None), "refreshing", method.refreshing, "given where refresh is"
-        )
-        self._method, self._source, self._every, self._plan = method, source, every, method.refreshing
-        if method.refresh is None or self._plan is None:
+        self._method, self._source, self._every, self._plan = method, source, every, method.refresh
+        if self._plan is None:
             return
-        choice("refreshing.gather", self._plan.gather, GATHERS)
-        for name in self._plan.renewed:
-            choice("refreshing.renewed", name, shardings.params)
-        self._init, self._refresh = init, jax.jit(method.refresh, out_shardings=shardings.state)
+        for name in self._plan.reinit:
+            choice("refresh.reinit", name, shardings.params)
+        self._init, self._update = init, jax.jit(self._plan.update, out_shardings=shardings.state)
 
     def due(self, step: int) -> bool:
         """Whether a refresh comes before the update that follows ``step`` others."""
@@ -71,18 +66,18 @@ class Refresher:
     def __call__(self, step: int, state: TrainState) -> TrainState:
         """The state after the refresh that is due after ``step`` updates."""
         assert self._plan is not None
-        gathered = self._gathered(state) if step == 0 or self._plan.gather == "always" else None
-        state = state._replace(state=self._refresh(state.state, gathered, _key(state, step, REFRESH)))
-        if not self._plan.renewed:
+        features = None if step > 0 and self._plan.features_once else self._gather_features(state)
+        state = state._replace(state=self._update(state.state, features, _key(state, step, REFRESH)))
+        if not self._plan.reinit:
             return state
-        seed = int(jax.random.randint(_key(state, step, RENEW), (), 0, 2**31 - 1))
-        return renewed(state, self._init(seed), self._plan.renewed)
+        seed = int(jax.random.randint(_key(state, step, REINIT), (), 0, 2**31 - 1))
+        return reinitialize(state, self._init(seed), self._plan.reinit)
 
     def scalars(self, state: TrainState) -> dict[str, float]:
         """After a refresh: how much the clusters tell of those before, as ``refresh/nmi``; nothing the first time."""
-        if self._plan is None or self._plan.labels is None:
+        if self._plan is None or self._plan.cluster_labels is None:
             return {}
-        pairs = zip(*whole(self._plan.labels(state.state)), strict=True)
+        pairs = zip(*whole(self._plan.cluster_labels(state.state)), strict=True)
         shared = [normalized_mutual_information(*pair) for pair in pairs]
         return {} if np.isnan(shared).any() else {"refresh/nmi": float(np.mean(shared))}
 
@@ -98,18 +93,18 @@ class Refresher:
         key = _key(state, step - step % self._every, ORDER)
         return whole(jax.jit(self._plan.order)(state.state, key))
 
-    def _gathered(self, state: TrainState) -> np.ndarray:
+    def _gather_features(self, state: TrainState) -> np.ndarray:
         """What the method describes of every image; a corrupt one has the row of the next, which training sees in its place."""
         assert self._plan is not None
         count = len(self._source)
         found = extract_source(
-            self._plan.describe,
+            self._plan.features,
             self._source,
             view=self._method.views[0],
             variables=(state.params, state.state),
             sharding=batch_sharding_of(state),
             batch_size=min(BATCH, count),
-            max_corrupt=1.0,
+            max_corrupt_fraction=1.0,
         )
         if len(found.index) == count:
             return found.features
@@ -120,7 +115,7 @@ def _key(state: TrainState, step: int, purpose: int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(state.key, step), purpose)
 
 
-def renewed(state: TrainState, fresh: TrainState, names: tuple[str, ...]) -> TrainState:
+def reinitialize(state: TrainState, fresh: TrainState, names: tuple[str, ...]) -> TrainState:
     """A state in which some parameters, with their moments in the optimizer, are those of another.
 
     Args:
@@ -134,17 +129,19 @@ def renewed(state: TrainState, fresh: TrainState, names: tuple[str, ...]) -> Tra
 
     >>> import jax, jax.numpy as jnp
     >>> at = lambda x: TrainState(x, {"a": x, "b": x}, {}, {"mu": {"a": x, "b": x}, "count": x}, x, x)
-    >>> renewed(at(1), at(0), ("b",))[1:4]
+    >>> reinitialize(at(1), at(0), ("b",))[1:4]
     ({'a': 1, 'b': 0}, {}, {'count': 1, 'mu': {'a': 1, 'b': 0}})
     """
     paths = sorted(trees.flatten(state.params), key=len, reverse=True)
 
-    def is_renewed(path: str) -> bool:
+    def is_reinitialized(path: str) -> bool:
         own = next((p for p in paths if path == p or path.endswith(f"/{p}")), "")
         return own.split("/")[0] in names
 
     def pick(old: PyTree, new: PyTree) -> PyTree:
-        return trees.map_with_path(lambda path, kept, drawn: drawn if is_renewed(path) else kept, old, new)
+        return trees.map_with_path(
+            lambda path, kept, drawn: drawn if is_reinitialized(path) else kept, old, new
+        )
 
     return state._replace(
         params=pick(state.params, fresh.params), opt_state=pick(state.opt_state, fresh.opt_state)

@@ -11,6 +11,7 @@ from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, PyTree, State
 from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.siamese import embed_views
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.train.state import TrainState
 
@@ -61,7 +62,7 @@ def make_train_step(
       accumulate: parts of the batch, a divisor of it: activations of one at a time are held. Each sees the views that the
         whole batch would. Gradients are averaged: that of the whole batch for losses that are means over examples, while
         negatives, BatchNorm and the like see one part only, and queues move once for each.
-      cached_gradients: let the loss see the whole batch all the same, for methods with ``halves``: the encoder runs on a part
+      cached_gradients: let the loss see the whole batch all the same, for losses that take features: the encoder runs on a part
         at a time without keeping anything, the loss and its gradient are taken on all features, and the encoder runs again,
         each part with its share of that gradient. The gradient is that of the whole batch, for a third more computation.
         Heads see all features, so BatchNorm in them is that of the whole batch; the encoder must be without. Stochastic
@@ -75,8 +76,8 @@ def make_train_step(
       ``loss``, ``grad_norm``, ``update_norm``, ``learning_rate`` and ``finite``.
 
     Raises:
-      ValueError: ``accumulate`` below 1, or a batch that it does not divide; cached gradients of a method without halves, or of
-        an encoder with BatchNorm.
+      ValueError: ``accumulate`` below 1, or a batch that it does not divide; cached gradients of a loss that reads the images,
+        or of an encoder with BatchNorm.
 
     Reference of the cached gradients: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
     2021, section 3.
@@ -154,13 +155,6 @@ def _accumulated(method: Method, parts: int, loop_views: bool | None) -> Gradien
 
 def _cached(method: Method, parts: int, loop_views: bool | None) -> Gradient:
     """Of the whole batch, with the encoder's activations of one part at a time."""
-    halves = method.halves
-    if halves is None:
-        raise ValueError(
-            "cached_gradients=True: this method's loss has no halves; allowed is False, which is exact too for losses that are "
-            "means over examples"
-        )
-    embed, compare = halves
 
     def join(x: Array) -> Array:
         return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
@@ -168,23 +162,31 @@ def _cached(method: Method, parts: int, loop_views: bool | None) -> Gradient:
     def whole(params: Params, state: State, batch: Batch, key: Key, step: Array) -> PyTree:
         _refuse_batch_statistics(method, params, state)
         view_key, loss_key = jax.random.split(key)
-        embed_key, compare_key = jax.random.split(loss_key)
 
-        def features_of(params: Params, part: tuple[Batch, Array, Key]) -> PyTree:
-            images, places, part_key = part
-            views = make_views(view_key, images, method.views, positions=places, loop=loop_views)
-            return embed(params, state, {**images, "views": views}, part_key)[0]
+        def embed(params: Params, part: tuple[Batch, Array, Key]) -> Array:
+            images, positions, part_key = part
+            views = make_views(view_key, images, method.views, positions=positions, loop=loop_views)
+            own_params, own_state = ({"encoder": x} for x in method.encoder_variables(params, state))
+            return embed_views(method.encoder, own_params, own_state, {"views": views}, part_key)[0]
 
-        def loss(params: Params, features: PyTree) -> tuple[Array, tuple[State, Metrics]]:
-            return compare(params, state, jax.tree.map(join, features), batch, compare_key, step)
+        def loss(params: Params, features: Array) -> tuple[Array, tuple[State, Metrics]]:
+            try:
+                return method.loss(params, state, {**batch, "features": join(features)}, loss_key, step)
+            except KeyError as error:
+                if error.args != ("views",):
+                    raise
+                raise ValueError(
+                    "cached_gradients=True: this method's loss reads the images themselves; allowed is False, which is exact "
+                    "too for losses that are means over examples"
+                ) from None
 
         def body(total: Params, part: PyTree) -> tuple[Params, None]:
             inputs, cotangent = part
-            _, pull = jax.vjp(lambda p: features_of(p, inputs), params)
+            _, pull = jax.vjp(lambda p: embed(p, inputs), params)
             return jax.tree.map(jnp.add, total, pull(cotangent)[0]), None
 
-        inputs = _split(batch, parts, embed_key)
-        features = jax.lax.map(lambda part: features_of(params, part), inputs)
+        inputs = _split(batch, parts, loss_key)
+        features = jax.lax.map(lambda part: embed(params, part), inputs)
         value, (to_heads, to_features) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
             params, features
         )
@@ -207,7 +209,7 @@ def _split(batch: Batch, parts: int, key: Key) -> tuple[Batch, Array, Key]:
 
 
 def _refuse_batch_statistics(method: Method, params: Params, state: State) -> None:
-    paths = trees.flatten(method.encoder_of(params, state)[1])
+    paths = trees.flatten(method.encoder_variables(params, state)[1])
     if any("batch_stats" in path.split("/") for path in paths):
         raise ValueError(
             "cached_gradients=True: the encoder has BatchNorm, whose statistics would be those of a part of the batch; allowed "

@@ -1,5 +1,6 @@
 """The watch warns once for each kind of collapse, forced in real short runs."""
 
+import dataclasses
 import json
 import warnings
 
@@ -54,14 +55,14 @@ def test_default_is_a_python_warning():
 def flattened(method, how):
     """The method with an encoder whose features collapse: ``point`` to a constant, ``line`` to one direction."""
 
-    def encode(params, state, images):
-        features = method.encode(params, state, images)
+    def apply(params, state, images, **options):
+        features, state = method.encoder.apply(params, state, images, **options)
         if how == "point":
-            return jnp.ones_like(features) + 1e-4 * features
+            return jnp.ones_like(features) + 1e-4 * features, state
         # Along one direction, to both sides of the origin: multiples of one sign are a point on the sphere.
-        return (features[:, :1] - features[:, 1:2]) * jnp.ones_like(features)
+        return (features[:, :1] - features[:, 1:2]) * jnp.ones_like(features), state
 
-    return method._replace(encode=encode)
+    return dataclasses.replace(method, encoder=method.encoder._replace(apply=apply))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,9 @@ def test_a_run_with_collapsed_features_says_so(how, message):
         steps=4,
         batch_size=16,
         hooks=[Health(method, source, every=1, images=32)],
-        writer=lambda step: CollapseWatch(tell=told.append, signs=method.signs(16)),
+        writer=lambda step: CollapseWatch(
+            tell=told.append, collapse=[value.at(16) for value in method.collapse]
+        ),
         log_every=1,
     )
     assert len(told) == (1 if how else 0), told

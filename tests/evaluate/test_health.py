@@ -5,7 +5,7 @@ import pytest
 
 from ssl_jax.evaluate import spectrum
 from ssl_jax.evaluate.health import diagnose, measure
-from ssl_jax.methods.method import Sign
+from ssl_jax.methods.method import CollapseValue
 
 
 def healthy(n=64, dim=16, seed=0):
@@ -62,13 +62,13 @@ def test_features_on_a_line_are_named():
 
 @pytest.mark.parametrize("value", [0.0, np.log(511.0)])
 def test_a_loss_at_the_collapse_constant_is_named(value):
-    signs = (Sign("loss", value, "all projections are alike"),)
+    collapse = (CollapseValue("loss", value, "all projections are alike"),)
     stuck = [{"step": step, "loss": value + 0.004} for step in range(1, 6)]
-    (finding,) = diagnose(stuck, signs=signs)
-    assert finding.kind == "sign:loss"
+    (finding,) = diagnose(stuck, collapse=collapse)
+    assert finding.kind == "collapse:loss"
     assert "all projections are alike" in finding.message
     moving = [{"step": step, "loss": value + 0.2 * step} for step in range(1, 6)]
-    assert diagnose(moving, signs=signs) == []
+    assert diagnose(moving, collapse=collapse) == []
 
 
 def test_the_start_of_a_run_and_single_records_are_not_judged():

@@ -83,9 +83,9 @@ def begun(method, state):
     if method.refresh is None:
         return state
     images = jnp.zeros((1, method.views[0].size, method.views[0].size, 1))
-    shape = jax.eval_shape(method.refreshing.describe, state.params, state.state, images).shape
+    shape = jax.eval_shape(method.refresh.features, state.params, state.state, images).shape
     features = jax.random.normal(jax.random.key(5), (100, *shape[1:]))
-    refreshed = jax.jit(method.refresh)(state.state, features, jax.random.key(6))
+    refreshed = jax.jit(method.refresh.update)(state.state, features, jax.random.key(6))
     return state._replace(state=jax.device_put(refreshed, jax.tree.map(lambda x: x.sharding, state.state)))
 
 
@@ -118,6 +118,11 @@ def make_gradient(method):
 
     compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     return lambda params, state, batch: compiled(params, floats(state), state, batch)
+
+
+def with_average(teacher, params):
+    """An :class:`ssl_jax.methods.parts.ema_teacher.EmaTeacher` whose averaged parameters are replaced."""
+    return teacher._replace(average=teacher.average._replace(average=params))
 
 
 def loss_of(method, params, state, batch, step=0):

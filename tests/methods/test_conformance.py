@@ -93,7 +93,7 @@ def test_collapse_gives_the_constant_of_theory(case):
     """``collapsed`` of the method's tests: loss at a degenerate point and the constant that theory predicts there."""
     found, expected = own_tests_of(case).collapsed(case)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    declared = [sign.value for sign in case.method.signs(BATCH) if sign.metric == "loss"]
+    declared = [value.at(BATCH).value for value in case.method.collapse if value.metric == "loss"]
     # The constants of masked and generative methods are those of predictions 0, which depend on the images, or of two players
     # of equal strength: no sign of collapse. Those of semi-supervised ones depend on the share of labels in the batch: their
     # sign is the mean cross-entropy where there is one.

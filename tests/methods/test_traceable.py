@@ -46,10 +46,10 @@ def test_byol_over_momenta_with_two_updates():
             return (params, method.after_update(params, state, step)), loss
 
         (params, state), losses = jax.lax.scan(update, (start_params, start_state), jnp.arange(2))
-        return losses, params["projector"], state["teacher"]["variables"].average["projector"]
+        return losses, params["projector"], state["teacher"].params["projector"]
 
     _, _, teachers = assert_lanes_are_single_runs(run, jnp.array([0.0, 0.9, 1.0]))
     # At 0 the teacher is the student, at 1 it has not moved.
-    first = start_state["teacher"]["variables"].average["projector"]["dense_0"]["kernel"]
+    first = start_state["teacher"].params["projector"]["dense_0"]["kernel"]
     np.testing.assert_array_equal(teachers["dense_0"]["kernel"][2], first)
     assert np.abs(teachers["dense_0"]["kernel"][1] - first).max() > 0

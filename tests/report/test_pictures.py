@@ -1,6 +1,7 @@
 """Pictures and what methods show: pixels in the right place, units undone."""
 
 import base64
+import dataclasses
 import io
 
 import jax
@@ -92,10 +93,10 @@ def test_mae_reconstructs_in_the_units_of_the_images():
         found = jax.jit(method.reconstruct)(params, state, images, jax.random.key(1))
         expected = patchify(images, patch=4).mean(-1) if means else jnp.zeros((3, 4))
         np.testing.assert_allclose(patchify(found.predictions, patch=4).mean(-1), expected, atol=1e-6)
-        assert found.hidden.shape == (3, 8, 8, 1)
-        hidden = patchify(found.hidden.astype(jnp.float32), patch=4)
+        assert found.masked.shape == (3, 8, 8, 1)
+        hidden = patchify(found.masked.astype(jnp.float32), patch=4)
         assert set(np.unique(hidden.mean(-1))) == {0.0, 1.0}
-        np.testing.assert_allclose(found.hidden.mean(axis=(1, 2, 3)), 0.5)
+        np.testing.assert_allclose(found.masked.mean(axis=(1, 2, 3)), 0.5)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
@@ -117,7 +118,10 @@ def test_sample_keeps_features_pictures_and_names_together():
     images = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.full((1, 28, 28, 1), 20, np.uint8)
     source = ArraySource(images, np.arange(12))
     method = simclr.build(models.build("convnet", widths=(4, 8)), views=(View(size=28), View(size=28)))
-    method = method._replace(encode=lambda params, state, x: x[:, 0, 0])
+    first_pixels = method.encoder._replace(apply=lambda params, state, x, train: (x[:, 0, 0], state))
+    method = dataclasses.replace(
+        method, encoder=first_pixels, encoder_variables=lambda params, state: (params, state)
+    )
     found = take(method, {}, {}, source, count=6, shown=3)
     np.testing.assert_allclose(255 * found.features[:, 0], found.thumbnails[:, 0, 0, 0], atol=1e-3)
     np.testing.assert_array_equal(20 * found.labels, found.thumbnails[:, 0, 0, 0])

@@ -1,5 +1,7 @@
 """The loop around the step: accumulation, and what it refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,9 @@ def test_accumulated_gradient_of_a_mean_over_examples_is_that_of_the_whole_batch
         return jnp.mean((x @ params["w"] - 1) ** 2), (state, {})
 
     whole_images = presets.mae(8, area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
-    linear = method._replace(views=whole_images, loss=loss, init=lambda key, batch: ({"w": jnp.ones(64)}, {}))
+    linear = dataclasses.replace(
+        method, views=whole_images, loss=loss, init=lambda key, batch: ({"w": jnp.ones(64)}, {})
+    )
     batch = {"image": IMAGES[:8], "label": np.zeros(8, np.int32), "index": np.arange(8, dtype=np.int32)}
     state = make_program(linear, SGD, batch, one_device()).init(0)
     results = [jax.jit(make_train_step(linear, SGD, accumulate=parts))(state, batch) for parts in (1, 2, 4)]

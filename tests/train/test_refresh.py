@@ -1,4 +1,6 @@
-"""What comes before steps 0, n, 2n: the refresh, what it renews and which images follow."""
+"""What comes before steps 0, n, 2n: the refresh, what it reinitializes and which images follow."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,11 @@ from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.methods.method import Refreshing
+from ssl_jax.methods.method import Refresh, encoder_at
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.loop import fit
-from ssl_jax.train.refresh import renewed
+from ssl_jax.train.refresh import reinitialize
 from ssl_jax.train.sharding import make_mesh
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
@@ -61,13 +63,12 @@ class Remembering:
                 "key": jax.random.bits(key),
             }
 
-        self.method = method._replace(
+        self.method = dataclasses.replace(
+            method,
             init=init,
             loss=loss,
-            refresh=refresh,
-            refreshing=Refreshing(describe, **plan),
-            encode=lambda params, state, images: method.encode(params, state["simclr"], images),
-            encoder_of=lambda params, state: (params["encoder"], state["simclr"]["encoder"]),
+            refresh=Refresh(describe, refresh, **plan),
+            encoder_variables=encoder_at("simclr"),
         )
 
     def fit(self, steps, **options):
@@ -86,7 +87,7 @@ def test_refresh_comes_before_the_first_step_and_every_n_with_a_row_for_every_im
 
 
 def test_features_are_gathered_for_the_first_refresh_only_where_the_method_says_so():
-    state = Remembering(gather="first").fit(5).state
+    state = Remembering(features_once=True).fit(5).state
     assert int(state["refreshes"]) == 3
     assert int(state["gathered"]) == 24
 
@@ -102,11 +103,11 @@ def test_between_refreshes_training_goes_through_the_images_that_the_method_chos
     assert int(later.sum()) == 16
 
 
-def test_renewed_parameters_start_again_and_others_go_on():
-    kept, drawn = Remembering().fit(3), Remembering(renewed=("projector",)).fit(3)
-    before, after = Remembering(renewed=("projector",)).fit(2), Remembering(renewed=("projector",))
+def test_reinitialized_parameters_start_again_and_others_go_on():
+    kept, drawn = Remembering().fit(3), Remembering(reinit=("projector",)).fit(3)
+    before, after = Remembering(reinit=("projector",)).fit(2), Remembering(reinit=("projector",))
     fresh = after.fit(2, seed=1)
-    mixed = renewed(before, fresh, ("projector",))
+    mixed = reinitialize(before, fresh, ("projector",))
     for tree, old, new in (
         (mixed.params, before.params, fresh.params),
         (mixed.opt_state.rule.trace, before.opt_state.rule.trace, fresh.opt_state.rule.trace),
@@ -124,7 +125,7 @@ def test_a_run_that_goes_on_in_the_middle_of_a_stretch_or_at_its_end_is_the_same
     def order(state, key):
         return jax.random.randint(key, (24,), 0, 24) + 0 * state["refreshes"]
 
-    remembering = Remembering(order=order, renewed=("projector",))
+    remembering = Remembering(order=order, reinit=("projector",))
     whole = remembering.fit(5)
     for steps in (killed_after, 5):
         with Checkpoints(tmp_path / str(killed_after), every=1, keep=1, metadata={}) as checkpoints:
@@ -138,8 +139,7 @@ def test_a_run_that_goes_on_in_the_middle_of_a_stretch_or_at_its_end_is_the_same
     ("plan", "every", "message"),
     [
         ({}, 0, "refresh_every=0"),
-        ({"gather": "never"}, 2, "gather"),
-        ({"renewed": ("head",)}, 2, "renewed='head'"),
+        ({"reinit": ("head",)}, 2, "reinit='head'"),
     ],
 )
 def test_what_does_not_fit_is_refused(plan, every, message):
@@ -148,6 +148,6 @@ def test_what_does_not_fit_is_refused(plan, every, message):
 
 
 def test_a_method_without_refresh_refuses_an_interval():
-    method = Remembering().method._replace(refresh=None, refreshing=None)
+    method = dataclasses.replace(Remembering().method, refresh=None)
     with pytest.raises(ValueError, match="refresh_every=2"):
         fit(method, ArraySource(IMAGES), steps=1, mesh=make_mesh(devices=jax.devices()[:1]), **OPTIONS)

@@ -1,5 +1,6 @@
 """A run that is asked to stop, that dies, whose disk, clock, files or numbers fail: it loses nothing and says what is wrong."""
 
+import dataclasses
 import os
 import resource
 import signal
@@ -19,7 +20,7 @@ from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.folder import open_folder
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.methods.method import Refreshing
+from ssl_jax.methods.method import Refresh
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train import loop, storage
 from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, steps
@@ -176,20 +177,20 @@ def test_a_request_during_a_refresh_saves_the_state_before_it(tmp_path):
         del features
         return {**state, "noise": jax.random.normal(key)}
 
-    method = METHOD._replace(
+    method = dataclasses.replace(
+        METHOD,
         init=lambda key, batch: (
             state_of(key, batch)[0],
             {**state_of(key, batch)[1], "noise": jnp.float32(0)},
         ),
         loss=lambda params, state, batch, key, step: _with_noise(params, state, batch, key, step),
-        refresh=refresh,
-        refreshing=Refreshing(lambda params, state, images: images.mean((1, 2, 3))[:, None]),
+        refresh=Refresh(lambda params, state, images: images.mean((1, 2, 3))[:, None], refresh),
     )
     program = make_program(method, SGD, sample_batch(SOURCE, method), ONE)
     options = {"method": method, "refresh_every": 2, "steps": 4}
     expected = run(program, **options).state
     calls = []
-    extract = loop.Refresher._gathered
+    extract = loop.Refresher._gather_features
 
     def slow(self, state):
         calls.append(int(state.step))
@@ -198,7 +199,7 @@ def test_a_request_during_a_refresh_saves_the_state_before_it(tmp_path):
         return extract(self, state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Refresher, "_gathered", slow)
+        patch.setattr(loop.Refresher, "_gather_features", slow)
         stopped = run(program, folder=tmp_path, **options)
         assert stopped.stopped_by and steps(tmp_path) == [2]
         assert_same_bits(run(program, folder=tmp_path, **options).state, expected)
@@ -298,7 +299,7 @@ def test_a_step_that_is_made_not_finite_is_dumped_and_replays_exactly(tmp_path):
     def bad(step):
         return lambda state: state._replace(state={**state.state, "bad": jnp.int32(step)})
 
-    method = METHOD._replace(init=init, loss=loss)
+    method = dataclasses.replace(METHOD, init=init, loss=loss)
     program = make_program(method, SGD, sample_batch(SOURCE, method), ONE)
     options = {"method": method, "folder": tmp_path / "run"}
     with pytest.raises(NonFiniteError, match="step 4 is not finite"):

@@ -20,7 +20,7 @@ from ssl_jax.losses.bag_of_words import (
     perplexities,
     word_logits,
 )
-from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
 from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
 from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health
@@ -105,13 +105,13 @@ def build(
     require_crops(views)
     source = read_teacher(teacher, encoder)
     require_maps(source.network)
-    factor, offset = renormalization(source.facts, views[0])
+    factor, offset = renormalization(source.metadata, views[0])
     types = len(groups(views[1:]))
 
     def maps_of(state: State, images: Array) -> Array:
         fixed, images = state["teacher"], images * factor + offset
         options: dict[str, Any] = {"levels": level, "border": border, "train": False}
-        maps, _ = read_maps(source.network, fixed["params"], fixed["state"], images, **options)
+        maps, _ = read_maps(source.network, fixed.params, fixed.state, images, **options)
         return jax.lax.stop_gradient(maps[-1])
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -182,18 +182,20 @@ def build(
         }
         return value, ({**state, "online": {"encoder": online}}, metrics)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (
-            Sign("loss", types * math.log(words), "the student gives every word the same share"),
-            Sign("information", 0.0, "the student predicts the mean bag of words, whatever the image"),
-            Sign("batch_perplexity", 1.0, "one word takes every image: the vocabulary is degenerate"),
-        )
+    collapse = (
+        CollapseValue("loss", types * math.log(words), "the student gives every word the same share"),
+        CollapseValue("information", 0.0, "the student predicts the mean bag of words, whatever the image"),
+        CollapseValue("batch_perplexity", 1.0, "one word takes every image: the vocabulary is degenerate"),
+    )
 
-    encode, encoder_of = encoding(encoder, "online")
-    refreshing = Refreshing(describe, gather="first")
     return Method(
-        views, init, loss, encode, encoder, encoder_of, refresh=refresh, refreshing=refreshing, signs=signs
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        refresh=Refresh(describe, refresh, features_once=True),
+        collapse=collapse,
     )
 
 

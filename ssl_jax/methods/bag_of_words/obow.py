@@ -19,7 +19,7 @@ from ssl_jax.losses.bag_of_words import (
     soft_assign,
     word_logits,
 )
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
 from ssl_jax.methods.parts.ema_teacher import rising
 from ssl_jax.methods.parts.siamese import embed_crops, pair_health
@@ -185,16 +185,15 @@ def build(
         _, variables = average.update(params["encoder"], state["teacher"]["variables"])
         return {**state, "teacher": {**state["teacher"], "variables": variables}}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        found = [Sign("loss", 0.0, "bags of words no longer depend on the image")]
-        for name in names:
-            found.append(Sign(f"{name}/batch_perplexity", 1.0, "one word takes every image"))
-            found.append(Sign(f"{name}/image_perplexity", 1.0 * words, "every image has all words alike"))
-        return tuple(found)
+    found = [CollapseValue("loss", 0.0, "bags of words no longer depend on the image")]
+    for name in names:
+        found.append(CollapseValue(f"{name}/batch_perplexity", 1.0, "one word takes every image"))
+        found.append(
+            CollapseValue(f"{name}/image_perplexity", 1.0 * words, "every image has all words alike")
+        )
+    collapse = tuple(found)
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
 
 def donated_words(key: Key, maps: Array) -> Array:

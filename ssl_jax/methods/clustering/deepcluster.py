@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
@@ -118,21 +118,17 @@ def build(
     def order(state: State, key: Key) -> Array:
         return sample_clusters_evenly(key, state["labels"][0], clusters)
 
-    refreshing = Refreshing(
+    clustering = Refresh(
         describe,
-        renewed=("top",),
+        refresh,
+        reinit=("top",),
         order=order if sampling == "clusters" else None,
-        labels=lambda state: (state["labels"], state["previous"]),
+        cluster_labels=lambda state: (state["labels"], state["previous"]),
     )
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (
-            Sign("loss", math.log(clusters), "the clusters of images cannot be told from what is seen"),
-            Sign("largest_cluster", 1.0, "one cluster holds every image"),
-        )
-
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(
-        views, init, loss, encode, encoder, encoder_of, refresh=refresh, refreshing=refreshing, signs=signs
+    collapse = (
+        CollapseValue("loss", math.log(clusters), "the clusters of images cannot be told from what is seen"),
+        CollapseValue("largest_cluster", 1.0, "one cluster holds every image"),
     )
+
+    return Method(views, init, loss, encoder, encoder_at("online"), refresh=clustering, collapse=collapse)

@@ -1,5 +1,6 @@
 """DeepCluster-v2 (Caron et al., NeurIPS 2020): each crop predicts the cluster that its image had in the last epoch."""
 
+import dataclasses
 import math
 
 import jax
@@ -11,7 +12,7 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import cluster_cross_entropy
-from ssl_jax.methods.method import Method, Refreshing, Sign
+from ssl_jax.methods.method import CollapseValue, Method, Refresh
 from ssl_jax.methods.parts.memory_bank import remember
 from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
 from ssl_jax.models.network import Network
@@ -139,27 +140,25 @@ def build(
             "found": _sizes_health(found.labels, clusters),
         }
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (
-            Sign("loss", math.log(clusters), "the clusters of images cannot be told from their crops"),
-            Sign("largest_cluster", 1.0, "one cluster holds every image"),
-        )
+    collapse = (
+        CollapseValue("loss", math.log(clusters), "the clusters of images cannot be told from their crops"),
+        CollapseValue("largest_cluster", 1.0, "one cluster holds every image"),
+    )
 
     method, project = multicrop_method(
         encoder,
         loss_of,
         views=views,
         begin=begin,
-        signs=signs,
+        collapse=collapse,
         width=projector_width,
         projection=projection,
         batch_norm=True,
     )
-    refreshing = Refreshing(
-        project, gather="first", labels=lambda state: (state["labels"], state["previous"])
+    labels = lambda state: (state["labels"], state["previous"])  # noqa: E731
+    return dataclasses.replace(
+        method, refresh=Refresh(project, refresh, features_once=True, cluster_labels=labels)
     )
-    return method._replace(refresh=refresh, refreshing=refreshing)
 
 
 def _sizes_health(labels: Array, clusters: int) -> Metrics:

@@ -12,7 +12,7 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.distillation import teacher_entropy, usage
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
 from ssl_jax.models.network import Network
 from ssl_jax.ops.queue import Queue, queue_push
@@ -131,20 +131,18 @@ def build(
         }
         return swapped_prediction(scores, codes, temperature=temperature), kept, metrics
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        most = math.log(prototypes)
-        return (
-            Sign("loss", most, "all projections are alike, and so are their codes"),
-            Sign("code_entropy", most, "codes give every prototype the same share"),
-        )
+    most = math.log(prototypes)
+    collapse = (
+        CollapseValue("loss", most, "all projections are alike, and so are their codes"),
+        CollapseValue("code_entropy", most, "codes give every prototype the same share"),
+    )
 
     method, _ = multicrop_method(
         encoder,
         loss_of,
         views=views,
         begin=begin,
-        signs=signs,
+        collapse=collapse,
         width=projector_width,
         projection=projection,
         batch_norm=head_batch_norm,

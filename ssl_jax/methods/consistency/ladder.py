@@ -8,8 +8,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.method import Method, encoding
-from ssl_jax.methods.parts.semi_supervised import silent, supervised_cost
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, supervised_cost
 from ssl_jax.models.ladder import EPSILON, Path, ladder_decoder
 from ssl_jax.models.network import Network, compute_dtype
 
@@ -105,9 +105,8 @@ def build(
         logits, _ = encoder.apply(params["encoder"], state["encoder"], images, output="logits")
         return {"classifier": logits}
 
-    encode, encoder_of = encoding(encoder)
-    signs = silent(encoder.config["classes"])
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs, classify=classify)
+    collapse = classifier_collapse(encoder.config["classes"])
+    return Method(views, init, loss, encoder, collapse=collapse, classify=classify)
 
 
 def denoising_error(clean: Path, estimate: Array, layer: int, unlabelled: Array) -> Array:

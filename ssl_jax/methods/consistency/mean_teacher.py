@@ -7,8 +7,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_divergence, mean_squared_difference
-from ssl_jax.methods.method import Method, encode_with
-from ssl_jax.methods.parts.semi_supervised import noisy_classifier, silent, supervised_cost
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup, rising_decay
 from ssl_jax.optim.ema import ema
@@ -128,14 +128,18 @@ def build(
         }
         return {name: network.apply(*variables, images)[0][1] for name, variables in pairs.items()}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
         del params
         teacher = state["teacher"]
         return teacher["variables"].average["encoder"], teacher["state"]["encoder"]
 
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
     return Method(
-        views, init, loss, encode, encoder, encoder_of, after_update, signs=silent(classes), classify=classify
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_variables,
+        after_update,
+        collapse=classifier_collapse(classes),
+        classify=classify,
     )

@@ -8,9 +8,9 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
-from ssl_jax.methods.method import Method, encoding
+from ssl_jax.methods.method import Method, encoder_at
 from ssl_jax.methods.parts.memory_bank import average_rows
-from ssl_jax.methods.parts.semi_supervised import noisy_classifier, silent, supervised_cost
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
 from ssl_jax.optim.ema import EmaState, debiased, ema
@@ -99,5 +99,12 @@ def build(
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         return {"classifier": network.apply(params, state["online"], images)[0][1]}
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=silent(classes), classify=classify)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        collapse=classifier_collapse(classes),
+        classify=classify,
+    )

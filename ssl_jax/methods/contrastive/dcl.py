@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import dcl
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
@@ -66,8 +66,7 @@ def build(
         )
         return value, {}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        return (Sign("loss", math.log(2 * batch_size - 2), "all projections are alike"),)
+    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 2), "all projections are alike"),)
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

@@ -13,7 +13,7 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import pair_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype, identity
@@ -90,8 +90,8 @@ def build(
         losses = jax.vmap(both_ways)(parts(z1, key), parts(z2, key))
         return jnp.sum(losses), {"information_bound": information_bound(jnp.mean(losses), z1.shape[0])}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        return (Sign("loss", terms * math.log(batch_size), "what enters the loss is alike for all images"),)
+    meaning = "what enters the loss is alike for all images"
+    collapse = (CollapseValue("loss", lambda n: terms * math.log(n), meaning),)
 
     views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

@@ -13,7 +13,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, Sta
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, grouped_apply
@@ -139,10 +139,7 @@ def build(
         _, variables = average.update(params, state["key_encoder"]["variables"])
         return {**state, "key_encoder": {**state["key_encoder"], "variables": variables}}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
+    collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
 
     views = presets.moco_v2() if views is None else views
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)

@@ -12,7 +12,7 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.ema_teacher import rising, teacher_method
 from ssl_jax.models import heads as models_heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -80,9 +80,8 @@ def build(
         bound = information_bound(total / len(losses), pairs[0][0].shape[0])
         return 2 * temperature * total, memory, {"information_bound": bound}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        value = 4 * float(temperature) * math.log(batch_size)
-        return (Sign("loss", value, "predictions or the teacher's projections are all alike"),)
+    meaning = "predictions or the teacher's projections are all alike"
+    collapse = (CollapseValue("loss", lambda n: 4 * float(temperature) * math.log(n), meaning),)
 
     return teacher_method(
         encoder,
@@ -91,5 +90,5 @@ def build(
         loss_of,
         average=rising(decay, decay_steps),
         views=presets.byol() if views is None else views,
-        signs=signs,
+        collapse=collapse,
     )

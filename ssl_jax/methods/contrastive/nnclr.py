@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -117,12 +117,10 @@ def build(
         labels = queue_push(state["labels"], jnp.asarray(batch["label"], jnp.float32)[:, None])
         return value, ({"network": online, "queue": queue, "labels": labels}, metrics)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        return (Sign("loss", math.log(batch_size), "predictions are all alike"),)
+    collapse = (CollapseValue("loss", math.log, "predictions are all alike"),)
 
     views = presets.byol() if views is None else views
-    encode, encoder_of = encoding(encoder, "network")
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("network"), collapse=collapse)
 
 
 def neighbor_health(indices: Array, queued: Queue, labels: Array) -> Metrics:

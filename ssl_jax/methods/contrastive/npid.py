@@ -12,7 +12,7 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.nce import cross_entropy, information_bound, nce, negative_sampling
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.memory_bank import remember
 from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
@@ -121,17 +121,16 @@ def build(
         value = nce(own, others, log_normalizer=log_normalizer, noise=1 / examples)
         return value, (state, {**metrics, "log_normalizer": log_normalizer})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        values = {
-            "nce": math.log1p(negatives) + negatives * math.log1p(1 / negatives),
-            "cross_entropy": math.log1p(negatives),
-            "negative_sampling": (1 + negatives) * math.log(2),
-        }
-        return (Sign("loss", values[loss], "an image's own memory scores as those of other images do"),)
+    values = {
+        "nce": math.log1p(negatives) + negatives * math.log1p(1 / negatives),
+        "cross_entropy": math.log1p(negatives),
+        "negative_sampling": (1 + negatives) * math.log(2),
+    }
+    collapse = (
+        CollapseValue("loss", values[loss], "an image's own memory scores as those of other images do"),
+    )
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss_of, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss_of, encoder, encoder_at("online"), collapse=collapse)
 
 
 def _log_mean_exp(scores: Float[Array, "n k"]) -> Float[Array, ""]:

@@ -4,12 +4,18 @@ import math
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import nt_xent
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.siamese import pair_method, simclr_projector
-from ssl_jax.models.network import Network
+from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.parts.siamese import (
+    embed_views,
+    pair_metrics,
+    project_views,
+    require_pair,
+    simclr_projector,
+)
+from ssl_jax.models.network import Network, chain
 
 
 def build(
@@ -50,13 +56,22 @@ def build(
         encoder, layers=projector_layers, width=projector_width, projection=projection
     )
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key, step
-        value = nt_xent(z1, z2, temperature=temperature, block_size=block_size)
-        return value, {"information_bound": information_bound(value, 2 * z1.shape[0] - 1)}
+    network = chain(encoder=encoder, projector=projector)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        return (Sign("loss", math.log(2 * batch_size - 1), "all projections are alike"),)
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        value = nt_xent(z[:, 0], z[:, 1], temperature=temperature, block_size=block_size)
+        bound = information_bound(value, 2 * len(z) - 1)
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), "information_bound": bound})
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    require_pair(views)
+    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 1), "all projections are alike"),)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -1,19 +1,20 @@
 """BYOL (Grill et al., NeurIPS 2020): predict a slowly moving teacher's projection of the other view; no negatives."""
 
-from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.ema_teacher import rising, teacher_method
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype, identity
+from ssl_jax.models.network import Network, chain, compute_dtype, identity
 
 
 def build(
@@ -71,20 +72,40 @@ def build(
         widths = (hidden if width is None else width,) * (layers - 1) + (outputs,)
         return heads.mlp(widths, dtype=compute_dtype(encoder), **options)
 
-    def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
-        return sum((byol_loss(p, t) for p, t in pairs), jnp.float32(0)), memory, {}
-
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
-
-    return teacher_method(
-        encoder,
-        head(projector_layers, projector_width) if projector_layers else identity(outputs),
-        identity(outputs) if predictor == "none" else head(2, predictor_width),
-        loss_of,
-        average=rising(decay, decay_steps),
-        views=presets.byol() if views is None else views,
-        signs=signs,
-        own_start=True,
+    online = chain(
+        encoder=encoder,
+        projector=head(projector_layers, projector_width) if projector_layers else identity(outputs),
     )
+    q = identity(outputs) if predictor == "none" else head(2, predictor_width)
+    teacher_ema = cosine_ema(decay, decay_steps)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        online_key, teacher_key, predictor_key, _ = jax.random.split(key, 4)
+        images = batch["views"][0][:, 0]
+        params, state = online.init(online_key, images)
+        teacher = EmaTeacher.init(teacher_ema, *online.init(teacher_key, images))
+        projections = jnp.zeros((images.shape[0], outputs))
+        params["predictor"], state["predictor"] = q.init(predictor_key, projections)
+        return params, {"online": state, "teacher": teacher}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        student_key, teacher_key = jax.random.split(key)
+        views = batch["views"][0]
+        z, student = apply_per_view(online, params, state["online"], views, student_key)  # [n, 2, d]
+        p, student["predictor"] = apply_per_view(q, params["predictor"], student["predictor"], z)
+        t, teacher = teacher_projections(online, state["teacher"], views, teacher_key)
+        value = byol_loss(p[:, 0], t[:, 1]) + byol_loss(p[:, 1], t[:, 0])
+        return value, ({"online": student, "teacher": teacher}, pair_metrics(p[:, 0], t[:, 1]))
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        averaged = {"encoder": params["encoder"], "projector": params["projector"]}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, averaged)}
+
+    views = presets.byol() if views is None else views
+    require_pair(views)
+    collapse = (CollapseValue("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)

@@ -2,21 +2,25 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import dino_loss, teacher_log_probabilities
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
 from ssl_jax.methods.parts.self_distillation import (
-    Outputs,
-    beliefs_health,
-    prototype_method,
-    prototype_signs,
-    warmed_up,
+    Networks,
+    init_student_and_teacher,
+    prototype_collapse,
+    prototype_metrics,
+    student_outputs,
+    teacher_outputs,
+    teacher_temperature_schedule,
+    update_teacher,
 )
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -96,32 +100,41 @@ def build(
         dtype=compute_dtype(encoder),
     )
     norm = "batch" if head_batch_norm else "none"
-    extra = heads.mlp((hidden, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
-    temperature = warmed_up(teacher_temperature, teacher_temperature_start, teacher_temperature_steps)
-    center_average = ema(center_decay)
-
-    def loss_of(
-        student: Outputs, teacher: Outputs, centers: State, step: Array
-    ) -> tuple[Array, State, Metrics]:
-        center = centers["center"]
-        temperatures = {"student_temperature": student_temperature, "teacher_temperature": temperature(step)}
-        value = dino_loss(student.logits, teacher.logits, center.average, **temperatures)
-        beliefs = teacher_log_probabilities(teacher.logits, center.average, temperature(step))
-        if centering:
-            _, center = center_average.update(jnp.mean(teacher.logits, axis=(0, 1)), center)
-        return value, {"center": center}, beliefs_health(beliefs, student.logits)
-
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return prototype_signs(prototypes, math.log(prototypes), patches=False)
-
-    return prototype_method(
-        encoder,
-        head,
-        loss_of,
-        average=rising(decay, decay_steps),
-        views=presets.dino() if views is None else views,
-        signs=signs,
-        centers={"center": (center_average, prototypes)},
-        predictor=extra if predictor == "mlp" else None,
+    mlp = heads.mlp((hidden, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
+    networks = Networks(encoder, head, predictor=mlp if predictor == "mlp" else None)
+    temperature = teacher_temperature_schedule(
+        teacher_temperature, teacher_temperature_start, teacher_temperature_steps
     )
+    teacher_ema, center_ema = cosine_ema(decay, decay_steps), ema(center_decay)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        params, state = init_student_and_teacher(networks, teacher_ema, key, batch)
+        return params, {**state, "center": center_ema.init(jnp.zeros(prototypes))}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        teacher_key, student_key, _ = jax.random.split(key, 3)
+        crops, center = batch["views"], state["center"]
+        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        s, online = student_outputs(networks, params, state["online"], crops, student_key)  # logits [b, v, k]
+        value = dino_loss(
+            s.logits,
+            t.logits,
+            center.average,
+            student_temperature=student_temperature,
+            teacher_temperature=temperature(step),
+        )
+        log_probs = teacher_log_probabilities(t.logits, center.average, temperature(step))
+        if centering:
+            _, center = center_ema.update(jnp.mean(t.logits, axis=(0, 1)), center)
+        state = {"online": online, "teacher": teacher, "center": center}
+        return value, (state, prototype_metrics(log_probs, s.logits))
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
+
+    views = presets.dino() if views is None else views
+    collapse = prototype_collapse(prototypes, math.log(prototypes), patches=False)
+    return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)

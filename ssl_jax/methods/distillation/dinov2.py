@@ -2,26 +2,37 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.koleo import koleo
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
+from ssl_jax.methods.parts.multi_crop import global_count
 from ssl_jax.methods.parts.self_distillation import (
     TINY,
     Masking,
-    Outputs,
-    beliefs_health,
-    patch_health,
-    prototype_method,
-    prototype_signs,
-    warmed_up,
+    Networks,
+    check_patches,
+    draw_masks,
+    init_student_and_teacher,
+    masked_mean_logits,
+    patch_logits,
+    patch_prototype_metrics,
+    prototype_collapse,
+    prototype_metrics,
+    select_masked_positions,
+    student_outputs,
+    take_tokens,
+    teacher_outputs,
+    teacher_temperature_schedule,
+    update_teacher,
 )
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -113,22 +124,29 @@ def build(
     """
     choice("centering", centering, CENTERINGS)
 
-    def head_of() -> Network:
-        return heads.dino_head(
-            prototypes,
-            hidden=hidden,
-            bottleneck=bottleneck,
-            layers=head_layers,
-            norm_last_layer=norm_last_layer,
-            dtype=compute_dtype(encoder),
-        )
+    check_patches(encoder, mask, patch_head)
+    head = heads.dino_head(
+        prototypes,
+        hidden=hidden,
+        bottleneck=bottleneck,
+        layers=head_layers,
+        norm_last_layer=norm_last_layer,
+        dtype=compute_dtype(encoder),
+    )
+    networks = Networks(encoder, head, patch_head=head, patch_head_kind=patch_head)
+    masking = Masking(mask, mask_share, mask_ratio, True, min_area)
+    temperature = teacher_temperature_schedule(
+        teacher_temperature, teacher_temperature_start, teacher_temperature_steps
+    )
+    teacher_ema, center_ema = cosine_ema(decay, decay_steps), ema(center_decay)
+    centers = ("center", "patch_center") if centering == "center" else ()
 
-    temperature = warmed_up(teacher_temperature, teacher_temperature_start, teacher_temperature_steps)
-    average = ema(center_decay)
-    names = ("center", "patch_center") if centering == "center" else ()
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        params, state = init_student_and_teacher(networks, teacher_ema, key, batch)
+        return params, {**state, **{name: center_ema.init(jnp.zeros(prototypes)) for name in centers}}
 
-    def distributions(logits: Array, centers: State, name: str, step: Array, counted: Array | None) -> Array:
-        """The teacher's distributions ``[..., k]``; rows that are not counted take no part."""
+    def probabilities(logits: Array, state: State, name: str, step: Array, counted: Array | None) -> Array:
+        """Balance or centre the teacher's distributions ``[..., k]``; rows that are not counted take no part."""
         if centering == "sinkhorn":
             balanced = sinkhorn(
                 logits.reshape(-1, prototypes),
@@ -138,50 +156,57 @@ def build(
                 log_domain=sinkhorn_log_domain,
             )
             return balanced.reshape(logits.shape)
-        center = centers[name].average if name in centers else jnp.zeros(prototypes)
+        center = state[name].average if name in centers else jnp.zeros(prototypes)
         return jnp.exp(teacher_log_probabilities(logits, center, temperature(step)))
 
-    def loss_of(
-        student: Outputs, teacher: Outputs, centers: State, step: Array
-    ) -> tuple[Array, State, Metrics]:
-        targets = distributions(teacher.logits, centers, "center", step, None)
-        class_loss = crop_cross_entropy(student.logits, targets, student_temperature=student_temperature)
-        patch_targets = distributions(teacher.patches, centers, "patch_center", step, teacher.hidden)
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        teacher_key, student_key, mask_key = jax.random.split(key, 3)
+        crops = batch["views"]
+        mask = draw_masks(mask_key, masking, crops[0], encoder)
+        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        s, online = student_outputs(networks, params, state["online"], crops, student_key, mask)
+
+        targets = probabilities(t.logits, state, "center", step, None)
+        class_loss = crop_cross_entropy(s.logits, targets, student_temperature=student_temperature)
+
+        positions, masked = select_masked_positions(masking, mask, crops[0].shape[1])  # [b, g, m]
+        tokens = take_tokens(t.tokens, positions)
+        masked_logits = jax.lax.stop_gradient(patch_logits(networks, teacher.params, teacher.state, tokens))
+        patch_targets = probabilities(masked_logits, state, "patch_center", step, masked)
+        predictions = patch_logits(networks, params, online, take_tokens(s.tokens, positions))
         patch_loss = patch_cross_entropy(
-            student.patches, patch_targets, student.hidden, student_temperature=student_temperature
+            predictions, patch_targets, masked, student_temperature=student_temperature
         )
-        global_crops = teacher.logits.shape[1]
-        spread = sum(
-            (koleo(student.features[:, g], epsilon=EPSILON) for g in range(global_crops)), jnp.float32(0)
-        )
-        means = {"center": jnp.mean(teacher.logits, axis=(0, 1)), "patch_center": teacher.patch_mean}
-        centers = {name: average.update(means[name], centers[name])[1] for name in names}
+
+        global_features = [s.features[:, g] for g in range(t.logits.shape[1])]
+        spread = sum((koleo(h, epsilon=EPSILON) for h in global_features), jnp.float32(0))
+
+        means = {
+            "center": jnp.mean(t.logits, axis=(0, 1)),
+            "patch_center": masked_mean_logits(masked_logits, masked),
+        }
+        moved = {name: center_ema.update(means[name], state[name])[1] for name in centers}
         metrics = {
             "class_loss": class_loss,
             "patch_loss": patch_loss,
-            "koleo": spread / global_crops,
-            **beliefs_health(jnp.log(jnp.maximum(targets, TINY)), student.logits),
-            **patch_health(patch_targets, student.hidden),
+            "koleo": spread / len(global_features),
+            **prototype_metrics(jnp.log(jnp.maximum(targets, TINY)), s.logits),
+            **patch_prototype_metrics(patch_targets, masked),
         }
         value = class_weight * class_loss + patch_weight * patch_loss + koleo_weight * spread
-        return value, centers, metrics
+        return value, ({"online": online, "teacher": teacher, **moved}, metrics)
 
-    crops = views or presets.dino(global_area=(0.32, 1.0), local_area=(0.05, 0.32))
-    global_crops = sum(view.size == crops[0].size for view in crops)
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        alike = -math.log(EPSILON * (math.sqrt(encoder.features) + 1))
-        uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
-        return prototype_signs(prototypes, uniform + koleo_weight * global_crops * alike, patches=True)
-
-    return prototype_method(
-        encoder,
-        head_of(),
-        loss_of,
-        average=rising(decay, decay_steps),
-        views=crops,
-        signs=signs,
-        centers=dict.fromkeys(names, (average, prototypes)),
-        masking=Masking(mask, mask_share, mask_ratio, True, min_area, head_of(), patch_head, "hidden"),
+    if views is None:
+        views = presets.dino(global_area=(0.32, 1.0), local_area=(0.05, 0.32))
+    alike = -math.log(EPSILON * (math.sqrt(encoder.features) + 1))
+    uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
+    collapse = prototype_collapse(
+        prototypes, uniform + koleo_weight * global_count(views) * alike, patches=True
     )
+    return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)

@@ -2,23 +2,32 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.ema_teacher import rising
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
 from ssl_jax.methods.parts.self_distillation import (
     Masking,
-    Outputs,
-    beliefs_health,
-    patch_health,
-    prototype_method,
-    prototype_signs,
-    warmed_up,
+    Networks,
+    check_patches,
+    draw_masks,
+    init_student_and_teacher,
+    patch_logits,
+    patch_prototype_metrics,
+    prototype_collapse,
+    prototype_metrics,
+    select_masked_positions,
+    student_outputs,
+    take_tokens,
+    teacher_outputs,
+    teacher_temperature_schedule,
+    update_teacher,
 )
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -105,61 +114,74 @@ def build(
     Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.ops.masking.block_mask`.
     """
 
-    def head_of() -> Network:
-        return heads.dino_head(
-            prototypes,
-            hidden=hidden,
-            bottleneck=bottleneck,
-            layers=head_layers,
-            norm_last_layer=norm_last_layer,
-            dtype=compute_dtype(encoder),
-        )
-
+    check_patches(encoder, mask, patch_head)
+    head = heads.dino_head(
+        prototypes,
+        hidden=hidden,
+        bottleneck=bottleneck,
+        layers=head_layers,
+        norm_last_layer=norm_last_layer,
+        dtype=compute_dtype(encoder),
+    )
+    networks = Networks(encoder, head, patch_head=head, patch_head_kind=patch_head)
+    masking = Masking(mask, mask_share, mask_ratio, False, min_area)
     warm_up = teacher_temperature_steps
-    temperature = warmed_up(teacher_temperature, teacher_temperature_start, warm_up)
-    temperature_of_patches = warmed_up(patch_temperature, patch_temperature_start, warm_up)
-    averages = {"center": ema(center_decay), "patch_center": ema(patch_center_decay)}
+    temperature = teacher_temperature_schedule(teacher_temperature, teacher_temperature_start, warm_up)
+    patch_schedule = teacher_temperature_schedule(patch_temperature, patch_temperature_start, warm_up)
+    teacher_ema = cosine_ema(decay, decay_steps)
+    center_ema, patch_center_ema = ema(center_decay), ema(patch_center_decay)
 
-    def loss_of(
-        student: Outputs, teacher: Outputs, centers: State, step: Array
-    ) -> tuple[Array, State, Metrics]:
-        center, patch_center = centers["center"].average, centers["patch_center"].average
-        beliefs = teacher_log_probabilities(teacher.logits, center, temperature(step))
-        class_loss = crop_cross_entropy(
-            student.logits, jnp.exp(beliefs), student_temperature=student_temperature
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        params, state = init_student_and_teacher(networks, teacher_ema, key, batch)
+        zeros = jnp.zeros(prototypes)
+        return params, {
+            **state,
+            "center": center_ema.init(zeros),
+            "patch_center": patch_center_ema.init(zeros),
+        }
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        teacher_key, student_key, mask_key = jax.random.split(key, 3)
+        crops, center, patch_center = batch["views"], state["center"], state["patch_center"]
+        mask = draw_masks(mask_key, masking, crops[0], encoder)
+        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        s, online = student_outputs(networks, params, state["online"], crops, student_key, mask)
+
+        log_probs = teacher_log_probabilities(t.logits, center.average, temperature(step))
+        class_loss = crop_cross_entropy(s.logits, jnp.exp(log_probs), student_temperature=student_temperature)
+
+        positions, masked = select_masked_positions(masking, mask, crops[0].shape[1])  # [b, g, m]
+        every = jax.lax.stop_gradient(patch_logits(networks, teacher.params, teacher.state, t.tokens))
+        targets = teacher_log_probabilities(
+            take_tokens(every, positions), patch_center.average, patch_schedule(step)
         )
-        targets = jnp.exp(
-            teacher_log_probabilities(teacher.patches, patch_center, temperature_of_patches(step))
-        )
+        targets = jnp.exp(targets)
+        predictions = patch_logits(networks, params, online, take_tokens(s.tokens, positions))
         patch_loss = patch_cross_entropy(
-            student.patches, targets, student.hidden, student_temperature=student_temperature
+            predictions, targets, masked, student_temperature=student_temperature
         )
+
         if centering:
-            means = {"center": jnp.mean(teacher.logits, axis=(0, 1)), "patch_center": teacher.patch_mean}
-            centers = {name: averages[name].update(means[name], centers[name])[1] for name in means}
+            _, center = center_ema.update(jnp.mean(t.logits, axis=(0, 1)), center)
+            _, patch_center = patch_center_ema.update(jnp.mean(every, axis=(0, 1, 2)), patch_center)
         metrics = {
             "class_loss": class_loss,
             "patch_loss": patch_loss,
-            **beliefs_health(beliefs, student.logits),
-            **patch_health(targets, student.hidden),
+            **prototype_metrics(log_probs, s.logits),
+            **patch_prototype_metrics(targets, masked),
         }
-        return class_weight * class_loss + patch_weight * patch_loss, centers, metrics
+        state = {"online": online, "teacher": teacher, "center": center, "patch_center": patch_center}
+        return class_weight * class_loss + patch_weight * patch_loss, (state, metrics)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        # Crops without hidden patches add nothing: on the average the share of the others counts.
-        loss = math.log(prototypes) * (class_weight + patch_weight * mask_share)
-        return prototype_signs(prototypes, loss, patches=True)
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
 
-    return prototype_method(
-        encoder,
-        head_of(),
-        loss_of,
-        average=rising(decay, decay_steps),
-        views=presets.dino(local_count=10, global_area=(0.25, 1.0), local_area=(0.05, 0.25))
-        if views is None
-        else views,
-        signs=signs,
-        centers={name: (average, prototypes) for name, average in averages.items()},
-        masking=Masking(mask, mask_share, mask_ratio, False, min_area, head_of(), patch_head, "all"),
-    )
+    if views is None:
+        views = presets.dino(local_count=10, global_area=(0.25, 1.0), local_area=(0.05, 0.25))
+    # Crops without masked patches add nothing: on the average the share of the others counts.
+    uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
+    collapse = prototype_collapse(prototypes, uniform, patches=True)
+    return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)

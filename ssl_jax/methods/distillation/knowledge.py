@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_health, split_views
 from ssl_jax.models import heads
@@ -90,7 +90,7 @@ def build(
     require(fits, "views", sizes, "views of one size" + (", two of them" if pairing == "other" else ""))
     source = read_teacher(teacher, encoder)
     network = chain(encoder=encoder, head=student_head(encoder, source.network.features, head_layers, hidden))
-    scale, shift = renormalization(source.facts, views[0])
+    scale, shift = renormalization(source.metadata, views[0])
     with_queue = mode == "similarity" and queue_size > 0
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -105,7 +105,7 @@ def build(
     def teach(state: State, images: Array) -> Array:
         fixed, own_statistics = state["teacher"], source.variables is None
         features, _ = source.network.apply(
-            fixed["params"], fixed["state"], images * scale + shift, train=own_statistics
+            fixed.params, fixed.state, images * scale + shift, train=own_statistics
         )
         return jax.lax.stop_gradient(features)
 
@@ -151,16 +151,11 @@ def build(
         seen = split_views(features, crops.shape[1])
         return value, (state, {**pair_health(seen[:, 0], seen[:, -1]), **metrics})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        if mode == "feature" and distance == "cosine":
-            return (Sign("loss", 2.0, "predictions have nothing in common with the teacher's features"),)
-        return (
-            Sign("teacher_cosine", 0.0, "predictions have nothing in common with the teacher's features"),
-        )
+    metric, value = ("loss", 2.0) if mode == "feature" and distance == "cosine" else ("teacher_cosine", 0.0)
+    meaning = "predictions have nothing in common with the teacher's features"
+    collapse = (CollapseValue(metric, value, meaning),)
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
 
 
 def student_head(encoder: Network, width: int, layers: int, hidden: int) -> Network:

@@ -11,7 +11,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Metrics, Schedule, State
 from ssl_jax.losses.distillation import mean_shift
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.ema_teacher import BOTH, rising, teacher_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -72,9 +72,9 @@ def build(
         found = jnp.zeros(queue_size).at[rows].set(1.0)
         return value, {"bank": bank}, {"distinct_neighbors": jnp.sum(found) / rows.size}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", 0.0, "every image is at the neighbours of its target, as when all are alike"),)
+    collapse = (
+        CollapseValue("loss", 0.0, "every image is at the neighbours of its target, as when all are alike"),
+    )
 
     return teacher_method(
         encoder,
@@ -83,7 +83,7 @@ def build(
         loss_of,
         average=rising(decay, None),
         views=presets.msf() if views is None else views,
-        signs=signs,
+        collapse=collapse,
         directions=BOTH if symmetric else BOTH[:1],
         memory=lambda key: {"bank": queue_init(key, queue_size, projection)},
     )

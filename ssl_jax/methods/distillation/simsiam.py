@@ -11,7 +11,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
@@ -177,15 +177,12 @@ def build(
         branch = {name: params[name] for name in ("encoder", "projector")}
         return {**state, "teacher": average.update(branch, state["teacher"])[1]}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        meaning = "every view is predicted perfectly, as when all are alike"
-        # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
-        return () if similarity == "softmax" else (Sign("loss", -1.0, meaning),)
+    meaning = "every view is predicted perfectly, as when all are alike"
+    # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
+    collapse = () if similarity == "softmax" else (CollapseValue("loss", -1.0, meaning),)
 
     views = (presets.moco_v2() if views is None else views) * samples
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
 
 def _heads(

@@ -9,7 +9,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.adversarial import telling_apart
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.autoencoder import pixel_range
 from ssl_jax.models import heads
 from ssl_jax.models.generator import generator
@@ -123,5 +123,4 @@ def build(
         made, _ = generate(params, state, code, images, train=False)
         return Reconstruction(images, made, jnp.ones((*images.shape[:3], 1), bool))
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss, encoder, reconstruct=reconstruct)

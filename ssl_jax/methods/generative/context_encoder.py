@@ -10,7 +10,7 @@ from ssl_jax.core.numerics import rectangle
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.adversarial import fooling, telling_apart
 from ssl_jax.losses.reconstruction import weighted_mse
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.generator import channelwise_dense, generator
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.models.spectral import discriminator
@@ -179,5 +179,4 @@ def build(
         made, _ = predict(params, state, images, hidden, train=False)
         return Reconstruction(images, images.at[region].set(made), hidden)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss, encoder, reconstruct=reconstruct)

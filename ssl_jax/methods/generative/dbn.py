@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.energy import contrastive_divergence, gibbs
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.network import Network
 from ssl_jax.models.perceptron import flat
 from ssl_jax.ops.schedules import stage
@@ -124,5 +124,4 @@ def build(
             units = jax.nn.sigmoid(units @ kernel.T + visible_bias)
         return Reconstruction(images, units.reshape(images.shape), jnp.ones((*images.shape[:3], 1), bool))
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss, encoder, reconstruct=reconstruct)

@@ -9,7 +9,7 @@ from ssl_jax.augment.noise import CORRUPTIONS, corrupt
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.autoencoder import ERRORS, pixel_range
 from ssl_jax.models.network import Network
 from ssl_jax.models.perceptron import ACTIVATIONS, flat, mirror
@@ -128,5 +128,4 @@ def build(
             outputs = normalize(jax.nn.sigmoid(outputs), **scale)
         return Reconstruction(images, outputs, jnp.ones((*images.shape[:3], 1), bool))
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss_of, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss_of, encoder, reconstruct=reconstruct)

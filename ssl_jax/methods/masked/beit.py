@@ -8,10 +8,10 @@ from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
-from ssl_jax.core.types import Array, Key, Metrics, State
+from ssl_jax.core.types import Array, Key, Metrics
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.method import Method, Sign
-from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
+from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher, read_teacher, renormalization, start_teacher
 from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, Grid, draw_hidden, hiding_method
 from ssl_jax.models.network import Network, grid_of
 
@@ -61,7 +61,7 @@ def build(
     name = teacher.network.config.get("name")
     require(name == "dvae", "tokenizer", tokenizer, f"the encoder of a dvae run, not of {name!r}")
     count, stride = int(teacher.network.config["words"]), int(teacher.network.config["stride"])
-    scale, shift = renormalization(teacher.facts, views[0])
+    scale, shift = renormalization(teacher.metadata, views[0])
 
     def small(images: Array) -> Array:
         """The images at one place a patch, as the tokenizer is used to them."""
@@ -69,23 +69,23 @@ def build(
         shape = (images.shape[0], rows * stride, columns * stride, images.shape[-1])
         return jax.image.resize(images, shape, "lanczos3") * scale + shift
 
-    def start(key: Key, images: Array) -> State:
+    def start(key: Key, images: Array) -> FrozenTeacher:
         return start_teacher(tokenizer, teacher, key, small(images), option="tokenizer")
 
     def mask_of(key: Key, grid: Grid) -> Array:
         return draw_hidden(key, grid, kind=mask, ratio=mask_ratio, min_area=min_area)
 
-    def loss_of(predictions: Array, images: Array, hidden: Array, fixed: State) -> tuple[Array, Metrics]:
-        logits, _ = teacher.network.apply(fixed["params"], fixed["state"], small(images), output="logits")
+    def loss_of(
+        predictions: Array, images: Array, hidden: Array, fixed: FrozenTeacher
+    ) -> tuple[Array, Metrics]:
+        logits, _ = teacher.network.apply(fixed.params, fixed.state, small(images), output="logits")
         target = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1)).reshape(hidden.shape)
         errors = optax.softmax_cross_entropy_with_integer_labels(predictions, target)
         right = masked_mean(1.0 * (jnp.argmax(predictions, axis=-1) == target), hidden)
         return masked_mean(errors, hidden), {"accuracy": right}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("accuracy", 1.0, "every place has the same word, or the hidden ones are seen"),)
+    collapse = (CollapseValue("accuracy", 1.0, "every place has the same word, or the hidden ones are seen"),)
 
     return hiding_method(
-        encoder, lambda channels: count, loss_of, mask_of=mask_of, views=views, start=start, signs=signs
+        encoder, lambda channels: count, loss_of, mask_of=mask_of, views=views, start=start, collapse=collapse
     )

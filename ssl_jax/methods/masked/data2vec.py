@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, draw_hidden, require_mask_token
 from ssl_jax.models import heads
 from ssl_jax.models.build import without_drop_path
@@ -106,9 +106,6 @@ def build(
         _, teacher = average.update(params["encoder"], state["teacher"])
         return {**state, "teacher": teacher}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("target_std", 0.0, "the teacher says the same of every patch"),)
+    collapse = (CollapseValue("target_std", 0.0, "the teacher says the same of every patch"),)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, after_update=after_update, collapse=collapse)

@@ -10,7 +10,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.discrete_vae import gumbel_softmax, kl_from_uniform
 from ssl_jax.losses.reconstruction import smooth_l1
-from ssl_jax.methods.method import Method, Reconstruction, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, Reconstruction
 from ssl_jax.models.dvae import dvae_decoder
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.schedules import constant, cosine
@@ -116,11 +116,8 @@ def build(
         # Nothing is hidden and nothing is copied: all pixels come out of the words.
         return Reconstruction(images, predictions, jnp.ones((*images.shape[:3], 1), bool))
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("code_perplexity", 1.0, "one word stands at every place"),)
+    collapse = (CollapseValue("code_perplexity", 1.0, "one word stands at every place"),)
 
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss_of, encode, encoder, encoder_of, reconstruct=reconstruct, signs=signs)
+    return Method(views, init, loss_of, encoder, reconstruct=reconstruct, collapse=collapse)

@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
-from ssl_jax.methods.method import Method, Sign, encode_with
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network, grid_of
@@ -171,18 +171,13 @@ def build(
         _, moved = average.update(params["encoder"], state["teacher"])
         return {**state, "teacher": moved}
 
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
         del params
         return state["teacher"].average, state["encoder"]
 
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
+    collapse = (CollapseValue("target_std", 0.0, "all images look the same to the teacher"),)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("target_std", 0.0, "all images look the same to the teacher"),)
-
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, encoder_variables, after_update, collapse=collapse)
 
 
 def places(blocks: Any) -> dict[str, Array]:

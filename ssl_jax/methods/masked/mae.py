@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.mask_token import reconstruction, require_mask_token
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network, grid_of, prefix_of
@@ -143,5 +143,4 @@ def build(
         return reconstruction(images, predictions, places.hidden, patch=patch)
 
     views = presets.mae() if views is None else views
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss, encoder, reconstruct=reconstruct)

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.metric import contrastive_margin, label_ids, pair_masks
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import merge_views, pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
@@ -79,9 +79,7 @@ def build(
         )
         return value, {"active_positives": positives, "active_negatives": negatives}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", margin**power / power, "all projections are alike"),)
+    collapse = (CollapseValue("loss", margin**power / power, "all projections are alike"),)
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

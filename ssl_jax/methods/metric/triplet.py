@@ -9,7 +9,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.metric import label_ids, pair_masks
 from ssl_jax.losses.metric import triplet as triplet_loss
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import merge_views, pair_method, simclr_projector
 from ssl_jax.models.network import Network
 
@@ -88,13 +88,11 @@ def build(
         )
         return value, {"active": active}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        if mining == "semi_hard":
-            # The loss is 0 when all is alike, and 0 when all is learned.
-            return (Sign("embedding_std", 0.0, "all projections are alike"),)
-        value = math.log1p(math.exp(margin)) if soft else margin
-        return (Sign("loss", value, "all projections are alike, or no triplet is in the right order"),)
+    meaning = "all projections are alike, or no triplet is in the right order"
+    collapse = (CollapseValue("loss", lambda _: math.log1p(math.exp(margin)) if soft else margin, meaning),)
+    if mining == "semi_hard":
+        # The loss is 0 when all is alike, and 0 when all is learned.
+        collapse = (CollapseValue("embedding_std", 0.0, "all projections are alike"),)
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

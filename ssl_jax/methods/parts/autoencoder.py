@@ -12,7 +12,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import weighted_cross_entropy, weighted_mse
-from ssl_jax.methods.method import Method, Reconstruction, encoding
+from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.generator import generator
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.models.perceptron import flat, mirror, tied
@@ -121,5 +121,4 @@ def autoencoding_method(
         hidden = jnp.any(touched, axis=-1, keepdims=True) | (corruption == "none")
         return Reconstruction(images, outputs, hidden)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss_of, encode, encoder, encoder_of, reconstruct=reconstruct)
+    return Method(views, init, loss_of, encoder, reconstruct=reconstruct)

@@ -1,34 +1,102 @@
-"""The scaffolding of methods in which a predictor matches a slowly moving teacher: BYOL, MoCo v3, MeanShift."""
+"""A teacher that is an average of its student: BYOL, MoCo, DINO, Mean Teacher, data2vec, I-JEPA."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
-from ssl_jax.methods.method import Method, Sign, encoding
-from ssl_jax.methods.parts.siamese import pair_health
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics
 from ssl_jax.models.network import Network, chain
 from ssl_jax.ops.schedules import cosine
-from ssl_jax.optim.ema import Ema, ema
-
-BOTH = ((0, 1), (1, 0))
-"""Each view predicts the other."""
-
-MemoryLoss = Callable[[Sequence[tuple[Array, Array]], State], tuple[Array, State, Metrics]]
-"""``(pairs, memory) -> (loss, memory, metrics)``, a pair being the predictions and the teacher's projections."""
+from ssl_jax.optim.ema import Ema, EmaState, ema
 
 
-def rising(decay: float | Array | Schedule, steps: int | None) -> Ema:
-    """The average that makes a teacher: its decay rises from a number to 1 on a cosine over ``steps``, if given.
+class EmaTeacher(NamedTuple):
+    """Teacher in a method's state: an average of the student's parameters, with batch statistics of its own.
 
-    ``m(t) = 1 − (1 − m₀)(1 + cos(πt/T))/2`` (BYOL, MoCo v3, DINO); a schedule is taken as it is.
+    Attributes:
+      average: of the parameters, from :func:`ssl_jax.optim.ema.ema`.
+      state: the teacher's own batch statistics.
 
-    >>> rising(0.5, None).init({}).weight.tolist()
+    >>> moving = ema(0.5)
+    >>> teacher = EmaTeacher.init(moving, {"w": jnp.zeros(1)}, {})
+    >>> teacher.update(moving, {"w": jnp.ones(1)}).params["w"].tolist()
+    [0.5]
+    """
+
+    average: EmaState
+    state: State
+
+    @classmethod
+    def init(cls, average: Ema, params: Params, state: State) -> "EmaTeacher":
+        """Start from these weights and batch statistics."""
+        return cls(average.init(params), state)
+
+    @property
+    def params(self) -> Params:
+        """Averaged parameters."""
+        params: Params = self.average.average
+        return params
+
+    def apply(
+        self, network: Network, inputs: Array, *, train: bool = True, **options: Any
+    ) -> tuple[Any, "EmaTeacher"]:
+        """Apply a network with the averaged weights, without gradient; in training with the statistics of the batch.
+
+        Returns:
+          ``(outputs, teacher)``, the teacher with the batch statistics moved.
+        """
+        outputs, state = network.apply(self.params, self.state, inputs, train=train, **options)
+        return jax.lax.stop_gradient(outputs), self._replace(state=state)
+
+    def update(self, average: Ema, params: Params) -> "EmaTeacher":
+        """Move the average towards the student's parameters."""
+        return self._replace(average=average.update(params, self.average)[1])
+
+
+def teacher_projections(
+    network: Network, teacher: EmaTeacher, views: Float[Array, "b v ..."], key: Key
+) -> tuple[Float[Array, "b v d"], EmaTeacher]:
+    """Compute the teacher's projections of one view after the other, see ``apply_per_view``, without gradient.
+
+    Returns:
+      ``(projections, teacher)``, the teacher with the batch statistics moved.
+    """
+    projections, state = apply_per_view(network, teacher.params, teacher.state, views, key)
+    return jax.lax.stop_gradient(projections), teacher._replace(state=state)
+
+
+def teacher_encoder(params: Params, state: State) -> tuple[Params, State]:
+    """Return the teacher's encoder: the ``encoder_variables`` of methods whose average is the one to keep."""
+    del params
+    teacher: EmaTeacher = state["teacher"]
+    return teacher.params["encoder"], teacher.state["encoder"]
+
+
+def cosine_ema(decay: float | Array | Schedule, steps: int | None) -> Ema:
+    """Build the average that makes a teacher: its decay rises from a number to 1 on a cosine over ``steps``, if given.
+
+    ``m(t) = 1 − (1 − m₀)(1 + cos(πt/T))/2`` (BYOL, MoCo v3, DINO). A decay of 0 stays 0: the teacher is the student of the
+    step before. A schedule is taken as it is.
+
+    >>> cosine_ema(0.5, None).init({}).weight.tolist()
     1.0
     """
-    return ema(decay if steps is None or callable(decay) else cosine(decay, 1.0, steps))
+    if steps is None or callable(decay):
+        return ema(decay)
+    schedule = cosine(decay, 1.0, steps)
+    return ema(lambda step: jnp.where(jnp.asarray(decay) == 0, 0.0, schedule(step)))
+
+
+# What follows leaves with the last method that stands on it.
+rising = cosine_ema
+BOTH = ((0, 1), (1, 0))
+MemoryLoss = Callable[[Sequence[tuple[Array, Array]], State], tuple[Array, State, Metrics]]
 
 
 def teacher_method(
@@ -39,7 +107,7 @@ def teacher_method(
     *,
     average: Ema,
     views: tuple[View, ...],
-    signs: Callable[[int], tuple[Sign, ...]],
+    collapse: tuple[CollapseValue, ...],
     directions: Sequence[tuple[int, int]] = BOTH,
     own_start: bool = False,
     memory: Callable[[Key], State] | None = None,
@@ -60,7 +128,7 @@ def teacher_method(
       loss_of: ``(pairs, memory) -> (loss, memory, metrics)``; ``pairs`` holds ``(p_student, t_teacher)`` for each direction.
       average: of the student's parameters, see :func:`rising`.
       views: two views of one size.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
+      collapse: metric values of collapse, as in :class:`ssl_jax.methods.method.Method`.
       directions: pairs (view that the student sees, view that the teacher sees).
       own_start: the teacher starts from weights of its own (BYOL), instead of the student's.
       memory: ``key -> state`` of a queue or bank, which stands in ``state["memory"]``; ``None``: there is none.
@@ -76,7 +144,7 @@ def teacher_method(
         images = batch["views"][0][:, 0]
         params, state = branch.init(online_key, images)
         teacher, teacher_state = branch.init(teacher_key, images) if own_start else (params, state)
-        kept: State = {"teacher": {"variables": average.init(teacher), "state": teacher_state}}
+        kept: State = {"teacher": EmaTeacher.init(average, teacher, teacher_state)}
         projections = jnp.zeros((images.shape[0], projector.features))
         head, head_state = predictor.init(predictor_key, projections)
         kept["memory"] = {} if memory is None else memory(memory_key)
@@ -86,7 +154,7 @@ def teacher_method(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        online, teacher_state = state["online"], state["teacher"]["state"]
+        online, moved = state["online"], state["teacher"]
         predictions: dict[int, Array] = {}
         targets: dict[int, Array] = {}
         for view, images in enumerate(batch["views"][0].swapaxes(0, 1)):
@@ -96,22 +164,15 @@ def teacher_method(
                 p, head_state = predictor.apply(params["predictor"], online["predictor"], z, train=True)
                 predictions[view], online = p, {**online, "predictor": head_state}
             if any(view == teacher for _, teacher in directions):
-                variables = state["teacher"]["variables"].average
-                (_, t), teacher_state = branch.apply(
-                    variables, teacher_state, images, train=True, key=teacher_key
-                )
-                targets[view] = jax.lax.stop_gradient(t)
+                (_, targets[view]), moved = moved.apply(branch, images, key=teacher_key)
         pairs = [(predictions[student], targets[teacher]) for student, teacher in directions]
         value, kept, metrics = loss_of(pairs, state["memory"])
-        teacher = {**state["teacher"], "state": teacher_state}
-        metrics = {**pair_health(*pairs[0]), **metrics}
-        return value, ({"online": online, "teacher": teacher, "memory": kept}, metrics)
+        metrics = {**pair_metrics(*pairs[0]), **metrics}
+        return value, ({"online": online, "teacher": moved, "memory": kept}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
         averaged = {"encoder": params["encoder"], "projector": params["projector"]}
-        _, variables = average.update(averaged, state["teacher"]["variables"])
-        return {**state, "teacher": {**state["teacher"], "variables": variables}}
+        return {**state, "teacher": state["teacher"].update(average, averaged)}
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)

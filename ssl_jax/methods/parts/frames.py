@@ -7,7 +7,7 @@ import jax
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models.network import Network, chain
 
@@ -21,7 +21,7 @@ def frames_method(
     loss_of: FramesLoss,
     *,
     views: tuple[View, ...],
-    signs: Callable[[int], tuple[Sign, ...]],
+    collapse: tuple[CollapseValue, ...],
 ) -> Method:
     """A method whose loss is a function of the embeddings of frames, of their clips and of their times.
 
@@ -32,7 +32,7 @@ def frames_method(
       head: between the features and the loss.
       loss_of: the loss.
       views: one view of each frame.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
+      collapse: metric values of collapse, as in :class:`ssl_jax.methods.method.Method`.
 
     Returns:
       The method.
@@ -63,5 +63,4 @@ def frames_method(
         metrics["embedding_std"] = direction_std(z)
         return value, (state, metrics)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -17,15 +17,27 @@ from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import load_encoder
 
 
-class Teacher(NamedTuple):
-    """A network that is not trained; ``variables`` is ``None`` where they are to be drawn at random."""
+class PretrainedNetwork(NamedTuple):
+    """Network from a file; ``variables`` is ``None`` where they are to be drawn at random."""
 
     network: Network
     variables: tuple[Params, State] | None
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
-def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Teacher:
+class FrozenTeacher(NamedTuple):
+    """Teacher in a method's state that is never trained."""
+
+    params: Params
+    state: State
+
+    def apply(self, network: Network, images: Array, **options: Any) -> Any:
+        """Apply a network with these weights in inference mode, without gradient."""
+        outputs, _ = network.apply(self.params, self.state, images, train=False, **options)
+        return jax.lax.stop_gradient(outputs)
+
+
+def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> PretrainedNetwork:
     """The encoder in a file, or one of the student's architecture without variables for ``""``.
 
     Args:
@@ -37,17 +49,17 @@ def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Tea
       ValueError: no such file, or no encoder of this project in it.
     """
     if not path:
-        return Teacher(without_drop_path(encoder), None, {})
+        return PretrainedNetwork(without_drop_path(encoder), None, {})
     allowed = "an encoder.safetensors that experiments.export has written"
     require(Path(path).is_file(), option, path, f"{allowed}; there is no such file")
     try:
-        network, params, state, facts = load_encoder(path)
+        network, params, state, metadata = load_encoder(path)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{option}={path!r}: allowed is {allowed}; {error}") from error
-    return Teacher(network, (params, state), facts)
+    return PretrainedNetwork(network, (params, state), metadata)
 
 
-def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]:
+def renormalization(metadata: Mapping[str, Any], view: View) -> tuple[Array, Array]:
     """Factor and offset a channel that turn a view's normalisation into the one of a teacher's file.
 
     ``(x σ + μ − μ') / σ'`` with (μ, σ) of the view and (μ', σ') of the teacher; 1 and 0 where the file does not say.
@@ -60,13 +72,15 @@ def renormalization(facts: Mapping[str, Any], view: View) -> tuple[Array, Array]
     none = {"mean": (0.0,), "std": (1.0,)}
     mean, std = (jnp.asarray(own[name] or none[name], jnp.float32) for name in own)
     other_mean, other_std = (
-        jnp.asarray(facts.get(name, own[name]) or none[name], jnp.float32) for name in own
+        jnp.asarray(metadata.get(name, own[name]) or none[name], jnp.float32) for name in own
     )
     return std / other_std, (mean - other_mean) / other_std
 
 
-def start_teacher(path: str, teacher: Teacher, key: Key, images: Array, *, option: str = "teacher") -> State:
-    """``{"params", "state"}`` of a teacher: those of its file, or drawn at random.
+def start_teacher(
+    path: str, teacher: PretrainedNetwork, key: Key, images: Array, *, option: str = "teacher"
+) -> FrozenTeacher:
+    """Start a teacher from its file, or from weights drawn at random.
 
     Raises:
       ValueError: a file whose encoder does not fit the images.
@@ -76,11 +90,15 @@ def start_teacher(path: str, teacher: Teacher, key: Key, images: Array, *, optio
         variables = teacher.network.init(key, images)
     else:
         require_fit(path, teacher, variables, images, option)
-    return {"params": variables[0], "state": variables[1]}
+    return FrozenTeacher(*variables)
 
 
 def require_fit(
-    path: str, teacher: Teacher, variables: tuple[Params, State], images: Array, option: str = "teacher"
+    path: str,
+    teacher: PretrainedNetwork,
+    variables: tuple[Params, State],
+    images: Array,
+    option: str = "teacher",
 ) -> None:
     """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
     needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)

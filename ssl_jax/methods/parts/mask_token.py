@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Bool
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Reconstruction, Sign, encoding, no_signs
+from ssl_jax.methods.method import CollapseValue, Method, Reconstruction
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
 from ssl_jax.ops.masking import block_mask, mask_of_kind
@@ -18,7 +19,7 @@ from ssl_jax.ops.patches import unpatchify
 
 Grid = tuple[int, int]
 HIDDEN_KINDS = ("block", "filled", "random")
-HiddenLoss = Callable[[Array, Array, Array, State], tuple[Array, Metrics]]
+HiddenLoss = Callable[[Array, Array, Array, Any], tuple[Array, Metrics]]
 """``(predictions [b, l, o], images, hidden [b, l], fixed) -> (loss, metrics)``."""
 
 
@@ -64,9 +65,9 @@ def hiding_method(
     *,
     mask_of: Callable[[Key, Grid], Array],
     views: tuple[View, ...],
-    start: Callable[[Key, Array], State] | None = None,
+    start: Callable[[Key, Array], Any] | None = None,
     pixels: Callable[[Array, Array], Array] | None = None,
-    signs: Callable[[int], tuple[Sign, ...]] = no_signs,
+    collapse: tuple[CollapseValue, ...] = (),
 ) -> Method:
     """A method that predicts something of each hidden patch by a linear layer on its token.
 
@@ -78,7 +79,7 @@ def hiding_method(
       views: one view.
       start: ``(key, images) -> fixed``, kept in ``state["fixed"]`` as it is: a tokenizer.
       pixels: ``(predictions, images) -> [b, l, patch² c]``, for methods that predict pixels.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
+      collapse: metric values of collapse, as in :class:`ssl_jax.methods.method.Method`.
 
     Returns:
       The method. ``encode`` gives the encoder's pooled features of all patches, none hidden. Params: ``encoder``, ``head``.
@@ -135,6 +136,5 @@ def hiding_method(
         predictions, _, hidden, _ = predict(params, state, images, key, train=False)
         return reconstruction(images, pixels(predictions, images), hidden, patch=int(encoder.config["patch"]))
 
-    encode, encoder_of = encoding(encoder)
     shown = None if pixels is None else reconstruct
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=shown, signs=signs)
+    return Method(views, init, loss, encoder, reconstruct=shown, collapse=collapse)

@@ -10,8 +10,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Halves, Method, Sign, encoding
-from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health, split_views
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.siamese import embed_views, pair_health, project_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 
@@ -36,7 +36,7 @@ def multicrop_method(
     *,
     views: tuple[View, ...],
     begin: Callable[[Key], tuple[Params, State]],
-    signs: Callable[[int], tuple[Sign, ...]],
+    collapse: tuple[CollapseValue, ...],
     width: int,
     projection: int,
     batch_norm: bool,
@@ -51,7 +51,7 @@ def multicrop_method(
       loss_of: the loss, with what the method keeps.
       views: crops; those of the first size are the global ones.
       begin: ``key -> (params, kept)`` of the method itself, beside ``encoder``, ``projector`` and ``online``.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
+      collapse: metric values of collapse, as in :class:`ssl_jax.methods.method.Method`.
       width: of the projector's hidden layer.
       projection: d.
       batch_norm: BatchNorm in the hidden layer.
@@ -75,21 +75,15 @@ def multicrop_method(
         own, kept = begin(own_key)
         return {**params, **own}, {**kept, "online": online}
 
-    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
-        online = state["online"]
-        groups, moved = embed_crops(encoder, params["encoder"], online["encoder"], batch["views"], key)
-        return jnp.concatenate(groups, axis=1), {**state, "online": {**online, "encoder": moved}}
-
-    def compare(
-        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        del key
+        embed_key, _ = jax.random.split(key)
         kept, online = dict(state), dict(state["online"])
         del kept["online"]
-        merged, online["projector"] = projector.apply(
-            params["projector"], online["projector"], merge_views(features), train=True
-        )
-        z = split_views(normalize(merged), features.shape[1])
+        h, online = embed_views(encoder, params, online, batch, embed_key)
+        merged, online = project_views(projector, params, online, h)
+        z = normalize(merged)
         value, kept, metrics = loss_of(params, kept, z, batch, step)
         return value, ({**kept, "online": online}, {**pair_health(z[:, 0], z[:, 1]), **metrics})
 
@@ -97,9 +91,7 @@ def multicrop_method(
         (_, projections), _ = network.apply(params, state["online"], images, train=False)
         return normalize(projections)
 
-    encode, encoder_of = encoding(encoder, "online")
-    halves = Halves(embed, compare)
-    method = Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)
+    method = Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
     return method, project
 
 

@@ -1,21 +1,20 @@
-"""The scaffolding of self-distillation with prototypes: DINO, iBOT, DINOv2."""
+"""Self-distillation with prototypes: the outputs of student and teacher, masks, temperatures, metrics. DINO, iBOT, DINOv2."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import divergence_from_uniform, teacher_entropy, usage
-from ssl_jax.methods.method import Method, Sign, encode_with
-from ssl_jax.methods.parts.siamese import merge_views, pair_health, split_views
+from ssl_jax.methods.method import CollapseValue
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher
+from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models.build import without_drop_path
-from ssl_jax.models.network import Network, prefix_of
+from ssl_jax.models.network import Network, grid_of, prefix_of
 from ssl_jax.ops.masking import block_mask, hidden_counts, hidden_places, scattered_mask
 from ssl_jax.ops.schedules import as_schedule, linear
 from ssl_jax.optim.ema import Ema
@@ -26,123 +25,120 @@ TINY = 1e-30
 """Below it a probability counts as 0 in an entropy."""
 
 
+class Masking(NamedTuple):
+    """How patches of the student's global crops are masked.
+
+    Attributes:
+      kind: ``"block"`` (rectangles) or ``"random"``.
+      crop_fraction: share of the crops in which patches are masked at all.
+      ratio: least and largest share of masked patches in those.
+      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.masking.hidden_counts`.
+      min_area: of a rectangle, see :func:`ssl_jax.ops.masking.block_mask`.
+    """
+
+    kind: str
+    crop_fraction: float
+    ratio: tuple[float, float]
+    stratified: bool
+    min_area: int | None
+
+
+class Networks(NamedTuple):
+    """Networks of a student, whose averages are the teacher's.
+
+    Attributes:
+      encoder: f.
+      head: from features to prototypes.
+      predictor: of the student alone, on the features before the head; ``None``: there is none.
+      patch_head: from patch tokens to prototypes, without batch statistics; ``None``: patches have no loss.
+      patch_head_kind: ``"shared"`` (the head's weights), ``"prototypes"`` (the head's MLP, prototypes of its own) or
+        ``"separate"``.
+    """
+
+    encoder: Network
+    head: Network
+    predictor: Network | None = None
+    patch_head: Network | None = None
+    patch_head_kind: str = "shared"
+
+
 class Outputs(NamedTuple):
     """What a network makes of the crops.
 
     Attributes:
       features: ``[b, v, d]`` of the encoder.
       logits: ``[b, v, k]`` of the head.
-      patches: ``[b, g, m, k]`` logits of patches of the global crops, those that the student does not see among them; ``None``
-        for methods without masks.
-      hidden: ``[b, g, m]`` True where the student did not see the patch.
-      patch_mean: ``[k]`` mean of the patches' raw logits, over all patches or the hidden ones.
+      tokens: ``[b, g, l, d]`` normalised patch tokens of the global crops; ``None`` for methods without masks.
     """
 
     features: Array
     logits: Array
-    patches: Any = None
-    hidden: Any = None
-    patch_mean: Any = None
+    tokens: Any = None
 
 
-class Masking(NamedTuple):
-    """How patches of the student's global crops are hidden, and which head compares them.
+def teacher_temperature_schedule(
+    temperature: float | Array, start: float | Array | None, steps: int
+) -> Schedule:
+    """Schedule a teacher's temperature: constant, or on a line from ``start`` over ``steps``.
 
-    Attributes:
-      kind: ``"block"`` (rectangles) or ``"random"``.
-      share: of the crops, in which patches are hidden at all.
-      ratio: least and largest share of hidden patches in those.
-      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.masking.hidden_counts`.
-      min_area: of a rectangle, see :func:`ssl_jax.ops.masking.block_mask`.
-      head: of the patches, without batch statistics; ``where`` says what it shares with the head of the crops.
-      where: ``"shared"`` (one head), ``"prototypes"`` (one MLP, prototypes of its own) or ``"separate"``.
-      mean_over: whether ``patch_mean`` is over ``"all"`` of the teacher's patches or over the ``"hidden"`` ones.
-    """
-
-    kind: str
-    share: float
-    ratio: tuple[float, float]
-    stratified: bool
-    min_area: int | None
-    head: Network
-    where: str
-    mean_over: str
-
-
-LossOf = Callable[[Outputs, Outputs, State, Array], tuple[Array, State, Metrics]]
-"""``(student, teacher, centers, step) -> (loss, centers, metrics)``; nothing of the teacher is differentiated."""
-
-
-def warmed_up(temperature: float | Array, start: float | Array | None, steps: int) -> Schedule:
-    """A teacher's temperature: constant, or on a line from ``start`` over ``steps``.
-
-    >>> round(float(warmed_up(0.07, 0.04, 10)(5)), 3)
+    >>> round(float(teacher_temperature_schedule(0.07, 0.04, 10)(5)), 3)
     0.055
     """
     return as_schedule(temperature) if start is None else linear(start, temperature, steps)
 
 
-def beliefs_health(beliefs: Array, logits: Array) -> Metrics:
-    """What tells the collapses apart: the teacher's log distributions ``[b, g, k]`` and the student's logits ``[b, v, k]``."""
+def prototype_metrics(teacher_log_probs: Array, logits: Array) -> Metrics:
+    """Tell the collapses apart, from the teacher's log distributions ``[b, g, k]`` and the student's logits ``[b, v, k]``."""
     return {
-        "teacher_entropy": teacher_entropy(beliefs),
-        "teacher_kl_uniform": divergence_from_uniform(beliefs),
-        "prototype_usage": usage(beliefs),
-        **pair_health(logits[:, 0], logits[:, 1]),
+        "teacher_entropy": teacher_entropy(teacher_log_probs),
+        "teacher_kl_uniform": divergence_from_uniform(teacher_log_probs),
+        "prototype_usage": usage(teacher_log_probs),
+        **pair_metrics(logits[:, 0], logits[:, 1]),
     }
 
 
-def patch_health(targets: Array, hidden: Array) -> Metrics:
-    """The same for the teacher's distributions ``[b, g, m, k]`` of hidden patches; 0 where nothing is hidden."""
-    weights = hidden / jnp.maximum(jnp.sum(hidden), 1)
+def patch_prototype_metrics(targets: Array, masked: Array) -> Metrics:
+    """Do the same for the teacher's distributions ``[b, g, m, k]`` of masked patches; 0 where nothing is masked."""
+    weights = masked / jnp.maximum(jnp.sum(masked), 1)
     entropies = entropy(jnp.log(jnp.maximum(targets, TINY)))
     mean = jnp.einsum("bgm,bgmk->k", weights, targets)
     divergence = jnp.log(1.0 * targets.shape[-1]) - entropy(jnp.log(jnp.maximum(mean, TINY)))
     return {
         "patch_teacher_entropy": jnp.sum(weights * entropies),
-        "patch_kl_uniform": divergence * jnp.any(hidden),
+        "patch_kl_uniform": divergence * jnp.any(masked),
     }
 
 
-def prototype_signs(prototypes: int, loss: float, *, patches: bool) -> tuple[Sign, ...]:
-    """The two collapses: of the head's distributions to the uniform one, and to a single prototype."""
+def prototype_collapse(prototypes: int, loss: float, *, patches: bool) -> tuple[CollapseValue, ...]:
+    """Return the values of two collapses: of the distributions to the uniform one, and to a single prototype."""
     most = math.log(prototypes)
-    found = (
-        Sign("loss", loss, "the teacher says nothing: its distribution is uniform"),
-        Sign("teacher_entropy", most, "the teacher gives every prototype the same share"),
-        Sign("teacher_kl_uniform", most, "one prototype takes every image"),
+    crops = (
+        CollapseValue("loss", loss, "the teacher says nothing: its distribution is uniform"),
+        CollapseValue("teacher_entropy", most, "the teacher gives every prototype the same share"),
+        CollapseValue("teacher_kl_uniform", most, "one prototype takes every image"),
     )
     if not patches:
-        return found
+        return crops
     return (
-        *found,
-        Sign("patch_teacher_entropy", most, "the teacher gives every prototype the same share of a patch"),
-        Sign("patch_kl_uniform", most, "one prototype takes every patch"),
+        *crops,
+        CollapseValue(
+            "patch_teacher_entropy", most, "the teacher gives every prototype the same share of a patch"
+        ),
+        CollapseValue("patch_kl_uniform", most, "one prototype takes every patch"),
     )
 
 
-def draw_masks(key: Key, masking: Masking, batch: int, crops: int, grid: tuple[int, int]) -> Array:
-    """Hidden patches of a batch, bool ``[batch * crops, patches]``, in the order of ``merge_views``."""
-    count_key, mask_key = jax.random.split(key)
-    total, length = batch * crops, grid[0] * grid[1]
-    counts = hidden_counts(
-        count_key,
-        total,
-        length,
-        share=masking.share,
-        ratio=masking.ratio,
-        stratified=masking.stratified,
-    )
-    keys = jax.random.split(mask_key, total)
-    if masking.kind == "random":
-        return jax.vmap(lambda k, n: scattered_mask(k, length, n))(keys, counts)
-    return jax.vmap(lambda k, n: block_mask(k, grid, n, min_area=masking.min_area))(keys, counts)
+def check_patches(encoder: Network, mask: str, patch_head: str) -> None:
+    """Raise a ValueError unless patches can be masked, and compared, as asked."""
+    choice("mask", mask, MASKS)
+    choice("patch_head", patch_head, PATCH_HEADS)
+    require_patches(encoder)
 
 
 def require_patches(encoder: Network) -> None:
-    """Raise a ValueError unless an encoder can hide patches and gives normalised tokens."""
+    """Raise a ValueError unless an encoder can mask patches and gives normalised tokens."""
     name = str(encoder.config.get("name", ""))
-    require(name.startswith("vit"), "encoder", name, "a ViT: patches are hidden from the student")
+    require(name.startswith("vit"), "encoder", name, "a ViT: patches are masked for the student")
     require(
         bool(encoder.config["mask_token"]),
         "encoder.mask_token",
@@ -157,187 +153,149 @@ def require_patches(encoder: Network) -> None:
     )
 
 
-def places_of(masking: Masking, mask: Array, crops: int) -> tuple[Array, Array]:
-    """Indices ``[b, g, m]`` of places with all hidden patches, and which hold one; of a merged mask ``[b * g, l]``."""
+def init_student_and_teacher(
+    networks: Networks, average: Ema, key: Key, batch: Batch
+) -> tuple[Params, dict[str, Any]]:
+    """Draw the student; the teacher starts as its copy.
+
+    Returns:
+      Params ``encoder``, ``head``, ``patch_head`` (unless shared) and ``predictor``; state ``online`` and ``teacher``. The
+      teacher carries the student's mask token in its average and never uses it.
+    """
+    encoder_key, head_key, patch_key, predictor_key = jax.random.split(key, 4)
+    images = batch["views"][0][:, 0]
+    params, online = {}, {}
+    params["encoder"], online["encoder"] = networks.encoder.init(encoder_key, images)
+    features = jnp.zeros((images.shape[0], networks.encoder.features))
+    params["head"], online["head"] = networks.head.init(head_key, features)
+    if networks.patch_head is not None and networks.patch_head_kind != "shared":
+        params["patch_head"], _ = networks.patch_head.init(patch_key, features)
+        if networks.patch_head_kind == "prototypes":
+            del params["patch_head"]["mlp"]
+    teacher = EmaTeacher.init(average, params, dict(online))
+    if networks.predictor is not None:
+        predictor, online["predictor"] = networks.predictor.init(predictor_key, features)
+        params = {**params, "predictor": predictor}
+    return params, {"online": online, "teacher": teacher}
+
+
+def update_teacher(teacher: EmaTeacher, average: Ema, params: Params) -> EmaTeacher:
+    """Move the teacher towards the student, which alone has a predictor."""
+    return teacher.update(average, {name: part for name, part in params.items() if name != "predictor"})
+
+
+def teacher_outputs(
+    networks: Networks, teacher: EmaTeacher, crops: Array, key: Key
+) -> tuple[Outputs, EmaTeacher]:
+    """Compute the teacher's outputs of the global crops ``[b, g, h, w, c]``, without stochastic depth, masks and gradient."""
+    own = networks._replace(encoder=without_drop_path(networks.encoder), predictor=None)
+    outputs, state = student_outputs(own, teacher.params, teacher.state, (crops,), key)
+    return jax.lax.stop_gradient(outputs), teacher._replace(state=state)
+
+
+def student_outputs(
+    networks: Networks,
+    params: Params,
+    state: State,
+    crops: tuple[Array, ...],
+    key: Key,
+    mask: Array | None = None,
+) -> tuple[Outputs, State]:
+    """Compute the student's outputs of all crops.
+
+    Views of one size pass through the encoder as one batch, the head runs once on the views of all sizes.
+
+    Args:
+      networks: the student's.
+      params: their parameters, by name.
+      state: their batch statistics, by name.
+      crops: for each size ``[b, v, h, w, c]``; those of the first size are the global ones.
+      key: used once, for what the encoder draws.
+      mask: bool ``[b g, l]``, patches of the global crops that a mask token replaces; ``None``: none.
+
+    Returns:
+      ``(outputs, state)``.
+    """
+    features, tokens, encoder_state = encode_crops(
+        networks, params["encoder"], state["encoder"], crops, key, mask
+    )
+    state = {**state, "encoder": encoder_state}
+    inputs = merge_views(features)
+    if networks.predictor is not None:
+        inputs, predictor_state = networks.predictor.apply(
+            params["predictor"], state["predictor"], inputs, train=True
+        )
+        state = {**state, "predictor": predictor_state}
+    logits, head_state = networks.head.apply(params["head"], state["head"], inputs, train=True)
+    return Outputs(features, split_views(logits, features.shape[1]), tokens), {**state, "head": head_state}
+
+
+def encode_crops(
+    networks: Networks,
+    params: Params,
+    state: State,
+    crops: tuple[Array, ...],
+    key: Key,
+    mask: Array | None,
+) -> tuple[Array, Array | None, State]:
+    """Encode all crops: features ``[b, v, d]``, with a patch head also patch tokens ``[b, g, l, d]`` of the first size."""
+    encoder, features, tokens = networks.encoder, [], None
+    for i, group in enumerate(crops):
+        options: dict[str, Any] = {"train": True, "key": jax.random.fold_in(key, i)}
+        count, images = group.shape[1], merge_views(group)
+        if networks.patch_head is None:
+            output, state = encoder.apply(params, state, images, **options)
+        else:
+            options |= {"output": "tokens"} | ({} if i or mask is None else {"mask": mask})
+            every, state = encoder.apply(params, state, images, **options)
+            patches = every[:, prefix_of(encoder) :]
+            output = every[:, 0] if encoder.config["pool"] == "cls" else patches.mean(axis=1)
+            tokens = split_views(patches, count) if i == 0 else tokens
+        features.append(split_views(output, count))
+    return jnp.concatenate(features, axis=1), tokens, state
+
+
+def patch_logits(networks: Networks, params: Params, state: State, tokens: Array) -> Array:
+    """Compute logits ``[..., k]`` of patch tokens ``[..., d]`` by the patch head."""
+    assert networks.patch_head is not None
+    own = params.get("patch_head", {})
+    variables = own if networks.patch_head_kind == "separate" else {**params["head"], **own}
+    return networks.patch_head.apply(variables, state["head"], tokens)[0]
+
+
+def draw_masks(key: Key, masking: Masking, crops: Array, encoder: Network) -> Array:
+    """Draw the masked patches of crops ``[b, g, h, w, c]``: bool ``[b g, l]``, in the order of ``merge_views``."""
+    count_key, mask_key = jax.random.split(key)
+    total, grid = crops.shape[0] * crops.shape[1], grid_of(encoder, crops[:, 0])
+    length = grid[0] * grid[1]
+    counts = hidden_counts(
+        count_key,
+        total,
+        length,
+        share=masking.crop_fraction,
+        ratio=masking.ratio,
+        stratified=masking.stratified,
+    )
+    keys = jax.random.split(mask_key, total)
+    if masking.kind == "random":
+        return jax.vmap(lambda k, n: scattered_mask(k, length, n))(keys, counts)
+    return jax.vmap(lambda k, n: block_mask(k, grid, n, min_area=masking.min_area))(keys, counts)
+
+
+def select_masked_positions(masking: Masking, mask: Array, crops: int) -> tuple[Array, Array]:
+    """Return positions ``[b, g, m]`` among which are all masked patches of a mask ``[b g, l]``, and which of them are masked.
+
+    m is static, the most patches that can be masked in a crop.
+    """
     most = max(int(mask.shape[-1] * masking.ratio[1]), 1)
     return hidden_places(split_views(mask, crops), most)
 
 
-def gather(tokens: Array | None, places: Array) -> Array:
-    """Tokens ``[b, g, l, d]`` at places ``[b, g, m]``."""
-    assert tokens is not None
-    return jnp.take_along_axis(tokens, places[..., None], axis=2)
+def take_tokens(tokens: Array, positions: Array) -> Array:
+    """Take tokens ``[b, g, l, d]`` at positions ``[b, g, m]``."""
+    return jnp.take_along_axis(tokens, positions[..., None], axis=2)
 
 
-def prototype_method(
-    encoder: Network,
-    head: Network,
-    loss_of: LossOf,
-    *,
-    average: Ema,
-    views: tuple[View, ...],
-    signs: Callable[[int], tuple[Sign, ...]],
-    centers: dict[str, tuple[Ema, int]],
-    predictor: Network | None = None,
-    masking: Masking | None = None,
-) -> Method:
-    """A method in which a student matches an average teacher's distributions over prototypes.
-
-    Views of the first crop size are the global ones, which the teacher sees too; other sizes are local. Views of one size
-    pass through the encoder as one batch, the head runs once on the views of all sizes. The teacher takes part without
-    stochastic depth and moves after the update. With ``masking`` patches of the student's global crops are replaced by the
-    mask token, and the patch head runs on a static number of places per crop that holds all hidden ones.
-
-    Args:
-      encoder: the network to train.
-      head: between the features and the prototypes.
-      loss_of: the loss, with what the centres become and metrics.
-      average: of the student's parameters.
-      views: global views, then local ones.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
-      centers: name to (average, width), of running means in the state.
-      predictor: of the student alone, on the features before the head; ``None``: there is none.
-      masking: of the student's global crops; ``None``: nothing is hidden.
-
-    Returns:
-      The method. ``encode`` gives the teacher encoder's features. Params: ``encoder``, ``head``, ``patch_head`` (unless shared)
-      and ``predictor``; state: ``online``, ``teacher`` and the centres by name. The teacher carries the student's mask token
-      in its average and never uses it.
-
-    Raises:
-      ValueError: masking of an encoder that cannot hide patches, or an option of it out of range.
-    """
-    if masking is not None:
-        choice("mask", masking.kind, MASKS)
-        choice("patch_head", masking.where, PATCH_HEADS)
-        require_patches(encoder)
-    teacher_encoder = without_drop_path(encoder)
-
-    def patch_logits(params: Params, state: State, tokens: Array | None) -> Array:
-        """Logits ``[..., m, k]`` of patch tokens ``[..., m, d]``."""
-        assert masking is not None and tokens is not None
-        own = params.get("patch_head", {})
-        variables = own if masking.where == "separate" else {**params["head"], **own}
-        return masking.head.apply(variables, state["head"], tokens)[0]
-
-    def see(
-        network: Network, params: Params, state: State, images: Array, key: Key, mask: Array | None = None
-    ) -> tuple[Array, Array | None, State]:
-        """Features, and with masking normalised patch tokens, of merged crops."""
-        if masking is None:
-            features, state = network.apply(params, state, images, train=True, key=key)
-            return features, None, state
-        options = {} if mask is None else {"mask": mask}
-        tokens, state = network.apply(params, state, images, train=True, key=key, output="tokens", **options)
-        patches = tokens[:, prefix_of(encoder) :]
-        features = tokens[:, 0] if encoder.config["pool"] == "cls" else patches.mean(axis=1)
-        return features, patches, state
-
-    def embed(
-        network: Network,
-        params: Params,
-        state: State,
-        crops: tuple[Array, ...],
-        key: Key,
-        mask: Array | None = None,
-    ) -> tuple[Array, Array | None, State]:
-        """Features ``[b, v, d]`` of all crops, patch tokens ``[b, g, l, d]`` of the first size."""
-        state, features, tokens = dict(state), [], None
-        for i, group in enumerate(crops):
-            merged, group_key = merge_views(group), jax.random.fold_in(key, i)
-            output, patches, state["encoder"] = see(
-                network, params["encoder"], state["encoder"], merged, group_key, mask if i == 0 else None
-            )
-            features.append(split_views(output, group.shape[1]))
-            if i == 0 and patches is not None:
-                tokens = split_views(patches, group.shape[1])
-        return jnp.concatenate(features, axis=1), tokens, state
-
-    def classify(params: Params, state: State, features: Array) -> tuple[Array, State]:
-        logits, head_state = head.apply(params["head"], state["head"], merge_views(features), train=True)
-        return split_views(logits, features.shape[1]), {**state, "head": head_state}
-
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, head_key, patch_key, predictor_key = jax.random.split(key, 4)
-        images = batch["views"][0][:, 0]
-        params, state = {}, {}
-        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
-        features = jnp.zeros((images.shape[0], encoder.features))
-        params["head"], state["head"] = head.init(head_key, features)
-        if masking is not None and masking.where != "shared":
-            params["patch_head"], _ = masking.head.init(patch_key, features)
-            if masking.where == "prototypes":
-                del params["patch_head"]["mlp"]
-        kept: State = {"teacher": {"variables": average.init(params), "state": state}}
-        kept |= {name: mean.init(jnp.zeros(width)) for name, (mean, width) in centers.items()}
-        if predictor is not None:
-            params["predictor"], predictor_state = predictor.init(predictor_key, features)
-            state = {**state, "predictor": predictor_state}
-        return params, {**kept, "online": state}
-
-    def teach(
-        params: Params, state: State, crops: Array, key: Key, mask: Array | None
-    ) -> tuple[Outputs, State]:
-        """The teacher's outputs of the global crops, in which nothing is hidden from it."""
-        features, tokens, state = embed(teacher_encoder, params, state, (crops,), key)
-        logits, state = classify(params, state, features)
-        if masking is None or mask is None:
-            return Outputs(features, logits), state
-        places, hidden = places_of(masking, mask, crops.shape[1])
-        if masking.mean_over == "all":
-            every = patch_logits(params, state, tokens)
-            return Outputs(features, logits, gather(every, places), hidden, every.mean((0, 1, 2))), state
-        patches = patch_logits(params, state, gather(tokens, places))
-        total = jnp.sum(patches, axis=(0, 1, 2), where=hidden[..., None])
-        return Outputs(features, logits, patches, hidden, total / jnp.maximum(hidden.sum(), 1)), state
-
-    def study(
-        params: Params, state: State, crops: tuple[Array, ...], key: Key, mask: Array | None
-    ) -> tuple[Outputs, State]:
-        """The student's outputs of all crops, the global ones masked."""
-        features, tokens, state = embed(encoder, params, state, crops, key, mask)
-        predictions = features
-        if predictor is not None:
-            merged, predictor_state = predictor.apply(
-                params["predictor"], state["predictor"], merge_views(features), train=True
-            )
-            predictions = split_views(merged, features.shape[1])
-            state = {**state, "predictor": predictor_state}
-        logits, state = classify(params, state, predictions)
-        if masking is None or mask is None:
-            return Outputs(features, logits), state
-        places, hidden = places_of(masking, mask, crops[0].shape[1])
-        return Outputs(features, logits, patch_logits(params, state, gather(tokens, places)), hidden), state
-
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        teacher_key, student_key, mask_key = jax.random.split(key, 3)
-        crops, mask = batch["views"], None
-        if masking is not None:
-            count, global_crops, height, width, _ = crops[0].shape
-            patch = int(encoder.config["patch"])
-            mask = draw_masks(mask_key, masking, count, global_crops, (height // patch, width // patch))
-        kept = state["teacher"]
-        teacher, teacher_state = teach(kept["variables"].average, kept["state"], crops[0], teacher_key, mask)
-        student, online = study(params, state["online"], crops, student_key, mask)
-        value, moved, metrics = loss_of(
-            student, jax.lax.stop_gradient(teacher), {name: state[name] for name in centers}, step
-        )
-        return value, ({**moved, "online": online, "teacher": {**kept, "state": teacher_state}}, metrics)
-
-    def after_update(params: Params, state: State, step: Array) -> State:
-        del step
-        averaged = {name: part for name, part in params.items() if name != "predictor"}
-        _, variables = average.update(averaged, state["teacher"]["variables"])
-        return {**state, "teacher": {**state["teacher"], "variables": variables}}
-
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
-        del params
-        teacher = state["teacher"]
-        return teacher["variables"].average["encoder"], teacher["state"]["encoder"]
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), images)
-
-    return Method(views, init, loss, encode, encoder, encoder_of, after_update, signs=signs)
+def masked_mean_logits(logits: Array, masked: Array) -> Array:
+    """Average logits ``[b, g, m, k]`` over masked patches ``[b, g, m]``: ``[k]``, 0 without any."""
+    return jnp.sum(logits, axis=(0, 1, 2), where=masked[..., None]) / jnp.maximum(masked.sum(), 1)

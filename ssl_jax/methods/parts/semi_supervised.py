@@ -1,7 +1,7 @@
 """What semi-supervised methods share: a classifier under noise, its cost where there is a label, and how it classifies."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import labelled_cross_entropy
-from ssl_jax.methods.method import Sign
+from ssl_jax.methods.method import CollapseValue
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 
@@ -94,12 +94,7 @@ def supervised_cost(
     return labelled_cross_entropy(logits, labels, over=over), {"cross_entropy": mean, "accuracy": right}
 
 
-def silent(classes: int) -> Callable[[int], tuple[Sign, ...]]:
-    """The ``signs`` of a classifier: it says nothing where its cross-entropy is ``log classes``."""
-
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        meaning = "the classifier says nothing: every class is as likely"
-        return (Sign("cross_entropy", math.log(classes), meaning),)
-
-    return signs
+def classifier_collapse(classes: int) -> tuple[CollapseValue, ...]:
+    """Return the ``collapse`` of a classifier: it says nothing where its cross-entropy is ``log classes``."""
+    meaning = "the classifier says nothing: every class is as likely"
+    return (CollapseValue("cross_entropy", math.log(classes), meaning),)

@@ -1,4 +1,4 @@
-"""The scaffolding of methods that compare views through one network: SimCLR and its relatives, metric learning, redundancy."""
+"""Views through one network: how siamese methods embed and project them, the projectors, the metrics of a pair."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,94 +11,101 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Halves, Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 
-PairLoss = Callable[[Array, Array, Batch, Key, Array], tuple[Array, Metrics]]
-"""``(z1, z2, batch, key, step) -> (loss, metrics)`` with the projections ``[n, d]`` of the two views."""
 
-ViewsLoss = Callable[[Array, Batch, Key, Array], tuple[Array, Metrics]]
-"""``(z, batch, key, step) -> (loss, metrics)`` with the projections ``[n, v, d]`` of v views."""
-
-
-def pair_method(
-    encoder: Network,
-    projector: Network,
-    loss_of: PairLoss,
-    *,
-    views: tuple[View, ...],
-    signs: Callable[[int], tuple[Sign, ...]],
-) -> Method:
-    """:func:`views_method` of two views, whose loss takes the projections of each by itself.
-
-    Raises:
-      ValueError: not two views of one size.
-    """
+def require_pair(views: tuple[View, ...]) -> None:
+    """Raise a ValueError unless there are two views of one size."""
     require(len(views) == 2, "views", len(views), "two")
-
-    def loss_of_both(z: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        return loss_of(z[:, 0], z[:, 1], batch, key, step)
-
-    return views_method(encoder, projector, loss_of_both, views=views, signs=signs)
+    require_one_size(views)
 
 
-def views_method(
-    encoder: Network,
-    projector: Network,
-    loss_of: ViewsLoss,
-    *,
-    views: tuple[View, ...],
-    signs: Callable[[int], tuple[Sign, ...]],
-) -> Method:
-    """A method whose loss is a function of the projections of two views or more.
-
-    All views pass through the network as one batch, so BatchNorm sees vN images. Nothing is kept between steps but batch
-    statistics. The metrics of :func:`ssl_jax.methods.parts.siamese.pair_health`, of the first two views, are added to those of
-    the loss.
-
-    Args:
-      encoder: the network to train; its features are what ``encode`` gives.
-      projector: head between the features and the loss.
-      loss_of: the loss; its key is for what the loss draws.
-      views: two or more of one size.
-      signs: of collapse, as in :class:`ssl_jax.methods.method.Method`.
-
-    Returns:
-      The method.
-
-    Raises:
-      ValueError: fewer than two views, or views that differ in size.
-    """
+def require_one_size(views: tuple[View, ...]) -> None:
+    """Raise a ValueError unless there are two views or more, of one size."""
     sizes = [view.size for view in views]
     require(len(sizes) >= 2 and len(set(sizes)) == 1, "views", sizes, "two views or more of one size")
-    network = chain(encoder=encoder, projector=projector)
 
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        return network.init(key, batch["views"][0][:, 0])
 
-    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
-        (features,), moved = embed_crops(encoder, params["encoder"], state["encoder"], batch["views"], key)
-        return features, {**state, "encoder": moved}
+def embed_views(
+    encoder: Network, params: Params, state: State, batch: Batch, key: Key
+) -> tuple[Float[Array, "b v f"], State]:
+    """Compute the features of all views, those of one size as one batch: ``h = f(x)``.
 
-    def compare(
-        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        projections, moved = projector.apply(
-            params["projector"], state["projector"], merge_views(features), train=True
+    BatchNorm statistics are those of all views of a size. Where ``batch["features"]`` stands already it is returned, and the
+    encoder is not run: so cached gradients (:func:`ssl_jax.train.step.make_train_step`) call the same loss.
+
+    Args:
+      encoder: f, in training mode; ``params["encoder"]`` and ``state["encoder"]`` are its variables.
+      params: the method's parameters.
+      state: a dict with ``encoder``, which passes through the sizes in turn.
+      batch: with ``views``, for each size ``[b, v, h, w, c]``, or with ``features``.
+      key: used once, for what the encoder draws.
+
+    Returns:
+      ``(h, state)``, the views of all sizes in the order of ``batch["views"]``.
+    """
+    if "features" in batch:
+        return batch["features"], state
+    features, encoder_state = [], state["encoder"]
+    for i, views in enumerate(batch["views"]):
+        size_key = jax.random.fold_in(key, i)
+        merged, encoder_state = encoder.apply(
+            params["encoder"], encoder_state, merge_views(views), train=True, key=size_key
         )
-        z = split_views(projections, len(views))
-        value, metrics = loss_of(z, batch, key, step)
-        state = {**state, "projector": moved}
-        return value, (state, {**pair_health(z[:, 0], z[:, 1]), **metrics})
+        features.append(split_views(merged, views.shape[1]))
+    return jnp.concatenate(features, axis=1), {**state, "encoder": encoder_state}
 
-    encode, encoder_of = encoding(encoder)
-    halves = Halves(embed, compare)
-    return Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)
+
+def project_views(
+    projector: Network, params: Params, state: State, features: Float[Array, "b v f"], name: str = "projector"
+) -> tuple[Float[Array, "b v d"], State]:
+    """Project the features of all views as one batch: ``z = g(h)``.
+
+    Args:
+      projector: g, in training mode.
+      params: the method's parameters.
+      state: a dict with ``name``.
+      features: h, from :func:`embed_views`.
+      name: where the variables of g stand in params and state.
+
+    Returns:
+      ``(z, state)``.
+    """
+    merged, head_state = projector.apply(params[name], state[name], merge_views(features), train=True)
+    return split_views(merged, features.shape[1]), {**state, name: head_state}
+
+
+def apply_per_view(
+    network: Network,
+    params: Params,
+    state: State,
+    views: Float[Array, "b v ..."],
+    key: Key | None = None,
+) -> tuple[Float[Array, "b v d"], State]:
+    """Apply a network to one view after the other: BatchNorm statistics are per view.
+
+    Args:
+      network: in training mode; of a :func:`ssl_jax.models.network.chain` the last output is taken.
+      params: its parameters.
+      state: its state, which passes through the views in turn.
+      views: ``[b, v, ...]``, images or features.
+      key: used once, for what the network draws.
+
+    Returns:
+      ``(outputs, state)``.
+    """
+    outputs = []
+    for i, inputs in enumerate(views.swapaxes(0, 1)):
+        view_key = None if key is None else jax.random.fold_in(key, i)
+        output, state = network.apply(params, state, inputs, train=True, key=view_key)
+        outputs.append(output[-1] if isinstance(output, tuple) else output)
+    return jnp.stack(outputs, axis=1), state
 
 
 def simclr_projector(encoder: Network, *, layers: int, width: int | None, projection: int) -> Network:
-    """SimCLR's projector: dense layers without bias, BatchNorm and ReLU between them, a BatchNorm without β at the end.
+    """Build SimCLR's projector: dense layers without bias, BatchNorm and ReLU between them, a BatchNorm without β at the end.
 
     Args:
       encoder: whose features it takes.
@@ -128,7 +135,7 @@ def simclr_projector(encoder: Network, *, layers: int, width: int | None, projec
 
 
 def expander(encoder: Network, *, layers: int, width: int, norm: str, projection: int) -> Network:
-    """The projector of Barlow Twins and VICReg: dense layers without bias, normalisation and ReLU between them, nothing after.
+    """Build the projector of Barlow Twins and VICReg: dense layers without bias, normalisation and ReLU between, nothing after.
 
     Args:
       encoder: whose features it takes.
@@ -157,7 +164,7 @@ def expander(encoder: Network, *, layers: int, width: int, norm: str, projection
 
 
 def merge_views(views: Float[Array, "b v ..."]) -> Float[Array, "bv ..."]:
-    """``[batch, views, ...]`` to ``[batch * views, ...]``: an order that moves no image between devices.
+    """Reshape ``[batch, views, ...]`` to ``[batch * views, ...]``: an order that moves no image between devices.
 
     >>> import jax.numpy as jnp
     >>> merge_views(jnp.zeros((4, 2, 8, 8, 3))).shape
@@ -167,13 +174,92 @@ def merge_views(views: Float[Array, "b v ..."]) -> Float[Array, "bv ..."]:
 
 
 def split_views(merged: Float[Array, "bv ..."], count: int) -> Float[Array, "b v ..."]:
-    """The inverse of :func:`merge_views` for ``count`` views an example.
+    """Invert :func:`merge_views` for ``count`` views an example.
 
     >>> import jax.numpy as jnp
     >>> split_views(jnp.zeros((8, 16)), 2).shape
     (4, 2, 16)
     """
     return merged.reshape(-1, count, *merged.shape[1:])
+
+
+def pair_metrics(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
+    """Compute collapse monitors of two embeddings of the same images, on unit vectors.
+
+    ``std``: see :func:`direction_std`.
+    ``alignment``: ``mean ‖x − y‖²`` (Wang & Isola 2020), 0 when the views agree.
+
+    Args:
+      x: embeddings of the first views.
+      y: embeddings of the second views.
+
+    Returns:
+      Scalars ``embedding_std`` and ``alignment``.
+    """
+    u, v = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
+    return {"embedding_std": direction_std(x), "alignment": jnp.mean(jnp.sum((u - v) ** 2, axis=-1))}
+
+
+def direction_std(x: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Measure how far embeddings spread over the sphere, without gradient.
+
+    The standard deviation of the unit vectors over the batch, averaged over dimensions and divided by ``1/√d``, its value for
+    directions spread evenly: near 1 is healthy, 0 is complete collapse (SimSiam, Chen & He 2021, section 4.1).
+
+    >>> import jax.numpy as jnp
+    >>> float(direction_std(jnp.ones((3, 2))))
+    0.0
+    """
+    unit = normalize(jax.lax.stop_gradient(x))
+    return jnp.mean(jnp.std(unit, axis=0)) * jnp.sqrt(1.0 * unit.shape[-1])
+
+
+# What follows leaves with the last method that stands on it.
+PairLoss = Callable[[Array, Array, Batch, Key, Array], tuple[Array, Metrics]]
+ViewsLoss = Callable[[Array, Batch, Key, Array], tuple[Array, Metrics]]
+pair_health = pair_metrics
+
+
+def pair_method(
+    encoder: Network,
+    projector: Network,
+    loss_of: PairLoss,
+    *,
+    views: tuple[View, ...],
+    collapse: tuple[CollapseValue, ...],
+) -> Method:
+    require(len(views) == 2, "views", len(views), "two")
+
+    def loss_of_both(z: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
+        return loss_of(z[:, 0], z[:, 1], batch, key, step)
+
+    return views_method(encoder, projector, loss_of_both, views=views, collapse=collapse)
+
+
+def views_method(
+    encoder: Network,
+    projector: Network,
+    loss_of: ViewsLoss,
+    *,
+    views: tuple[View, ...],
+    collapse: tuple[CollapseValue, ...],
+) -> Method:
+    require_one_size(views)
+    network = chain(encoder=encoder, projector=projector)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        embed_key, loss_key = jax.random.split(key)
+        h, state = embed_views(encoder, params, state, batch, embed_key)
+        z, state = project_views(projector, params, state, h)
+        value, metrics = loss_of(z, batch, loss_key, step)
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})
+
+    return Method(views, init, loss, encoder, collapse=collapse)
 
 
 def embed_crops(
@@ -197,34 +283,3 @@ def embed_crops(
         merged, state = encoder.apply(params, state, merge_views(group), train=True, key=size_key)
         features.append(split_views(merged, group.shape[1]))
     return features, state
-
-
-def pair_health(x: Float[Array, "n d"], y: Float[Array, "n d"]) -> Metrics:
-    """Collapse monitors of two embeddings of the same images, on unit vectors.
-
-    ``std``: see :func:`direction_std`.
-    ``alignment``: ``mean ‖x − y‖²`` (Wang & Isola 2020), 0 when the views agree.
-
-    Args:
-      x: embeddings of the first views.
-      y: embeddings of the second views.
-
-    Returns:
-      Scalars ``embedding_std`` and ``alignment``.
-    """
-    u, v = normalize(jax.lax.stop_gradient(x)), normalize(jax.lax.stop_gradient(y))
-    return {"embedding_std": direction_std(x), "alignment": jnp.mean(jnp.sum((u - v) ** 2, axis=-1))}
-
-
-def direction_std(x: Float[Array, "n d"]) -> Float[Array, ""]:
-    """How far embeddings spread over the sphere, without gradient.
-
-    The standard deviation of the unit vectors over the batch, averaged over dimensions and divided by ``1/√d``, its value for
-    directions spread evenly: near 1 is healthy, 0 is complete collapse (SimSiam, Chen & He 2021, section 4.1).
-
-    >>> import jax.numpy as jnp
-    >>> float(direction_std(jnp.ones((3, 2))))
-    0.0
-    """
-    unit = normalize(jax.lax.stop_gradient(x))
-    return jnp.mean(jnp.std(unit, axis=0)) * jnp.sqrt(1.0 * unit.shape[-1])

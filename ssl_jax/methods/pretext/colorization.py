@@ -14,7 +14,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.method import Method, Reconstruction, Sign, encode_with
+from ssl_jax.methods.method import CollapseValue, Method, Reconstruction
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_maps
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -185,10 +185,7 @@ def build(
         }
         return value, (state, metrics)
 
-    def encode(params: Params, state: State, images: Array) -> Array:
-        return encode_with(encoder, *encoder_of(params, state), shown(colors_of(images).lightness))
-
-    def encoder_of(params: Params, state: State) -> tuple[Params, State]:
+    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
         return params["encoder"], state["online"]["encoder"]
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
@@ -201,11 +198,9 @@ def build(
         # The encoder sees no colour anywhere.
         return Reconstruction(images, predictions, jnp.ones((*images.shape[:3], 1), bool))
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(BINS), "every colour is as likely, whatever the image"),)
+    collapse = (CollapseValue("loss", math.log(BINS), "every colour is as likely, whatever the image"),)
 
-    return Method(views, init, loss, encode, encoder, encoder_of, reconstruct=reconstruct, signs=signs)
+    return Method(views, init, loss, encoder, encoder_variables, reconstruct=reconstruct, collapse=collapse)
 
 
 def require_color(images: Array) -> None:

@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.pretext import counting
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import merge_views, split_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -96,9 +96,6 @@ def build(
         own, other = (jnp.sum((x - sums) ** 2, axis=1) for x in (wholes, others))
         return value, (state, {"accuracy": jnp.mean(own < other), "count": jnp.mean(wholes)})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", margin, "every count of every image is 0"),)
+    collapse = (CollapseValue("loss", margin, "every count of every image is 0"),)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encoder, collapse=collapse)

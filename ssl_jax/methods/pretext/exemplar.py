@@ -12,7 +12,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import top_k
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import labelled_cross_entropy
-from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.siamese import direction_std, merge_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -104,13 +104,8 @@ def build(
         classes = jnp.full(examples, -1, jnp.int32).at[chosen].set(jnp.arange(count, dtype=jnp.int32))
         return {**state, "seeds": jnp.resize(chosen.astype(jnp.int32), (exemplars,)), "classes": classes}
 
-    refreshing = Refreshing(describe, gather="first", order=lambda state, key: state["seeds"])
+    choose_seeds = Refresh(describe, refresh, features_once=True, order=lambda state, key: state["seeds"])
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(exemplars), "the seeds cannot be told from what is seen"),)
+    collapse = (CollapseValue("loss", math.log(exemplars), "the seeds cannot be told from what is seen"),)
 
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(
-        views, init, loss, encode, encoder, encoder_of, refresh=refresh, refreshing=refreshing, signs=signs
-    )
+    return Method(views, init, loss, encoder, encoder_at("online"), refresh=choose_seeds, collapse=collapse)

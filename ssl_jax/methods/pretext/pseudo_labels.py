@@ -11,7 +11,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Refreshing, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.kmeans import sample_clusters_evenly
@@ -130,13 +130,10 @@ def build(
             return sample_clusters_evenly(key, members, classes + 1)
         return sample_clusters_evenly(key, jnp.minimum(members, 0), 1)
 
-    refreshing = Refreshing(describe, renewed=("encoder", "classifier") if restart else (), order=order)
+    relabeling = Refresh(describe, refresh, reinit=("encoder", "classifier") if restart else (), order=order)
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(classes), "the classifier says nothing: every class is as likely"),)
-
-    encode, encoder_of = encoding(encoder, "online")
-    return Method(
-        views, init, loss, encode, encoder, encoder_of, refresh=refresh, refreshing=refreshing, signs=signs
+    collapse = (
+        CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
     )
+
+    return Method(views, init, loss, encoder, encoder_at("online"), refresh=relabeling, collapse=collapse)

@@ -11,7 +11,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import embed_crops
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -110,9 +110,6 @@ def build(
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
         return value, ({"encoder": encoder_state, "head": head_state}, {"accuracy": accuracy})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(DIRECTIONS), "directions cannot be told from what is seen"),)
+    collapse = (CollapseValue("loss", math.log(DIRECTIONS), "directions cannot be told from what is seen"),)
 
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs)
+    return Method(views, init, loss, encoder, collapse=collapse)

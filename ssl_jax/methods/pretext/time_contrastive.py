@@ -5,7 +5,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Key, Metrics
 from ssl_jax.losses.temporal import pair_info_nce, semi_hard_triplet, time_masks
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.frames import frames_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -72,13 +72,11 @@ def build(
         value, metrics["active"] = semi_hard_triplet(z, positives, negatives, margin=margin)
         return value, metrics
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        if loss == "info_nce":
-            # How many negatives a frame has depends on its place in the window.
-            return (Sign("embedding_std", 0.0, "all frames are alike"),)
-        return (Sign("loss", margin, "all frames are alike, or no pair is in the right order"),)
+    collapse = (CollapseValue("loss", margin, "all frames are alike, or no pair is in the right order"),)
+    if loss == "info_nce":
+        # How many negatives a frame has depends on its position in the window.
+        collapse = (CollapseValue("embedding_std", 0.0, "all frames are alike"),)
 
     views = presets.mae() if views is None else views
     head = heads.mlp((embedding,), dtype=compute_dtype(encoder))
-    return frames_method(encoder, head, loss_of, views=views, signs=signs)
+    return frames_method(encoder, head, loss_of, views=views, collapse=collapse)

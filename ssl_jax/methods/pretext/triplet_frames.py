@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Key, Metrics
 from ssl_jax.losses.temporal import ranking
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.frames import frames_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -57,10 +57,8 @@ def build(
         value, active = ranking(key, z, partners, ~same, margin=margin, negatives=negatives, hard=hard)
         return value, {"active": active}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", margin, "all frames are alike"),)
+    collapse = (CollapseValue("loss", margin, "all frames are alike"),)
 
     views = presets.mae() if views is None else views
     head = heads.mlp((embedding,), dtype=compute_dtype(encoder))
-    return frames_method(encoder, head, loss_of, views=views, signs=signs)
+    return frames_method(encoder, head, loss_of, views=views, collapse=collapse)

@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
 
@@ -82,18 +82,15 @@ def build(
         value, terms = barlow_cross_entropy(z1, z2, temperature=temperature, **weights)
         return value * scale, terms
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        if normalization != "batch":
-            # Of constant projections the correlations are not 0 then, and the loss can be anything.
-            return (Sign("embedding_std", 0.0, "projections are constant"),)
-        d = projector.features
-        squares = d * invariance_weight
-        entropies = redundancy_weight * math.log(max(d * (d - 1), 1)) - invariance_weight * math.log(d)
-        value = scale * (squares if objective == "squares" else entropies)
-        return (
-            Sign("loss", value, "projections are constant, or those of two views have nothing in common"),
-        )
+    d = projector.features
+    squares = d * invariance_weight
+    entropies = redundancy_weight * math.log(max(d * (d - 1), 1)) - invariance_weight * math.log(d)
+    value = scale * (squares if objective == "squares" else entropies)
+    meaning = "projections are constant, or those of two views have nothing in common"
+    collapse = (CollapseValue("loss", value, meaning),)
+    if normalization != "batch":
+        # Of constant projections the correlations are not 0 then, and the loss can be anything.
+        collapse = (CollapseValue("embedding_std", 0.0, "projections are constant"),)
 
     views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

@@ -4,7 +4,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import cca
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import pair_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -54,9 +54,9 @@ def build(
         value, correlations = cca(z1, z2, ridge=ridge, top_k=top_k)
         return value, {"largest_correlation": correlations[0], "smallest_correlation": correlations[-1]}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", 0.0, "projections are constant, or those of two views are not correlated"),)
+    collapse = (
+        CollapseValue("loss", 0.0, "projections are constant, or those of two views are not correlated"),
+    )
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

@@ -8,9 +8,9 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.sketched_gaussian import lejepa, random_directions, sigreg
-from ssl_jax.methods.method import Halves, Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.multi_crop import global_count
-from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health, split_views
+from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 
@@ -76,34 +76,26 @@ def build(
             params["projector"], state["projector"] = projector.init(projector_key, features)
         return params, state
 
-    def embed(params: Params, state: State, batch: Batch, key: Key) -> tuple[Array, State]:
-        groups, moved = embed_crops(encoder, params["encoder"], state["encoder"], batch["views"], key)
-        return jnp.concatenate(groups, axis=1), {**state, "encoder": moved}
-
-    def compare(
-        params: Params, state: State, features: Array, batch: Batch, key: Key, step: Array
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        del batch, step
-        state, merged = dict(state), merge_views(features)
+        del step
+        embed_key, direction_key = jax.random.split(key)
+        z, state = embed_views(encoder, params, state, batch, embed_key)  # [n, v, d], global views first
         if projector:
-            merged, state["projector"] = projector.apply(
-                params["projector"], state["projector"], merged, train=True
-            )
-        z = split_views(merged, features.shape[1])
-        along = random_directions(key, width, directions)
+            z, state = project_views(projector, params, state, z)
+        along = random_directions(direction_key, width, directions)
         value, terms = lejepa(
             z.swapaxes(0, 1), along, targets=targets, weight=weight, knots=knots, limit=limit
         )
-        return value, (state, {**pair_health(z[:, 0], z[:, 1]), **terms})
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **terms})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        # The statistic of constant embeddings; that of a Gaussian sample is about 1.
-        value = float(sigreg(jnp.zeros((batch_size, 1)), jnp.ones((1, 1)), knots=knots, limit=limit))
-        return tuple(
-            Sign(name, constant, "embeddings are all 0")
-            for name, constant in (("loss", weight * value), ("sigreg", value))
-        )
+    def constant_sigreg(batch_size: int) -> float:
+        """Statistic of constant embeddings; that of a Gaussian sample is about 1."""
+        return float(sigreg(jnp.zeros((batch_size, 1)), jnp.ones((1, 1)), knots=knots, limit=limit))
 
-    encode, encoder_of = encoding(encoder)
-    halves = Halves(embed, compare)
-    return Method(views, init, halves.loss, encode, encoder, encoder_of, signs=signs, halves=halves)
+    collapse = (
+        CollapseValue("loss", lambda n: weight * constant_sigreg(n), "embeddings are all 0"),
+        CollapseValue("sigreg", constant_sigreg, "embeddings are all 0"),
+    )
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import vicreg
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
 
@@ -72,11 +72,12 @@ def build(
             epsilon=epsilon,
         )
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        most = target - math.sqrt(epsilon)
-        meaning = "projections are constant: the variance term does not hold"
-        return Sign("loss", variance_weight * most, meaning), Sign("variance", most, meaning)
+    most = target - math.sqrt(epsilon)
+    meaning = "projections are constant: the variance term does not hold"
+    collapse = (
+        CollapseValue("loss", variance_weight * most, meaning),
+        CollapseValue("variance", most, meaning),
+    )
 
     views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, signs=signs)
+    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)

@@ -4,7 +4,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
 from ssl_jax.losses.redundancy import wmse
-from ssl_jax.methods.method import Method, Sign
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import views_method
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -54,11 +54,13 @@ def build(
         del batch, step
         return wmse(key, z, w_size=w_size, w_iter=w_iter, epsilon=epsilon, normalize=normalize), {}
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
+    def collapsed_loss(batch_size: int) -> float:
+        """Unbiased covariance: the mean square of a whitened dimension is (size − 1)/size."""
         size = batch_size if w_size is None else w_size
-        # Unbiased covariance: the mean square of a whitened dimension is (size − 1)/size.
-        value = 2.0 if normalize else 2 * (size - 1) / size
-        return (Sign("loss", value, "whitened views of an image are no more alike than those of two images"),)
+        return 2.0 if normalize else 2 * (size - 1) / size
+
+    meaning = "whitened views of an image are no more alike than those of two images"
+    collapse = (CollapseValue("loss", collapsed_loss, meaning),)
 
     views = presets.wmse() if views is None else views
-    return views_method(encoder, projector, loss_of, views=views, signs=signs)
+    return views_method(encoder, projector, loss_of, views=views, collapse=collapse)

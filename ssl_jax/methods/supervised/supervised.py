@@ -11,7 +11,7 @@ from ssl_jax.augment.mix import erase, mix_batch
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Sign, encoding
+from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import merge_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -82,13 +82,12 @@ def build(
         right = jnp.argmax(logits, axis=-1) == labels
         return value, (state, {"accuracy": jnp.sum(share * right)})
 
-    def signs(batch_size: int) -> tuple[Sign, ...]:
-        del batch_size
-        return (Sign("loss", math.log(classes), "the classifier says nothing: every class is as likely"),)
+    collapse = (
+        CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
+    )
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         return {"classifier": network.apply(params, state, images)[0][1]}
 
     views = presets.mae() if views is None else views
-    encode, encoder_of = encoding(encoder)
-    return Method(views, init, loss, encode, encoder, encoder_of, signs=signs, classify=classify)
+    return Method(views, init, loss, encoder, collapse=collapse, classify=classify)

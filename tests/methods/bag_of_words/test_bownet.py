@@ -88,13 +88,13 @@ def test_the_vocabulary_is_made_once_and_by_k_means():
     method, _, state, _ = tiny(iterations=8)
     centres = 10 * jax.random.normal(jax.random.key(1), (12, 6))
     features = jnp.repeat(centres, 6, axis=0).reshape(36, 2, 6)
-    made = jax.jit(method.refresh)(state, features, jax.random.key(0))
+    made = jax.jit(method.refresh.update)(state, features, jax.random.key(0))
     assert jax.tree.structure(made) == jax.tree.structure(state)
     gaps = np.linalg.norm(np.asarray(made["words"])[:, None] - np.asarray(centres), axis=-1)
     assert (gaps.min(0) < 1e-3).mean() > 0.7
-    later = jax.jit(method.refresh)(made, None, jax.random.key(1))
+    later = jax.jit(method.refresh.update)(made, None, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, later, made)
-    assert method.refreshing.gather == "first"
+    assert method.refresh.features_once
     with pytest.raises(ValueError, match="words=12: allowed is at most the 8 local"):
         method.refresh(state, features[:4], jax.random.key(0))
 
@@ -102,13 +102,13 @@ def test_the_vocabulary_is_made_once_and_by_k_means():
 def test_what_describes_an_image_are_local_features_of_the_teacher(exported):
     method, params, state, batch = tiny(teacher=exported[0], samples=3)
     clean = batch["views"][0][:, 0]
-    found = jax.jit(method.refreshing.describe)(params, state, clean)
+    found = jax.jit(method.refresh.features)(params, state, clean)
     assert found.shape == (16, 3, 10)
     maps = exported[1].apply(*exported[2], ((clean * 0.353 + 0.286) - 0.5) / 2.0, output="tokens")[0]
     gaps = np.abs(np.asarray(found)[:, :, None] - np.asarray(maps).reshape(16, 1, -1, 10)).max(-1)
     assert gaps.min(-1).max() < 1e-4
     assert len({tuple(row) for row in gaps.argmin(-1).tolist()}) > 5
-    again = jax.jit(method.refreshing.describe)(params, state, clean)
+    again = jax.jit(method.refresh.features)(params, state, clean)
     np.testing.assert_array_equal(found, again)
 
 
@@ -140,13 +140,13 @@ def test_crops_of_two_sizes_add_up():
         loss_of(method, params, state, {**batch, "views": v})[0] for v in ((large,), (large[:, :1], small))
     ]
     assert sum(parts) == pytest.approx(loss, rel=1e-4)
-    assert method.signs(16)[0].value == pytest.approx(2 * math.log(12))
+    assert method.collapse[0].at(16).value == pytest.approx(2 * math.log(12))
 
 
 def test_the_student_is_the_teacher_of_the_next_round(tmp_path):
     method, params, state, batch = tiny()
     path = tmp_path / "encoder.safetensors"
-    save_encoder(path, method.encoder, *method.encoder_of(params, state), metadata=STATISTICS)
+    save_encoder(path, method.encoder, *method.encoder_variables(params, state), metadata=STATISTICS)
     following, own, kept, _ = tiny(teacher=str(path))
     jax.tree.map(np.testing.assert_array_equal, kept["teacher"]["params"], params["encoder"])
     assert np.isfinite(loss_of(following, own, kept, batch)[0])

@@ -35,7 +35,7 @@ def collapsed(case):
         name: queue._replace(items=jnp.ones_like(queue.items)) for name, queue in state["vocabulary"].items()
     }
     (loss, (_, metrics)), _ = case.gradient(params, {**state, "vocabulary": same}, batch)
-    for sign in case.method.signs(len(batch["index"])):
+    for sign in case.method.collapse:
         if sign.metric.endswith("image_perplexity"):
             assert float(metrics[sign.metric]) == pytest.approx(sign.value, rel=1e-4)
     return float(loss), 0.0
@@ -147,7 +147,7 @@ def test_a_level_more_has_words_generator_and_scale_of_its_own():
     assert widths == {"level_1": 6, "level_2": 4}
     assert set(params["generator"]) == set(state["scale"]) == set(widths)
     _, _, metrics = loss_of(method, params, state, batch)
-    assert {sign.metric for sign in method.signs(16)} <= {*metrics, "loss"}
+    assert {sign.metric for sign in method.collapse} <= {*metrics, "loss"}
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])

@@ -34,15 +34,15 @@ def test_refresh_finds_the_groups_and_keeps_the_labels_before():
     method = method_of("deepcluster", **OPTIONS)
     _, state, _ = start(method)
     points, groups = features_of_groups([20, 15, 10, 5])
-    first = jax.jit(method.refresh)(state, points, jax.random.key(0))
+    first = jax.jit(method.refresh.update)(state, points, jax.random.key(0))
     labels = np.asarray(first["labels"][0])
     assert np.all(labels[50:] == -1)
     pairs = set(zip(groups.tolist(), labels[:50].tolist(), strict=True))
     assert len(pairs) == 4
     assert sorted(first["sizes"].tolist()) == [5, 10, 15, 20]
-    second = jax.jit(method.refresh)(first, points, jax.random.key(1))
+    second = jax.jit(method.refresh.update)(first, points, jax.random.key(1))
     np.testing.assert_array_equal(second["previous"], first["labels"])
-    now, before = method.refreshing.labels(second)
+    now, before = method.refresh.cluster_labels(second)
     np.testing.assert_array_equal(now, second["labels"])
     np.testing.assert_array_equal(before, first["labels"])
 
@@ -51,9 +51,9 @@ def test_training_goes_through_clusters_evenly_or_through_images_once():
     method = method_of("deepcluster", **OPTIONS)
     _, state, _ = start(method)
     groups = np.repeat([0, 1, 2, 3, -1], [30, 15, 4, 1, 10]).astype(np.int32)
-    chosen = method.refreshing.order({**state, "labels": jnp.asarray(groups)[None]}, jax.random.key(1))
+    chosen = method.refresh.order({**state, "labels": jnp.asarray(groups)[None]}, jax.random.key(1))
     assert np.bincount(groups[np.asarray(chosen)]).tolist() == [15, 15, 15, 15]
-    assert method_of("deepcluster", **OPTIONS, sampling="images").refreshing.order is None
+    assert method_of("deepcluster", **OPTIONS, sampling="images").refresh.order is None
 
 
 def test_loss_is_cross_entropy_of_the_labels_and_ignores_images_without_one():
@@ -83,7 +83,7 @@ def test_without_perceptron_the_features_themselves_are_clustered():
     method = method_of("deepcluster", **{**OPTIONS, "hidden_layers": 0, "pca": 0})
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    described = method.refreshing.describe(params, state, images)
+    described = method.refresh.features(params, state, images)
     np.testing.assert_allclose(described, method.encode(params, state, images), rtol=1e-5, atol=1e-6)
 
 

@@ -28,7 +28,7 @@ def blobs(seed, count):
 
 
 def refreshed(method, state, features, seed=0):
-    refresh = jax.jit(method.refresh)
+    refresh = jax.jit(method.refresh.update)
     return refresh(
         state, None if features is None else jnp.asarray(features, jnp.float32), jax.random.key(seed)
     )
@@ -94,7 +94,7 @@ def test_steps_write_the_memory_of_their_images_and_leave_clusters_and_centroids
     assert np.all(np.any(bank[:, 20:36] != before[:, 20:36], axis=-1))
     np.testing.assert_allclose(np.linalg.norm(bank[:, 20:36], axis=-1), 1, rtol=1e-5)
     assert np.abs(bank[0, 20:36] - bank[1, 20:36]).max() > 1e-3  # the two global crops, each in its own
-    described = method.refreshing.describe(params, state, batch["views"][0][:, 0])
+    described = method.refresh.features(params, state, batch["views"][0][:, 0])
     assert described.shape == (16, 8)
 
 

@@ -58,7 +58,7 @@ def test_in_the_other_modes_all_features_get_a_gradient(mode):
     assert np.all(np.abs(gradients["block"]).sum(axis=0) > 0)
     terms = 4 if mode == "group" else 1
     np.testing.assert_allclose(metrics["information_bound"], np.log(8) - loss / terms, rtol=1e-5)
-    assert method.signs(8)[0].value == pytest.approx(terms * math.log(8))
+    assert method.collapse[0].at(8).value == pytest.approx(terms * math.log(8))
 
 
 def test_groups_are_drawn_anew_with_the_key_and_cover_all_features():

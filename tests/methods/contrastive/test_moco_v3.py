@@ -29,7 +29,7 @@ def test_heads_follow_the_encoder_and_have_no_biases(heads, layers):
     statistics = {head: set(state["online"][head]["batch_stats"]) for head in ("projector", "predictor")}
     assert statistics["projector"] == {f"norm_{i}" for i in range(layers)}
     assert statistics["predictor"] == ({"norm_0", "norm_1"} if layers == 3 else {"norm_0"})
-    assert set(state["teacher"]["variables"].average) == {"encoder", "projector"}, "no predictor"
+    assert set(state["teacher"].params) == {"encoder", "projector"}, "no predictor"
 
 
 def test_frozen_patch_projection_is_in_no_params_and_the_same_in_the_teacher():
@@ -43,8 +43,8 @@ def test_frozen_patch_projection_is_in_no_params_and_the_same_in_the_teacher():
         for tree in (
             state["online"]["encoder"],
             after["online"]["encoder"],
-            state["teacher"]["state"]["encoder"],
-            after["teacher"]["state"]["encoder"],
+            state["teacher"].state["encoder"],
+            after["teacher"].state["encoder"],
         )
     ]
     for kernel in frozen:
@@ -70,11 +70,11 @@ def test_decay_rises_to_one_over_the_run():
     method = method_of("moco_v3", decay=0.5, decay_steps=4)
     params, state, _ = start(method)
     moved = jax.tree.map(lambda x: x + 1.0, params)
-    teacher = state["teacher"]["variables"].average["projector"]["dense_0"]["kernel"]
+    teacher = state["teacher"].params["projector"]["dense_0"]["kernel"]
     steps = []
     for step in range(5):
         state = method.after_update(moved, state, jnp.int32(step))
-        average = state["teacher"]["variables"].average["projector"]["dense_0"]["kernel"]
+        average = state["teacher"].params["projector"]["dense_0"]["kernel"]
         left = moved["projector"]["dense_0"]["kernel"] - teacher
         steps.append(float(jnp.mean((average - teacher) / left)))
         teacher = average

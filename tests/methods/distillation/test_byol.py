@@ -8,7 +8,7 @@ import pytest
 from ssl_jax.core import trees
 from ssl_jax.methods.distillation import byol
 from ssl_jax.models import heads
-from tests.methods.case import loss_of, method_of, start
+from tests.methods.case import loss_of, method_of, start, with_average
 
 
 def collapsed(case):
@@ -17,7 +17,7 @@ def collapsed(case):
     method = method_of("byol", predictor="none")
     params, state, batch = start(method)
     teacher = {name: params[name] for name in ("encoder", "projector")}
-    state["teacher"]["variables"] = state["teacher"]["variables"]._replace(average=teacher)
+    state["teacher"] = with_average(state["teacher"], teacher)
     view = batch["views"][0][:, :1]
     return loss_of(method, params, state, {**batch, "views": (jnp.concatenate([view, view], axis=1),)})[
         0

@@ -35,7 +35,7 @@ def test_multi_crop_can_be_switched_off():
 def test_a_predictor_belongs_to_the_student_alone():
     method = method_of("dino", predictor="mlp")
     params, state, batch = start(method)
-    assert "predictor" not in state["teacher"]["variables"].average
+    assert "predictor" not in state["teacher"].params
     gradient = jax.jit(jax.grad(lambda p: method.loss(p, state, batch, jax.random.key(2), jnp.int32(0))[0]))(
         params
     )

@@ -12,7 +12,7 @@ from ssl_jax.core import trees
 from ssl_jax.methods.distillation import ibot
 from ssl_jax.methods.parts.self_distillation import Masking, draw_masks
 from ssl_jax.models.build import build as build_encoder
-from tests.methods.case import loss_of, method_of, start
+from tests.methods.case import loss_of, method_of, start, with_average
 
 KEY = jax.random.key(2)
 
@@ -56,9 +56,9 @@ def test_the_patch_loss_alone_needs_only_the_first_crops_and_moves_the_mask_toke
 
 def test_teacher_carries_the_mask_token_without_use():
     method, params, state, batch = everything_masked()
-    kept = state["teacher"]["variables"]
+    kept = state["teacher"].average
     other = trees.map_with_path(lambda path, x: x + 5.0 if "mask_token" in path else x, kept.average)
-    changed = {**state, "teacher": {**state["teacher"], "variables": kept._replace(average=other)}}
+    changed = {**state, "teacher": with_average(state["teacher"], other)}
     assert loss_of(method, params, state, batch)[0] == loss_of(method, params, changed, batch)[0]
 
 
@@ -88,7 +88,7 @@ def test_heads_can_be_untied_in_part_or_as_a_whole(patch_head, own):
     mine = {path for path in found if path.startswith("patch_head")}
     assert own <= mine and (len(mine) == 1) == (patch_head == "prototypes")
     assert all(found[path].any() for path in own)
-    assert state["teacher"]["variables"].average.keys() == params.keys()
+    assert state["teacher"].params.keys() == params.keys()
 
 
 @pytest.mark.parametrize("kind", ["block", "random"])

@@ -10,7 +10,7 @@ from ssl_jax.methods.distillation import byol, msf
 from ssl_jax.models import heads
 from ssl_jax.ops.queue import Queue
 from tests.golden_files import assert_close, golden
-from tests.methods.case import loss_inputs, loss_of
+from tests.methods.case import loss_inputs, loss_of, with_average
 
 ENCODER = heads.mlp((16,), last_norm="batch")
 """Small enough to compile in a moment; its images are vectors."""
@@ -23,7 +23,7 @@ def collapsed(case):
     for head in ("projector", "predictor"):
         params[head]["dense_1"]["bias"] = jnp.ones_like(params[head]["dense_1"]["bias"])
     average = {name: params[name] for name in ("encoder", "projector")}
-    state["teacher"]["variables"] = state["teacher"]["variables"]._replace(average=average)
+    state["teacher"] = with_average(state["teacher"], average)
     return loss_of(case.method, params, state, batch)[0], 0.0
 
 
@@ -95,7 +95,7 @@ def test_one_neighbour_is_byol_on_the_same_inputs():
     for tree in (
         params["projector"],
         params["predictor"],
-        state["teacher"]["variables"].average["projector"],
+        state["teacher"].params["projector"],
     ):
         del tree["dense_1"]["bias"]
     twin = byol.build(ENCODER, hidden=12, projection=8)

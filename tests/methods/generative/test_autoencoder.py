@@ -45,7 +45,7 @@ def test_loss_is_the_mean_square_error_of_the_decoder():
     np.testing.assert_allclose(loss_of(method, params, state, batch)[0], expected, rtol=1e-5)
     shown = jax.jit(method.reconstruct)(params, state, jnp.asarray(images), jax.random.key(0))
     np.testing.assert_allclose(shown.predictions, x.reshape(images.shape), atol=1e-5)
-    assert shown.hidden.all()
+    assert shown.masked.all()
 
 
 def test_cross_entropy_is_of_pixels_between_zero_and_one():

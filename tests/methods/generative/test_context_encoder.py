@@ -30,14 +30,14 @@ def test_prediction_knows_nothing_of_the_hole_and_the_error_nothing_of_the_rest(
     images = batch["views"][0][:, 0]
     reconstruct = jax.jit(method.reconstruct)
     shown = reconstruct(params, state, images, jax.random.key(3))
-    inside = np.asarray(shown.hidden)
+    inside = np.asarray(shown.masked)
     if hole == "center":
         assert inside.sum() == 16 * 10 * 10
         assert inside[:, 9:19, 9:19].all()
     else:
         assert 49 / 784 <= inside.mean() <= 1 / 4
         assert (inside[0] != inside[1]).any()
-    other = jnp.where(shown.hidden, -images, images)
+    other = jnp.where(shown.masked, -images, images)
     again = reconstruct(params, state, other, jax.random.key(3))
     region = (slice(None), slice(7, 21), slice(7, 21)) if hole == "center" else slice(None)
     np.testing.assert_array_equal(shown.predictions[region], again.predictions[region])
@@ -45,7 +45,7 @@ def test_prediction_knows_nothing_of_the_hole_and_the_error_nothing_of_the_rest(
     # Outputs of 0 cost the mean square of what is to be made, wherever else the image changes.
     zero = jax.tree.map(jnp.zeros_like, params)
     key, _ = jax.random.split(jax.random.key(2))
-    hidden = np.asarray(reconstruct(zero, state, images, key).hidden)
+    hidden = np.asarray(reconstruct(zero, state, images, key).masked)
     weighed = np.pad(np.ones((10, 10)), 2, constant_values=10.0)
     pad = np.pad(weighed, 7)[None, ..., None] / 14**2 * 28**2
     weights = np.broadcast_to(pad if hole == "center" else hidden / hidden.mean(), images.shape)

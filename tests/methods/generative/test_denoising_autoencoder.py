@@ -39,7 +39,7 @@ def test_the_encoder_sees_masked_pixels_black_and_what_is_shown_says_so():
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
     shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
-    assert shown.hidden.all()
+    assert shown.masked.all()
     # All pixels black: every image has the same reconstruction, that of a black one.
     np.testing.assert_allclose(shown.predictions[0], shown.predictions[1], atol=1e-6)
     np.testing.assert_array_equal(shown.images, images)

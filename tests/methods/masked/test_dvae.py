@@ -74,7 +74,7 @@ def test_reconstruction_comes_out_of_the_best_words():
     images = batch["views"][0][:, 0]
     shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
     assert shown.predictions.shape == images.shape
-    assert shown.hidden.all()
+    assert shown.masked.all()
     again = jax.jit(method.reconstruct)(params, state, images, jax.random.key(1))
     np.testing.assert_array_equal(shown.predictions, again.predictions)
 

@@ -41,7 +41,7 @@ def test_what_is_hidden_reaches_the_loss_as_a_target_only():
     method = method_of("simmim")
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    hidden = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2)).hidden
+    hidden = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2)).masked
     other = jnp.where(hidden, -images, images)
     predictions = [
         jax.jit(method.reconstruct)(params, state, x, jax.random.key(2)).predictions for x in (images, other)

@@ -25,5 +25,5 @@ def test_with_labels_images_of_one_class_attract_and_those_without_are_alone():
 
 def test_the_declared_sign_follows_margin_and_power():
     for options, value in (({"margin": 1.5, "power": 1}, 1.5), ({"margin": 2.0, "power": 2}, 2.0)):
-        (sign,) = method_of("pairwise", **options).signs(8)
+        (sign,) = (value.at(8) for value in method_of("pairwise", **options).collapse)
         np.testing.assert_allclose(sign.value, value)

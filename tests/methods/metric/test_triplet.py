@@ -19,7 +19,7 @@ def test_the_declared_sign_follows_the_variant():
         # Its loss is 0 when all is alike, and when all is learned.
         ({"mining": "semi_hard"}, "embedding_std", 0.0),
     ):
-        (sign,) = method_of("triplet", **options).signs(16)
+        (sign,) = (value.at(16) for value in method_of("triplet", **options).collapse)
         assert (sign.metric, sign.value) == (metric, pytest.approx(value))
 
 

@@ -82,7 +82,7 @@ def test_places_are_those_of_the_finest_map(name):
     params, state, batch = begun(method, IMAGES)
     shown = jax.jit(method.reconstruct)(params, state, IMAGES, jax.random.key(0))
     assert shown.predictions.shape == IMAGES.shape
-    assert shown.hidden.all()
+    assert shown.masked.all()
     # What is painted has the lightness of the image where the gamut allows it; random scores paint near gray.
     np.testing.assert_allclose(rgb_to_lab(shown.predictions)[..., 0], rgb_to_lab(IMAGES)[..., 0], atol=3)
     assert np.isfinite(loss_of(method, params, state, batch)[0])

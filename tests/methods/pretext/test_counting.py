@@ -60,7 +60,7 @@ def test_counts_that_are_all_zero_cost_the_margin_of_the_option():
     params, state = method.init(jax.random.key(0), batch)
     zero = jax.tree.map(jnp.zeros_like, params)
     value, _, metrics = loss_of(method, zero, state, batch)
-    assert value == pytest.approx(3.0) == method.signs(4)[0].value
+    assert value == pytest.approx(3.0) == method.collapse[0].at(4).value
     assert float(metrics["accuracy"]) == 0.0
 
 

@@ -27,7 +27,7 @@ def test_seeds_are_classes_and_training_goes_through_them_alone():
     assert len(set(seeds.tolist())) == 30
     np.testing.assert_array_equal(state["classes"][seeds], np.arange(30))
     assert int((state["classes"] >= 0).sum()) == 30
-    np.testing.assert_array_equal(method.refreshing.order(state, jax.random.key(0)), seeds)
+    np.testing.assert_array_equal(method.refresh.order(state, jax.random.key(0)), seeds)
     assert method.refresh(state, None, jax.random.key(0)) is state
 
 
@@ -38,7 +38,7 @@ def test_images_with_gradients_are_drawn_more_often_and_flat_ones_last():
     for name, count in counts.items():
         method = method_of("exemplar", exemplars=20, examples=100, seeds=name)
         _, state, _ = start(method)
-        refresh = jax.jit(method.refresh)
+        refresh = jax.jit(method.refresh.update)
         for seed in range(40):
             chosen = refresh(state, jnp.asarray(energies, jnp.float32)[:, None], jax.random.key(seed))[
                 "seeds"
@@ -52,7 +52,7 @@ def test_images_with_gradients_are_drawn_more_often_and_flat_ones_last():
 def test_described_is_the_mean_square_of_the_gradient():
     method = method_of("exemplar")
     images = jnp.zeros((2, 28, 28, 1)).at[1, :, 10].set(2.0)
-    found = method.refreshing.describe({}, {}, images)
+    found = method.refresh.features({}, {}, images)
     # Two steps of 2 in each of 28 rows of 27 differences.
     np.testing.assert_allclose(found, [[0.0], [28 * 2 * 4 / (28 * 27)]], rtol=1e-6)
 

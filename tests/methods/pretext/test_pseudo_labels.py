@@ -56,7 +56,7 @@ def test_training_goes_through_the_images_of_the_round(balance):
     method = method_of("pseudo_labels", balance=balance, **OPTIONS)
     probabilities, best = confident(40, seed=1)
     first, second = rounds(method, probabilities, truth=np.zeros(40, np.int32))
-    order = jax.jit(method.refreshing.order)
+    order = jax.jit(method.refresh.order)
     given = {0, 13, 26, 39}
     assert set(np.asarray(order(first, jax.random.key(0))).tolist()) == given
     drawn = np.asarray(order(second, jax.random.key(0)))
@@ -105,8 +105,8 @@ def test_other_labels_change_nothing():
 
 
 def test_restart_draws_the_network_anew():
-    assert method_of("pseudo_labels").refreshing.renewed == ()
-    assert method_of("pseudo_labels", restart=True).refreshing.renewed == ("encoder", "classifier")
+    assert method_of("pseudo_labels").refresh.reinit == ()
+    assert method_of("pseudo_labels", restart=True).refresh.reinit == ("encoder", "classifier")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_info_nce_is_another_loss_of_the_same_frames():
     value, _, metrics = loss_of(method, params, state, batch)
     assert 0 < value < 4
     assert "active" not in metrics
-    (sign,) = method.signs(16)
+    (sign,) = (value.at(16) for value in method.collapse)
     assert sign.metric == "embedding_std"
     # A cold softmax costs the worst mistakes.
     assert (

@@ -28,17 +28,19 @@ def test_cross_entropy_is_the_other_objective_with_its_own_sign():
     method = method_of("barlow", objective="cross_entropy", **options)
     loss, _, metrics = loss_of(method, *start(method))
     np.testing.assert_allclose(loss, 2 * (metrics["invariance"] + 0.9 * metrics["redundancy"]), rtol=1e-6)
-    (sign,) = method.signs(16)
+    (sign,) = (value.at(16) for value in method.collapse)
     assert sign.value == pytest.approx(2 * (0.9 * np.log(16 * 15) - np.log(16)))
 
 
 def test_without_normalisation_over_the_batch_the_spread_is_the_sign():
-    (sign,) = method_of("barlow", normalization="features").signs(16)
+    (sign,) = (value.at(16) for value in method_of("barlow", normalization="features").collapse)
     assert (sign.metric, sign.value) == ("embedding_std", 0.0)
 
 
 def test_the_declared_sign_follows_weight_scale_and_width():
-    (sign,) = method_of("barlow", invariance_weight=0.5, scale=0.1, projection=8).signs(16)
+    (sign,) = (
+        value.at(16) for value in method_of("barlow", invariance_weight=0.5, scale=0.1, projection=8).collapse
+    )
     assert sign.value == pytest.approx(0.4)
 
 

@@ -20,6 +20,8 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_reported():
 
 
 def test_the_declared_signs_follow_weight_target_and_epsilon():
-    loss, variance = method_of("vicreg", variance_weight=10.0, target=2.0, epsilon=0.01).signs(16)
+    loss, variance = (
+        value.at(16) for value in method_of("vicreg", variance_weight=10.0, target=2.0, epsilon=0.01).collapse
+    )
     assert (loss.metric, loss.value) == ("loss", pytest.approx(19.0))
     assert (variance.metric, variance.value) == ("variance", pytest.approx(1.9))

@@ -39,7 +39,7 @@ def test_groups_are_drawn_anew_for_each_key():
 
 def test_the_declared_sign_without_normalisation_counts_the_group():
     for size, expected in ((8, 2 * 7 / 8), (None, 2 * 15 / 16)):
-        (sign,) = method_of("wmse", normalize=False, w_size=size).signs(16)
+        (sign,) = (value.at(16) for value in method_of("wmse", normalize=False, w_size=size).collapse)
         assert sign.value == pytest.approx(expected)
 
 
