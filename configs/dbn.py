@@ -31,6 +31,6 @@ def recipe(dataset: str, budget: str) -> base.Recipe:
             "schedule": "constant",
             "momentum": 0.9,
             "weight_decay": 2e-4,
-            "lazy": LAYERS,
+            "skip_zero_grads": LAYERS,
         },
     )

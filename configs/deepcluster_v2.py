@@ -38,7 +38,7 @@ def imagenet(budget: str) -> base.Recipe:
     """The code: SwAV's recipe of batch 4096, K 3000, H 3, clustered every epoch."""
     recipe = swav.imagenet(budget)
     return recipe._replace(
-        optimizer={**recipe.optimizer, "unit_rows": ()}, freeze_epochs=(), refresh_epochs=1
+        optimizer={**recipe.optimizer, "normalize_rows": ()}, freeze_epochs=(), refresh_epochs=1
     )
 
 

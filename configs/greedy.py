@@ -31,6 +31,6 @@ def recipe(dataset: str, budget: str) -> base.Recipe:
             **base.GRAY_OPTIMIZER,
             "learning_rate": 1e-3,
             "schedule": "constant",
-            "lazy": LAYERS,
+            "skip_zero_grads": LAYERS,
         },
     )

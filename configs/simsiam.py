@@ -5,7 +5,7 @@ from ml_collections.config_dict import placeholder
 
 from ssl_jax.config import recipe as base
 
-UNDECAYED = ("predictor",)
+CONSTANT_LR = ("predictor",)
 """The predictor keeps its learning rate (``--fix-pred-lr`` of the authors' code, their default)."""
 
 
@@ -26,7 +26,7 @@ def gray(budget: str) -> base.Recipe:
         warmup_epochs=1,
         method={"projector_layers": 2, "projection": 512, "predictor_width": 128},
         views={"preset": "moco_v2", **base.GRAY_VIEWS},
-        optimizer={**base.GRAY_OPTIMIZER, "learning_rate": 2e-3, "undecayed": UNDECAYED},
+        optimizer={**base.GRAY_OPTIMIZER, "learning_rate": 2e-3, "constant_lr": CONSTANT_LR},
     )
 
 
@@ -70,7 +70,7 @@ def _sgd(rate: float, decay: float) -> dict[str, object]:
         "learning_rate": rate,
         "weight_decay": decay,
         "exclude": "none",
-        "undecayed": UNDECAYED,
+        "constant_lr": CONSTANT_LR,
     }
 
 

@@ -27,7 +27,7 @@ def gray(budget: str) -> base.Recipe:
         warmup_epochs=1,
         method={"prototypes": 200, "projector_width": 512},
         views=dino.gray(budget).views,
-        optimizer={**base.GRAY_OPTIMIZER, "unit_rows": (PROTOTYPES,)},
+        optimizer={**base.GRAY_OPTIMIZER, "normalize_rows": (PROTOTYPES,)},
         freeze_epochs=((PROTOTYPES, 1),),
     )
 
@@ -41,7 +41,7 @@ def cifar10(budget: str) -> base.Recipe:
         method={"queue_size": 3840},
         method_epochs={"queue_start": 50},
         views={"preset": "dino", **VIEWS, "local_count": 0, "local_size": 16, "global_area": (0.08, 1.0)},
-        optimizer={**LARC, "learning_rate": 0.6, "unit_rows": (PROTOTYPES,)},
+        optimizer={**LARC, "learning_rate": 0.6, "normalize_rows": (PROTOTYPES,)},
         freeze_epochs=((PROTOTYPES, 2),),
     )
 
@@ -59,7 +59,7 @@ def imagenet(budget: str) -> base.Recipe:
             "learning_rate": 0.3,
             "start_learning_rate": 0.3,
             "end_learning_rate": 0.0048,
-            "unit_rows": (PROTOTYPES,),
+            "normalize_rows": (PROTOTYPES,),
         },
         freeze_epochs=((PROTOTYPES, 1),),
     )

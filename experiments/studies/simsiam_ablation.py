@@ -8,7 +8,7 @@ from experiments.studies.study import Claim, Results, Study, Variant, better, ru
 IMAGES = 64 * 500
 """Seen by every run, whatever its batch size."""
 RATE = 1e-2
-DECAYED = {"optimizer.undecayed": ()}
+DECAYED = {"optimizer.constant_lr": ()}
 BASELINE, CONSTANT = "baseline", "predictor's rate not decayed"
 NO_STOP, NO_PREDICTOR, FIXED = "no stop-gradient", "no predictor", "fixed random predictor"
 EXPECTATION = "no predictor, average of each image"

@@ -38,20 +38,20 @@ class Optimizer(NamedTuple):
     weight_decay: Schedule
 
 
-class Part(NamedTuple):
+class ParamGroup(NamedTuple):
     """How some of the parameters move.
 
     Attributes:
       rule: of the update.
       learning_rate: step -> learning rate.
       weight_decay: step -> weight decay.
-      undecayed_rate: the learning rate of parameters that keep its peak; ``None``: it is not known.
+      constant_rate: the learning rate of parameters that keep its peak; ``None``: it is not known.
     """
 
     rule: rules.Rule
     learning_rate: Schedule
     weight_decay: Schedule
-    undecayed_rate: Schedule | None = None
+    constant_rate: Schedule | None = None
 
 
 class OptimizerState(NamedTuple):
@@ -84,10 +84,10 @@ def build(
     clip_tensor: float | Array | None = None,
     layer_decay: float | Array | None = None,
     freeze: Sequence[tuple[str, int]] = (),
-    undecayed: Sequence[str] = (),
-    unit_rows: Sequence[str] = (),
+    constant_lr: Sequence[str] = (),
+    normalize_rows: Sequence[str] = (),
     groups: Mapping[str, Mapping[str, Any]] = {},
-    lazy: Sequence[str] = (),
+    skip_zero_grads: Sequence[str] = (),
     **options: Any,
 ) -> Optimizer:
     """An optimizer from numbers, usable as an ``optax.GradientTransformation``.
@@ -123,15 +123,15 @@ def build(
       clip_tensor: largest norm of each gradient tensor (DINO: 3.0); ``None``: no limit.
       layer_decay: factor of the learning rate a transformer layer, see ``layerwise.scales``; ``None``: none.
       freeze: pairs (regular expression on the path, step from which it moves or -1 for ever).
-      undecayed: regular expressions on the path; parameters where one is found keep the peak learning rate after the warm-up,
+      constant_lr: regular expressions on the path; parameters where one is found keep the peak learning rate after the warm-up,
         whatever ``schedule`` does (SimSiam's predictor).
-      unit_rows: regular expressions on the path; parameters where one is found are normalised in place after each update, along
+      normalize_rows: regular expressions on the path; parameters where one is found are normalised in place after each update, along
         the last axis (SwAV's prototypes, before the next forward pass). Their gradients are those of plain parameters.
       groups: from a regular expression on the path to options of the parameters where it is found, in place of the options
         above: the rule and its options, ``exclude``, and whatever belongs to learning rate and weight decay
         (``{"discriminator": {"learning_rate": 1e-4, "b1": 0.5}}``). Another rule has its own defaults. Clipping, layer decay
         and freezing are of all parameters together.
-      lazy: regular expressions on the path; parameters in whose paths the same text is found stand still, with their moments,
+      skip_zero_grads: regular expressions on the path; parameters in whose paths the same text is found stand still, with their moments,
         in each step in which the gradients of all of them are exactly 0, as with torch's ``grad = None``: neither decay nor
         momentum moves what a method trains in stages.
       **options: of the rule: ``momentum``, ``nesterov`` (sgd, lars); ``trust_coefficient``, ``trust_norm``,
@@ -141,8 +141,8 @@ def build(
       ``Optimizer(init, update, learning_rate, weight_decay)``.
 
     Raises:
-      ValueError: an unknown name or option, also of a group, a count below what is allowed, a ``freeze``, ``undecayed``,
-      ``lazy``, ``unit_rows`` or group that matches nothing (at init; ``unit_rows`` at the first update), a parameter of two
+      ValueError: an unknown name or option, also of a group, a count below what is allowed, a ``freeze``, ``constant_lr``,
+      ``skip_zero_grads``, ``normalize_rows`` or group that matches nothing (at init; ``normalize_rows`` at the first update), a parameter of two
       groups.
 
     >>> import jax.numpy as jnp
@@ -177,7 +177,7 @@ def build(
         "weight_decay_end": weight_decay_end,
         "exclude": exclude,
     }
-    main = _part(**common, **options)
+    main = _param_group(**common, **options)
     others = {}
     for pattern, own in groups.items():
         inherited = {} if own.get("name", name) != name else options
@@ -187,21 +187,21 @@ def build(
             if option not in known:
                 meant = check.did_you_mean(option, known)
                 raise ValueError(f"groups[{pattern!r}].{option} is not an option: {meant}")
-        others[pattern] = _part(**{**common, **inherited, **own})
+        others[pattern] = _param_group(**{**common, **inherited, **own})
     return scheduled(
         main,
         clip_norm=clip_norm,
         clip_tensor=clip_tensor,
         layer_decay=layer_decay,
         freeze=freeze,
-        undecayed=undecayed,
-        unit_rows=unit_rows,
+        constant_lr=constant_lr,
+        normalize_rows=normalize_rows,
         groups=others,
-        lazy=lazy,
+        skip_zero_grads=skip_zero_grads,
     )
 
 
-def _part(
+def _param_group(
     *,
     name: str,
     steps: int,
@@ -221,7 +221,7 @@ def _part(
     weight_decay_end: float | Array | None,
     exclude: masks.Exclude,
     **options: Any,
-) -> Part:
+) -> ParamGroup:
     check.require(steps >= 1, "steps", steps, "an integer of 1 or more")
     check.require(
         0 <= warmup_steps <= steps, "warmup_steps", warmup_steps, f"an integer in [0, steps={steps}]"
@@ -240,53 +240,53 @@ def _part(
         decay = schedules.cosine(weight_decay, weight_decay_end, steps)
     if steps_per_epoch is not None:
         rate, held = (schedules.per_epoch(each, steps_per_epoch) for each in (rate, held))
-    return Part(_rule(name, exclude, options), rate, decay, held)
+    return ParamGroup(_rule(name, exclude, options), rate, decay, held)
 
 
 def scheduled(
-    main: Part,
+    main: ParamGroup,
     *,
     clip_norm: float | Array | None = None,
     clip_tensor: float | Array | None = None,
     layer_decay: float | Array | None = None,
     freeze: Sequence[tuple[str, int]] = (),
-    undecayed: Sequence[str] = (),
-    unit_rows: Sequence[str] = (),
-    groups: Mapping[str, Part] = {},
-    lazy: Sequence[str] = (),
+    constant_lr: Sequence[str] = (),
+    normalize_rows: Sequence[str] = (),
+    groups: Mapping[str, ParamGroup] = {},
+    skip_zero_grads: Sequence[str] = (),
 ) -> Optimizer:
     """An optimizer from rules and schedules: those of most parameters, and those of ``groups``; ``build`` explains the options.
 
     Raises:
-      ValueError: ``undecayed`` where a part has no rate for it.
+      ValueError: ``constant_lr`` where a part has no rate for it.
 
     >>> from ssl_jax.ops import schedules
-    >>> main = Part(rules.sgd(), schedules.constant(0.1), schedules.constant(0.0))
+    >>> main = ParamGroup(rules.sgd(), schedules.constant(0.1), schedules.constant(0.0))
     >>> int(scheduled(main).init({}).count)
     0
     """
     # In an order that does not depend on how a config was written.
     parts = {"": main, **{pattern: groups[pattern] for pattern in sorted(groups)}}
     for part in parts.values():
-        known = not undecayed or part.undecayed_rate is not None
-        check.require(known, "undecayed_rate", part.undecayed_rate, "a schedule, as undecayed is given")
+        known = not constant_lr or part.constant_rate is not None
+        check.require(known, "constant_rate", part.constant_rate, "a schedule, as constant_lr is given")
 
     def rule_of(pattern: str, step: int, keeps: bool, text: str) -> rules.Rule:
         part = parts[pattern]
         rule = part.rule
         if keeps:
-            assert part.undecayed_rate is not None
-            rule = rules.with_rate(rule, part.undecayed_rate, part.weight_decay)
+            assert part.constant_rate is not None
+            rule = rules.with_rate(rule, part.constant_rate, part.weight_decay)
         elif pattern:
             rule = rules.with_rate(rule, part.learning_rate, part.weight_decay)
-        return masks.hold(rule, step, lazy=bool(text)) if step or text else rule
+        return masks.hold(rule, step, skip_zero_grads=bool(text)) if step or text else rule
 
     def rule_for(params: Params) -> tuple[rules.Rule, PyTree, PyTree]:
         until = masks.frozen_until(params, freeze=freeze)
-        held = masks.undecayed(params, patterns=undecayed)
+        held = masks.constant_lr(params, patterns=constant_lr)
         grouped = masks.grouped(params, patterns=list(parts)[1:])
-        text = masks.lazy_groups(params, patterns=lazy)
-        places = {found: f"lazy_{i}" for i, found in enumerate(sorted({*jax.tree.leaves(text)} - {""}))}
+        text = masks.skip_groups(params, patterns=skip_zero_grads)
+        places = {found: f"skip_{i}" for i, found in enumerate(sorted({*jax.tree.leaves(text)} - {""}))}
         # A label a kind: optax keys the states by label, and a checkpoint wants strings.
         kinds = {}
 
@@ -322,7 +322,7 @@ def scheduled(
         updates, rule_state = rule.update(gradients, state.rule, params, count=state.count, **now)
         if layer_decay is not None:
             updates = jax.tree.map(jnp.multiply, updates, layerwise.scales(params, decay=layer_decay))
-        updates = masks.to_unit_rows(updates, params, patterns=unit_rows)
+        updates = masks.to_normalized_rows(updates, params, patterns=normalize_rows)
         updates = masks.where_moving(updates, until, state.count)
         updates = masks.where_live(updates, gradients, text)
         updates = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)
@@ -331,9 +331,9 @@ def scheduled(
     return Optimizer(init, update, main.learning_rate, main.weight_decay)
 
 
-def _label(until: int, undecayed: bool) -> str:
+def _label(until: int, constant_lr: bool) -> str:
     """Name of the parameters that thaw at one step and keep the peak learning rate or not."""
-    return ("never" if until == masks.FOR_EVER else f"from_{until}") + ("_undecayed" if undecayed else "")
+    return ("never" if until == masks.FOR_EVER else f"from_{until}") + ("_constant_lr" if constant_lr else "")
 
 
 def _scale(scaling: str, batch_size: int, reference_batch: int) -> float:

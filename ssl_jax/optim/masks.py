@@ -77,7 +77,7 @@ def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree
     return trees.map_with_path(until_of, params)
 
 
-def undecayed(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def constant_lr(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """Tree of bools: True where any of the regular expressions is found in a parameter's path.
 
     Args:
@@ -88,10 +88,10 @@ def undecayed(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
       ValueError: an expression that matches no parameter.
 
     >>> import jax.numpy as jnp
-    >>> undecayed({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, patterns=["predictor"])
+    >>> constant_lr({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, patterns=["predictor"])
     {'predictor': True, 'stem': False}
     """
-    _require_found(params, "undecayed", patterns)
+    _require_found(params, "constant_lr", patterns)
     return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
 
 
@@ -119,7 +119,7 @@ def grouped(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     return trees.map_with_path(group, params)
 
 
-def lazy_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def skip_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """Tree of strings: the text that the first fitting regular expression finds in a parameter's path, or ``""``.
 
     Args:
@@ -131,10 +131,10 @@ def lazy_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
 
     >>> import jax.numpy as jnp
     >>> x = jnp.zeros(1)
-    >>> lazy_groups({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, patterns=["dense_."])
+    >>> skip_groups({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, patterns=["dense_."])
     {'dense_0': {'bias': 'dense_0'}, 'dense_1': {'bias': 'dense_1'}}
     """
-    _require_found(params, "lazy", patterns)
+    _require_found(params, "skip_zero_grads", patterns)
 
     def text(path: str, leaf: Array) -> str:
         found = (re.search(pattern, path) for pattern in patterns)
@@ -149,7 +149,7 @@ def where_live(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTree:
     Args:
       tree: updates.
       gradients: a tree of the same form.
-      groups: tree of strings from ``lazy_groups``.
+      groups: tree of strings from ``skip_groups``.
 
     >>> import jax.numpy as jnp
     >>> ones, none = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.zeros(1), "b": jnp.zeros(1)}
@@ -173,7 +173,7 @@ def any_nonzero(tree: PyTree) -> Array:
     return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(tree)]))
 
 
-def to_unit_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def to_normalized_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """Updates that end on rows of norm 1 where any of the regular expressions is found in a parameter's path.
 
     There ``u`` becomes ``n(w + u) − w`` with ``n(x) = x/‖x‖`` along the last axis.
@@ -188,11 +188,11 @@ def to_unit_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) ->
 
     >>> import jax.numpy as jnp
     >>> weights = {"rows": jnp.array([[4.0, 0.0]])}
-    >>> updates = to_unit_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
+    >>> updates = to_normalized_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
     >>> (weights["rows"] + updates["rows"]).round(1).tolist() == jnp.array([[0.8, 0.6]]).tolist()
     True
     """
-    _require_found(params, "unit_rows", patterns)
+    _require_found(params, "normalize_rows", patterns)
 
     def end(path: str, update: Array, weight: Array) -> Array:
         return normalize(weight + update) - weight if trees.matches(patterns, path) else update
@@ -231,7 +231,7 @@ def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
 
 
 def hold(
-    rule: optax.GradientTransformationExtraArgs, until: int, *, lazy: bool = False
+    rule: optax.GradientTransformationExtraArgs, until: int, *, skip_zero_grads: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """A rule whose state stands still before step ``until``, as if it began there: torch's ``grad = None``.
 
@@ -241,13 +241,13 @@ def hold(
     Args:
       rule: an optax transformation with extra arguments.
       until: step from which it runs; ``-1``: never, and it keeps no state.
-      lazy: the state also stands still in steps in which all gradients are 0; the updates are for ``where_live`` to zero.
+      skip_zero_grads: the state also stands still in steps in which all gradients are 0; the updates are for ``where_live`` to zero.
     """
     if until == FOR_EVER:
         return optax.with_extra_args_support(optax.set_to_zero())
 
     def update(updates: PyTree, state: PyTree, params: PyTree, *, count: Array, **options: Array):
-        moving = (count >= until) & any_nonzero(updates) if lazy else count >= until
+        moving = (count >= until) & any_nonzero(updates) if skip_zero_grads else count >= until
         updates, new_state = rule.update(updates, state, params, count=count, **options)
         return updates, jax.tree.map(lambda new, old: jnp.where(moving, new, old), new_state, state)
 

@@ -265,15 +265,15 @@ def test_update_without_parameters_is_refused():
 
 @pytest.mark.parametrize("name", optim.RULES)
 @pytest.mark.parametrize("steps_per_epoch", [None, 3])
-def test_undecayed_parameters_keep_the_peak_after_the_warm_up_with_every_rule(name, steps_per_epoch):
+def test_constant_lr_parameters_keep_the_peak_after_the_warm_up_with_every_rule(name, steps_per_epoch):
     """The rule by itself at the closed form of the rate: a line to the peak, then the peak for ever."""
     options = {**COMMON, "warmup_steps": 4, "weight_decay": 0.1, "steps_per_epoch": steps_per_epoch}
-    found = run(optim.build(name, undecayed=("^head",), **options), 10)
+    found = run(optim.build(name, constant_lr=("^head",), **options), 10)
     decaying = run(optim.build(name, **options), 10)
     hold = steps_per_epoch or 1
     line = lambda t: 0.1 * jnp.minimum((t // hold * hold) / 4, 1.0)  # noqa: E731
     rule = optim._rule(name, "bias_and_norm", {})
-    alone = optim.scheduled(optim.Part(rule, line, optim.schedules.constant(0.1)))
+    alone = optim.scheduled(optim.ParamGroup(rule, line, optim.schedules.constant(0.1)))
     by_hand = run(alone, 10, gradients=GRADIENTS["head"], params=PARAMS["head"])
     for t in range(10):
         expected = {"head": by_hand[t], "body": decaying[t]["body"]}
@@ -281,9 +281,9 @@ def test_undecayed_parameters_keep_the_peak_after_the_warm_up_with_every_rule(na
     assert np.abs(found[9]["head"]["kernel"]).sum() > np.abs(decaying[9]["head"]["kernel"]).sum()
 
 
-def test_undecayed_and_frozen_parameters_go_together_and_the_main_rate_is_reported():
+def test_constant_lr_and_frozen_parameters_go_together_and_the_main_rate_is_reported():
     optimizer = optim.build(
-        "sgd", undecayed=("kernel",), freeze=(("head", 2), ("head/bias", -1)), momentum=0.0, **COMMON
+        "sgd", constant_lr=("kernel",), freeze=(("head", 2), ("head/bias", -1)), momentum=0.0, **COMMON
     )
     updates = run(optimizer, 4)
     assert [float(u["head"]["kernel"][0, 0]) for u in updates] == pytest.approx([0, 0, -0.01, -0.01])
@@ -293,15 +293,15 @@ def test_undecayed_and_frozen_parameters_go_together_and_the_main_rate_is_report
     assert not any(u["head"]["bias"].any() for u in updates)
 
 
-def test_undecayed_names_what_it_does_not_find():
-    with pytest.raises(ValueError, match=r"undecayed='predictor'.*body/kernel"):
-        optim.build("sgd", undecayed=("predictor",), **COMMON).init(PARAMS)
+def test_constant_lr_names_what_it_does_not_find():
+    with pytest.raises(ValueError, match=r"constant_lr='predictor'.*body/kernel"):
+        optim.build("sgd", constant_lr=("predictor",), **COMMON).init(PARAMS)
     rate = optim.schedules.constant(0.1)
-    with pytest.raises(ValueError, match="undecayed_rate=None"):
-        optim.scheduled(optim.Part(optim.rules.sgd(), rate, rate), undecayed=("head",))
+    with pytest.raises(ValueError, match="constant_rate=None"):
+        optim.scheduled(optim.ParamGroup(optim.rules.sgd(), rate, rate), constant_lr=("head",))
 
 
-def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_their_bits():
+def test_normalize_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_their_bits():
     """A loop of momentum SGD with weight decay that normalises before each step: what torch code does to its weights."""
     params = {"body": PARAMS["body"], "head": {"kernel": jnp.array([[0.6, 0.8], [0.0, -1.0]])}}
     gradients = {"body": GRADIENTS["body"], "head": {"kernel": jnp.array([[0.5, -0.2], [0.3, 0.1]])}}
@@ -312,7 +312,7 @@ def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_th
         "freeze": (("head", 2),),
         **COMMON,
     }
-    optimizer = optim.build("sgd", unit_rows=("head",), **options)
+    optimizer = optim.build("sgd", normalize_rows=("head",), **options)
     updates = run(optimizer, 5, gradients, params)
     plain = run(optim.build("sgd", **options), 5, gradients, params)
     found = np.asarray(params["head"]["kernel"], np.float64)
@@ -327,8 +327,8 @@ def test_unit_rows_are_plain_updates_normalised_in_place_and_frozen_ones_keep_th
         weights = weights - 0.1 * buffer
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
         np.testing.assert_allclose(found, weights, atol=1e-6)
-    with pytest.raises(ValueError, match=r"unit_rows='prototypes'.*body/kernel"):
-        run(optim.build("sgd", unit_rows=("prototypes",), **COMMON), 1)
+    with pytest.raises(ValueError, match=r"normalize_rows='prototypes'.*body/kernel"):
+        run(optim.build("sgd", normalize_rows=("prototypes",), **COMMON), 1)
 
 
 ADAM_GROUP = {
@@ -363,7 +363,7 @@ def test_groups_are_two_optimizers_on_the_parts():
 
 def test_groups_go_with_other_rules_freezing_clipping_and_the_peak_rate():
     group = {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0}
-    options = {"freeze": (("kernel", 2),), "clip_norm": 1.0, "undecayed": ("head/bias",), **COMMON}
+    options = {"freeze": (("kernel", 2),), "clip_norm": 1.0, "constant_lr": ("head/bias",), **COMMON}
     optimizer = optim.build("adamw", b2=0.99, groups={"head": group}, **options)
     gradients = jax.tree.map(lambda p: jnp.full_like(p, 3.0), PARAMS)
     found = run(optimizer, 4, gradients)
@@ -393,9 +393,11 @@ def test_groups_that_match_nothing_or_are_misspelt_are_refused(groups, message):
 
 
 @pytest.mark.parametrize("name", optim.RULES)
-def test_lazy_parameters_stand_still_with_their_moments_where_all_their_gradients_are_zero(name):
+def test_skip_zero_grads_parameters_stand_still_with_their_moments_where_all_their_gradients_are_zero(name):
     """The head has gradients in steps 0 to 2, the body in steps 3 to 5, with decay and momentum on for both."""
-    optimizer = optim.build(name, weight_decay=0.5, schedule="constant", lazy=("^(body|head)",), **COMMON)
+    optimizer = optim.build(
+        name, weight_decay=0.5, schedule="constant", skip_zero_grads=("^(body|head)",), **COMMON
+    )
     zeros = jax.tree.map(jnp.zeros_like, GRADIENTS)
     stages = ({**zeros, "head": GRADIENTS["head"]}, {**zeros, "body": GRADIENTS["body"]})
     params, state = PARAMS, optimizer.init(PARAMS)
@@ -406,7 +408,7 @@ def test_lazy_parameters_stand_still_with_their_moments_where_all_their_gradient
         still, moving = (("body", "head"), ("head", "body"))[t // 3]
         assert not any(u.any() for u in jax.tree.leaves(updates[still]))
         assert all(u.all() for u in jax.tree.leaves(updates[moving]))
-        kept, places = (s.rule.inner_states[f"from_0_lazy_{still == 'head':d}"] for s in (before, state))
+        kept, places = (s.rule.inner_states[f"from_0_skip_{still == 'head':d}"] for s in (before, state))
         jax.tree.map(np.testing.assert_array_equal, kept, places)
         params = optax.apply_updates(params, updates)
         trail.append(updates)
@@ -417,6 +419,6 @@ def test_lazy_parameters_stand_still_with_their_moments_where_all_their_gradient
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), late["body"], early)
 
 
-def test_lazy_names_what_it_does_not_find():
-    with pytest.raises(ValueError, match=r"lazy='dense_.*body/kernel"):
-        optim.build("sgd", lazy=(r"dense_\d+",), **COMMON).init(PARAMS)
+def test_skip_zero_grads_names_what_it_does_not_find():
+    with pytest.raises(ValueError, match=r"skip_zero_grads='dense_.*body/kernel"):
+        optim.build("sgd", skip_zero_grads=(r"dense_\d+",), **COMMON).init(PARAMS)

@@ -46,8 +46,8 @@ def build(
     Order in a step: all crops pass; the queue is scored with the C of this step and joins the batch in Sinkhorn if it is full;
     then the global crops' z of this batch enter it, and the oldest leave.
 
-    The optimizer has two more parts of the method. ``unit_rows=("prototypes",)`` normalises C in place after each update, that
-    is before the next forward pass: the gradient is that of a plain matrix, momentum and decay act on it, and there is no
+    The optimizer has two more parts of the method. ``normalize_rows=("prototypes",)`` normalises C in place after each update,
+    that is before the next forward pass: the gradient is that of a plain matrix, momentum and decay act on it, and there is no
     weight normalisation in between. (Without it the loss normalises what it is given, with the same gradient, and the step on
     the sphere shrinks as C grows.) ``freeze=(("prototypes", n),)`` holds C still for the first n steps, decay and momentum
     included, which keeps it from collapsing before the features mean anything.

@@ -45,7 +45,7 @@ def build(
 
     ``L = ½ D(p₁, sg z₂) + ½ D(p₂, sg z₁)`` with ``z = g(f(v))`` from the encoder f and the projector g, ``p = h(z)`` from the
     predictor h, and ``D(p, z) = −mean cos(p, z)``. Each view passes by itself through the network, so BatchNorm statistics are
-    per view. That the predictor keeps its learning rate is the optimizer's ``undecayed=("predictor",)``.
+    per view. That the predictor keeps its learning rate is the optimizer's ``constant_lr=("predictor",)``.
 
     Args:
       encoder: the network to train.

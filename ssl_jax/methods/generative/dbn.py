@@ -31,7 +31,7 @@ def build(
         L = mean F_k(v) − mean F_k(v⁻)        F_k(v) = −a_k·v − Σ_j log(1 + exp(b_kj + (vᵀ W_k)_j)),  v⁻ fixed
 
     v⁻ the end of a short chain that starts at v (CD-k), or of chains that go on from step to step. Of the other machines the
-    gradient is 0: ``optimizer.lazy`` keeps decay and momentum from moving them (``configs/dbn.py``).
+    gradient is 0: ``optimizer.skip_zero_grads`` keeps decay and momentum from moving them (``configs/dbn.py``).
 
     Args:
       encoder: :func:`ssl_jax.models.perceptron.mlp` with ``activation="sigmoid"``.

@@ -33,8 +33,8 @@ def build(
         L = mean ℓ(g_k(f_k(h̃_{k−1})), h_{k−1})        h̃ = h after fresh corruption
 
     with f_1 to f_{k−1} as the stages before left them; in the last stage, of all layers, ``L = mean ℓ(g_1(... g_n(f_n(...
-    f_1(x̃)))), x)``. The stage is a function of the step. What a stage does not train has the gradient 0: ``optimizer.lazy``
-    keeps decay and momentum from moving it (``configs/greedy.py``).
+    f_1(x̃)))), x)``. The stage is a function of the step. What a stage does not train has the gradient 0:
+    ``optimizer.skip_zero_grads`` keeps decay and momentum from moving it (``configs/greedy.py``).
 
     Args:
       encoder: :func:`ssl_jax.models.perceptron.mlp`.
