@@ -31,7 +31,7 @@ def gray(budget: str) -> base.Recipe:
     """28-pixel gray images: MAE's recipe, BEiT's positions and mask."""
     recipe = mae.gray(budget)
     return recipe._replace(
-        method={"words": 256},
+        method={"vocabulary_size": 256},
         encoder={**GRAY_ENCODER, "position": "relative"},
     )
 
@@ -39,7 +39,7 @@ def gray(budget: str) -> base.Recipe:
 def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one."""
     return imagenet(budget)._replace(
-        epochs={"short": 200, "paper": 800}.get(budget, 1), batch_size=512, method={"words": 1024}
+        epochs={"short": 200, "paper": 800}.get(budget, 1), batch_size=512, method={"vocabulary_size": 1024}
     )
 
 
@@ -72,7 +72,7 @@ def folder(budget: str) -> base.Recipe:
     return gray(budget)._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
         encoder=ENCODER,
-        method={"words": 1024},
+        method={"vocabulary_size": 1024},
         views={"preset": "mae", "area": (0.2, 1.0)},
     )
 

@@ -21,7 +21,7 @@ def gray(budget: str) -> base.Recipe:
     """28-pixel gray images, minutes on two CPU cores: one crop of the whole size."""
     recipe = obow.gray(budget)
     return recipe._replace(
-        method={"words": 256}, views={**recipe.views, "crop_count": 1}, refresh_epochs=math.inf
+        method={"vocabulary_size": 256}, views={**recipe.views, "crop_count": 1}, refresh_epochs=math.inf
     )
 
 
@@ -32,7 +32,7 @@ def cifar10(budget: str) -> base.Recipe:
         batch_size=128,
         epochs={"short": 150, "paper": 300}.get(budget, 1),
         warmup_epochs=0,
-        method={"words": 2048, "cutmix": True},
+        method={"vocabulary_size": 2048, "cutmix": True},
         views={
             "preset": "obow",
             "crop_size": 32,

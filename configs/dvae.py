@@ -19,7 +19,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 20, "paper": 100}.get(budget, 1),
         warmup_epochs=0,
-        encoder={"words": 256, "width": 64, "stride": 4, "blocks": 1},
+        encoder={"vocabulary_size": 256, "width": 64, "stride": 4, "blocks": 1},
         method={"code_width": 64},
         views={"preset": "mae", "size": 16, "area": (0.5, 1.0), "method": "bilinear"},
         optimizer={"name": "adamw", "learning_rate": 2e-3, "scaling": "none"},
@@ -30,7 +30,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one at 32 pixels, a word for 4 x 4."""
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 300}.get(budget, 1),
-        encoder={"words": 1024, "width": 128, "stride": 4, "blocks": 2},
+        encoder={"vocabulary_size": 1024, "width": 128, "stride": 4, "blocks": 2},
         views={"preset": "mae", "size": 32},
     )
 
@@ -59,7 +59,7 @@ def folder(budget: str) -> base.Recipe:
     recipe = gray(budget)
     return recipe._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
-        encoder={"words": 1024, "width": 128, "stride": 4, "blocks": 2},
+        encoder={"vocabulary_size": 1024, "width": 128, "stride": 4, "blocks": 2},
         views={"preset": "mae", "size": 64, "area": (0.2, 1.0)},
     )
 

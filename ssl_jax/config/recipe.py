@@ -252,7 +252,7 @@ SMALL_OPTIONS = {
     "queue_size": 32,
     "subvector": 32,
     "negatives": 32,
-    "words": 32,
+    "vocabulary_size": 32,
     "clusters": 8,
     "code_width": 16,
     "layers": 2,
@@ -268,7 +268,7 @@ SMALL_OPTIONS = {
     "discriminator_channels": 4,
     "latent": 8,
 }
-SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "words": 32}
+SMALL_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "vocabulary_size": 32}
 SMALL_RESNET = {"width": 0.125}
 """There ``width`` is a factor."""
 

@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 class DvaeEncoder(nn.Module):
     """See :func:`dvae`."""
 
-    words: int
+    vocabulary_size: int
     width: int
     stride: int
     blocks: int
@@ -51,7 +51,7 @@ class DvaeEncoder(nn.Module):
         for i in range(self.blocks):
             x = ResidualBlock(self.dtype, name=f"block_{i}")(x)
         # Made whichever output is asked for: its parameters are the encoder's.
-        logits = nn.Conv(self.words, (1, 1), dtype=self.dtype, name="logits")(x)
+        logits = nn.Conv(self.vocabulary_size, (1, 1), dtype=self.dtype, name="logits")(x)
         if output == "logits":
             return at_least_float32(logits)
         if output == "tokens":
@@ -107,7 +107,7 @@ class DvaeDecoder(nn.Module):
 
 def dvae(
     *,
-    words: int = 8192,
+    vocabulary_size: int = 8192,
     width: int = 256,
     stride: int = 8,
     blocks: int = 2,
@@ -120,7 +120,7 @@ def dvae(
     pooled to ``grid`` x ``grid`` as in :func:`ssl_jax.models.convnet.convnet`.
 
     Args:
-      words: K, scores at every place.
+      vocabulary_size: K, scores at every place.
       width: channels of all other layers.
       stride: pixels between places, a power of 2; the sides of images are multiples.
       blocks: residual blocks.
@@ -135,7 +135,7 @@ def dvae(
       ValueError: an option outside its range.
 
     >>> import jax, jax.numpy as jnp
-    >>> network = dvae(words=16, width=8, stride=4, blocks=1)
+    >>> network = dvae(vocabulary_size=16, width=8, stride=4, blocks=1)
     >>> params, state = network.init(jax.random.key(0), jnp.ones((1, 16, 16, 1)))
     >>> network.apply(params, state, jnp.ones((3, 16, 16, 1)), output="logits")[0].shape
     (3, 4, 4, 16)
@@ -143,13 +143,19 @@ def dvae(
     Reference: lucidrains/DALLE-pytorch ``dalle_pytorch.py``, which microsoft/unilm ``beit/modeling_discrete_vae.py`` follows.
     OpenAI's encoder, on which the released BEiT stands, is another one: 7x7 stem, four groups of blocks, max-pooling.
     """
-    for name, value in (("words", words), ("width", width), ("grid", grid)):
+    for name, value in (("vocabulary_size", vocabulary_size), ("width", width), ("grid", grid)):
         check.require(value >= 1, name, value, "an integer of 1 or more")
     check.require(blocks >= 0, "blocks", blocks, "an integer of 0 or more")
     check.require(stride >= 1 and stride & (stride - 1) == 0, "stride", stride, "a power of 2")
     check.choice("dtype", dtype, DTYPES)
-    options = {"words": words, "width": width, "stride": stride, "blocks": blocks, "grid": grid}
-    module = DvaeEncoder(words, width, stride, blocks, grid, jnp.dtype(dtype))
+    options = {
+        "vocabulary_size": vocabulary_size,
+        "width": width,
+        "stride": stride,
+        "blocks": blocks,
+        "grid": grid,
+    }
+    module = DvaeEncoder(vocabulary_size, width, stride, blocks, grid, jnp.dtype(dtype))
     config = {"name": "dvae", **options, "dtype": dtype}
     return from_linen(module, features=grid * grid * width, config=config)
 

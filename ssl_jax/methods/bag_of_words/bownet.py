@@ -35,7 +35,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     teacher: str = "",
-    words: int = 8192,
+    vocabulary_size: int = 8192,
     level: int = 1,
     border: int = 0,
     bag: str = "counts",
@@ -72,7 +72,7 @@ def build(
         :func:`ssl_jax.augment.presets.obow` in the size of the clean view.
       teacher: ``encoder.safetensors`` of a convolutional network as ``experiments.export`` writes it, such as RotNet's in the
         paper; ``""``: a random network of the student's architecture. It normalises with its own statistics.
-      words: K, at most ``samples`` times the number of training images.
+      vocabulary_size: K, at most ``samples`` times the number of training images.
       level: which map of the teacher has the words, counted from its last one, 1.
       border: locations that are left out at each border of the map, where features come from padding.
       bag: ``"counts"`` of words, or ``"presence"``: words that occur, each once. Both are divided by their sum.
@@ -83,7 +83,7 @@ def build(
 
     Returns:
       The method. ``encode`` gives the student encoder's features. State: ``online`` (batch statistics), ``teacher`` and
-      ``words``.
+      ``vocabulary``.
 
     Raises:
       ValueError: an encoder or a teacher without maps, a file that is missing or no encoder, an unknown ``bag``, a count below
@@ -95,7 +95,12 @@ def build(
     apart share them; γ starts where ``scale`` says.
     """
     pool = POOLS[choice("bag", bag, POOLS)]
-    for name, value in (("words", words), ("samples", samples), ("level", level), ("iterations", iterations)):
+    for name, value in (
+        ("vocabulary_size", vocabulary_size),
+        ("samples", samples),
+        ("level", level),
+        ("iterations", iterations),
+    ):
         require(value >= 1, name, value, "an integer of 1 or more")
     views = (
         presets.obow(crop_size=224, crop_count=1, local_count=0, crop_area=(0.08, 1.0))
@@ -118,7 +123,9 @@ def build(
         clean, _ = split_clean(batch)
         encoder_key, teacher_key, head_key, word_key = jax.random.split(key, 4)
         network, online = encoder.init(encoder_key, clean)
-        directions = jax.random.normal(head_key, (words, encoder.features)) / math.sqrt(encoder.features)
+        directions = jax.random.normal(head_key, (vocabulary_size, encoder.features)) / math.sqrt(
+            encoder.features
+        )
         head = {"direction": directions, "scale": jnp.asarray(scale, jnp.float32)}
         state: State = {
             "online": {"encoder": online},
@@ -126,7 +133,7 @@ def build(
         }
         width = jax.eval_shape(maps_of, state, clean).shape[-1]
         # Until the refresh before the first step puts the vocabulary in their place.
-        state["words"] = jax.random.normal(word_key, (words, width))
+        state["vocabulary"] = jax.random.normal(word_key, (vocabulary_size, width))
         return {"encoder": network, "head": head}, state
 
     def describe(params: Params, state: State, images: Array) -> Array:
@@ -142,12 +149,12 @@ def build(
             return state
         points = features.reshape(-1, features.shape[-1])
         require(
-            words <= len(points),
-            "words",
-            words,
+            vocabulary_size <= len(points),
+            "vocabulary_size",
+            vocabulary_size,
             f"at most the {len(points)} local features that were gathered",
         )
-        return {**state, "words": kmeans(key, points, words, iterations=iterations).centroids}
+        return {**state, "vocabulary": kmeans(key, points, vocabulary_size, iterations=iterations).centroids}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -155,7 +162,9 @@ def build(
         del step
         clean, crops = split_clean(batch)
         crop_key, mix_key = jax.random.split(key)
-        codes = hard_assign(distances_to_words(maps_of(state, clean), jax.lax.stop_gradient(state["words"])))
+        codes = hard_assign(
+            distances_to_words(maps_of(state, clean), jax.lax.stop_gradient(state["vocabulary"]))
+        )
         bags = bag_of_words(codes, pool=pool)
         targets = [bags[:, None]] * len(crops)
         if cutmix:
@@ -183,7 +192,9 @@ def build(
         return value, ({**state, "online": {"encoder": online}}, metrics)
 
     collapse = (
-        CollapseValue("loss", types * math.log(words), "the student gives every word the same share"),
+        CollapseValue(
+            "loss", types * math.log(vocabulary_size), "the student gives every word the same share"
+        ),
         CollapseValue("information", 0.0, "the student predicts the mean bag of words, whatever the image"),
         CollapseValue("batch_perplexity", 1.0, "one word takes every image: the vocabulary is degenerate"),
     )

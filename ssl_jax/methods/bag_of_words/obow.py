@@ -35,7 +35,7 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    words: int = 8192,
+    vocabulary_size: int = 8192,
     levels: int = 2,
     border: int = 1,
     inverse_delta: float = 15.0,
@@ -70,7 +70,7 @@ def build(
       encoder: the network to train, a convolutional one.
       views: first the teacher's clean view, then the student's crops, of one size or several; ``None``:
         :func:`ssl_jax.augment.presets.obow`.
-      words: K of each level, at least the batch and far fewer than there are images.
+      vocabulary_size: K of each level, at least the batch and far fewer than there are images.
       levels: how many maps have words, counted from the encoder's last; 1 is the paper's "vanilla" form.
       border: locations that are left out at each border of a map; 3 x 3 have to remain, better 4 x 4.
       inverse_delta: δ⁻¹ > 0; high makes assignments hard. 15 for ResNet-50, 10 for ResNet-18. May be traced.
@@ -92,7 +92,7 @@ def build(
     valeoai/obow, of which the order in a step is. Deviations: K need not be a multiple of the batch; BatchNorm of encoder and
     generator is over the global batch and all words.
     """
-    require(words >= 1, "words", words, "an integer of 1 or more")
+    require(vocabulary_size >= 1, "vocabulary_size", vocabulary_size, "an integer of 1 or more")
     for name, value in (("inverse_delta", inverse_delta), ("kappa", kappa)):
         positive(name, value)
     require_maps(encoder)
@@ -117,7 +117,7 @@ def build(
         maps = jax.eval_shape(lambda: read_maps(encoder, network, online, clean, **maps_of)[0])
         for i, (name, found) in enumerate(zip(names, maps, strict=True)):
             jax.eval_shape(local_average, found)
-            first = jax.random.normal(jax.random.fold_in(word_key, i), (words, found.shape[-1]))
+            first = jax.random.normal(jax.random.fold_in(word_key, i), (vocabulary_size, found.shape[-1]))
             state["vocabulary"][name] = Queue(jax.nn.relu(first), jnp.int32(0))
             params["generator"][name], state["online"]["generator"][name] = generator.init(
                 jax.random.fold_in(generator_key, i), first
@@ -189,7 +189,9 @@ def build(
     for name in names:
         found.append(CollapseValue(f"{name}/batch_perplexity", 1.0, "one word takes every image"))
         found.append(
-            CollapseValue(f"{name}/image_perplexity", 1.0 * words, "every image has all words alike")
+            CollapseValue(
+                f"{name}/image_perplexity", 1.0 * vocabulary_size, "every image has all words alike"
+            )
         )
     collapse = tuple(found)
 

@@ -21,7 +21,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     tokenizer: str = "",
-    words: int = 8192,
+    vocabulary_size: int = 8192,
     mask: str = "block",
     mask_ratio: float = 0.4,
     min_area: int | None = None,
@@ -37,7 +37,7 @@ def build(
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.08 to 1.
       tokenizer: an ``encoder.safetensors`` that ``experiments.export`` has written of a :mod:`ssl_jax.methods.masked.dvae`
         run; ``""``: one with random weights, of a width of 32, which is for tests.
-      words: K of the random one.
+      vocabulary_size: K of the random one.
       mask: ``"block"``: rectangles up to ``mask_ratio``, on which images fall short a little, as in the paper; ``"filled"``:
         exactly that share; ``"random"``: scattered patches, an ablation of the paper.
       mask_ratio: share of hidden patches, in (0, 1).
@@ -56,11 +56,11 @@ def build(
     choice("mask", mask, HIDDEN_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     views = presets.mae(area=(0.08, 1.0)) if views is None else views
-    fallback = models.build("dvae", words=words, width=32, stride=2, blocks=0)
+    fallback = models.build("dvae", vocabulary_size=vocabulary_size, width=32, stride=2, blocks=0)
     teacher = read_teacher(tokenizer, fallback, option="tokenizer")
     name = teacher.network.config.get("name")
     require(name == "dvae", "tokenizer", tokenizer, f"the encoder of a dvae run, not of {name!r}")
-    count, stride = int(teacher.network.config["words"]), int(teacher.network.config["stride"])
+    count, stride = int(teacher.network.config["vocabulary_size"]), int(teacher.network.config["stride"])
     scale, shift = renormalization(teacher.metadata, views[0])
 
     def small(images: Array) -> Array:

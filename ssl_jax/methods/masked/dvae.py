@@ -40,7 +40,7 @@ def build(
     over the normalised pixels x, and over places. The temperature falls from τ₀ to τ₁ on a cosine over ``decay_steps``.
 
     Args:
-      encoder: :func:`ssl_jax.models.dvae.dvae`, whose ``words`` are K.
+      encoder: :func:`ssl_jax.models.dvae.dvae`, whose ``vocabulary_size`` is K.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
       code_width: width of a word's vector.
       temperature: τ₀ > 0.
@@ -66,7 +66,7 @@ def build(
     for option, value in (("temperature", temperature), ("temperature_end", temperature_end)):
         require(value > 0, option, value, "a number above 0")
     choice("loss", loss, LOSSES)
-    words = int(encoder.config["words"])
+    vocabulary_size = int(encoder.config["vocabulary_size"])
     falling = (
         constant(temperature) if decay_steps is None else cosine(temperature, temperature_end, decay_steps)
     )
@@ -79,7 +79,7 @@ def build(
         encoder_key, code_key, decoder_key = jax.random.split(key, 3)
         images = batch["views"][0][:, 0]
         network, state = encoder.init(encoder_key, images)
-        codes = jax.random.normal(code_key, (words, code_width))
+        codes = jax.random.normal(code_key, (vocabulary_size, code_width))
         decoder, _ = decoder_for(images).init(decoder_key, jnp.zeros((1, 1, 1, code_width)))
         return {"encoder": network, "codebook": codes, "decoder": decoder}, {"encoder": state}
 
@@ -100,7 +100,7 @@ def build(
         errors = smooth_l1(difference) if loss == "smooth_l1" else difference**2
         error, kl = jnp.mean(errors), kl_from_uniform(logits)
         best = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
-        share = jnp.bincount(best.reshape(-1), length=words) / best.size
+        share = jnp.bincount(best.reshape(-1), length=vocabulary_size) / best.size
         metrics = {
             "error": error,
             "kl": kl,
@@ -112,7 +112,7 @@ def build(
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         del key
         best = jnp.argmax(scores(params, state, images), axis=-1)
-        predictions = decode(params, jax.nn.one_hot(best, words), images)
+        predictions = decode(params, jax.nn.one_hot(best, vocabulary_size), images)
         # Nothing is hidden and nothing is copied: all pixels come out of the words.
         return Reconstruction(images, predictions, jnp.ones((*images.shape[:3], 1), bool))
 

@@ -14,7 +14,7 @@ from ssl_jax.methods.bag_of_words import bownet
 from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import config_of, loss_of, method_of, start, zero_params_loss
 
-TINY = {"words": 12}
+TINY = {"vocabulary_size": 12}
 ENCODER = {"widths": (4, 6), "grid": 1}
 STATISTICS = {"mean": [0.5], "std": [2.0]}
 network = functools.partial(models.build, "convnet", grid=1)
@@ -22,7 +22,7 @@ network = functools.partial(models.build, "convnet", grid=1)
 
 def collapsed(case):
     """Features of 0 give every word the same share."""
-    return zero_params_loss(case), math.log(case.config["method"]["words"])
+    return zero_params_loss(case), math.log(case.config["method"]["vocabulary_size"])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_loss_and_bags_are_those_of_the_clean_image_under_the_teacher_of_the_fil
 ):
     method, params, state, batch = tiny(teacher=exported[0], bag=bag, level=level, border=border, scale=3.0)
     layer = {1: "block_1", 2: "block_0"}[level]
-    counts = bags_by_hand(exported, batch, state["words"], layer=layer, border=border)
+    counts = bags_by_hand(exported, batch, state["vocabulary"], layer=layer, border=border)
     bags = counts if bag == "counts" else counts > 0
     bags = bags / bags.sum(1, keepdims=True)
     crops = batch["views"][0][:, 1]
@@ -70,7 +70,7 @@ def test_loss_and_bags_are_those_of_the_clean_image_under_the_teacher_of_the_fil
     best = -(mean * np.log(mean)).sum()
     assert float(metrics["information"]) == pytest.approx(best - loss, abs=1e-3)
     assert float(metrics["batch_perplexity"]) == pytest.approx(np.exp(best), rel=1e-4)
-    for name in ("teacher", "words"):
+    for name in ("teacher", "vocabulary"):
         jax.tree.map(np.testing.assert_array_equal, moved[name], state[name])
 
 
@@ -90,12 +90,12 @@ def test_the_vocabulary_is_made_once_and_by_k_means():
     features = jnp.repeat(centres, 6, axis=0).reshape(36, 2, 6)
     made = jax.jit(method.refresh.update)(state, features, jax.random.key(0))
     assert jax.tree.structure(made) == jax.tree.structure(state)
-    gaps = np.linalg.norm(np.asarray(made["words"])[:, None] - np.asarray(centres), axis=-1)
+    gaps = np.linalg.norm(np.asarray(made["vocabulary"])[:, None] - np.asarray(centres), axis=-1)
     assert (gaps.min(0) < 1e-3).mean() > 0.7
     later = jax.jit(method.refresh.update)(made, None, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, later, made)
     assert method.refresh.features_once
-    with pytest.raises(ValueError, match="words=12: allowed is at most the 8 local"):
+    with pytest.raises(ValueError, match="vocabulary_size=12: allowed is at most the 8 local"):
         method.refresh(state, features[:4], jax.random.key(0))
 
 
@@ -155,7 +155,7 @@ def test_the_student_is_the_teacher_of_the_next_round(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"words": 0}, "words=0"),
+        ({"vocabulary_size": 0}, "vocabulary_size=0"),
         ({"samples": 0}, "samples=0"),
         ({"iterations": 0}, "iterations=0"),
         ({"level": 0}, "level=0"),

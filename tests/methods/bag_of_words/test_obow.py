@@ -15,7 +15,7 @@ from ssl_jax.models import heads
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 
 SHARPNESS, KAPPA = 40.0, 5.0
-TINY = {"words": 24, "levels": 1, "hidden": 8, "inverse_delta": SHARPNESS, "kappa": KAPPA}
+TINY = {"vocabulary_size": 24, "levels": 1, "hidden": 8, "inverse_delta": SHARPNESS, "kappa": KAPPA}
 ENCODER = {"widths": (4, 6), "grid": 1}
 
 
@@ -121,7 +121,7 @@ def test_every_image_gives_its_own_word_and_places_are_drawn():
 
 
 def test_the_vocabulary_starts_as_the_positive_part_of_normal_numbers():
-    _, state, _ = start(method_of("obow", encoder=ENCODER, **{**TINY, "words": 2000}))
+    _, state, _ = start(method_of("obow", encoder=ENCODER, **{**TINY, "vocabulary_size": 2000}))
     items = np.asarray(state["vocabulary"]["level_1"].items)
     assert (items >= 0).all()
     assert (items == 0).mean() == pytest.approx(0.5, abs=0.03)
@@ -174,7 +174,7 @@ def test_float_options_may_be_traced(tiny):
 
 
 def test_a_vocabulary_smaller_than_the_batch_is_refused():
-    method = method_of("obow", encoder=ENCODER, **{**TINY, "words": 8})
+    method = method_of("obow", encoder=ENCODER, **{**TINY, "vocabulary_size": 8})
     with pytest.raises(ValueError, match=r"items\.shape=\(16, 6\).*at most the queue's 8 rows"):
         jax.eval_shape(method.loss, *start(method), jax.random.key(2), jnp.int32(0))
 
@@ -182,7 +182,7 @@ def test_a_vocabulary_smaller_than_the_batch_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"words": 0}, "words=0"),
+        ({"vocabulary_size": 0}, "vocabulary_size=0"),
         ({"kappa": 0.0}, r"kappa=0\.0"),
         ({"inverse_delta": -1.0}, r"inverse_delta=-1\.0"),
         ({"levels": 3}, "levels=3: allowed is 1 to 2"),

@@ -13,11 +13,15 @@ from tests.methods.case import loss_of, method_of, start, with_views, zero_param
 
 
 def collapsed(case):
-    return zero_params_loss(case), math.log(case.config["method"]["words"])
+    return zero_params_loss(case), math.log(case.config["method"]["vocabulary_size"])
 
 
-def tokenizer_file(folder, *, words=8, stride=4, channels=1, name="dvae", facts=None):
-    options = {"words": words, "width": 8, "stride": stride, "blocks": 0} if name == "dvae" else {}
+def tokenizer_file(folder, *, vocabulary_size=8, stride=4, channels=1, name="dvae", facts=None):
+    options = (
+        {"vocabulary_size": vocabulary_size, "width": 8, "stride": stride, "blocks": 0}
+        if name == "dvae"
+        else {}
+    )
     network = models.build(name, **options)
     params, state = network.init(jax.random.key(7), jnp.zeros((1, 16, 16, channels)))
     path = folder / "encoder.safetensors"

@@ -80,7 +80,7 @@ def test_reconstruction_comes_out_of_the_best_words():
 
 
 def test_features_and_scores_of_the_encoder_have_their_shapes():
-    network = models.build("dvae", words=16, width=8, stride=8, blocks=1)
+    network = models.build("dvae", vocabulary_size=16, width=8, stride=8, blocks=1)
     params, state = network.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     apply = lambda **options: network.apply(params, state, jnp.ones((2, 32, 32, 3)), **options)[0]  # noqa: E731
     assert apply().shape == (2, network.features) == (2, 32)
@@ -91,7 +91,11 @@ def test_features_and_scores_of_the_encoder_have_their_shapes():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"stride": 6}, "stride=6"), ({"words": 0}, "words=0"), ({"blocks": -1}, "blocks=-1")],
+    [
+        ({"stride": 6}, "stride=6"),
+        ({"vocabulary_size": 0}, "vocabulary_size=0"),
+        ({"blocks": -1}, "blocks=-1"),
+    ],
 )
 def test_networks_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
