@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import pyplot
 
 from experiments.studies.figure import COLORS, STYLE
-from ssl_jax.methods.parts.memory_bank import average_rows
+from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.ops.schedules import rising_decay
 from ssl_jax.optim.ema import Ema, debiased, ema
 
@@ -42,7 +42,7 @@ def constant_prediction(decay: float, epochs: int, rate: int) -> dict[str, np.nd
     found: dict[str, list[float]] = {"Z": [], "by epochs": [], "by its own count": []}
     for epoch in range(1, epochs + 1):
         for _ in range(rate):
-            memory = average_rows(average, memory, jnp.array([0]), jnp.ones((1, 1)))
+            memory = update_row_averages(average, memory, jnp.array([0]), jnp.ones((1, 1)))
         z = float(memory.average[0, 0])
         for name, value in zip(
             found, (z, z / (1 - decay**epoch), float(debiased(memory)[0, 0])), strict=True

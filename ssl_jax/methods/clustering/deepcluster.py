@@ -104,23 +104,23 @@ def build(
         }
         return value, ({**state, "online": online}, metrics)
 
-    def describe(params: Params, state: State, images: Array) -> Array:
+    def perceptron_features(params: Params, state: State, images: Array) -> Array:
         (_, hidden_units), _ = network.apply(params, state["online"], images, train=False)
         return hidden_units
 
-    def refresh(state: State, features: Array, key: Key) -> State:
+    def cluster_features(state: State, features: Array, key: Key) -> State:
         points = pca_whiten(features, pca) if pca else features
-        found = kmeans(key, normalize(points), clusters, iterations=iterations)
-        labels = state["labels"].at[0, : features.shape[0]].set(found.labels)
-        sizes = jnp.bincount(found.labels, length=clusters).astype(jnp.int32)
+        clustered = kmeans(key, normalize(points), clusters, iterations=iterations)
+        labels = state["labels"].at[0, : features.shape[0]].set(clustered.labels)
+        sizes = jnp.bincount(clustered.labels, length=clusters).astype(jnp.int32)
         return {**state, "labels": labels, "previous": state["labels"], "sizes": sizes}
 
     def order(state: State, key: Key) -> Array:
         return sample_clusters_evenly(key, state["labels"][0], clusters)
 
     clustering = Refresh(
-        describe,
-        refresh,
+        perceptron_features,
+        cluster_features,
         reinit=("top",),
         order=order if sampling == "clusters" else None,
         cluster_labels=lambda state: (state["labels"], state["previous"]),

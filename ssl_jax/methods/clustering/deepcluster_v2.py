@@ -1,6 +1,5 @@
 """DeepCluster-v2 (Caron et al., NeurIPS 2020): each crop predicts the cluster that its image had in the last epoch."""
 
-import dataclasses
 import math
 
 import jax
@@ -12,10 +11,18 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import cluster_cross_entropy
-from ssl_jax.methods.method import CollapseValue, Method, Refresh
-from ssl_jax.methods.parts.memory_bank import remember
-from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
-from ssl_jax.models.network import Network
+from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.parts.memory_bank import update_memory_bank
+from ssl_jax.methods.parts.multi_crop import (
+    VIEWS,
+    cosines,
+    global_count,
+    require_global_views,
+    swav_projector,
+    unit_projections,
+)
+from ssl_jax.methods.parts.siamese import pair_metrics
+from ssl_jax.models.network import Network, chain
 from ssl_jax.ops.kmeans import EMPTY, INITS, Clusters, kmeans
 
 
@@ -83,33 +90,52 @@ def build(
     choice("empty", empty, EMPTY)
     positive("temperature", temperature)
     views = presets.dino(**VIEWS) if views is None else views
+    require_global_views(views)
     crops = global_count(views)
+    projector = swav_projector(encoder, width=projector_width, projection=projection, batch_norm=True)
+    network = chain(encoder=encoder, projector=projector)
 
-    def begin(key: Key) -> tuple[Params, State]:
+    def init_state(key: Key, batch: Batch) -> tuple[Params, State]:
+        network_key, centroid_key = jax.random.split(key)
+        params, online = network.init(network_key, batch["views"][0][:, 0])
         none = jnp.full((clusterings, examples), -1, jnp.int32)
-        rows = jax.random.normal(key, (clusterings, clusters, projection), jnp.float32)
-        return {}, {
+        rows = jax.random.normal(centroid_key, (clusterings, clusters, projection), jnp.float32)
+        return params, {
+            "online": online,
             "bank": jnp.zeros((crops, examples, projection), jnp.float32),
             "centroids": normalize(rows),
             "labels": none,
             "previous": none,
-            "found": _sizes_health(none, clusters),
+            "sizes": size_metrics(none, clusters),
         }
 
-    def loss_of(
-        params: Params, kept: State, z: Array, batch: Batch, step: Array
-    ) -> tuple[Array, State, Metrics]:
-        del params, step
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        z, online = unit_projections(encoder, projector, params, state["online"], batch, key)  # [b, v, d]
         index = batch["index"]
-        labels = kept["labels"][:, index]
-        scores = jax.vmap(lambda rows: cosines(z, rows))(jax.lax.stop_gradient(kept["centroids"]))
-        known = labels >= 0
-        told = jnp.mean(jnp.argmax(scores, axis=-1) == labels[..., None], axis=-1)
-        bank = jax.vmap(lambda one, rows: remember(one, index, rows, 0.0), (0, 1))(kept["bank"], z[:, :crops])
-        metrics = {"accuracy": jnp.sum(told, where=known) / jnp.maximum(jnp.sum(known), 1), **kept["found"]}
-        return cluster_cross_entropy(scores, labels, temperature=temperature), {**kept, "bank": bank}, metrics
+        labels = state["labels"][:, index]  # [h, b]
+        centroids = jax.lax.stop_gradient(state["centroids"])
+        scores = jax.vmap(lambda rows: cosines(z, rows))(centroids)  # [h, b, v, k]
+        value = cluster_cross_entropy(scores, labels, temperature=temperature)
 
-    def refresh(state: State, features: Array | None, key: Key) -> State:
+        update = jax.vmap(lambda bank, rows: update_memory_bank(bank, index, rows, 0.0), (0, 1))
+        state = {**state, "online": online, "bank": update(state["bank"], z[:, :crops])}
+        known = labels >= 0
+        right = jnp.mean(jnp.argmax(scores, axis=-1) == labels[..., None], axis=-1)
+        metrics = {
+            **pair_metrics(z[:, 0], z[:, 1]),
+            "accuracy": jnp.sum(right, where=known) / jnp.maximum(jnp.sum(known), 1),
+            **state["sizes"],
+        }
+        return value, (state, metrics)
+
+    def project(params: Params, state: State, images: Array) -> Array:
+        (_, projections), _ = network.apply(params, state["online"], images, train=False)
+        return normalize(projections)
+
+    def cluster_bank(state: State, features: Array | None, key: Key) -> State:
         bank = state["bank"]
         if features is not None:
             # Before training all images point nearly the same way, and so would all centroids.
@@ -130,39 +156,32 @@ def build(
             )
 
         keys = jax.random.split(key, clusterings)
-        found = jax.lax.map(cluster, (keys, jnp.arange(clusterings) % crops))
+        clustered = jax.lax.map(cluster, (keys, jnp.arange(clusterings) % crops))
         return {
             **state,
             "bank": bank,
-            "centroids": found.centroids,
-            "labels": found.labels,
+            "centroids": clustered.centroids,
+            "labels": clustered.labels,
             "previous": state["labels"],
-            "found": _sizes_health(found.labels, clusters),
+            "sizes": size_metrics(clustered.labels, clusters),
         }
 
     collapse = (
         CollapseValue("loss", math.log(clusters), "the clusters of images cannot be told from their crops"),
         CollapseValue("largest_cluster", 1.0, "one cluster holds every image"),
     )
-
-    method, project = multicrop_method(
-        encoder,
-        loss_of,
-        views=views,
-        begin=begin,
-        collapse=collapse,
-        width=projector_width,
-        projection=projection,
-        batch_norm=True,
+    clustering = Refresh(
+        project,
+        cluster_bank,
+        features_once=True,
+        cluster_labels=lambda state: (state["labels"], state["previous"]),
     )
-    labels = lambda state: (state["labels"], state["previous"])  # noqa: E731
-    return dataclasses.replace(
-        method, refresh=Refresh(project, refresh, features_once=True, cluster_labels=labels)
-    )
+    variables = encoder_at("online")
+    return Method(views, init_state, loss, encoder, variables, refresh=clustering, collapse=collapse)
 
 
-def _sizes_health(labels: Array, clusters: int) -> Metrics:
-    """How evenly images are spread over the clusters, of labels ``[h, m]``; -1 does not count."""
+def size_metrics(labels: Array, clusters: int) -> Metrics:
+    """Measure how evenly images are spread over the clusters, of labels ``[h, m]``; -1 does not count."""
     sizes = jax.vmap(lambda each: jnp.bincount(jnp.where(each < 0, clusters, each), length=clusters))(labels)
     shares = sizes / jnp.maximum(jnp.sum(sizes, axis=1, keepdims=True), 1)
     return {

@@ -12,9 +12,17 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.distillation import teacher_entropy, usage
-from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.multi_crop import VIEWS, cosines, global_count, multicrop_method
-from ssl_jax.models.network import Network
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.multi_crop import (
+    VIEWS,
+    cosines,
+    global_count,
+    require_global_views,
+    swav_projector,
+    unit_projections,
+)
+from ssl_jax.methods.parts.siamese import pair_metrics
+from ssl_jax.models.network import Network, chain
 from ssl_jax.ops.queue import Queue, queue_push
 
 TINY = 1e-30
@@ -84,67 +92,64 @@ def build(
     positive("temperature", temperature)
     positive("epsilon", epsilon)
     views = presets.dino(**VIEWS) if views is None else views
+    require_global_views(views)
     crops = global_count(views)
+    projector = swav_projector(
+        encoder, width=projector_width, projection=projection, batch_norm=head_batch_norm
+    )
+    network = chain(encoder=encoder, projector=projector)
 
-    def begin(key: Key) -> tuple[Params, State]:
-        rows = normalize(jax.random.normal(key, (prototypes, projection), jnp.float32))
-        kept: State = {}
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        network_key, prototype_key = jax.random.split(key)
+        params, online = network.init(network_key, batch["views"][0][:, 0])
+        rows = jax.random.normal(prototype_key, (prototypes, projection), jnp.float32)
+        state: State = {"online": online}
         if queue_size:
-            # Rows of zeros are places that were never filled. One row an image: the z of its global crops, side by side.
-            kept["queue"] = Queue(jnp.zeros((queue_size, crops * projection), jnp.float32), jnp.int32(0))
-        return {"prototypes": rows}, kept
+            # Rows of zeros were never filled. One row an image: the z of its global crops, side by side.
+            state["queue"] = Queue(jnp.zeros((queue_size, crops * projection), jnp.float32), jnp.int32(0))
+        return {**params, "prototypes": normalize(rows)}, state
 
-    def loss_of(
-        params: Params, kept: State, z: Array, batch: Batch, step: Array
-    ) -> tuple[Array, State, Metrics]:
-        del batch
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        z, online = unit_projections(encoder, projector, params, state["online"], batch, key)  # [b, v, d]
+        state = {**state, "online": online}
         rows = params["prototypes"]
         # The value is normalised, the gradient is that of the rows as if they were the value.
         rows = rows + jax.lax.stop_gradient(normalize(rows) - rows)
-        scores = cosines(z, rows)
-        queued, full = None, jnp.bool_(False)
+        scores = cosines(z, rows)  # [b, v, k]
+        queue_scores, full = None, jnp.bool_(False)
         if queue_size:
-            queue: Queue = jax.lax.stop_gradient(kept["queue"])
-            queued = cosines(queue.items.reshape(queue_size, crops, projection), rows)
+            queue: Queue = jax.lax.stop_gradient(state["queue"])
+            queue_scores = cosines(queue.items.reshape(queue_size, crops, projection), rows)
             full = jnp.any(queue.items[queue.pointer] != 0)
-            pushed = queue_push(queue, jax.lax.stop_gradient(z[:, :crops]).reshape(z.shape[0], -1))
-            kept = {
-                "queue": jax.tree.map(
-                    lambda new, old: jnp.where(step >= queue_start, new, old), pushed, queue
-                )
-            }
+            pushed = queue_push(queue, jax.lax.stop_gradient(z[:, :crops]).reshape(len(z), -1))
+            state["queue"] = jax.tree.map(
+                lambda new, old: jnp.where(step >= queue_start, new, old), pushed, queue
+            )
         codes = balanced_codes(
             scores[:, :crops],
-            queued,
+            queue_scores,
             use_queue=full,
             epsilon=epsilon,
             iterations=iterations,
             hard=hard,
             log_domain=log_domain,
         )
+        value = swapped_prediction(scores, codes, temperature=temperature)
         log_codes = jnp.log(jnp.maximum(codes, TINY))
-        chosen = jnp.zeros(prototypes).at[jnp.argmax(codes, axis=-1).ravel()].set(1.0)
+        first_choices = jnp.zeros(prototypes).at[jnp.argmax(codes, axis=-1).ravel()].set(1.0)
         metrics = {
+            **pair_metrics(z[:, 0], z[:, 1]),
             "code_entropy": teacher_entropy(log_codes),
-            "prototypes_used": jnp.sum(chosen),
+            "prototypes_used": jnp.sum(first_choices),
             "prototype_usage": usage(log_codes),
         }
-        return swapped_prediction(scores, codes, temperature=temperature), kept, metrics
+        return value, (state, metrics)
 
     most = math.log(prototypes)
     collapse = (
         CollapseValue("loss", most, "all projections are alike, and so are their codes"),
         CollapseValue("code_entropy", most, "codes give every prototype the same share"),
     )
-
-    method, _ = multicrop_method(
-        encoder,
-        loss_of,
-        views=views,
-        begin=begin,
-        collapse=collapse,
-        width=projector_width,
-        projection=projection,
-        batch_norm=head_batch_norm,
-    )
-    return method
+    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)

@@ -9,7 +9,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
 from ssl_jax.methods.method import Method, encoder_at
-from ssl_jax.methods.parts.memory_bank import average_rows
+from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
@@ -93,7 +93,7 @@ def build(
         cost, metrics = supervised_cost(logits, batch["label"], over)
         consistency = mean_squared_difference(predictions, debiased(before), mask=seen)
         metrics |= {"consistency": consistency, "weight": rising(step), "seen": jnp.mean(seen)}
-        state = {"online": online, "ensemble": average_rows(average, ensemble, index, predictions)}
+        state = {"online": online, "ensemble": update_row_averages(average, ensemble, index, predictions)}
         return cost + rising(step) * consistency, (state, metrics)
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:

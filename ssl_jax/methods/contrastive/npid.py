@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.nce import cross_entropy, information_bound, nce, negative_sampling
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
-from ssl_jax.methods.parts.memory_bank import remember
+from ssl_jax.methods.parts.memory_bank import update_memory_bank
 from ssl_jax.methods.parts.siamese import pair_health
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -103,7 +103,7 @@ def build(
         drawn = jax.random.randint(draw_key, (q.shape[0], negatives), 0, examples)
         own = jnp.sum(q * bank[index], axis=1) / temperature
         others = jnp.einsum("nd,nkd->nk", q, bank[drawn], precision=jax.lax.Precision.HIGHEST) / temperature
-        state = {**state, "online": online, "bank": remember(bank, index, q, decay)}
+        state = {**state, "online": online, "bank": update_memory_bank(bank, index, q, decay)}
         choose = cross_entropy(own, others)
         metrics = {
             **pair_health(q, bank[index]),

@@ -9,7 +9,7 @@ from ssl_jax.core.types import Array
 from ssl_jax.optim.ema import Ema, EmaState, ema
 
 
-def remember(
+def update_memory_bank(
     bank: Float[Array, "m d"], index: Int[Array, " n"], q: Float[Array, "n d"], decay: float | Array
 ) -> Float[Array, "m d"]:
     """The memory after a batch: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
@@ -24,20 +24,20 @@ def remember(
       The new bank; rows of other images are untouched.
 
     >>> import jax.numpy as jnp
-    >>> remember(jnp.eye(2), jnp.array([1, 1]), jnp.array([[0.6, 0.8], [1.0, 0.0]]), 0.0).tolist()
+    >>> update_memory_bank(jnp.eye(2), jnp.array([1, 1]), jnp.array([[0.6, 0.8], [1.0, 0.0]]), 0.0).tolist()
     [[1.0, 0.0], [1.0, 0.0]]
     """
     average = ema(decay)
     rows, _ = average.update(jax.lax.stop_gradient(q), average.init(bank[index]))
-    return bank.at[last_of_each(index, bank.shape[0])].set(normalize(rows), mode="drop")
+    return bank.at[drop_duplicate_writes(index, bank.shape[0])].set(normalize(rows), mode="drop")
 
 
-def last_of_each(index: Int[Array, " n"], rows: int) -> Int[Array, " n"]:
+def drop_duplicate_writes(index: Int[Array, " n"], rows: int) -> Int[Array, " n"]:
     """Where to write with ``mode="drop"``: of equal places the last stays, the others go beyond the end, to ``rows``.
 
     The order of several writes to one place is not defined.
 
-    >>> last_of_each(jnp.array([1, 0, 1]), 5).tolist()
+    >>> drop_duplicate_writes(jnp.array([1, 0, 1]), 5).tolist()
     [5, 0, 1]
     """
     place = jnp.arange(index.shape[0])
@@ -45,7 +45,7 @@ def last_of_each(index: Int[Array, " n"], rows: int) -> Int[Array, " n"]:
     return jnp.where(repeated, rows, index)
 
 
-def average_rows(
+def update_row_averages(
     average: Ema, memory: EmaState, index: Int[Array, " n"], rows: Float[Array, "n d"]
 ) -> EmaState:
     """A memory of averages after a batch: rows ``index`` take in ``rows``, each with a weight of its own.
@@ -61,12 +61,12 @@ def average_rows(
 
     >>> average = ema(0.5, debias=True)
     >>> memory = average.init(jnp.zeros((3, 1)))._replace(weight=jnp.zeros((3, 1)))
-    >>> memory = average_rows(average, memory, jnp.array([2, 0]), jnp.array([[4.0], [6.0]]))
+    >>> memory = update_row_averages(average, memory, jnp.array([2, 0]), jnp.array([[4.0], [6.0]]))
     >>> memory.average.ravel().tolist(), memory.weight.ravel().tolist()
     ([3.0, 0.0, 2.0], [0.5, 0.0, 0.5])
     """
     old = memory._replace(average=memory.average[index], weight=memory.weight[index])
     _, new = average.update(jax.lax.stop_gradient(rows), old)
-    place = last_of_each(index, memory.average.shape[0])
+    place = drop_duplicate_writes(index, memory.average.shape[0])
     write = lambda table, values: table.at[place].set(values, mode="drop")  # noqa: E731
     return new._replace(average=write(memory.average, new.average), weight=write(memory.weight, new.weight))

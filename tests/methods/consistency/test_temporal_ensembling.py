@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ssl_jax.methods.parts.memory_bank import average_rows
+from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.optim.ema import debiased, ema
 from ssl_jax.train.loop import make_program
@@ -41,7 +41,7 @@ def test_whole_epochs_equal_the_papers_update():
         seen = np.asarray(predictions(8))
         z = alpha * z + (1 - alpha) * seen
         for batch in RNG.permutation(8).reshape(4, 2):
-            memory = average_rows(average, memory, jnp.asarray(batch), jnp.asarray(seen[batch]))
+            memory = update_row_averages(average, memory, jnp.asarray(batch), jnp.asarray(seen[batch]))
         np.testing.assert_allclose(memory.average, z, rtol=1e-5)
         np.testing.assert_allclose(debiased(memory), z / (1 - alpha**epoch), rtol=1e-5)
 
@@ -50,7 +50,7 @@ def test_equal_predictions_are_their_own_target_however_often_they_came():
     average = ema(0.9, debias=True)
     memory, constant = empty(average, 4), predictions(4)
     for index in ([0, 1], [0], [0, 2], [0]):
-        memory = average_rows(average, memory, jnp.array(index), constant[jnp.array(index)])
+        memory = update_row_averages(average, memory, jnp.array(index), constant[jnp.array(index)])
         for i in range(4):
             expected = constant[i] if memory.weight[i, 0] > 0 else jnp.zeros(3)
             np.testing.assert_allclose(debiased(memory)[i], expected, rtol=1e-5)
@@ -62,23 +62,23 @@ def test_decay_zero_keeps_the_last_prediction_and_one_keeps_nothing():
     rows, index = predictions(2, 2), jnp.array([3, 1])
     memory, blank = empty(last, 5), empty(never, 5)
     for row in rows:
-        memory = average_rows(last, memory, index, row)
-        blank = average_rows(never, blank, index, row)
+        memory = update_row_averages(last, memory, index, row)
+        blank = update_row_averages(never, blank, index, row)
     np.testing.assert_array_equal(debiased(memory)[index], rows[1])
     assert not np.any(debiased(blank))
 
 
 def test_images_that_do_not_come_are_untouched_and_of_equal_ones_the_last_is_written():
     average = ema(0.5, debias=True)
-    memory = average_rows(average, empty(average, 6), jnp.arange(6), predictions(6))
+    memory = update_row_averages(average, empty(average, 6), jnp.arange(6), predictions(6))
     rows = predictions(3)
-    after = jax.jit(lambda m, i, r: average_rows(average, m, i, r))(memory, jnp.array([2, 4, 2]), rows)
+    after = jax.jit(lambda m, i, r: update_row_averages(average, m, i, r))(memory, jnp.array([2, 4, 2]), rows)
     for i in (0, 1, 3, 5):
         np.testing.assert_array_equal(after.average[i], memory.average[i])
         np.testing.assert_array_equal(after.weight[i], memory.weight[i])
     np.testing.assert_allclose(after.average[2], 0.5 * memory.average[2] + 0.5 * rows[2], rtol=1e-6)
     assert not np.any(
-        jax.grad(lambda r: jnp.sum(average_rows(average, memory, jnp.arange(3), r).average))(rows)
+        jax.grad(lambda r: jnp.sum(update_row_averages(average, memory, jnp.arange(3), r).average))(rows)
     )
 
 

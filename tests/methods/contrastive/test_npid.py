@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.methods.parts.memory_bank import remember
+from ssl_jax.methods.parts.memory_bank import update_memory_bank
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
 
 OPTIONS = {"negatives": 8, "examples": 40, "loss": "nce", "temperature": 0.07}
@@ -62,13 +62,13 @@ def test_remember_averages_then_normalizes_and_of_equal_images_keeps_the_last():
         blended = 0.5 * bank[place] + 0.5 * row  # all read the memory from before the batch
         expected[place] = blended / np.linalg.norm(blended)
     arrays = jnp.asarray(bank, jnp.float32), jnp.array(index), jnp.asarray(q, jnp.float32)
-    np.testing.assert_allclose(jax.jit(remember)(*arrays, 0.5), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(update_memory_bank)(*arrays, 0.5), expected, rtol=1e-5)
 
 
 def test_decay_may_be_traced_and_moves_no_gradient():
     arrays = jnp.eye(3), jnp.array([0, 2]), jnp.ones((2, 3))
-    assert not np.any(jax.grad(lambda q: jnp.sum(remember(*arrays[:2], q, 0.3)))(arrays[2]))
-    stacked = jax.vmap(lambda d: remember(*arrays, d))(jnp.array([0.0, 1.0]))
+    assert not np.any(jax.grad(lambda q: jnp.sum(update_memory_bank(*arrays[:2], q, 0.3)))(arrays[2]))
+    stacked = jax.vmap(lambda d: update_memory_bank(*arrays, d))(jnp.array([0.0, 1.0]))
     np.testing.assert_allclose(stacked[1], arrays[0], atol=1e-7)
     np.testing.assert_allclose(stacked[0][0], 1 / math.sqrt(3), rtol=1e-6)
 
