@@ -146,7 +146,9 @@ def made_batch(sizes: Sizes, batch: int, views: tuple[View, ...]) -> dict[str, A
 
 def passing(views: tuple[View, ...]) -> tuple[View, ...]:
     """Views of the same sizes on which nothing random is done."""
-    return tuple(View(size=view.size, flip=0.0, jitter=None, gray=0.0, blur=0.0) for view in views)
+    return tuple(
+        View(size=view.size, flip_prob=0.0, jitter=None, grayscale_prob=0.0, blur_prob=0.0) for view in views
+    )
 
 
 def whole_step(sizes: Sizes) -> list[pairs.Measurement]:
@@ -196,12 +198,12 @@ def torch_steps(sizes: Sizes, view: View, images: np.ndarray, count: int) -> Cal
         kornia.augmentation.RandomResizedCrop(
             (view.size,) * 2, scale=view.area, ratio=view.ratio, resample="bicubic"
         ),
-        kornia.augmentation.RandomHorizontalFlip(p=view.flip),
+        kornia.augmentation.RandomHorizontalFlip(p=view.flip_prob),
         kornia.augmentation.ColorJitter(
             jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.probability
         ),
-        kornia.augmentation.RandomGrayscale(p=view.gray),
-        kornia.augmentation.RandomGaussianBlur((taps, taps), view.blur_sigma, p=view.blur),
+        kornia.augmentation.RandomGrayscale(p=view.grayscale_prob),
+        kornia.augmentation.RandomGaussianBlur((taps, taps), view.blur_sigma, p=view.blur_prob),
         kornia.augmentation.Normalize(mean=torch.tensor(view.mean), std=torch.tensor(view.std)),
         same_on_batch=False,
     ).to(device)

@@ -45,17 +45,21 @@ def transforms(module: Any, view: View) -> list[Any]:
     jitter = view.jitter
     assert jitter is not None
     colours = module.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    mode = module.InterpolationMode.BICUBIC if view.method == "bicubic" else module.InterpolationMode.BILINEAR
+    mode = (
+        module.InterpolationMode.BICUBIC
+        if view.interpolation == "bicubic"
+        else module.InterpolationMode.BILINEAR
+    )
     blur = module.GaussianBlur(blur_taps(view), view.blur_sigma)
     crop = module.RandomResizedCrop(
         view.size, scale=view.area, ratio=view.ratio, interpolation=mode, antialias=True
     )
     return [
         crop,
-        module.RandomHorizontalFlip(view.flip),
+        module.RandomHorizontalFlip(view.flip_prob),
         module.RandomApply([colours], view.jitter.probability),
-        module.RandomGrayscale(view.gray),
-        module.RandomApply([blur], view.blur),
+        module.RandomGrayscale(view.grayscale_prob),
+        module.RandomApply([blur], view.blur_prob),
     ]
 
 

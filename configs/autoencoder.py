@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.config import recipe as base
 
-WHOLE = {"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "method": "bilinear"}
+WHOLE = {"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "interpolation": "bilinear"}
 """The whole image, mirrored or not."""
 
 
@@ -32,7 +32,7 @@ def colour(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 100, "paper": 400}.get(budget, 1),
         method={"decoder_channels": 32},
-        views={"preset": "mae", "method": "bilinear"},
+        views={"preset": "mae", "interpolation": "bilinear"},
         optimizer={"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4},
     )
 

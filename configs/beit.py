@@ -54,7 +54,7 @@ def imagenet(budget: str) -> base.Recipe:
             "preset": "npid",
             "area": (0.08, 1.0),
             "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.0},
-            "gray": 0.0,
+            "grayscale_prob": 0.0,
         },
         optimizer={
             "name": "adamw",

@@ -40,7 +40,7 @@ def cifar10(budget: str) -> base.Recipe:
             "crop_count": 1,
             "local_count": 0,
             "crop_area": (0.08, 1.0),
-            "blur": 0.0,
+            "blur_prob": 0.0,
         },
         optimizer={"name": "sgd", "learning_rate": 0.05, "scaling": "none", "weight_decay": 5e-4},
         refresh_epochs=math.inf,
@@ -58,7 +58,7 @@ def imagenet(budget: str) -> base.Recipe:
             "crop_count": 1,
             "local_count": 0,
             "crop_area": (0.08, 1.0),
-            "blur": 0.0,
+            "blur_prob": 0.0,
         },
         refresh_epochs=math.inf,
     )

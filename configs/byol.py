@@ -32,7 +32,7 @@ def cifar10(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 200, "paper": 1000}.get(budget, 1),
         method={"decay": 0.99},
-        views={"preset": "byol", "blur": (0.0, 0.0)},
+        views={"preset": "byol", "blur_prob": (0.0, 0.0)},
         optimizer={"name": "lars", "learning_rate": 1.0, "weight_decay": 1e-5},
     )
 

@@ -18,7 +18,7 @@ def small(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 100}.get(budget, 1),
         warmup_epochs=1,
         method={"levels": 2},
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
     )
 

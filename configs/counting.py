@@ -18,7 +18,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         method={"counts": 256, "hidden": 256, "hidden_layers": 1},
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer={**base.GRAY_OPTIMIZER, "learning_rate": 1e-3},
     )
 
@@ -40,7 +40,7 @@ def imagenet(budget: str) -> base.Recipe:
         epochs={"short": 50, "paper": 250}.get(budget, 1),
         warmup_epochs=0,
         method={},
-        views={"preset": "mae", "size": 256, "area": (0.08, 1.0), "gray": 0.67},
+        views={"preset": "mae", "size": 256, "area": (0.08, 1.0), "grayscale_prob": 0.67},
         optimizer={"name": "adam", "learning_rate": 1e-4, "scaling": "none"},
     )
 
@@ -49,7 +49,7 @@ def folder(budget: str) -> base.Recipe:
     """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer; tiles of 32 pixels."""
     return gray(budget)._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
-        views={"preset": "mae", "area": (0.2, 1.0), "gray": 0.67},
+        views={"preset": "mae", "area": (0.2, 1.0), "grayscale_prob": 0.67},
     )
 
 

@@ -24,7 +24,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 800}.get(budget, 1),
         warmup_epochs=0,
         method={"temperature": 0.1, "projector_width": 512},
-        views={"preset": "simclr", "strength": 0.5, "blur": 0.0},
+        views={"preset": "simclr", "strength": 0.5, "blur_prob": 0.0},
         optimizer={
             "name": "sgd",
             "learning_rate": 0.06,

@@ -21,7 +21,7 @@ def gray(budget: str) -> base.Recipe:
         warmup_epochs=0,
         encoder={"vocabulary_size": 256, "width": 64, "stride": 4, "blocks": 1},
         method={"code_width": 64},
-        views={"preset": "mae", "size": 16, "area": (0.5, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "size": 16, "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer={"name": "adamw", "learning_rate": 2e-3, "scaling": "none"},
     )
 

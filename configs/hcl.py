@@ -24,7 +24,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 400}.get(budget, 1),
         warmup_epochs=0,
         method={"temperature": 0.5, "beta": 1.0, "tau_plus": 0.1},
-        views={"preset": "simclr", "strength": 0.5, "method": "bilinear", "blur_kernel": 3},
+        views={"preset": "simclr", "strength": 0.5, "interpolation": "bilinear", "blur_kernel": 3},
         optimizer={
             "name": "adam",
             "learning_rate": 1e-3,

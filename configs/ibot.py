@@ -41,7 +41,13 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 800}.get(budget, 1),
         batch_size=512,
         method={**recipe.method, "prototypes": 4096},
-        views={**recipe.views, "local_size": 16, "local_count": 4, "blur": (0.0, 0.0), "local_blur": 0.0},
+        views={
+            **recipe.views,
+            "local_size": 16,
+            "local_count": 4,
+            "blur_prob": (0.0, 0.0),
+            "local_blur_prob": 0.0,
+        },
     )
 
 

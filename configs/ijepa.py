@@ -28,7 +28,7 @@ def gray(budget: str) -> base.Recipe:
             "least_context": 4,
         },
         encoder={**base.GRAY_VIT, **ENCODER, "init": "xavier"},
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear", "flip": 0.0},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
     )
 
 
@@ -49,7 +49,7 @@ def imagenet(budget: str) -> base.Recipe:
         warmup_epochs=40,
         encoder=ENCODER,
         method={},
-        views={"preset": "mae", "area": (0.3, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
         optimizer={
             "name": "adamw",
             "learning_rate": 1e-3,
@@ -69,7 +69,7 @@ def folder(budget: str) -> base.Recipe:
         epochs={"short": 100, "paper": 400}.get(budget, 1),
         encoder=ENCODER,
         method={**recipe.method, "least_context": 10},
-        views={"preset": "mae", "area": (0.3, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
     )
 
 

@@ -29,7 +29,7 @@ def gray(budget: str) -> base.Recipe:
             "projection": 128,
             "hidden": 256,
         },
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
     )
 
@@ -46,7 +46,7 @@ def cifar10(budget: str) -> base.Recipe:
             "projection": 256,
             "hidden_layers": 0,
         },
-        views={"preset": "mae", "area": (0.5, 1.0), "gray": 0.66},
+        views={"preset": "mae", "area": (0.5, 1.0), "grayscale_prob": 0.66},
         optimizer={**imagenet(budget).optimizer, "schedule": "cosine", "boundaries": ()},
     )
 
@@ -69,7 +69,7 @@ def imagenet(budget: str) -> base.Recipe:
             "projection": 1000,
             "hidden_layers": 0,
         },
-        views={"preset": "mae", "size": 255, "area": (0.5, 1.0), "ratio": (1.0, 1.0), "gray": 0.66},
+        views={"preset": "mae", "size": 255, "area": (0.5, 1.0), "ratio": (1.0, 1.0), "grayscale_prob": 0.66},
         optimizer={
             "name": "sgd",
             "learning_rate": 0.1,
@@ -87,7 +87,7 @@ def folder(budget: str) -> base.Recipe:
     return recipe._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
         method={**recipe.method, "tile": 16, "jitter": 4, "channel_jitter": 1},
-        views={"preset": "mae", "area": (0.5, 1.0), "gray": 0.5},
+        views={"preset": "mae", "area": (0.5, 1.0), "grayscale_prob": 0.5},
     )
 
 

@@ -35,7 +35,7 @@ def cifar10(budget: str) -> base.Recipe:
     return recipe._replace(
         batch_size=256,
         method={"pairing": "other"},
-        views={"preset": "byol", "blur": (0.0, 0.0)},
+        views={"preset": "byol", "blur_prob": (0.0, 0.0)},
     )
 
 

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from ssl_jax.config import recipe as base
 
 BACKBONES = dict.fromkeys(base.CONVOLUTIONAL, "ladder")
-PLAIN = {"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "mean": (), "std": ()}
+PLAIN = {"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip_prob": 0.0, "mean": (), "std": ()}
 """The whole image with pixels in [0, 1], which the costs are meant for."""
 
 
@@ -39,7 +39,7 @@ def cifar10(budget: str) -> base.Recipe:
         warmup_epochs=0,
         encoder={"channels": (96, 192, 192), "widths": ()},
         method={"model": "gamma", "costs": (4.0,)},
-        views={"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip_prob": 0.0},
         optimizer={"name": "adam", "learning_rate": 0.002, "scaling": "none"},
         num_labels=4000,
         labeled_fraction=0.5,

@@ -12,8 +12,8 @@ VIEWS: dict[str, Any] = {
     "local_count": 6,
     "global_area": (0.3, 1.0),
     "local_area": (0.05, 0.3),
-    "blur": (0.5, 0.5),
-    "solarize": (0.2, 0.2),
+    "blur_prob": (0.5, 0.5),
+    "solarize_prob": (0.2, 0.2),
 }
 
 
@@ -39,7 +39,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one with crops of 32 and 16 pixels."""
     return imagenet(budget)._replace(
         epochs={"short": 200, "paper": 800}.get(budget, 1),
-        views={**VIEWS, "local_size": 16, "local_blur": 0.0, "blur": (0.0, 0.0)},
+        views={**VIEWS, "local_size": 16, "local_blur_prob": 0.0, "blur_prob": (0.0, 0.0)},
     )
 
 

@@ -30,7 +30,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 800}.get(budget, 1),
         warmup_epochs=0,
         method={"temperature": 0.1, "queue_size": 4096, "decay": 0.99, "bn_groups": 8},
-        views={"preset": "moco_v2", "area": (0.08, 1.0), "blur": 0.0},
+        views={"preset": "moco_v2", "area": (0.08, 1.0), "blur_prob": 0.0},
         optimizer={
             "name": "sgd",
             "learning_rate": 0.06,

@@ -52,7 +52,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 1000}.get(budget, 1),
         encoder=VIT,
         method={"temperature": 0.2},
-        views={"preset": "byol", "blur": (0.0, 0.0)},
+        views={"preset": "byol", "blur_prob": (0.0, 0.0)},
         optimizer={"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-6},
     )
 

@@ -31,7 +31,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 800}.get(budget, 1),
         warmup_epochs=0,
         method={"queue_size": 16384},
-        views={"preset": "msf", "blur": 0.0},
+        views={"preset": "msf", "blur_prob": 0.0},
         optimizer=_sgd(0.06, 5e-4),
     )
 

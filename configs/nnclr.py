@@ -38,7 +38,7 @@ def cifar10(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 200, "paper": 1000}.get(budget, 1),
         method={"temperature": 0.2, "queue_size": 65536},
-        views={"preset": "byol", "blur": (0.0, 0.0)},
+        views={"preset": "byol", "blur_prob": (0.0, 0.0)},
         optimizer={"name": "lars", "learning_rate": 0.4, "weight_decay": 1e-5},
     )
 

@@ -25,7 +25,10 @@ def gray(budget: str) -> base.Recipe:
             "local_size": 14,
             "local_count": 0,
             "crop_area": base.GRAY_VIEWS["area"],
-            **{name: base.GRAY_VIEWS[name] for name in ("method", "jitter", "gray", "blur")},
+            **{
+                name: base.GRAY_VIEWS[name]
+                for name in ("interpolation", "jitter", "grayscale_prob", "blur_prob")
+            },
         },
         optimizer=base.GRAY_OPTIMIZER,
     )
@@ -42,7 +45,7 @@ def cifar10(budget: str) -> base.Recipe:
             "preset": "obow",
             "crop_size": 24,
             "local_size": 16,
-            "blur": 0.0,
+            "blur_prob": 0.0,
         },
         optimizer={"name": "sgd", "learning_rate": 0.05, "scaling": "none", "weight_decay": 5e-4},
     )

@@ -21,7 +21,7 @@ def gray(budget: str) -> base.Recipe:
         # is dropout, by 3 points with 1,000 labels. With so many, half of each batch is better than a quarter.
         method={"weight": 10.0, "dropout": 0.0},
         method_epochs={"rampup_steps": 5, "quiet_steps": 1},
-        views={"preset": "consistency", "area": (0.8, 1.0), "method": "bilinear"},
+        views={"preset": "consistency", "area": (0.8, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
         num_labels=100,
         labeled_fraction=0.25,

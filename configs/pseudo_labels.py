@@ -26,7 +26,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 50}.get(budget, 1),
         warmup_epochs=0.5,
         method={"labelled": 100, "threshold": 0.9},
-        views={"preset": "mae", "area": (0.3, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "area": (0.3, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
         refresh_epochs=1,
     )

@@ -22,7 +22,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         method={"form": "all", "tile": 8, "jitter": 1, "hidden": 256},
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear", "flip": 0.0},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
         optimizer=base.GRAY_OPTIMIZER,
     )
 
@@ -32,7 +32,7 @@ def cifar10(budget: str) -> base.Recipe:
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 200}.get(budget, 1),
         method={"tile": 8, "gap": 1, "jitter": 2, "hidden": 1024},
-        views={"preset": "mae", "area": (0.5, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
         optimizer={**imagenet(budget).optimizer, "schedule": "cosine", "boundaries": ()},
     )
 
@@ -52,8 +52,8 @@ def imagenet(budget: str) -> base.Recipe:
             "size": 255,
             "area": (0.5, 1.0),
             "ratio": (1.0, 1.0),
-            "flip": 0.0,
-            "gray": 0.66,
+            "flip_prob": 0.0,
+            "grayscale_prob": 0.66,
         },
         optimizer={
             "name": "sgd",
@@ -73,7 +73,7 @@ def folder(budget: str) -> base.Recipe:
     return recipe._replace(
         epochs={"short": 50, "paper": 200}.get(budget, 1),
         method={**recipe.method, "tile": 16, "gap": 2, "jitter": 3},
-        views={"preset": "mae", "area": (0.5, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
     )
 
 

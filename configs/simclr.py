@@ -29,7 +29,7 @@ def cifar10(budget: str) -> base.Recipe:
         batch_size=512,
         epochs={"short": 200, "paper": 1000}.get(budget, 1),
         method={"temperature": 0.5},
-        views={"preset": "simclr", "strength": 0.5, "blur": 0.0},
+        views={"preset": "simclr", "strength": 0.5, "blur_prob": 0.0},
         optimizer={
             "name": "lars",
             "learning_rate": 1.0,

@@ -38,7 +38,7 @@ def cifar10(budget: str) -> base.Recipe:
         epochs={"short": 200, "paper": 800}.get(budget, 1),
         warmup_epochs=0,
         method={"projector_layers": 2},
-        views={"preset": "moco_v2", "blur": 0.0},
+        views={"preset": "moco_v2", "blur_prob": 0.0},
         optimizer=_sgd(0.03, 5e-4),
     )
 

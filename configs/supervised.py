@@ -22,7 +22,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         method={"classes": 10},
-        views={"preset": "mae", "area": (0.5, 1.0), "method": "bilinear"},
+        views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
     )
 

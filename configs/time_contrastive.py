@@ -27,7 +27,13 @@ def moving(budget: str) -> base.Recipe:
         epochs={"short": 1, "paper": 10}.get(budget, 1),
         warmup_epochs=0.1,
         method={"near": 2, "far": 4},
-        views={"preset": "mae", "area": (1.0, 1.0), "ratio": (1.0, 1.0), "method": "bilinear", "flip": 0.0},
+        views={
+            "preset": "mae",
+            "area": (1.0, 1.0),
+            "ratio": (1.0, 1.0),
+            "interpolation": "bilinear",
+            "flip_prob": 0.0,
+        },
         optimizer=base.GRAY_OPTIMIZER,
         data={"window": 16, "stride": 1},
     )
@@ -39,7 +45,7 @@ def folder(budget: str) -> base.Recipe:
         epochs={"short": 50, "paper": 200}.get(budget, 1),
         warmup_epochs=5,
         method={},
-        views={"preset": "mae", "area": (0.8, 1.0), "flip": 0.0},
+        views={"preset": "mae", "area": (0.8, 1.0), "flip_prob": 0.0},
         optimizer={"name": "adamw", "learning_rate": 1e-3, "scaling": "none"},
         data={"window": 32, "stride": 1},
     )

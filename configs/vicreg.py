@@ -27,7 +27,7 @@ def cifar10(budget: str) -> base.Recipe:
     """
     return byol.cifar10(budget)._replace(
         method={"projector_width": 2048, "projection": 2048, "variance_weight": 50.0},
-        views={"preset": "byol", "area": (0.2, 1.0), "blur": (0.0, 0.0), "solarize": (0.1, 0.1)},
+        views={"preset": "byol", "area": (0.2, 1.0), "blur_prob": (0.0, 0.0), "solarize_prob": (0.1, 0.1)},
         optimizer={"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-4},
     )
 

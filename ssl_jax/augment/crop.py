@@ -14,7 +14,7 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Key
 
-METHODS = ("bilinear", "bicubic")
+INTERPOLATIONS = ("bilinear", "bicubic")
 TRIES = 10
 
 
@@ -152,7 +152,14 @@ def _cubic(x: Any, a: float, xp: ModuleType) -> Any:
 
 
 def resampling_weights(
-    centre: Any, position: Any, length: Any, scale: Any, *, method: str, antialias: bool, xp: ModuleType
+    centre: Any,
+    position: Any,
+    length: Any,
+    scale: Any,
+    *,
+    interpolation: str,
+    antialias: bool,
+    xp: ModuleType,
 ) -> Any:
     """Weights ``[..., out, in]`` of a box's pixels ``0 .. length`` for outputs with the given centres.
 
@@ -165,22 +172,22 @@ def resampling_weights(
       position: index of the pixels in the box, float ``[..., 1, in]``; may lie outside.
       length: of the box, float.
       scale: ``length / size``.
-      method: ``bilinear`` or ``bicubic``.
+      interpolation: ``bilinear`` or ``bicubic``.
       antialias: see above.
       xp: ``jax.numpy`` or ``numpy``.
 
     Example:
       >>> import numpy as np
       >>> centre, position = np.array([[1.0]]), np.arange(-1.0, 3.0)[None]
-      >>> resampling_weights(centre, position, 2.0, 2.0, method="bilinear", antialias=True, xp=np).tolist()
+      >>> resampling_weights(centre, position, 2.0, 2.0, interpolation="bilinear", antialias=True, xp=np).tolist()
       [[0.0, 0.5, 0.5, 0.0]]
     """
     inside = (position >= 0) & (position < length)
     offset = position + 0.5 - centre
-    if antialias or method == "bilinear":
+    if antialias or interpolation == "bilinear":
         # Without antialias a renormalised triangle is the same as taps clamped to the border.
         offset = offset / xp.maximum(scale, 1.0) if antialias else offset
-        weights = _triangle(offset, xp) if method == "bilinear" else _cubic(offset, -0.5, xp)
+        weights = _triangle(offset, xp) if interpolation == "bilinear" else _cubic(offset, -0.5, xp)
         weights = xp.where(inside, weights, 0.0)
         return weights / xp.sum(weights, axis=-1, keepdims=True)
 
@@ -199,7 +206,7 @@ def _block(size: int) -> int:
 
 
 def _windows(
-    start: Any, length: Any, rows: int, size: int, *, dtype: Any, method: str, antialias: bool
+    start: Any, length: Any, rows: int, size: int, *, dtype: Any, interpolation: str, antialias: bool
 ) -> tuple[Array, int, Array]:
     """Windows of a line of ``rows`` pixels: their first pixels, length, weights ``[blocks, block, window]``.
 
@@ -216,14 +223,16 @@ def _windows(
     reach = 2.0 * jnp.maximum(scale, 1.0)
     first = jnp.clip(jnp.floor(centre[:, 0, 0] - reach).astype(jnp.int32) + start, 0, rows - window)
     position = (first[:, None, None] + jnp.arange(window) - start).astype(dtype)
-    weights = resampling_weights(centre, position, length, scale, method=method, antialias=antialias, xp=jnp)
+    weights = resampling_weights(
+        centre, position, length, scale, interpolation=interpolation, antialias=antialias, xp=jnp
+    )
     return first, window, weights
 
 
-def _resample(image: Array, box: Box, size: int, method: str, antialias: bool) -> Array:
+def _resample(image: Array, box: Box, size: int, interpolation: str, antialias: bool) -> Array:
     """The crop as planes ``[c, size, size]``: rows first, in the layout of the image, then columns."""
     height, width, channels = image.shape
-    options: Any = {"dtype": image.dtype, "method": method, "antialias": antialias}
+    options: Any = {"dtype": image.dtype, "interpolation": interpolation, "antialias": antialias}
     # Full float32 on every device: the 8 bits of a pixel must survive.
     precision = jax.lax.Precision.HIGHEST
     first, window, weights = _windows(box.top, box.height, height, size, **options)
@@ -238,7 +247,12 @@ def _resample(image: Array, box: Box, size: int, method: str, antialias: bool) -
 
 
 def crop_resize(
-    image: Float[Array, "h w c"], box: Box, *, size: int, method: str = "bilinear", antialias: bool = True
+    image: Float[Array, "h w c"],
+    box: Box,
+    *,
+    size: int,
+    interpolation: str = "bilinear",
+    antialias: bool = True,
 ) -> Float[Array, "{size} {size} c"]:
     """Crop a box and resize it to ``size`` x ``size`` pixels, with shapes that do not depend on the box.
 
@@ -248,7 +262,7 @@ def crop_resize(
       image: ``[h, w, c]``, float, any range.
       box: top, left, height, width in pixels; may be traced.
       size: of the output, pixels.
-      method: ``bilinear`` or ``bicubic``. Bicubic may overshoot the range by some per cent; it is not clipped
+      interpolation: ``bilinear`` or ``bicubic``. Bicubic may overshoot the range by some per cent; it is not clipped
         here.
       antialias: whether shrinking averages over the pixels in between (as PIL always does).
 
@@ -256,7 +270,7 @@ def crop_resize(
       ``[size, size, c]``, at least float32.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown interpolation.
 
     Example:
       >>> import jax.numpy as jnp
@@ -268,9 +282,9 @@ def crop_resize(
     = -0.5 when antialias is on, a = -0.75 when it is off. (``jax.image.scale_and_translate`` reads beyond the
     box.)
     """
-    check.choice("method", method, METHODS)
+    check.choice("interpolation", interpolation, INTERPOLATIONS)
     image = at_least_float32(image)
-    return jnp.moveaxis(_resample(image, box, size, method, antialias), 0, -1)
+    return jnp.moveaxis(_resample(image, box, size, interpolation, antialias), 0, -1)
 
 
 def flip_horizontal(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

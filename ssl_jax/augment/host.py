@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from ssl_jax.augment.crop import METHODS, Box, resampling_weights
+from ssl_jax.augment.crop import INTERPOLATIONS, Box, resampling_weights
 from ssl_jax.core import check
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -19,29 +19,34 @@ def _restore(x: np.ndarray, dtype: Any) -> np.ndarray:
     return x.astype(np.float32)
 
 
-def _matrix(length: int, size: int, method: str) -> np.ndarray:
+def _matrix(length: int, size: int, interpolation: str) -> np.ndarray:
     """Matrix ``[size, length]`` that resamples a whole line, antialiased."""
     scale = np.float32(length / size)
     centre = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale
     position = np.arange(length, dtype=np.float32)[None]
-    return resampling_weights(centre, position, length, scale, method=method, antialias=True, xp=np)
+    return resampling_weights(
+        centre, position, length, scale, interpolation=interpolation, antialias=True, xp=np
+    )
 
 
-def _resize(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
+def _resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return _restore(image, image.dtype)
     channels = image.shape[2]
     if image.dtype == np.uint8 and channels in (1, 3):
         pixels = np.ascontiguousarray(image[..., 0] if channels == 1 else image)
-        resized = np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[method]))
+        resized = np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[interpolation]))
         return resized.reshape(height, width, channels)
-    rows, columns = _matrix(image.shape[0], height, method), _matrix(image.shape[1], width, method)
+    rows, columns = (
+        _matrix(image.shape[0], height, interpolation),
+        _matrix(image.shape[1], width, interpolation),
+    )
     planes = rows @ np.moveaxis(image.astype(np.float32), -1, 0) @ columns.T
     return _restore(np.moveaxis(planes, 0, -1), image.dtype)
 
 
 def host_crop(
-    image: Shaped[np.ndarray, "h w c"], box: Box, *, size: int, method: str = "bilinear"
+    image: Shaped[np.ndarray, "h w c"], box: Box, *, size: int, interpolation: str = "bilinear"
 ) -> Shaped[np.ndarray, "{size} {size} c"]:
     """Crop a box and resize it to ``size`` x ``size`` pixels: the host's `crop_resize`, antialiased.
 
@@ -50,7 +55,7 @@ def host_crop(
         through PIL, the rest through the same matrices as on the device.
       box: top, left, height, width in pixels.
       size: of the output, pixels.
-      method: ``bilinear`` or ``bicubic``.
+      interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
       ``[size, size, c]``. Integers keep their dtype, rounded and clipped; floats become float32 and keep the
@@ -58,20 +63,20 @@ def host_crop(
       to 1 % of the pixels, at hard edges, differ by up to 8 levels, because PIL clips between its two passes.
 
     Raises:
-      ValueError: unknown method.
+      ValueError: unknown interpolation.
 
     Example:
       >>> import numpy as np
       >>> host_crop(np.arange(16, dtype=np.uint8).reshape(4, 4, 1), Box(1, 1, 2, 2), size=2)[..., 0].tolist()
       [[5, 6], [9, 10]]
     """
-    check.choice("method", method, METHODS)
+    check.choice("interpolation", interpolation, INTERPOLATIONS)
     top, left, height, width = (int(n) for n in box)
-    return _resize(image[top : top + height, left : left + width], size, size, method)
+    return _resize(image[top : top + height, left : left + width], size, size, interpolation)
 
 
 def center_crop_resize(
-    image: Shaped[np.ndarray, "h w c"], size: int, *, ratio: float = 1.0, method: str = "bicubic"
+    image: Shaped[np.ndarray, "h w c"], size: int, *, ratio: float = 1.0, interpolation: str = "bicubic"
 ) -> Shaped[np.ndarray, "{size} {size} c"]:
     """Evaluation's crop: shorter side to ``round(size / ratio)``, then the centre ``size`` x ``size`` pixels.
 
@@ -80,24 +85,24 @@ def center_crop_resize(
       size: of the output, pixels.
       ratio: share of the shorter side that the crop keeps, in (0, 1]; 224 / 256 = 0.875 is the custom at 224
         pixels.
-      method: ``bilinear`` or ``bicubic``.
+      interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
       ``[size, size, c]``, dtypes as in `host_crop`. An image that has this size already comes back as it is.
 
     Raises:
-      ValueError: unknown method, or a ratio outside (0, 1].
+      ValueError: unknown interpolation, or a ratio outside (0, 1].
 
     Example:
       >>> import numpy as np
       >>> center_crop_resize(np.zeros((40, 60, 3), np.uint8), 32, ratio=0.875).shape
       (32, 32, 3)
     """
-    check.choice("method", method, METHODS)
+    check.choice("interpolation", interpolation, INTERPOLATIONS)
     check.require(0 < ratio <= 1, "ratio", ratio, "above 0 and at most 1")
     height, width = image.shape[:2]
     shorter = round(size / ratio)
     longer = int(shorter * max(height, width) / min(height, width))
-    resized = _resize(image, *((shorter, longer) if height <= width else (longer, shorter)), method)
+    resized = _resize(image, *((shorter, longer) if height <= width else (longer, shorter)), interpolation)
     top, left = (round((n - size) / 2) for n in resized.shape[:2])
     return resized[top : top + size, left : left + size]

@@ -23,14 +23,14 @@ def _override(view: View, where: str, overrides: Mapping[str, Any]) -> View:
 
 
 def simclr(
-    size: int = 224, *, strength: Number = 1.0, blur: Number = 0.5, **overrides: Any
+    size: int = 224, *, strength: Number = 1.0, blur_prob: Number = 0.5, **overrides: Any
 ) -> tuple[View, ...]:
     """SimCLR: two views of one distribution.
 
     Args:
       size: of the views, pixels.
       strength: of the colour jitter: 0.8 s, 0.8 s, 0.8 s, 0.2 s.
-      blur: probability.
+      blur_prob: probability.
       **overrides: other fields of `View`; a mapping for ``jitter`` changes only the fields that it names.
 
     Returns:
@@ -40,15 +40,15 @@ def simclr(
       ValueError: a field that does not exist, or a value out of range.
 
     Example:
-      >>> first, second = simclr(32, strength=0.5, blur=0.0, mean=(0.5,), std=(0.25,))
+      >>> first, second = simclr(32, strength=0.5, blur_prob=0.0, mean=(0.5,), std=(0.25,))
       >>> first == second, first.jitter.hue
       (True, 0.1)
 
     Reference: Chen et al. 2020, appendix A; google-research/simclr ``data_util.py``. At 32 pixels its README
-    takes ``strength=0.5, blur=0.0``.
+    takes ``strength=0.5, blur_prob=0.0``.
     """
     jitter = Jitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-    view = _override(View(size=size, jitter=jitter, blur=blur), "simclr", overrides)
+    view = _override(View(size=size, jitter=jitter, blur_prob=blur_prob), "simclr", overrides)
     return (view, view)
 
 
@@ -67,7 +67,7 @@ def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Example:
       >>> view, _ = moco_v1()
-      >>> view.jitter.probability, view.blur
+      >>> view.jitter.probability, view.blur_prob
       (1.0, 0.0)
 
     Reference: He et al. 2020, section 4; facebookresearch/moco ``main_moco.py``, whose crops are bilinear, as here.
@@ -75,7 +75,7 @@ def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     images a little, which the jitter moves anyway.
     """
     jitter = Jitter(0.4, 0.4, 0.4, 0.4, probability=1.0)
-    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=jitter, blur=0.0)
+    view = View(size=size, area=(0.2, 1.0), interpolation="bilinear", jitter=jitter, blur_prob=0.0)
     view = _override(view, "moco_v1", overrides)
     return (view, view)
 
@@ -94,19 +94,19 @@ def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
       ValueError: a field that does not exist, or a value out of range.
 
     Example:
-      >>> moco_v2(32, blur=0.0)[0].area
+      >>> moco_v2(32, blur_prob=0.0)[0].area
       (0.2, 1.0)
 
     Reference: Chen et al. 2020 (MoCo v2), facebookresearch/moco ``main_moco.py``. Its crops are bilinear (the
     default of torchvision), as here.
     """
-    view = View(size=size, area=(0.2, 1.0), method="bilinear", jitter=Jitter(0.4, 0.4, 0.4, 0.1))
+    view = View(size=size, area=(0.2, 1.0), interpolation="bilinear", jitter=Jitter(0.4, 0.4, 0.4, 0.1))
     view = _override(view, "moco_v2", overrides)
     return (view, view)
 
 
 def byol(
-    size: int = 224, *, blur: Pair = (1.0, 0.1), solarize: Pair = (0.0, 0.2), **overrides: Any
+    size: int = 224, *, blur_prob: Pair = (1.0, 0.1), solarize_prob: Pair = (0.0, 0.2), **overrides: Any
 ) -> tuple[View, ...]:
     """BYOL, Barlow Twins, VICReg, MoCo v3: two views that differ in blur and solarization.
 
@@ -114,8 +114,8 @@ def byol(
 
     Args:
       size: of the views, pixels.
-      blur: probability in the first and in the second view.
-      solarize: probability in the first and in the second view.
+      blur_prob: probability in the first and in the second view.
+      solarize_prob: probability in the first and in the second view.
       **overrides: other fields of both `View`, as in `simclr`.
 
     Returns:
@@ -125,7 +125,7 @@ def byol(
       ValueError: a field that does not exist, or a value out of range.
 
     Example:
-      >>> [(view.blur, view.solarize) for view in byol()]
+      >>> [(view.blur_prob, view.solarize_prob) for view in byol()]
       [(1.0, 0.0), (0.1, 0.2)]
 
     Reference: Grill et al. 2020, appendix B, table 6. Its code adds brightness
@@ -133,7 +133,10 @@ def byol(
     torchvision's followers do.
     """
     base = _override(View(size=size, jitter=Jitter(0.4, 0.4, 0.2, 0.1)), "byol", overrides)
-    return tuple(dataclasses.replace(base, blur=b, solarize=s) for b, s in zip(blur, solarize, strict=True))
+    return tuple(
+        dataclasses.replace(base, blur_prob=b, solarize_prob=s)
+        for b, s in zip(blur_prob, solarize_prob, strict=True)
+    )
 
 
 def dino(
@@ -143,9 +146,9 @@ def dino(
     local_count: int = 8,
     global_area: Pair = (0.4, 1.0),
     local_area: Pair = (0.05, 0.4),
-    local_blur: Number = 0.5,
-    blur: Pair = (1.0, 0.1),
-    solarize: Pair = (0.0, 0.2),
+    local_blur_prob: Number = 0.5,
+    blur_prob: Pair = (1.0, 0.1),
+    solarize_prob: Pair = (0.0, 0.2),
     **overrides: Any,
 ) -> tuple[View, ...]:
     """DINO's multi-crop: two global views as BYOL's, which the teacher sees, then small local ones.
@@ -156,9 +159,9 @@ def dino(
       local_count: number of local views.
       global_area: share of the image that a global crop covers.
       local_area: share of the image that a local crop covers.
-      local_blur: probability of blur in the local views.
-      blur: probability in the first and in the second global view.
-      solarize: probability in the first and in the second global view.
+      local_blur_prob: probability of blur in the local views.
+      blur_prob: probability in the first and in the second global view.
+      solarize_prob: probability in the first and in the second global view.
       **overrides: other fields of every `View`, as in `simclr`.
 
     Returns:
@@ -177,8 +180,10 @@ def dino(
     check.require(
         "area" not in overrides, "dino.area", overrides.get("area"), "global_area and local_area in its place"
     )
-    two = byol(size, blur=blur, solarize=solarize, area=global_area, **overrides)
-    local = dataclasses.replace(two[0], size=local_size, area=local_area, blur=local_blur, solarize=0.0)
+    two = byol(size, blur_prob=blur_prob, solarize_prob=solarize_prob, area=global_area, **overrides)
+    local = dataclasses.replace(
+        two[0], size=local_size, area=local_area, blur_prob=local_blur_prob, solarize_prob=0.0
+    )
     return two + (local,) * local_count
 
 
@@ -201,7 +206,7 @@ def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Reference: He et al. 2022, appendix A.1; facebookresearch/mae ``main_pretrain.py``.
     """
-    view = View(size=size, area=(0.2, 1.0), jitter=None, gray=0.0, blur=0.0)
+    view = View(size=size, area=(0.2, 1.0), jitter=None, grayscale_prob=0.0, blur_prob=0.0)
     return (_override(view, "mae", overrides),)
 
 
@@ -245,14 +250,14 @@ def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ..
 
     Example:
       >>> views = wmse(32, count=4)
-      >>> len(views), views[0].gray, views[0].area
+      >>> len(views), views[0].grayscale_prob, views[0].area
       (4, 0.1, (0.2, 1.0))
 
     Reference: Ermolov et al. 2021, section 4.1; htdt/self-supervised. Deviation: there colours change before the
     crop, here after it.
     """
     check.require(count >= 1, "count", count, "1 or more views")
-    (view, _) = moco_v2(size, **{"gray": 0.1, "blur": 0.0, **overrides})
+    (view, _) = moco_v2(size, **{"grayscale_prob": 0.1, "blur_prob": 0.0, **overrides})
     return (view,) * count
 
 
@@ -293,8 +298,8 @@ def msf(
     query: str = "strong",
     target: str = "weak",
     jitter: Mapping[str, Any] | None = MOCO_JITTER,
-    gray: Number = 0.2,
-    blur: Number = 0.5,
+    grayscale_prob: Number = 0.2,
+    blur_prob: Number = 0.5,
     **overrides: Any,
 ) -> tuple[View, ...]:
     """MeanShift: the student's view and the teacher's, of which the strong one is MoCo v2's and the weak one a crop and flip.
@@ -304,8 +309,8 @@ def msf(
       query: ``"strong"`` or ``"weak"``: the first view, which the student sees.
       target: ``"strong"`` or ``"weak"``: the second view, which the teacher sees.
       jitter: fields of the strong view's jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
-      gray: probability in a strong view.
-      blur: probability in a strong view.
+      grayscale_prob: probability in a strong view.
+      blur_prob: probability in a strong view.
       **overrides: other fields of both `View`, as in `simclr`.
 
     Returns:
@@ -315,13 +320,15 @@ def msf(
       ValueError: an unknown strength or field, or a value out of range.
 
     Example:
-      >>> [(view.jitter is None, view.gray, view.blur) for view in msf(32)]
+      >>> [(view.jitter is None, view.grayscale_prob, view.blur_prob) for view in msf(32)]
       [(False, 0.2, 0.5), (True, 0.0, 0.0)]
 
     Reference: Koohpayegani et al. 2021, section 4; UMBCvision/MSF, ``weak/strong``.
     """
-    (strong, _) = moco_v2(size, jitter=jitter, gray=gray, blur=blur, **overrides)
-    weak = dataclasses.replace(strong, jitter=None, gray=0.0, blur=0.0)
+    (strong, _) = moco_v2(
+        size, jitter=jitter, grayscale_prob=grayscale_prob, blur_prob=blur_prob, **overrides
+    )
+    weak = dataclasses.replace(strong, jitter=None, grayscale_prob=0.0, blur_prob=0.0)
     kinds = {"strong": strong, "weak": weak}
     return tuple(
         kinds[check.choice(name, kind, STRENGTHS)] for name, kind in (("query", query), ("target", target))
@@ -338,9 +345,9 @@ def obow(
     crop_area: Pair = (0.08, 0.6),
     local_area: Pair = (0.084, 0.14),
     jitter: Mapping[str, Any] | None = MOCO_JITTER,
-    gray: Number = 0.2,
-    blur: Number = 0.5,
-    local_blur: Number = 0.0,
+    grayscale_prob: Number = 0.2,
+    blur_prob: Number = 0.5,
+    local_blur_prob: Number = 0.0,
     **overrides: Any,
 ) -> tuple[View, ...]:
     """OBoW and BoWNet: a clean view, which the teacher sees, then perturbed crops for the student.
@@ -354,9 +361,9 @@ def obow(
       crop_area: share of the image that a large crop covers.
       local_area: share of the image that a small crop covers.
       jitter: fields of the crops' jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
-      gray: probability in the crops.
-      blur: probability in the large crops.
-      local_blur: probability in the small crops.
+      grayscale_prob: probability in the crops.
+      blur_prob: probability in the large crops.
+      local_blur_prob: probability in the small crops.
       **overrides: other fields of every `View`, as in `simclr`.
 
     Returns:
@@ -366,7 +373,7 @@ def obow(
       ValueError: a field that does not exist, or a value out of range.
 
     Example:
-      >>> [(view.size, view.gray) for view in obow(local_count=1)]
+      >>> [(view.size, view.grayscale_prob) for view in obow(local_count=1)]
       [(224, 0.0), (160, 0.2), (160, 0.2), (96, 0.2)]
 
     Reference: Gidaris et al. 2021, section 3; valeoai/obow. Deviations: there the small crops are cut from the cells of a 3 x 3
@@ -376,10 +383,17 @@ def obow(
     check.require(
         "area" not in overrides, "obow.area", overrides.get("area"), "crop_area and local_area in its place"
     )
-    (crop, _) = moco_v2(crop_size, area=crop_area, jitter=jitter, gray=gray, blur=blur, **overrides)
-    local = dataclasses.replace(crop, size=local_size, area=local_area, blur=local_blur)
+    (crop, _) = moco_v2(
+        crop_size,
+        area=crop_area,
+        jitter=jitter,
+        grayscale_prob=grayscale_prob,
+        blur_prob=blur_prob,
+        **overrides,
+    )
+    local = dataclasses.replace(crop, size=local_size, area=local_area, blur_prob=local_blur_prob)
     clean = dataclasses.replace(
-        crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), jitter=None, gray=0.0, blur=0.0
+        crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), jitter=None, grayscale_prob=0.0, blur_prob=0.0
     )
     return (clean,) + (crop,) * crop_count + (local,) * local_count
 

@@ -61,18 +61,18 @@ class View:
       size: of the square output, pixels.
       area: least and greatest share of the image that the crop covers, in (0, 1].
       ratio: least and greatest width / height of the crop.
-      method: ``bilinear`` or ``bicubic`` resampling.
+      interpolation: ``bilinear`` or ``bicubic`` resampling.
       antialias: whether shrinking averages over the pixels in between.
-      flip: probability of mirroring left and right.
+      flip_prob: probability of mirroring left and right.
       jitter: colour jitter, None for none.
-      gray: probability of losing the colour.
-      blur: probability of a Gaussian blur.
+      grayscale_prob: probability of losing the colour.
+      blur_prob: probability of a Gaussian blur.
       blur_sigma: least and greatest width of the blur, pixels.
       blur_kernel: odd number of taps; None takes ``size // 10``, made odd (23 at 224 pixels).
-      solarize: probability of inverting the pixels at or above ``solarize_threshold``.
+      solarize_prob: probability of inverting the pixels at or above ``solarize_threshold``.
       solarize_threshold: on the scale of 0 to 1.
-      turn: probability of turning by 90, 180 or 270 degrees, each as likely: for images without an upright, as from satellites
-        and microscopes.
+      rotate_prob: probability of turning by 90, 180 or 270 degrees, each as likely: for images without an upright, as from
+        satellites and microscopes.
       mean: subtracted at the end: one number, or one a channel; ``()`` for none.
       std: divided by at the end: as many numbers as ``mean``.
     """
@@ -80,17 +80,17 @@ class View:
     size: int = 224
     area: Pair = (0.08, 1.0)
     ratio: Pair = (3 / 4, 4 / 3)
-    method: str = "bicubic"
+    interpolation: str = "bicubic"
     antialias: bool = True
-    flip: Number = 0.5
+    flip_prob: Number = 0.5
     jitter: Jitter | None = Jitter()
-    gray: Number = 0.2
-    blur: Number = 0.5
+    grayscale_prob: Number = 0.2
+    blur_prob: Number = 0.5
     blur_sigma: Pair = (0.1, 2.0)
     blur_kernel: int | None = None
-    solarize: Number = 0.0
+    solarize_prob: Number = 0.0
     solarize_threshold: Number = 0.5
-    turn: Number = 0.0
+    rotate_prob: Number = 0.0
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
 
@@ -98,8 +98,8 @@ class View:
         check.require(self.size >= 1, "size", self.size, "1 or more pixels")
         check.require(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < least <= greatest <= 1")
         check.require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < least <= greatest")
-        check.choice("method", self.method, crop.METHODS)
-        for name in ("flip", "gray", "blur", "solarize", "turn"):
+        check.choice("interpolation", self.interpolation, crop.INTERPOLATIONS)
+        for name in ("flip_prob", "grayscale_prob", "blur_prob", "solarize_prob", "rotate_prob"):
             check.require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability, 0 to 1")
         low, high = self.blur_sigma
         check.require(0 < low <= high, "blur_sigma", self.blur_sigma, "0 < least <= greatest")
@@ -165,7 +165,7 @@ class Draw(NamedTuple):
 
 def _numbers(view: View) -> int:
     """How many uniform numbers `_draw` needs: a turn needs one more, the draws of other views do not depend on it."""
-    return 15 if view.turn else 14
+    return 15 if view.rotate_prob else 14
 
 
 def _draw(uniforms: Array, view: View) -> Draw:
@@ -176,11 +176,13 @@ def _draw(uniforms: Array, view: View) -> Draw:
         del options["exact"]
         jitter = color.draw_jitter(uniforms[5:14], **options)
     low, high = view.blur_sigma
-    flip, gray, blurred, solarize = uniforms[:4] < jnp.array([view.flip, view.gray, view.blur, view.solarize])
+    flip, gray, blurred, solarize = uniforms[:4] < jnp.array(
+        [view.flip_prob, view.grayscale_prob, view.blur_prob, view.solarize_prob]
+    )
     turns = None
-    if view.turn:
-        third = jnp.minimum(jnp.floor(3 * uniforms[14] / view.turn), 2).astype(jnp.int32)
-        turns = jnp.where(uniforms[14] < view.turn, 1 + third, 0)
+    if view.rotate_prob:
+        third = jnp.minimum(jnp.floor(3 * uniforms[14] / view.rotate_prob), 2).astype(jnp.int32)
+        turns = jnp.where(uniforms[14] < view.rotate_prob, 1 + third, 0)
     return Draw(flip, jitter, gray, blurred, low + (high - low) * uniforms[4], solarize, turns)
 
 
@@ -192,19 +194,19 @@ def _where(drawn: Any, probability: float, function: Callable[[Array], Array], x
 def _apply(draw: Draw, image: Array, view: View) -> Array:
     """A view from its crop and its random numbers."""
     planes = jnp.clip(jnp.moveaxis(at_least_float32(image), -1, 0), 0.0, 1.0)
-    planes = _where(draw.flip, view.flip, lambda x: x[:, :, ::-1], planes)
-    if view.turn:
+    planes = _where(draw.flip, view.flip_prob, lambda x: x[:, :, ::-1], planes)
+    if view.rotate_prob:
         quarters = [functools.partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
         planes = jax.lax.switch(draw.turns, quarters, planes)
     if view.jitter is not None and draw.jitter is not None:
         additive, exact = view.jitter.additive_brightness, view.jitter.exact
         planes = color.apply_jitter(planes, draw.jitter, additive_brightness=additive, exact=exact)
     if planes.shape[0] > 1:
-        planes = _where(draw.gray, view.gray, color.gray_planes, planes)
+        planes = _where(draw.gray, view.grayscale_prob, color.gray_planes, planes)
     blurred = functools.partial(blur.gaussian_blur_planes, sigma=draw.sigma, kernel=blur_taps(view))
-    planes = _where(draw.blur, view.blur, blurred, planes)
+    planes = _where(draw.blur, view.blur_prob, blurred, planes)
     solarized = functools.partial(color.solarize, threshold=view.solarize_threshold)
-    planes = _where(draw.solarize, view.solarize, solarized, planes)
+    planes = _where(draw.solarize, view.solarize_prob, solarized, planes)
     return color.normalize(jnp.clip(jnp.moveaxis(planes, 0, -1), 0.0, 1.0), mean=view.mean, std=view.std)
 
 
@@ -221,7 +223,7 @@ def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> view = View(size=4, flip=0.0, jitter=None, gray=0.0, blur=0.0, mean=(0.5,), std=(0.25,))
+      >>> view = View(size=4, flip_prob=0.0, jitter=None, grayscale_prob=0.0, blur_prob=0.0, mean=(0.5,), std=(0.25,))
       >>> finish(jax.random.key(0), jnp.ones((4, 4, 3)), view)[0, 0].tolist()
       [2.0, 2.0, 2.0]
     """
@@ -241,7 +243,7 @@ def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, 
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> augment(jax.random.key(0), jnp.ones((8, 6, 3)), View(size=4, blur=0.0)).shape
+      >>> augment(jax.random.key(0), jnp.ones((8, 6, 3)), View(size=4, blur_prob=0.0)).shape
       (4, 4, 3)
 
     Reference: Chen et al. 2020 (SimCLR), appendix A; Grill et al. 2020 (BYOL), appendix B. The crop is
@@ -265,7 +267,9 @@ def _draw_all(key: Key, height: int, width: int, view: View) -> tuple[crop.Box, 
 
 
 def _crop(image: Array, box: crop.Box, view: View) -> Array:
-    return crop.crop_resize(image, box, size=view.size, method=view.method, antialias=view.antialias)
+    return crop.crop_resize(
+        image, box, size=view.size, interpolation=view.interpolation, antialias=view.antialias
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("view", "cropped", "loop"))
@@ -335,7 +339,7 @@ def make_views(
     Example:
       >>> import jax, numpy as np
       >>> batch = {"image": np.zeros((2, 8, 8, 3), np.uint8)}
-      >>> views = (View(size=4, blur=0.0), View(size=2, blur=0.0), View(size=4, blur=0.0))
+      >>> views = (View(size=4, blur_prob=0.0), View(size=2, blur_prob=0.0), View(size=4, blur_prob=0.0))
       >>> [x.shape for x in make_views(jax.random.key(0), batch, views)]
       [(2, 2, 4, 4, 3), (2, 1, 2, 2, 3)]
     """
@@ -394,7 +398,7 @@ def host_crops(
     for view in views:
         uniforms = rng.random((crop.TRIES, 4), dtype=np.float32)
         box = crop.sample_box(uniforms, height, width, area=view.area, ratio=view.ratio, xp=np)
-        crops.append(host.host_crop(image, box, size=view.size, method=view.method))
+        crops.append(host.host_crop(image, box, size=view.size, interpolation=view.interpolation))
     return tuple(np.stack([crops[i] for i in indices]) for indices in groups(views))
 
 

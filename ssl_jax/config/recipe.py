@@ -37,13 +37,13 @@ CONVOLUTIONAL = {
 
 GRAY_VIEWS: dict[str, Any] = {
     "area": (0.3, 1.0),
-    "method": "bilinear",
+    "interpolation": "bilinear",
     "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
-    "gray": 0.0,
-    "blur": 0.0,
+    "grayscale_prob": 0.0,
+    "blur_prob": 0.0,
 }
 """Two views of 28-pixel gray images, for the presets ``simclr`` and ``moco_v2``; chosen for SimCLR by the online probes."""
-GRAY_ASYMMETRIC_VIEWS: dict[str, Any] = {**GRAY_VIEWS, "blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
+GRAY_ASYMMETRIC_VIEWS: dict[str, Any] = {**GRAY_VIEWS, "blur_prob": (0.0, 0.0), "solarize_prob": (0.0, 0.0)}
 """The same for the preset ``byol``."""
 GRAY_OPTIMIZER: dict[str, Any] = {
     "name": "adamw",

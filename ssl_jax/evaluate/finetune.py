@@ -130,7 +130,13 @@ def finetune(
     check.require(per_class >= 1, "share", share, f"{classes / len(train):.2g} or more: one label a class")
     taken = balanced_draw(labels, classes=classes, per_class=per_class, seed=seed).ravel()
     plain = View(
-        size=view.size, mean=view.mean, std=view.std, method=view.method, jitter=None, gray=0.0, blur=0.0
+        size=view.size,
+        mean=view.mean,
+        std=view.std,
+        interpolation=view.interpolation,
+        jitter=None,
+        grayscale_prob=0.0,
+        blur_prob=0.0,
     )
     saturation = jitter if len(view.mean or ()) == 3 else 0.0
     colours = Jitter(brightness=jitter, contrast=jitter, saturation=saturation, hue=0.0) if jitter else None

@@ -78,7 +78,7 @@ def two_views(
 
     >>> from ssl_jax.data.sources import ArraySource
     >>> source = ArraySource(np.zeros((9, 8, 8, 1), np.uint8))
-    >>> two_views(source, View(size=4, jitter=None, gray=0.0, blur=0.0), images=3).shape
+    >>> two_views(source, View(size=4, jitter=None, grayscale_prob=0.0, blur_prob=0.0), images=3).shape
     (2, 3, 4, 4, 1)
     """
     check.require(images >= 2, "images", images, "an integer of 2 or more")

@@ -15,12 +15,12 @@ IMAGE_U8 = np.moveaxis(G["in__img_u8"], 0, -1)
 BOXES = [crop.Box(*(int(n) for n in row)) for row in G["in__boxes"]]
 
 
-def dense_crop(image, box, size, method):
+def dense_crop(image, box, size, interpolation):
     """Independent oracle: weights of the antialiased filter over the box for each output pixel."""
 
     def kernel(x):
         x = abs(x)
-        if method == "bilinear":
+        if interpolation == "bilinear":
             return max(0.0, 1 - x)
         if x < 1:
             return 1.5 * x**3 - 2.5 * x**2 + 1
@@ -38,18 +38,18 @@ def dense_crop(image, box, size, method):
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize("method", crop.METHODS)
-def test_crop_resize_equals_torchvision_in_both_precisions(method, antialias):
+@pytest.mark.parametrize("interpolation", crop.INTERPOLATIONS)
+def test_crop_resize_equals_torchvision_in_both_precisions(interpolation, antialias):
     for x64, tolerance in ((False, 1e-5), (True, 1e-8)):
         with jax.enable_x64(x64):
             image = jnp.asarray(IMAGE, jnp.float64 if x64 else jnp.float32)
             resize = jax.jit(
                 lambda box, image: crop.crop_resize(
-                    image, crop.Box(*box), size=32, method=method, antialias=antialias
+                    image, crop.Box(*box), size=32, interpolation=interpolation, antialias=antialias
                 )
             )
             for i, box in enumerate(BOXES):
-                expected = G[f"tv_crop{i}_{method}_{'aa' if antialias else 'noaa'}__out__y"]
+                expected = G[f"tv_crop{i}_{interpolation}_{'aa' if antialias else 'noaa'}__out__y"]
                 found = np.moveaxis(np.asarray(resize(jnp.array(box), image)), -1, 0)
                 assert_close(found, expected, tolerance=tolerance)
 
@@ -57,22 +57,24 @@ def test_crop_resize_equals_torchvision_in_both_precisions(method, antialias):
 @pytest.mark.long
 @pytest.mark.parametrize("size", [5, 16, 48])
 def test_crop_resize_equals_a_dense_oracle_where_windows_and_blocks_do_not_divide_evenly(size):
-    for method in crop.METHODS:
-        found = crop.crop_resize(jnp.asarray(IMAGE, jnp.float32), BOXES[1], size=size, method=method)
-        assert_close(found, dense_crop(IMAGE, BOXES[1], size, method), tolerance=1e-5)
+    for interpolation in crop.INTERPOLATIONS:
+        found = crop.crop_resize(
+            jnp.asarray(IMAGE, jnp.float32), BOXES[1], size=size, interpolation=interpolation
+        )
+        assert_close(found, dense_crop(IMAGE, BOXES[1], size, interpolation), tolerance=1e-5)
 
 
 def test_crop_resize_of_a_box_of_its_own_size_is_the_box():
     image = jnp.asarray(IMAGE, jnp.float32)
-    for method in crop.METHODS:
-        found = crop.crop_resize(image, crop.Box(3, 5, 16, 16), size=16, method=method)
+    for interpolation in crop.INTERPOLATIONS:
+        found = crop.crop_resize(image, crop.Box(3, 5, 16, 16), size=16, interpolation=interpolation)
         np.testing.assert_allclose(found, image[3:19, 5:21], atol=1e-6)
 
 
 def test_crop_resize_reads_nothing_outside_the_box_and_sends_no_gradient_there():
     image = jnp.asarray(IMAGE[:20, :20], jnp.float32)
     box = crop.Box(4, 6, 9, 7)
-    gradient = jax.grad(lambda x: crop.crop_resize(x, box, size=8, method="bicubic").sum())(image)
+    gradient = jax.grad(lambda x: crop.crop_resize(x, box, size=8, interpolation="bicubic").sum())(image)
     outside = np.ones((20, 20), bool)
     outside[4:13, 6:13] = False
     assert not np.asarray(gradient)[outside].any()
@@ -97,8 +99,8 @@ def test_crop_resize_computes_bfloat16_images_in_float32():
 
 
 def test_unknown_method_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match=r"method='cubic'.*bicubic"):
-        crop.crop_resize(jnp.zeros((4, 4, 1)), crop.Box(0, 0, 4, 4), size=2, method="cubic")
+    with pytest.raises(ValueError, match=r"interpolation='cubic'.*bicubic"):
+        crop.crop_resize(jnp.zeros((4, 4, 1)), crop.Box(0, 0, 4, 4), size=2, interpolation="cubic")
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (480, 640), (33, 7)])
@@ -181,36 +183,40 @@ def test_flip_mirrors_like_torchvision_twice_is_identity_and_half_are_flipped():
 # Host twins.
 
 
-@pytest.mark.parametrize("method", crop.METHODS)
-def test_host_crop_of_uint8_equals_pil_exactly(method):
+@pytest.mark.parametrize("interpolation", crop.INTERPOLATIONS)
+def test_host_crop_of_uint8_equals_pil_exactly(interpolation):
     for i, box in enumerate(BOXES):
-        found = host.host_crop(IMAGE_U8, box, size=32, method=method)
-        np.testing.assert_array_equal(found, G[f"pil_crop{i}_{method}__out__y"])
+        found = host.host_crop(IMAGE_U8, box, size=32, interpolation=interpolation)
+        np.testing.assert_array_equal(found, G[f"pil_crop{i}_{interpolation}__out__y"])
 
 
-@pytest.mark.parametrize("method", crop.METHODS)
-def test_device_crop_is_within_one_level_of_pil_but_where_bicubic_overshoot_is_clipped_between_passes(method):
+@pytest.mark.parametrize("interpolation", crop.INTERPOLATIONS)
+def test_device_crop_is_within_one_level_of_pil_but_where_bicubic_overshoot_is_clipped_between_passes(
+    interpolation,
+):
     image = jnp.asarray(IMAGE, jnp.float32)
-    resize = jax.jit(lambda box: crop.crop_resize(image, crop.Box(*box), size=32, method=method))
+    resize = jax.jit(
+        lambda box: crop.crop_resize(image, crop.Box(*box), size=32, interpolation=interpolation)
+    )
     for i, box in enumerate(BOXES):
         levels = np.clip(resize(jnp.array(box)), 0, 1) * 255
-        difference = np.abs(levels - G[f"pil_crop{i}_{method}__out__y"])
+        difference = np.abs(levels - G[f"pil_crop{i}_{interpolation}__out__y"])
         # PIL rounds and clips after each of the two passes; only hard edges, enlarged, show it.
-        assert difference.max() <= (1.0 if method == "bilinear" else 8.1)
+        assert difference.max() <= (1.0 if interpolation == "bilinear" else 8.1)
         assert (difference > 1.0).mean() <= 0.006
 
 
-@pytest.mark.parametrize("method", crop.METHODS)
-def test_device_crop_agrees_with_the_host_for_every_dtype(method):
+@pytest.mark.parametrize("interpolation", crop.INTERPOLATIONS)
+def test_device_crop_agrees_with_the_host_for_every_dtype(interpolation):
     box, image = BOXES[3], jnp.asarray(IMAGE, jnp.float32)
-    device = np.asarray(crop.crop_resize(image, box, size=32, method=method))
+    device = np.asarray(crop.crop_resize(image, box, size=32, interpolation=interpolation))
     pixels = {
         "uint8": IMAGE_U8,
         "uint16": np.rint(IMAGE * 65535).astype(np.uint16),
         "float32": IMAGE.astype(np.float32),
     }
     for name, levels, tolerance in (("uint8", 255, 1.1 / 255), ("uint16", 65535, 2e-5), ("float32", 1, 1e-5)):
-        found = host.host_crop(pixels[name], box, size=32, method=method)
+        found = host.host_crop(pixels[name], box, size=32, interpolation=interpolation)
         assert found.dtype == name
         reference = device if name == "float32" else np.clip(device, 0, 1)
         np.testing.assert_allclose(found / levels, reference, atol=tolerance)
@@ -218,11 +224,11 @@ def test_device_crop_agrees_with_the_host_for_every_dtype(method):
 
 def test_host_crop_takes_any_number_of_channels():
     five = np.concatenate([IMAGE_U8, IMAGE_U8[..., :2]], axis=-1)
-    found = host.host_crop(five, BOXES[1], size=16, method="bicubic")
-    three = host.host_crop(IMAGE_U8, BOXES[1], size=16, method="bicubic")
+    found = host.host_crop(five, BOXES[1], size=16, interpolation="bicubic")
+    three = host.host_crop(IMAGE_U8, BOXES[1], size=16, interpolation="bicubic")
     assert found.dtype == np.uint8 and found.shape == (16, 16, 5)
     assert np.abs(found[..., :3].astype(int) - three).max() <= 1
-    one = host.host_crop(IMAGE_U8[..., :1], BOXES[1], size=16, method="bicubic")
+    one = host.host_crop(IMAGE_U8[..., :1], BOXES[1], size=16, interpolation="bicubic")
     np.testing.assert_array_equal(one, three[..., :1])
 
 

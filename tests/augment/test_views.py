@@ -13,7 +13,7 @@ from ssl_jax.augment import presets, views
 from ssl_jax.augment.views import Jitter, View
 
 KEY = jax.random.key(0)
-FULL = View(size=8, solarize=0.3, blur_kernel=3, mean=(0.5,), std=(0.25,))
+FULL = View(size=8, solarize_prob=0.3, blur_kernel=3, mean=(0.5,), std=(0.25,))
 
 
 def images(count, channels=3, height=12, width=10, seed=0):
@@ -38,9 +38,9 @@ def test_views_survive_json_and_are_hashable():
         ("area", (0.0, 1.0)),
         ("area", (0.5, 0.2)),
         ("ratio", (2.0, 1.0)),
-        ("method", "cubic"),
-        ("flip", 1.5),
-        ("turn", -0.1),
+        ("interpolation", "cubic"),
+        ("flip_prob", 1.5),
+        ("rotate_prob", -0.1),
         ("blur_sigma", (0.0, 1.0)),
         ("blur_kernel", 4),
         ("mean", (0.5,)),
@@ -79,7 +79,7 @@ def test_looping_over_examples_equals_all_at_once():
 
 def test_make_views_equals_augment_with_the_documented_keys():
     batch = images(3)
-    other = dataclasses.replace(FULL, blur=1.0)
+    other = dataclasses.replace(FULL, blur_prob=1.0)
     found = made({"image": batch}, (FULL, other, FULL))[0]
     one = jax.jit(views.augment, static_argnums=2)
     for i in range(3):
@@ -139,7 +139,7 @@ def test_memory_of_a_large_batch_stays_within_a_few_copies_of_the_output():
 
 
 def test_crops_from_the_host_are_finished_as_crops_from_the_device():
-    wanted = (FULL, dataclasses.replace(FULL, size=6, method="bilinear"), FULL)
+    wanted = (FULL, dataclasses.replace(FULL, size=6, interpolation="bilinear"), FULL)
     crops = [views.host_crops(np.random.default_rng(i), images(1)[0], wanted) for i in range(2)]
     crops = tuple(np.stack(group) for group in zip(*crops, strict=True))
     assert [(x.shape, x.dtype.name) for x in crops] == [
@@ -168,7 +168,15 @@ def test_host_crops_draw_as_many_numbers_whatever_the_image():
 
 
 def test_nothing_random_and_the_whole_image_gives_the_normalised_image():
-    plain = View(size=8, area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=None, gray=0.0, blur=0.0)
+    plain = View(
+        size=8,
+        area=(1.0, 1.0),
+        ratio=(1.0, 1.0),
+        flip_prob=0.0,
+        jitter=None,
+        grayscale_prob=0.0,
+        blur_prob=0.0,
+    )
     plain = dataclasses.replace(plain, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     batch = images(2, height=8, width=8)
     found = made({"image": batch}, (plain,))[0][:, 0]
@@ -178,9 +186,14 @@ def test_nothing_random_and_the_whole_image_gives_the_normalised_image():
 
 def test_every_operation_happens_as_often_as_it_should():
     quiet = {"area": (1.0, 1.0), "ratio": (1.0, 1.0), "jitter": None}
-    off = {"flip": 0.0, "gray": 0.0, "blur": 0.0, "solarize": 0.0}
+    off = {"flip_prob": 0.0, "grayscale_prob": 0.0, "blur_prob": 0.0, "solarize_prob": 0.0}
     batch = np.repeat(images(1, height=8, width=8), 400, axis=0)
-    for name, probability in (("flip", 0.5), ("gray", 0.2), ("blur", 0.5), ("solarize", 0.2)):
+    for name, probability in (
+        ("flip_prob", 0.5),
+        ("grayscale_prob", 0.2),
+        ("blur_prob", 0.5),
+        ("solarize_prob", 0.2),
+    ):
         view = View(size=8, blur_kernel=3, **quiet, **{**off, name: probability})
         found = made({"image": batch}, (view,), loop=True)[0][:, 0]
         changed = np.abs(np.asarray(found) - batch / 255).max(axis=(1, 2, 3)) > 1e-3
@@ -189,10 +202,17 @@ def test_every_operation_happens_as_often_as_it_should():
 
 
 def test_turned_views_are_quarter_turns_as_often_as_asked():
-    options = {"area": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": None, "gray": 0.0, "blur": 0.0}
+    options = {
+        "area": (1.0, 1.0),
+        "ratio": (1.0, 1.0),
+        "flip_prob": 0.0,
+        "jitter": None,
+        "grayscale_prob": 0.0,
+        "blur_prob": 0.0,
+    }
     batch = {"image": images(1, 1, 8, 8).repeat(600, axis=0)}
     plain, turned = (
-        np.asarray(made(batch, (View(size=8, **options, turn=p),), loop=False)[0]) for p in (0, 0.6)
+        np.asarray(made(batch, (View(size=8, **options, rotate_prob=p),), loop=False)[0]) for p in (0, 0.6)
     )
     quarters = np.stack([np.rot90(plain[0, 0], k) for k in range(4)])
     same = np.abs(turned - quarters).max(axis=(2, 3, 4)) < 1e-5
@@ -218,20 +238,24 @@ def test_bfloat16_crops_are_finished_in_float32():
 
 def test_presets_have_the_published_numbers():
     byol = presets.byol()
-    assert [(v.blur, v.solarize) for v in byol] == [(1.0, 0.0), (0.1, 0.2)]
+    assert [(v.blur_prob, v.solarize_prob) for v in byol] == [(1.0, 0.0), (0.1, 0.2)]
     assert byol[0].jitter == Jitter(0.4, 0.4, 0.2, 0.1) and byol[0].area == (0.08, 1.0)
     dino = presets.dino()
     assert [v.area for v in dino] == [(0.4, 1.0)] * 2 + [(0.05, 0.4)] * 8
-    assert [v.blur for v in dino] == [1.0, 0.1] + [0.5] * 8 and dino[2].solarize == 0.0
+    assert [v.blur_prob for v in dino] == [1.0, 0.1] + [0.5] * 8 and dino[2].solarize_prob == 0.0
     assert presets.mae()[0].area == (0.2, 1.0) and len(presets.mae()) == 1
     assert presets.moco_v2()[0].jitter == Jitter(0.4, 0.4, 0.4, 0.1)
     assert views.blur_taps(presets.simclr()[0]) == 23
     strong, weak = presets.msf()
     assert strong == presets.moco_v2()[0]
-    assert (weak.area, weak.jitter, weak.gray, weak.blur) == (strong.area, None, 0.0, 0.0)
+    assert (weak.area, weak.jitter, weak.grayscale_prob, weak.blur_prob) == (strong.area, None, 0.0, 0.0)
     assert presets.msf(query="weak") == (weak, weak)
     first, *others = presets.wmse(count=4)
-    assert others == [first] * 3 and (first.gray, first.blur, first.area) == (0.1, 0.0, (0.2, 1.0))
+    assert others == [first] * 3 and (first.grayscale_prob, first.blur_prob, first.area) == (
+        0.1,
+        0.0,
+        (0.2, 1.0),
+    )
 
 
 def test_overrides_reach_every_view_and_a_mapping_changes_the_jitter_in_part():

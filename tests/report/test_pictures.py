@@ -131,7 +131,7 @@ def test_sample_keeps_features_pictures_and_names_together():
 
 def test_views_are_drawn_in_their_order_and_without_their_normalisation():
     source = ArraySource(np.full((3, 16, 12, 3), 128, np.uint8))
-    plain = {"jitter": None, "gray": 0.0, "blur": 0.0}
+    plain = {"jitter": None, "grayscale_prob": 0.0, "blur_prob": 0.0}
     made = (
         View(size=8, mean=(0.5,) * 3, std=(0.1,) * 3, **plain),
         View(size=4, **plain),

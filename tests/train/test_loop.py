@@ -23,7 +23,7 @@ SGD = build_optimizer("sgd", steps=4, learning_rate=0.1, scaling="none", batch_s
 def tiny(**options):
     encoder = models.build("convnet", widths=(4,), grid=1)
     return simclr.build(
-        encoder, views=presets.simclr(8, blur=0.0), projector_width=8, projection=4, **options
+        encoder, views=presets.simclr(8, blur_prob=0.0), projector_width=8, projection=4, **options
     )
 
 
@@ -40,7 +40,7 @@ def test_accumulated_gradient_of_a_mean_over_examples_is_that_of_the_whole_batch
         x = batch["views"][0][:, 0].reshape(-1, 64)
         return jnp.mean((x @ params["w"] - 1) ** 2), (state, {})
 
-    whole_images = presets.mae(8, area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+    whole_images = presets.mae(8, area=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0)
     linear = dataclasses.replace(
         method, views=whole_images, loss=loss, init=lambda key, batch: ({"w": jnp.ones(64)}, {})
     )

@@ -103,7 +103,7 @@ def test_parts_of_a_batch_see_the_views_of_the_whole():
 
 def vit(**options):
     encoder = models.build("vit_micro", image_size=28, patch=7, **{"width": 64, "heads": 2, **options})
-    return simclr.build(encoder, views=presets.simclr(28, blur=0.0), projection=64)
+    return simclr.build(encoder, views=presets.simclr(28, blur_prob=0.0), projection=64)
 
 
 def compiled(method, *, batch=BATCH, mesh=None, **options):

@@ -29,7 +29,11 @@ class Remembering:
     def __init__(self, **plan):
         encoder = models.build("convnet", widths=(4,), grid=1)
         method = simclr.build(
-            encoder, views=presets.simclr(8, blur=0.0), projector_width=8, projection=4, projector_layers=1
+            encoder,
+            views=presets.simclr(8, blur_prob=0.0),
+            projector_width=8,
+            projection=4,
+            projector_layers=1,
         )
 
         def describe(params, state, images):

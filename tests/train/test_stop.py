@@ -35,7 +35,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8
 SOURCE = ArraySource(IMAGES)
 SGD = build_optimizer("sgd", steps=STEPS, learning_rate=0.1, scaling="none", batch_size=8)
 ENCODER = models.build("convnet", widths=(4,), grid=1)
-METHOD = simclr.build(ENCODER, views=presets.simclr(8, blur=0.0), projector_width=8, projection=4)
+METHOD = simclr.build(ENCODER, views=presets.simclr(8, blur_prob=0.0), projector_width=8, projection=4)
 ONE = make_mesh(devices=jax.devices()[:1])
 
 

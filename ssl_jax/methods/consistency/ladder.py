@@ -66,7 +66,7 @@ def build(
     channels = encoder.config["channels"]
     allowed = "'gamma' for an encoder with convolutions, which the decoder does not have"
     require(model == "gamma" or not channels, "model", model, allowed)
-    views = presets.mae(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0) if views is None else views
+    views = presets.mae(area=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=0.0) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     top = len(channels) + len(encoder.config["widths"]) + 1
     used = {layer: costs[min(layer, len(costs) - 1)] for layer in range(top + 1)} if costs else {}

@@ -82,7 +82,7 @@ def build(
     require(
         plain, "encoder", config.get("name", ""), "a ViT with class_token=False, pool='mean', no registers"
     )
-    views = presets.mae(area=(0.3, 1.0), flip=0.0) if views is None else views
+    views = presets.mae(area=(0.3, 1.0), flip_prob=0.0) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     if isinstance(decay, float):
         require(0 <= decay <= 1, "decay", decay, "a number from 0 to 1")

@@ -44,7 +44,7 @@ def build(
     alpha: float = 1.0,
     prior: tuple[float, ...] = (),
     prior_decay: float = 0.99,
-    gray: str = "images",
+    ignore_gray: str = "images",
     gray_threshold: float = 5.0,
     temperature: float = 0.38,
 ) -> Method:
@@ -76,8 +76,8 @@ def build(
       alpha: α ≥ 0; 0: all colours count alike. May be traced.
       prior: p of the 313 bins in the order of :func:`ssl_jax.ops.cielab.ab_bins`; ``()``: learnt.
       prior_decay: of the moving average, 0 to 1. May be traced.
-      gray: what has weight 0: ``"images"`` without a place where \\|a\\| or \\|b\\| is above ``gray_threshold``, ``"pixels"``
-        where neither is, or nothing, ``"keep"``.
+      ignore_gray: what has weight 0: ``"images"`` without a place where \\|a\\| or \\|b\\| is above ``gray_threshold``,
+        ``"pixels"`` where neither is, or nothing, ``"keep"``.
       gray_threshold: in units of ab.
       temperature: T > 0 of the mean colour that ``reconstruct`` paints.
 
@@ -96,7 +96,7 @@ def build(
     the map. The paper's network is dilated and predicts at a quarter of the side; here it is the encoder's own map.
     """
     require_maps(encoder)
-    choice("gray", gray, GRAY)
+    choice("ignore_gray", ignore_gray, GRAY)
     require(levels >= 1, "levels", levels, "an integer of 1 or more")
     require(hidden >= 0, "hidden", hidden, "an integer of 0 or more")
     require(len(prior) in (0, BINS), "prior", len(prior), f"() or {BINS} shares")
@@ -105,7 +105,7 @@ def build(
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     view = views[0]
-    changed = view.jitter is not None or view.gray > 0 or view.solarize > 0
+    changed = view.jitter is not None or view.grayscale_prob > 0 or view.solarize_prob > 0
     require(
         not changed, "views", view, "a view without jitter, gray and solarize: colours are what is predicted"
     )
@@ -172,7 +172,7 @@ def build(
             shares, state["prior"] = average.update(jnp.mean(codes, axis=(0, 1, 2)), state["prior"])
         shares = jax.lax.stop_gradient(shares)
         best = jnp.argmax(codes, axis=-1)
-        counted = is_counted(ab, gray, gray_threshold)
+        counted = is_counted(ab, ignore_gray, gray_threshold)
         weights = rebalancing_weights(shares, gamma=gamma, alpha=alpha)[best] * counted
         errors = optax.softmax_cross_entropy(logits, codes)
         rows = (len(errors), -1)
@@ -216,9 +216,9 @@ def at_middles(x: Array, grid: tuple[int, int]) -> Array:
     return x[:, rows.astype(int)][:, :, columns.astype(int)]
 
 
-def is_counted(ab: Array, gray: str, threshold: float) -> Array:
-    """Which places ``[b, h, w]`` count, as floats: see ``gray`` of :func:`build`."""
+def is_counted(ab: Array, ignore_gray: str, threshold: float) -> Array:
+    """Which places ``[b, h, w]`` count, as floats: see ``ignore_gray`` of :func:`build`."""
     colored = jnp.any(jnp.abs(ab) > threshold, axis=-1)
-    if gray == "images":
+    if ignore_gray == "images":
         colored = jnp.broadcast_to(jnp.any(colored, axis=(1, 2), keepdims=True), colored.shape)
-    return (colored | (gray == "keep")).astype(jnp.float32)
+    return (colored | (ignore_gray == "keep")).astype(jnp.float32)

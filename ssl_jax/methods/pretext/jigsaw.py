@@ -79,7 +79,7 @@ def build(
     adds 2), so that no tile reaches into the next cell; tiles with a variance far below 0.01 stay near 0; no dropout.
     """
     layout = Layout(grid, tile, gap, jitter, channel_jitter)
-    views = presets.mae(255, gray=0.5) if views is None else views
+    views = presets.mae(255, grayscale_prob=0.5) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     layout.require_room("views", views[0].size, views[0].size)
     require(grid <= 3, "grid", grid, "2 or 3: the permutations of 16 tiles cannot be listed")

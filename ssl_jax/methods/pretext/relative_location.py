@@ -76,7 +76,7 @@ def build(
     no dropout.
     """
     layout = Layout(grid, tile, gap, jitter)
-    views = presets.mae(255, flip=0.0) if views is None else views
+    views = presets.mae(255, flip_prob=0.0) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     layout.require_room("views", views[0].size, views[0].size)
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")

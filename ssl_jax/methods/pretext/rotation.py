@@ -48,7 +48,8 @@ def build(
       The method. ``encode`` gives the encoder's features; metrics hold the ``accuracy`` of the rotations.
 
     Raises:
-      ValueError: rotations that are none or not distinct, an unknown ``copies``, more than one view, a view with ``turn``.
+      ValueError: rotations that are none or not distinct, an unknown ``copies``, more than one view, a view with
+        ``rotate_prob``.
 
     References: "Unsupervised Representation Learning by Predicting Image Rotations";
     gidariss/FeatureLearningRotNet. Deviations: the ablation's eight rotations, by 45 degrees, are left out: they need
@@ -63,7 +64,7 @@ def build(
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     upright = "0: what is already turned at random has no upright, so that its rotation cannot be told"
-    require(not views[0].turn, "views[0].turn", views[0].turn, upright)
+    require(not views[0].rotate_prob, "views[0].rotate_prob", views[0].rotate_prob, upright)
     classes, quarters = len(rotations), jnp.array([angle // 90 for angle in rotations])
     head = heads.mlp((hidden,) * hidden_layers + (classes,), hidden_bias=False, dtype=compute_dtype(encoder))
     network = chain(encoder=encoder, head=head)

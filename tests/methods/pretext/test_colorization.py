@@ -14,7 +14,7 @@ from ssl_jax.methods.pretext.colorization import at_middles, is_counted
 from ssl_jax.ops.cielab import ab_bins, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from tests.methods.case import loss_of, method_of, zero_params_loss
 
-PLAIN = View(size=8, jitter=None, gray=0.0, blur=0.0)
+PLAIN = View(size=8, jitter=None, grayscale_prob=0.0, blur_prob=0.0)
 
 
 def collapsed(case):
@@ -40,7 +40,7 @@ def test_loss_is_the_weighted_mean_over_places_written_as_a_loop(gray):
     """Scores 0 but for a bias, so that the places are told apart by their targets alone."""
     images = IMAGES.at[0].set(0.5).at[1, :4].set(0.25)
     prior = np.random.default_rng(0).dirichlet(np.ones(313))
-    method = small_method(gray=gray, prior=tuple(prior), alpha=0.7, gamma=0.3)
+    method = small_method(ignore_gray=gray, prior=tuple(prior), alpha=0.7, gamma=0.3)
     params, state, batch = begun(method, images)
     bias = jax.random.normal(jax.random.key(2), (313,))
     params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
@@ -104,7 +104,9 @@ def test_normalised_views_give_the_same_colours():
     mean, std = (0.3, 0.4, 0.5), (0.2, 0.3, 0.4)
     network = models.build("convnet", widths=(8, 16))
     method = colorization.build(
-        network, views=(View(size=8, jitter=None, gray=0.0, blur=0.0, mean=mean, std=std),), hidden=8
+        network,
+        views=(View(size=8, jitter=None, grayscale_prob=0.0, blur_prob=0.0, mean=mean, std=std),),
+        hidden=8,
     )
     normalised = (IMAGES - jnp.array(mean)) / jnp.array(std)
     params, state, batch = begun(method, normalised)
@@ -143,7 +145,7 @@ def test_images_of_one_channel_are_refused_with_the_reason():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gray": "all"}, "gray='all'"),
+        ({"ignore_gray": "all"}, "ignore_gray='all'"),
         ({"prior": (0.5, 0.5)}, "prior=2: allowed is .* 313"),
         ({"sigma": 0.0}, r"sigma=0\.0"),
         ({"levels": 0}, "levels=0"),
@@ -156,7 +158,9 @@ def test_bad_options_are_refused_by_name(options, message):
 
 def test_views_that_change_colours_and_encoders_without_maps_are_refused():
     with pytest.raises(ValueError, match="without jitter"):
-        colorization.build(models.build("convnet"), views=(View(size=8, gray=0.0, jitter=Jitter()),))
+        colorization.build(
+            models.build("convnet"), views=(View(size=8, grayscale_prob=0.0, jitter=Jitter()),)
+        )
     with pytest.raises(ValueError, match="encoder='vit_micro'"):
         colorization.build(models.build("vit_micro", image_size=28, patch=7))
 

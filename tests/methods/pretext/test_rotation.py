@@ -75,8 +75,8 @@ def test_two_rotations_collapse_to_one_bit():
         ({"rotations": (0, 0)}, r"rotations=\(0, 0\)"),
         ({"copies": "two"}, "copies='two'"),
         (
-            {"views": presets.mae(28, turn=0.5)},
-            r"views\[0\]\.turn=0\.5.*no upright, so that its rotation cannot",
+            {"views": presets.mae(28, rotate_prob=0.5)},
+            r"views\[0\]\.rotate_prob=0\.5.*no upright, so that its rotation cannot",
         ),
         ({"hidden_layers": -1}, "hidden_layers=-1"),
     ],
