@@ -58,9 +58,9 @@ def test_a_refresh_labels_the_images_it_was_given_and_no_others():
     np.testing.assert_allclose(jnp.linalg.norm(first["centroids"], axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(jnp.linalg.norm(first["bank"][:, :30], axis=-1), 1, rtol=1e-5)
     assert not first["bank"][:, 30:].any()
-    assert float(first["found"]["clusters_used"]) == 5
-    assert float(first["found"]["largest_cluster"]) == pytest.approx(6 / 30)
-    assert float(first["found"]["cluster_entropy"]) == pytest.approx(math.log(5), rel=1e-5)
+    assert float(first["sizes"]["clusters_used"]) == 5
+    assert float(first["sizes"]["largest_cluster"]) == pytest.approx(6 / 30)
+    assert float(first["sizes"]["cluster_entropy"]) == pytest.approx(math.log(5), rel=1e-5)
     np.testing.assert_array_equal(refreshed(method, first, None)["previous"], first["labels"])
 
 
