@@ -263,7 +263,7 @@ def rates(sizes: Sizes) -> list[pairs.Measurement]:
     """Images a second of three recipes, whole steps."""
     local = {"local_size": sizes.size // 2, "local_count": 2} if sizes is QUICK else {}
     small = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2} if sizes is QUICK else {}
-    head = {"prototypes": 64, "hidden": 32, "bottleneck": 16} if sizes is QUICK else {}
+    head = {"prototypes": 64, "hidden_dim": 32, "bottleneck": 16} if sizes is QUICK else {}
     normal = {"mean": MEAN, "std": STD}
     recipes = {
         "SimCLR ResNet-50": simclr.build(

@@ -20,7 +20,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=128,
         epochs={"short": 60, "paper": 400}.get(budget, 1),
         warmup_epochs=0,
-        method={"latent": 50, "decoder_channels": 8, "discriminator_channels": 16, "hidden": 256},
+        method={"latent": 50, "decoder_channels": 8, "discriminator_channels": 16, "hidden_dim": 256},
         views=autoencoder.WHOLE,
         optimizer={**ADAM, "learning_rate": 1e-3, "groups": {"discriminator": {"learning_rate": 5e-4}}},
     )
@@ -30,7 +30,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: that of ImageNet at 32 pixels with smaller networks."""
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
-        method={"latent": 100, "decoder_channels": 32, "discriminator_channels": 32, "hidden": 512},
+        method={"latent": 100, "decoder_channels": 32, "discriminator_channels": 32, "hidden_dim": 512},
         views={"preset": "mae"},
     )
 
@@ -53,7 +53,7 @@ def folder(budget: str) -> base.Recipe:
     """Your own images at 64 pixels."""
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 400}.get(budget, 1),
-        method={"latent": 100, "decoder_channels": 32, "discriminator_channels": 32, "hidden": 512},
+        method={"latent": 100, "decoder_channels": 32, "discriminator_channels": 32, "hidden_dim": 512},
         views={"preset": "mae"},
     )
 

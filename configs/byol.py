@@ -17,7 +17,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"decay": 0.99, "hidden": 512, "projection": 128},
+        method={"decay": 0.99, "hidden_dim": 512, "projection": 128},
         views={"preset": "byol", **base.GRAY_ASYMMETRIC_VIEWS},
         optimizer=base.GRAY_OPTIMIZER,
     )

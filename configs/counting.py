@@ -17,7 +17,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"counts": 256, "hidden": 256, "hidden_layers": 1},
+        method={"counts": 256, "hidden_dim": 256, "hidden_layers": 1},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer={**base.GRAY_OPTIMIZER, "learning_rate": 1e-3},
     )
@@ -27,7 +27,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one with a smaller head; tiles of 16 pixels."""
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 200}.get(budget, 1),
-        method={"hidden": 1024},
+        method={"hidden_dim": 1024},
         views={"preset": "mae", "area": (0.5, 1.0)},
     )
 

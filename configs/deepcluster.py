@@ -17,7 +17,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"clusters": 100, "hidden": 256, "hidden_layers": 1, "pca": 64},
+        method={"clusters": 100, "hidden_dim": 256, "hidden_layers": 1, "pca": 64},
         views={"preset": "npid", **base.GRAY_VIEWS},
         optimizer=base.GRAY_OPTIMIZER,
         refresh_epochs=0.25,
@@ -28,7 +28,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one with 100 clusters, in colour."""
     return imagenet(budget)._replace(
         epochs={"short": 200, "paper": 500}.get(budget, 1),
-        method={"clusters": 100, "hidden": 512, "hidden_layers": 1},
+        method={"clusters": 100, "hidden_dim": 512, "hidden_layers": 1},
         views={"preset": "mae", "area": (0.2, 1.0)},
         encoder={},
     )

@@ -34,7 +34,7 @@ def gray(budget: str) -> base.Recipe:
         encoder={"pool": "mean", "init": "trunc_normal"},
         method={
             "prototypes": 1024,
-            "hidden": 256,
+            "hidden_dim": 256,
             "bottleneck": 64,
             "decay": 0.99,
             "teacher_temperature": 0.04,

@@ -28,7 +28,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=64,
         # Kernels of standard deviation 0.02 are too small for this width: blocks would start next to nothing.
         encoder={**base.GRAY_VIT, "pool": "mean", "init": "xavier", "position": "sincos", "mask_token": True},
-        method={"prototypes": 256, "hidden": 128, "bottleneck": 64, "decay": 0.99},
+        method={"prototypes": 256, "hidden_dim": 128, "bottleneck": 64, "decay": 0.99},
         optimizer={**recipe.optimizer, "learning_rate": 1e-3},
         freeze_epochs=((dino.LAST_LAYER, 0.25),),
     )

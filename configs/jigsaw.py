@@ -27,7 +27,7 @@ def gray(budget: str) -> base.Recipe:
             "channel_jitter": 0,
             "permutations": 100,
             "projection": 128,
-            "hidden": 256,
+            "hidden_dim": 256,
         },
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,

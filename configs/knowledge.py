@@ -23,7 +23,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
         encoder={"widths": (16, 32, 64)},
-        method={"pairing": "other", "hidden": 512},
+        method={"pairing": "other", "hidden_dim": 512},
         views={"preset": "byol", **base.GRAY_ASYMMETRIC_VIEWS},
         optimizer=base.GRAY_OPTIMIZER,
     )

@@ -36,7 +36,7 @@ def gray(budget: str) -> base.Recipe:
         epochs={"short": 30, "paper": 400}.get(budget, 1),
         warmup_epochs=3,
         encoder={**VIT, **base.GRAY_VIT, "pool": "mean"},
-        method={"temperature": 0.2, "hidden": 512, "projection": 128},
+        method={"temperature": 0.2, "hidden_dim": 512, "projection": 128},
         views={"preset": "byol", **base.GRAY_ASYMMETRIC_VIEWS},
         optimizer={"name": "adamw", "learning_rate": 1e-3, "scaling": "none", "weight_decay": 0.05},
     )

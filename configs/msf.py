@@ -17,7 +17,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=128,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"queue_size": 4096, "hidden": 512, "projection": 128},
+        method={"queue_size": 4096, "hidden_dim": 512, "projection": 128},
         views={"preset": "msf", **base.GRAY_VIEWS},
         optimizer={**base.GRAY_OPTIMIZER, "learning_rate": 2e-3},
     )

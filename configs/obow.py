@@ -18,7 +18,14 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"vocabulary_size": 512, "levels": 1, "border": 0, "hidden": 256, "kappa": 5.0, "decay": 0.9},
+        method={
+            "vocabulary_size": 512,
+            "levels": 1,
+            "border": 0,
+            "hidden_dim": 256,
+            "kappa": 5.0,
+            "decay": 0.9,
+        },
         views={
             "preset": "obow",
             "crop_size": 28,
@@ -40,7 +47,13 @@ def cifar10(budget: str) -> base.Recipe:
         batch_size=128,
         epochs={"short": 80, "paper": 200}.get(budget, 1),
         warmup_epochs=5,
-        method={"vocabulary_size": 2048, "border": 0, "hidden": 1024, "kappa": 5.0, "inverse_delta": 10.0},
+        method={
+            "vocabulary_size": 2048,
+            "border": 0,
+            "hidden_dim": 1024,
+            "kappa": 5.0,
+            "inverse_delta": 10.0,
+        },
         views={
             "preset": "obow",
             "crop_size": 24,

@@ -21,7 +21,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"form": "all", "tile": 8, "jitter": 1, "hidden": 256},
+        method={"form": "all", "tile": 8, "jitter": 1, "hidden_dim": 256},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
         optimizer=base.GRAY_OPTIMIZER,
     )
@@ -31,7 +31,7 @@ def cifar10(budget: str) -> base.Recipe:
     """No reference recipe: the ImageNet one with tiles of 8 pixels 1 or more apart, on 32 pixels."""
     return imagenet(budget)._replace(
         epochs={"short": 100, "paper": 200}.get(budget, 1),
-        method={"tile": 8, "gap": 1, "jitter": 2, "hidden": 1024},
+        method={"tile": 8, "gap": 1, "jitter": 2, "hidden_dim": 1024},
         views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
         optimizer={**imagenet(budget).optimizer, "schedule": "cosine", "boundaries": ()},
     )

@@ -17,7 +17,7 @@ def gray(budget: str) -> base.Recipe:
         batch_size=256,
         epochs={"short": 10, "paper": 200}.get(budget, 1),
         warmup_epochs=1,
-        method={"hidden": 256, "hidden_layers": 1},
+        method={"hidden_dim": 256, "hidden_layers": 1},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear"},
         optimizer=base.GRAY_OPTIMIZER,
     )

@@ -13,7 +13,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images: MAE's recipe, half of the 16 patches hidden one by one."""
+    """28-pixel gray images: MAE's recipe, half of the 16 patches masked one by one."""
     recipe = mae.gray(budget)
     return recipe._replace(
         method={"mask_ratio": 0.5, "unit": 1}, encoder={**recipe.encoder, "mask_token": True}
@@ -29,7 +29,7 @@ def cifar10(budget: str) -> base.Recipe:
 
 def imagenet(budget: str) -> base.Recipe:
     """ViT-B/16: batch 2048, AdamW 1e-4 x B/512, decay 0.05, clip 5, 10 epochs of warm-up, 800 epochs, drop path 0.1, squares of
-    32 pixels, 60 % hidden."""
+    32 pixels, 60 % masked."""
     return base.Recipe(
         batch_size=2048,
         epochs={"short": 100, "paper": 800}.get(budget, 1),

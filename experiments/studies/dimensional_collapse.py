@@ -25,8 +25,8 @@ def projector_of(encoder: Network, options: build.Config) -> Network:
     if options["name"] == "simclr":
         return simclr_projector(encoder, layers=layers, width=width, projection=projection)
     if options["name"] == "byol":
-        hidden = options["hidden"] if width is None else width
-        return heads.mlp((hidden,) * (layers - 1) + (projection,), last_bias=False)
+        hidden_dim = options["hidden_dim"] if width is None else width
+        return heads.mlp((hidden_dim,) * (layers - 1) + (projection,), last_bias=False)
     norm = options["projector_norm"]
     return expander(encoder, layers=layers, width=width, norm=norm, projection=projection)
 

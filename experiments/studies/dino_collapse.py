@@ -81,7 +81,7 @@ STUDY = Study(
     ),
     common={
         "method.prototypes": PROTOTYPES,
-        "method.hidden": 128,
+        "method.hidden_dim": 128,
         "views.local_count": 0,
         "optimizer.freeze": (),
         "optimizer.learning_rate": 3e-3,

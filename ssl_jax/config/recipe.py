@@ -245,7 +245,7 @@ def _shrink(config: ConfigDict) -> None:
 SMALL_OPTIONS = {
     "projector_width": 32,
     "predictor_width": 32,
-    "hidden": 32,
+    "hidden_dim": 32,
     "projection": 16,
     "bottleneck": 16,
     "prototypes": 64,

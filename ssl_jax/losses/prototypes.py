@@ -53,45 +53,45 @@ def crop_cross_entropy(
 def patch_cross_entropy(
     student: Float[Array, "*crops m k"],
     targets: Float[Array, "*crops m k"],
-    hidden: Bool[Array, "*crops m"],
+    masked: Bool[Array, "*crops m"],
     *,
     student_temperature: ScalarLike = 0.1,
 ) -> Float[Array, ""]:
-    """Cross entropy from the teacher's distribution of a patch to the student's, for whom the patch was hidden.
+    """Cross entropy from the teacher's distribution of a patch to the student's, for whom the patch was masked.
 
     With P = ``targets``, detached, and ``Q = softmax(student / student_temperature)``::
 
-        loss = mean over crops c of  1/max(#hidden_c, 1) · Σ_{hidden patches i of c} −Σ_k P_ci[k] log Q_ci[k]
+        loss = mean over crops c of  1/max(#masked_c, 1) · Σ_{masked patches i of c} −Σ_k P_ci[k] log Q_ci[k]
 
-    A crop without hidden patches contributes 0 and counts in the mean.
+    A crop without masked patches contributes 0 and counts in the mean.
 
     Args:
-      student: ``[..., m, k]`` prototype logits of all patches, or of some among which the hidden ones are.
+      student: ``[..., m, k]`` prototype logits of all patches, or of some among which the masked ones are.
       targets: ``[..., m, k]`` the teacher's distributions of the same patches, seen unhidden.
-      hidden: ``[..., m]`` True = hidden.
+      masked: ``[..., m]`` True = masked.
       student_temperature: above 0; may be traced.
 
     Returns:
       Scalar in nats, float32 (float64 for float64 inputs). No gradient reaches ``targets``, nor the student's logits of patches
-      that were not hidden.
+      that were not masked.
 
     Raises:
       ValueError: shapes that do not fit, a temperature that is not positive.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> hidden = jnp.array([[True, True, False], [False, False, False]])
-      >>> loss = patch_cross_entropy(jnp.zeros((2, 3, 8)), jnp.full((2, 3, 8), 1 / 8), hidden)
-      >>> round(float(loss), 4)  # log(8) / 2: nothing is hidden in the second crop
+      >>> masked = jnp.array([[True, True, False], [False, False, False]])
+      >>> loss = patch_cross_entropy(jnp.zeros((2, 3, 8)), jnp.full((2, 3, 8), 1 / 8), masked)
+      >>> round(float(loss), 4)  # log(8) / 2: nothing is masked in the second crop
       1.0397
 
     Reference: Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022, eq. 2; bytedance/ibot, where
-    the mean is over each crop's hidden patches first (the paper sums over them).
+    the mean is over each crop's masked patches first (the paper sums over them).
     """
     check.require(targets.shape == student.shape, "targets.shape", targets.shape, f"{student.shape}")
-    check.require(hidden.shape == student.shape[:-1], "hidden.shape", hidden.shape, f"{student.shape[:-1]}")
+    check.require(masked.shape == student.shape[:-1], "masked.shape", masked.shape, f"{student.shape[:-1]}")
     check.positive("student_temperature", student_temperature)
     log_predictions = jax.nn.log_softmax(numerics.at_least_float32(student) / student_temperature, axis=-1)
     cross_entropies = -jnp.sum(jax.lax.stop_gradient(targets) * log_predictions, axis=-1)
-    count = jnp.maximum(jnp.sum(hidden, axis=-1), 1)
-    return jnp.mean(jnp.sum(cross_entropies, axis=-1, where=hidden) / count)
+    count = jnp.maximum(jnp.sum(masked, axis=-1), 1)
+    return jnp.mean(jnp.sum(cross_entropies, axis=-1, where=masked) / count)

@@ -1,4 +1,4 @@
-"""Reconstruction losses: predict what was hidden."""
+"""Reconstruction losses: predict what was masked."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def masked_mse(
     targets: Float[Array, "b l p"],
     mask: Bool[Array, "b l"] | Float[Array, "b l"],
 ) -> Float[Array, ""]:
-    """Mean squared error on the hidden patches only.
+    """Mean squared error on the masked patches only.
 
     With the error of one patch ``e_il = 1/p Σ_p (predictions − targets)²`` and m = ``mask``::
 
@@ -23,10 +23,10 @@ def masked_mse(
       predictions: ``[b, l, p]`` predicted patches, any float dtype.
       targets: ``[b, l, p]`` true patches, such as ``targets.normalize_patches(targets.patchify(images,
         patch=16))``.
-      mask: ``[b, l]`` True (or 1.0) where the patch was hidden; floats weigh the patches.
+      mask: ``[b, l]`` True (or 1.0) where the patch was masked; floats weigh the patches.
 
     Returns:
-      Scalar, float32 (float64 for float64 inputs); 0 when nothing is hidden. The gradient at visible patches
+      Scalar, float32 (float64 for float64 inputs); 0 when nothing is masked. The gradient at visible patches
       is 0.
 
     Raises:
@@ -39,7 +39,7 @@ def masked_mse(
       4.0
 
     Reference: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3. As in the
-    authors' code the mean is over all hidden patches of the batch.
+    authors' code the mean is over all masked patches of the batch.
     """
     _check_masked(predictions, targets, mask)
     error = numerics.at_least_float32(predictions) - numerics.at_least_float32(targets)
@@ -104,18 +104,18 @@ def masked_l1(
     *,
     epsilon: ScalarLike = 0.0,
 ) -> Float[Array, ""]:
-    """Mean absolute error on the hidden patches only: SimMIM's loss.
+    """Mean absolute error on the masked patches only: SimMIM's loss.
 
     ``loss = Σ_il m_il 1/p Σ_p |predictions − targets| / (Σ_il m_il + ε)``
 
     Args:
       predictions: ``[b, l, p]`` predicted patches, any float dtype.
       targets: ``[b, l, p]`` true patches.
-      mask: ``[b, l]`` True (or 1.0) where the patch was hidden; floats weigh the patches.
-      epsilon: ε ≥ 0, added to the number of hidden patches. The authors' code adds 1e-5 to that of hidden pixels.
+      mask: ``[b, l]`` True (or 1.0) where the patch was masked; floats weigh the patches.
+      epsilon: ε ≥ 0, added to the number of masked patches. The authors' code adds 1e-5 to that of masked pixels.
 
     Returns:
-      Scalar, float32 (float64 for float64 inputs); 0 when nothing is hidden. The gradient at visible patches is 0.
+      Scalar, float32 (float64 for float64 inputs); 0 when nothing is masked. The gradient at visible patches is 0.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -140,7 +140,7 @@ def masked_smooth_l1(
     *,
     beta: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
-    """Mean smooth absolute error on the hidden patches only: I-JEPA's and data2vec's loss.
+    """Mean smooth absolute error on the masked patches only: I-JEPA's and data2vec's loss.
 
     Of a difference d: ``d² / (2β)`` where ``|d| < β``, else ``|d| − β/2``.
 

@@ -168,7 +168,7 @@ class DinoHead(nn.Module):
 def dino_head(
     prototypes: int = 65536,
     *,
-    hidden: int = 2048,
+    hidden_dim: int = 2048,
     bottleneck: int = 256,
     layers: int = 3,
     batch_norm: bool = False,
@@ -185,7 +185,7 @@ def dino_head(
 
     Args:
       prototypes: K, width of the output.
-      hidden: width of the hidden layers of the MLP.
+      hidden_dim: width of the hidden layers of the MLP.
       bottleneck: width of the layer that is normalised.
       layers: dense layers of the MLP, 1 or more.
       batch_norm: BatchNorm after each hidden dense layer (for ResNets).
@@ -201,7 +201,7 @@ def dino_head(
     Reference: Caron et al., ICCV 2021, appendix C; Salimans & Kingma 2016, equation 2 (weight normalisation).
 
     >>> import jax, jax.numpy as jnp
-    >>> head = dino_head(16, hidden=8, bottleneck=4)
+    >>> head = dino_head(16, hidden_dim=8, bottleneck=4)
     >>> params, state = head.init(jax.random.key(0), jnp.ones((1, 6)))
     >>> params["prototypes"]["direction"].shape
     (4, 16)
@@ -213,7 +213,7 @@ def dino_head(
     check.choice("dtype", dtype, DTYPES)
     module = DinoHead(
         MLP(
-            widths=(hidden,) * (layers - 1) + (bottleneck,),
+            widths=(hidden_dim,) * (layers - 1) + (bottleneck,),
             hidden_bias=True,
             hidden_norm="batch" if batch_norm else "none",
             last_bias=True,

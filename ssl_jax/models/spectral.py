@@ -80,7 +80,7 @@ class Discriminator(nn.Module):
     """See :func:`discriminator`."""
 
     width: int
-    hidden: int
+    hidden_dim: int
     dtype: Any
 
     @nn.compact
@@ -98,13 +98,13 @@ class Discriminator(nn.Module):
             x = leaky(layer(x, self.width * 2 ** min(i, 3), f"conv_{i}", 4))
         x = x.reshape(x.shape[0], -1)
         if code is not None:
-            seen = leaky(layer(code, self.hidden, "code"))
+            seen = leaky(layer(code, self.hidden_dim, "code"))
             x = jnp.concatenate([x, seen], axis=-1)
-            x = leaky(layer(x, self.hidden, "joint"))
+            x = leaky(layer(x, self.hidden_dim, "joint"))
         return at_least_float32(layer(x, 1, "score")[:, 0])
 
 
-def discriminator(*, width: int, hidden: int, dtype: str = "float32") -> Network:
+def discriminator(*, width: int, hidden_dim: int, dtype: str = "float32") -> Network:
     """Scores of images, or of images with codes: strided convolutions of spectral norm 1 and leaky ReLU.
 
     ``[conv 4x4 / 2 → leaky ReLU 0.2]`` down to at most 4 pixels, channels doubling up to ``8 · width``; with a code its dense
@@ -112,19 +112,21 @@ def discriminator(*, width: int, hidden: int, dtype: str = "float32") -> Network
 
     Args:
       width: channels after the first convolution.
-      hidden: width of the dense layers on codes.
+      hidden_dim: width of the dense layers on codes.
       dtype: compute dtype; params and what is kept of the power iteration are float32.
 
     Returns:
       ``Network`` from square images ``[b, s, s, c]`` to logits ``[b]`` float32. Option of init and apply: ``code``, ``[b, d]``.
 
     >>> import jax, jax.numpy as jnp
-    >>> network, images, codes = discriminator(width=4, hidden=8), jnp.ones((2, 14, 14, 1)), jnp.ones((2, 5))
+    >>> network, images, codes = discriminator(width=4, hidden_dim=8), jnp.ones((2, 14, 14, 1)), jnp.ones((2, 5))
     >>> params, state = network.init(jax.random.key(0), images, code=codes)
     >>> network.apply(params, state, images, code=codes, train=True)[0].shape
     (2,)
 
     References: Radford et al., DCGAN (2016); Miyato et al. 2018. Normalisation of weights takes the place of BatchNorm.
     """
-    check.require(min(width, hidden) >= 1, "width, hidden", (width, hidden), "integers of 1 or more")
-    return from_linen(Discriminator(width, hidden, jnp.dtype(dtype)), features=1)
+    check.require(
+        min(width, hidden_dim) >= 1, "width, hidden_dim", (width, hidden_dim), "integers of 1 or more"
+    )
+    return from_linen(Discriminator(width, hidden_dim, jnp.dtype(dtype)), features=1)

@@ -138,7 +138,7 @@ def gelu(x: Array) -> Array:
 class Mlp(nn.Module):
     """Two linear layers with GELU, or ``fc2(silu(a) · b)`` with ``[a | b] = fc1(x)`` (SwiGLU, packed)."""
 
-    hidden: int
+    hidden_dim: int
     kind: str
     scheme: str
     dtype: str
@@ -147,7 +147,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         init, dtype = linear_init(self.scheme), jnp.dtype(self.dtype)
-        h = dense(self.hidden, dtype=dtype, kernel_init=init, name="fc1")(x)
+        h = dense(self.hidden_dim, dtype=dtype, kernel_init=init, name="fc1")(x)
         if self.kind == "swiglu":
             gate, value = jnp.split(h, 2, axis=-1)
             h = nn.silu(gate) * value
@@ -185,12 +185,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, weights: bool = False, bias: Array | None = None) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
-        hidden = int(width * self.mlp_ratio)
+        hidden_dim = int(width * self.mlp_ratio)
         attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, self.layer, name="attn")
         norm1, norm2 = layer_norm(dtype, "norm1"), layer_norm(dtype, "norm2")
         if weights:
             return attention(norm1(x), weights=True, bias=bias)
-        mlp = Mlp(hidden, self.mlp, self.scheme, self.dtype, self.layer, name="mlp")
+        mlp = Mlp(hidden_dim, self.mlp, self.scheme, self.dtype, self.layer, name="mlp")
         scale1, scale2 = self.scale("ls1"), self.scale("ls2")
         x = self.residual(lambda y, b: scale1(attention(norm1(y), bias=b)), x, bias, train)
         return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, bias, train)

@@ -1,4 +1,4 @@
-"""Masks over the patches of one image: which are hidden, with static shapes. The caller vmaps."""
+"""Masks over the patches of one image: which are masked, with static shapes. The caller vmaps."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,18 +14,18 @@ KINDS = ("random", "block", "grid", "uniform")
 
 
 class Mask(NamedTuple):
-    """Which of L patches are hidden, with the indices to drop them and to put them back.
+    """Which of L patches are masked, with the indices to drop them and to put them back.
 
     Attributes:
       keep: ``[k]`` int32 indices of the visible patches, in the order in which the encoder sees them.
-      restore: ``[L]`` int32: ``concatenate([visible, hidden])[restore]`` puts tokens back in image order,
-        where ``visible = tokens[keep]`` and the hidden ones may be L − k copies of a mask token.
-      hidden: ``[L]`` bool, True = hidden, in image order.
+      restore: ``[L]`` int32: ``concatenate([visible, masked])[restore]`` puts tokens back in image order,
+        where ``visible = tokens[keep]`` and the masked ones may be L − k copies of a mask token.
+      masked: ``[L]`` bool, True = masked, in image order.
     """
 
     keep: Int[Array, " k"]
     restore: Int[Array, " length"]
-    hidden: Bool[Array, " length"]
+    masked: Bool[Array, " length"]
 
 
 def random_mask(key: Key, length: int, *, ratio: float) -> Mask:
@@ -34,7 +34,7 @@ def random_mask(key: Key, length: int, *, ratio: float) -> Mask:
     Args:
       key: PRNG key, one an image.
       length: L, the number of patches.
-      ratio: share of hidden patches in [0, 1); ``int(L (1 − ratio))`` patches stay visible.
+      ratio: share of masked patches in [0, 1); ``int(L (1 − ratio))`` patches stay visible.
 
     Returns:
       A :class:`Mask`.
@@ -45,7 +45,7 @@ def random_mask(key: Key, length: int, *, ratio: float) -> Mask:
     Example:
       >>> import jax
       >>> mask = random_mask(jax.random.key(0), 16, ratio=0.75)
-      >>> mask.keep.shape, int(mask.hidden.sum())
+      >>> mask.keep.shape, int(mask.masked.sum())
       ((4,), 12)
 
     Reference: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, section 3.
@@ -58,7 +58,7 @@ def mask_from_noise(noise: Float[Array, " length"], *, ratio: float) -> Mask:
 
     Args:
       noise: ``[L]`` any float dtype; equal values count in image order.
-      ratio: share of hidden patches in [0, 1). As in the authors' code ``int(L (1 − ratio))``, a product of
+      ratio: share of masked patches in [0, 1). As in the authors' code ``int(L (1 − ratio))``, a product of
         floats that is truncated, stay visible: ratio 0.9 of 100 patches leaves 9, since 1 − 0.9 < 0.1 in
         floating point.
 
@@ -71,7 +71,7 @@ def mask_from_noise(noise: Float[Array, " length"], *, ratio: float) -> Mask:
     Example:
       >>> import jax.numpy as jnp
       >>> mask = mask_from_noise(jnp.array([0.9, 0.1, 0.5, 0.3]), ratio=0.5)
-      >>> mask.keep.tolist(), mask.restore.tolist(), mask.hidden.tolist()
+      >>> mask.keep.tolist(), mask.restore.tolist(), mask.masked.tolist()
       ([1, 3], [3, 0, 2, 1], [True, False, True, False])
     """
     length = noise.shape[0]
@@ -82,10 +82,10 @@ def mask_from_noise(noise: Float[Array, " length"], *, ratio: float) -> Mask:
     )
     order = jnp.argsort(noise).astype(jnp.int32)
     restore = jnp.argsort(order).astype(jnp.int32)
-    return Mask(keep=order[:visible], restore=restore, hidden=restore >= visible)
+    return Mask(keep=order[:visible], restore=restore, masked=restore >= visible)
 
 
-def hidden_counts(
+def masked_counts(
     key: Key,
     crops: int,
     length: int,
@@ -103,8 +103,8 @@ def hidden_counts(
       crops: n, the crops of the whole batch.
       length: L, patches of a crop.
       share: of the crops, in [0, 1].
-      ratio: (r₀, r₁), least and largest share of hidden patches, 0 ≤ r₀ ≤ r₁ ≤ 1.
-      stratified: u are a shuffle of ``(i + U) / n``, so that the number of crops with hidden patches is ``share · n``,
+      ratio: (r₀, r₁), least and largest share of masked patches, 0 ≤ r₀ ≤ r₁ ≤ 1.
+      stratified: u are a shuffle of ``(i + U) / n``, so that the number of crops with masked patches is ``share · n``,
         rounded, and their ratios are spread evenly (DINOv2); else u are independent and uniform (iBOT).
 
     Returns:
@@ -115,7 +115,7 @@ def hidden_counts(
 
     Example:
       >>> import jax
-      >>> counts = hidden_counts(jax.random.key(0), 8, 100, stratified=True)
+      >>> counts = masked_counts(jax.random.key(0), 8, 100, stratified=True)
       >>> int((counts > 0).sum()), int(counts.max()) <= 50
       (4, True)
 
@@ -144,7 +144,7 @@ def scattered_mask(key: Key, length: int, count: Int[Array, ""]) -> Bool[Array, 
       count: int scalar in [0, L].
 
     Returns:
-      ``[L]`` bool, True = hidden.
+      ``[L]`` bool, True = masked.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -167,7 +167,7 @@ def block_mask(
     """Hide at most ``count`` patches in rectangles, of which several may overlap.
 
     Rectangles are drawn one after the other: area uniform between ``min_area`` and the number of patches that may still be
-    hidden, logarithm of the aspect ratio uniform, place uniform. One is taken if it is smaller than the grid in both
+    masked, logarithm of the aspect ratio uniform, place uniform. One is taken if it is smaller than the grid in both
     directions, hides something new and does not exceed the count.
 
     Args:
@@ -179,7 +179,7 @@ def block_mask(
       attempts: rectangles that are drawn. The number taken is smaller, and the count need not be reached.
 
     Returns:
-      ``[rows · columns]`` bool in image order, True = hidden.
+      ``[rows · columns]`` bool in image order, True = masked.
 
     Raises:
       ValueError: a grid without room, or an option outside its range.
@@ -219,25 +219,25 @@ def block_mask(
     return mask.reshape(-1)
 
 
-def hidden_places(
+def masked_positions(
     mask: Bool[Array, "*batch length"], most: int
 ) -> tuple[Int[Array, "*batch most"], Bool[Array, "*batch most"]]:
-    """Indices of the hidden patches in a static number of places, so that only they need be computed.
+    """Indices of the masked patches in a static number of places, so that only they need be computed.
 
     Args:
-      mask: ``[..., L]``, True = hidden, at most ``most`` of them in a row; further ones are lost.
+      mask: ``[..., L]``, True = masked, at most ``most`` of them in a row; further ones are lost.
       most: places, 1 to L.
 
     Returns:
-      ``(indices, filled)``, both ``[..., most]``: int32 indices of the hidden patches in image order, then of visible ones to
-      fill up; bool, True where the place holds a hidden patch.
+      ``(indices, filled)``, both ``[..., most]``: int32 indices of the masked patches in image order, then of visible ones to
+      fill up; bool, True where the place holds a masked patch.
 
     Raises:
       ValueError: ``most`` outside [1, L].
 
     Example:
       >>> import jax.numpy as jnp
-      >>> indices, filled = hidden_places(jnp.array([False, True, False, True]), 3)
+      >>> indices, filled = masked_positions(jnp.array([False, True, False, True]), 3)
       >>> indices.tolist(), filled.tolist()
       ([1, 3, 0], [True, True, False])
     """
@@ -253,7 +253,7 @@ def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
     Args:
       key: PRNG key, one an image.
       grid: (rows, columns) of patches, multiples of ``window``.
-      window: side in patches, 2 or more; ``1 − 1/window²`` of the patches are hidden.
+      window: side in patches, 2 or more; ``1 − 1/window²`` of the patches are masked.
 
     Returns:
       A :class:`Mask`, the visible patches in raster order of the windows.
@@ -264,7 +264,7 @@ def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
     Example:
       >>> import jax
       >>> mask = uniform_mask(jax.random.key(0), (4, 4))
-      >>> mask.keep.shape, mask.hidden.reshape(2, 2, 2, 2).sum(axis=(1, 3)).tolist()
+      >>> mask.keep.shape, mask.masked.reshape(2, 2, 2, 2).sum(axis=(1, 3)).tolist()
       ((4,), [[3, 3], [3, 3]])
 
     Reference: Li et al., "Uniform Masking: Enabling MAE Pre-training for Pyramid-based Vision Transformers with Locality",
@@ -316,14 +316,14 @@ def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
 
     >>> import jax.numpy as jnp
     >>> mask = mask_of_visible(jnp.array([2, 0]), 4)
-    >>> mask.restore.tolist(), mask.hidden.tolist()
+    >>> mask.restore.tolist(), mask.masked.tolist()
     ([1, 2, 0, 3], [False, True, False, True])
     """
     keep = keep.astype(jnp.int32)
-    hidden = jnp.ones(length, bool).at[keep].set(False)
-    places = len(keep) + jnp.cumsum(hidden, dtype=jnp.int32) - 1
+    masked = jnp.ones(length, bool).at[keep].set(False)
+    places = len(keep) + jnp.cumsum(masked, dtype=jnp.int32) - 1
     restore = places.at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
-    return Mask(keep, restore, hidden)
+    return Mask(keep, restore, masked)
 
 
 def filled_block_mask(key: Key, grid: tuple[int, int], count: int, **options: Any) -> Mask:
@@ -344,7 +344,7 @@ def filled_block_mask(key: Key, grid: tuple[int, int], count: int, **options: An
     Example:
       >>> import jax
       >>> mask = filled_block_mask(jax.random.key(0), (4, 4), 6)
-      >>> int(mask.hidden.sum()), mask.keep.shape
+      >>> int(mask.masked.sum()), mask.keep.shape
       (6, (10,))
 
     Reference: the block-wise masking of BEiT at the static shapes that MAE needs (He et al. 2022, figure 6, "block").
@@ -363,16 +363,16 @@ def unit_mask(
 ) -> Bool[Array, " length"]:
     """Hide squares of ``unit`` x ``unit`` patches drawn uniformly without replacement.
 
-    ``⌈units · ratio⌉`` of the ``(rows/unit)(columns/unit)`` squares are hidden.
+    ``⌈units · ratio⌉`` of the ``(rows/unit)(columns/unit)`` squares are masked.
 
     Args:
       key: PRNG key, one an image.
       grid: (rows, columns) of patches, multiples of ``unit``.
       unit: side of a square in patches: 2 is SimMIM's 32 pixels at patches of 16.
-      ratio: share of hidden squares, in (0, 1).
+      ratio: share of masked squares, in (0, 1).
 
     Returns:
-      ``[rows · columns]`` bool in image order, True = hidden.
+      ``[rows · columns]`` bool in image order, True = masked.
 
     Raises:
       ValueError: a grid that is not made of squares, or a ratio outside (0, 1).
@@ -398,7 +398,7 @@ def unit_mask(
 def mask_of_kind(
     key: Key, grid: tuple[int, int], *, kind: str = "random", ratio: float = 0.75, unit: int = 1
 ) -> Mask:
-    """A mask of the kind that a method's option names, always with the same number of hidden patches.
+    """A mask of the kind that a method's option names, always with the same number of masked patches.
 
     Args:
       key: PRNG key, one an image.
@@ -406,7 +406,7 @@ def mask_of_kind(
       kind: ``"random"``: :func:`random_mask`, or squares of ``unit`` patches a side (:func:`unit_mask`); ``"block"``:
         :func:`filled_block_mask`; ``"grid"`` and ``"uniform"``: :func:`grid_mask`, :func:`uniform_mask`, with the window that
         hides the share.
-      ratio: share of hidden patches in (0, 1); ``1 − 1/window²``, such as 0.75, for ``"grid"`` and ``"uniform"``.
+      ratio: share of masked patches in (0, 1); ``1 − 1/window²``, such as 0.75, for ``"grid"`` and ``"uniform"``.
       unit: side of a square in patches, for ``"random"``.
 
     Returns:
@@ -417,7 +417,7 @@ def mask_of_kind(
 
     Example:
       >>> import jax
-      >>> [int(mask_of_kind(jax.random.key(0), (4, 4), kind=kind).hidden.sum()) for kind in KINDS]
+      >>> [int(mask_of_kind(jax.random.key(0), (4, 4), kind=kind).masked.sum()) for kind in KINDS]
       [12, 12, 12, 12]
     """
     check.choice("mask", kind, KINDS)
@@ -426,11 +426,11 @@ def mask_of_kind(
     if kind == "random":
         if unit == 1:
             return random_mask(key, length, ratio=ratio)
-        hidden = unit_mask(key, grid, unit=unit, ratio=ratio)
+        masked = unit_mask(key, grid, unit=unit, ratio=ratio)
         units = length // unit**2
         count = (units - math.ceil(units * ratio)) * unit**2
         check.require(count >= 1, "ratio", ratio, f"a share that leaves one of {units} squares visible")
-        return mask_of_visible(jnp.argsort(hidden, stable=True)[:count], length)
+        return mask_of_visible(jnp.argsort(masked, stable=True)[:count], length)
     if kind == "block":
         return filled_block_mask(key, grid, length - int(length * (1 - ratio)))
     window = round((1 - ratio) ** -0.5)
@@ -537,24 +537,24 @@ def multiblock(
 
     def one(key: Key) -> tuple[Array, Array]:
         *target_keys, context_key = jax.random.split(key, targets + 1)
-        hidden = jnp.stack([block(k, height, width) for k in target_keys])
+        masked = jnp.stack([block(k, height, width) for k in target_keys])
         # The official context leaves the last row and column out too.
         most = (rows - 1, columns - 1) if truncate else grid
         around = block(context_key, jnp.minimum(side, most[0]), jnp.minimum(side, most[1]))
         # Patches by the last block that wants them: free ones first, then those of the last block.
-        wanted_by = jnp.max(jnp.where(hidden, jnp.arange(targets, 0, -1)[:, None], 0), axis=0)
+        wanted_by = jnp.max(jnp.where(masked, jnp.arange(targets, 0, -1)[:, None], 0), axis=0)
         free = around & (wanted_by == 0)
         order = jnp.argsort(jnp.argsort(jnp.where(free, 0, 1 + wanted_by)))
         context = free | (order < least_context)
-        return context, hidden & ~context
+        return context, masked & ~context
 
-    context, hidden = jax.vmap(one)(keys)
+    context, masked = jax.vmap(one)(keys)
     sizes = jnp.sum(context, axis=-1)
     smallest, largest = _block_bounds(grid, target_scale, target_aspect)
-    chosen, filled = hidden_places(context, max(length - smallest, least_context))
+    chosen, filled = masked_positions(context, max(length - smallest, least_context))
     if truncate:
         filled &= jnp.arange(filled.shape[1]) < jnp.min(sizes)
-    return Blocks(chosen, filled, *hidden_places(hidden, largest))
+    return Blocks(chosen, filled, *masked_positions(masked, largest))
 
 
 def _block_bounds(

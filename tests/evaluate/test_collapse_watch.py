@@ -77,7 +77,7 @@ def test_a_run_with_collapsed_features_says_so(how, message):
     source = Subset(open_source("embedded", "train"), range(0, 4000, 40))
     encoder = models.build("convnet", widths=(8, 16))
     views = presets.byol(28, jitter=None, grayscale_prob=0.0)
-    method = byol.build(encoder, views=views, hidden=16, projection=8)
+    method = byol.build(encoder, views=views, hidden_dim=16, projection=8)
     method = flattened(method, how) if how else method
     told = []
     fit(

@@ -47,16 +47,16 @@ def test_patch_loss_equals_golden_for_a_given_centre(step, temperature, dtype, l
 
 def test_patch_loss_equals_a_loop_over_crops_and_hidden_patches():
     student, targets = rows(0, 3, 2, 4, 5), distributions(1, 3, 2, 4, 5)
-    hidden = np.random.default_rng(2).random((3, 2, 4)) < 0.4
-    hidden[0, 0], hidden[1, 1] = False, True
+    masked = np.random.default_rng(2).random((3, 2, 4)) < 0.4
+    masked[0, 0], masked[1, 1] = False, True
     predictions = np.asarray(jax.nn.softmax(student / 0.3), np.float64)
     crops = []
     for i in np.ndindex(3, 2):
         terms = [
-            -(np.asarray(targets)[i][j] * np.log(predictions[i][j])).sum() for j in np.flatnonzero(hidden[i])
+            -(np.asarray(targets)[i][j] * np.log(predictions[i][j])).sum() for j in np.flatnonzero(masked[i])
         ]
         crops.append(np.mean(terms) if terms else 0.0)
-    found = patch_cross_entropy(student, targets, jnp.asarray(hidden), student_temperature=0.3)
+    found = patch_cross_entropy(student, targets, jnp.asarray(masked), student_temperature=0.3)
     np.testing.assert_allclose(found, np.mean(crops), rtol=1e-5)
 
 
@@ -95,35 +95,35 @@ def test_crop_loss_has_the_weights_of_dinov2():
 
 
 def test_uniform_collapse_gives_the_logarithm_of_the_number_of_prototypes():
-    uniform, hidden = jnp.full((2, 3, 8), 1 / 8), jnp.ones((2, 3), bool)
+    uniform, masked = jnp.full((2, 3, 8), 1 / 8), jnp.ones((2, 3), bool)
     np.testing.assert_allclose(crop_cross_entropy(jnp.zeros((2, 3, 8)), uniform), np.log(8), rtol=1e-6)
     np.testing.assert_allclose(
-        patch_cross_entropy(jnp.ones((2, 3, 8)), uniform, hidden), np.log(8), rtol=1e-6
+        patch_cross_entropy(jnp.ones((2, 3, 8)), uniform, masked), np.log(8), rtol=1e-6
     )
 
 
 def test_patch_loss_does_not_change_with_order_or_a_common_offset_of_logits():
-    student, targets, hidden = (
+    student, targets, masked = (
         rows(0, 2, 4, 5),
         distributions(1, 2, 4, 5),
         jnp.array([[True, False, True, True]] * 2),
     )
     order = np.array([2, 0, 3, 1])
-    expected = patch_cross_entropy(student, targets, hidden)
-    found = patch_cross_entropy(student[:, order] + 4, targets[:, order], hidden[:, order])
+    expected = patch_cross_entropy(student, targets, masked)
+    found = patch_cross_entropy(student[:, order] + 4, targets[:, order], masked[:, order])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_bfloat16_logits_are_computed_in_float32():
-    student, targets, hidden = (
+    student, targets, masked = (
         rows(0, 2, 3, 5).astype(jnp.bfloat16),
         distributions(1, 2, 3, 5),
         jnp.ones((2, 3), bool),
     )
-    found = patch_cross_entropy(student, targets, hidden)
+    found = patch_cross_entropy(student, targets, masked)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(
-        found, patch_cross_entropy(student.astype(jnp.float32), targets, hidden), rtol=1e-6
+        found, patch_cross_entropy(student.astype(jnp.float32), targets, masked), rtol=1e-6
     )
     assert crop_cross_entropy(student, targets).dtype == jnp.float32
 
@@ -132,13 +132,13 @@ def test_bfloat16_logits_are_computed_in_float32():
     ("shapes", "options", "message"),
     [
         (((2, 3, 5), (2, 3, 4), (2, 3)), {}, r"targets\.shape"),
-        (((2, 3, 5), (2, 3, 5), (2, 1)), {}, r"hidden\.shape"),
+        (((2, 3, 5), (2, 3, 5), (2, 1)), {}, r"masked\.shape"),
         (((2, 3, 5), (2, 3, 5), (2, 3)), {"student_temperature": 0.0}, "student_temperature"),
     ],
 )
 def test_bad_input_is_refused_by_name(shapes, options, message):
-    student, targets, hidden = shapes
+    student, targets, masked = shapes
     with pytest.raises(ValueError, match=message):
         inspect.unwrap(patch_cross_entropy)(
-            jnp.zeros(student), jnp.zeros(targets), jnp.zeros(hidden, bool), **options
+            jnp.zeros(student), jnp.zeros(targets), jnp.zeros(masked, bool), **options
         )

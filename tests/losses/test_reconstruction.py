@@ -1,4 +1,4 @@
-"""Errors on hidden patches: golden numbers of MAE and SimMIM, loops, what is not read."""
+"""Errors on masked patches: golden numbers of MAE and SimMIM, loops, what is not read."""
 
 import inspect
 
@@ -48,8 +48,8 @@ def test_pixel_loss_equals_golden_with_gradients_to_predictions_and_image(normal
 
 def test_loss_is_the_mean_over_all_hidden_patches_of_the_batch():
     predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)
-    hidden = [(0, 0), (0, 2), (1, 2)]
-    expected = np.mean([((predictions[i] - targets[i]) ** 2).mean() for i in hidden])
+    masked = [(0, 0), (0, 2), (1, 2)]
+    expected = np.mean([((predictions[i] - targets[i]) ** 2).mean() for i in masked])
     np.testing.assert_allclose(masked_mse(predictions, targets, MASK), expected, rtol=1e-6)
     np.testing.assert_allclose(masked_mse(predictions, targets, 2.0 * MASK), expected, rtol=1e-6)
 

@@ -60,7 +60,7 @@ def test_power_iteration_finds_the_largest_singular_value_of_numpy_and_its_gradi
 
 
 def test_the_discriminators_layers_get_spectral_norm_one_by_training_steps_alone():
-    network, images, code = discriminator(width=2, hidden=4), jnp.ones((2, 8, 8, 1)), jnp.ones((2, 3))
+    network, images, code = discriminator(width=2, hidden_dim=4), jnp.ones((2, 8, 8, 1)), jnp.ones((2, 3))
     params, state = network.init(jax.random.key(0), images, code=code)
     step = jax.jit(lambda s: network.apply(params, s, images, code=code, train=True)[1])
     trained = state

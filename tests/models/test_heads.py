@@ -110,14 +110,14 @@ def test_jit_equals_eager_and_vmap_over_seeds_equals_a_loop():
 
 @pytest.mark.parametrize(
     "head",
-    [heads.mlp((8, 4), last_norm="batch"), heads.dino_head(12, hidden=8, bottleneck=4, batch_norm=True)],
+    [heads.mlp((8, 4), last_norm="batch"), heads.dino_head(12, hidden_dim=8, bottleneck=4, batch_norm=True)],
     ids=["mlp", "dino_head"],
 )
 def test_bfloat16_is_close_to_float32_and_constant_features_give_finite_gradients(head):
     half = (
         heads.mlp((8, 4), last_norm="batch", dtype="bfloat16")
         if head.features == 4
-        else heads.dino_head(12, hidden=8, bottleneck=4, batch_norm=True, dtype="bfloat16")
+        else heads.dino_head(12, hidden_dim=8, bottleneck=4, batch_norm=True, dtype="bfloat16")
     )
     params, state = head.init(jax.random.key(0), features())
     expected, _ = head.apply(params, state, features(), train=True)
@@ -131,7 +131,7 @@ def test_bfloat16_is_close_to_float32_and_constant_features_give_finite_gradient
 
 
 def dino(**options):
-    head = heads.dino_head(12, hidden=8, bottleneck=4, **options)
+    head = heads.dino_head(12, hidden_dim=8, bottleneck=4, **options)
     return head, *head.init(jax.random.key(0), features())
 
 

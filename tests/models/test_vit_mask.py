@@ -51,11 +51,11 @@ def test_what_is_hidden_has_no_influence_but_its_place_does():
     np.testing.assert_array_equal(run(x, HIDDEN)[0], run(other, HIDDEN)[0])
     assert (run(x, HIDDEN)[1] == run(other, HIDDEN)[1]).all()
     assert (run(x, ~HIDDEN)[0] != run(other, ~HIDDEN)[0]).any()
-    # Nothing hidden is the plain network; two hidden patches differ by their positions alone.
+    # Nothing masked is the plain network; two masked patches differ by their positions alone.
     plain, _ = network.apply(params, state, x, output="tokens")
     np.testing.assert_allclose(run(x, HIDDEN)[2], plain[2], atol=1e-5)
-    hidden = run(x, jnp.ones((3, 4), bool))[0, 1:]
-    assert (hidden[0] != hidden[3]).any()
+    masked = run(x, jnp.ones((3, 4), bool))[0, 1:]
+    assert (masked[0] != masked[3]).any()
 
 
 def test_a_mask_needs_the_token():

@@ -16,7 +16,7 @@ def test_masks_equal_golden_of_mae(ratio):
     mask = jax.jit(jax.vmap(lambda x: mask_from_noise(x, ratio=ratio)))(noise)
     np.testing.assert_array_equal(mask.keep, file[case + "ids_keep"])
     np.testing.assert_array_equal(mask.restore, file[case + "ids_restore"])
-    np.testing.assert_array_equal(mask.hidden, file[case + "mask"].astype(bool))
+    np.testing.assert_array_equal(mask.masked, file[case + "mask"].astype(bool))
     visible = np.take_along_axis(file["in__tokens"], np.asarray(mask.keep)[..., None], axis=1)
     np.testing.assert_array_equal(visible, file[case + "x_masked"])
 
@@ -27,8 +27,8 @@ def test_visible_and_hidden_patches_equal_golden_of_lightly(ratio):
     noise = jnp.asarray(file["in__noise"][:, 1:], jnp.float32)  # token 0 is the class token, always visible
     mask = jax.vmap(lambda x: mask_from_noise(x, ratio=ratio))(noise)
     np.testing.assert_array_equal(mask.keep + 1, file[case + "idx_keep"][:, 1:])
-    hidden = jnp.argsort(mask.restore)[:, mask.keep.shape[1] :]
-    np.testing.assert_array_equal(hidden + 1, file[case + "idx_mask"])
+    masked = jnp.argsort(mask.restore)[:, mask.keep.shape[1] :]
+    np.testing.assert_array_equal(masked + 1, file[case + "idx_mask"])
 
 
 def test_restore_puts_visible_and_hidden_tokens_back_in_image_order():
@@ -38,7 +38,7 @@ def test_restore_puts_visible_and_hidden_tokens_back_in_image_order():
     np.testing.assert_array_equal(mask.keep, order[:6])
     np.testing.assert_array_equal(tokens[order][mask.restore], tokens)
     slots = jnp.concatenate([tokens[mask.keep], jnp.full(6, -1)])[mask.restore]
-    np.testing.assert_array_equal(slots, np.where(mask.hidden, -1, tokens))
+    np.testing.assert_array_equal(slots, np.where(mask.masked, -1, tokens))
 
 
 def test_dtypes_are_int32_and_bool_whatever_the_noise():
@@ -56,14 +56,14 @@ def test_dtypes_are_int32_and_bool_whatever_the_noise():
 def test_ratio_zero_hides_nothing():
     mask = random_mask(jax.random.key(0), 8, ratio=0.0)
     assert mask.keep.shape == (8,)
-    assert not mask.hidden.any()
+    assert not mask.masked.any()
 
 
 def test_every_patch_is_hidden_equally_often():
     keys = jax.random.split(jax.random.key(0), 4000)
-    hidden = jax.jit(jax.vmap(lambda key: random_mask(key, 8, ratio=0.75).hidden))(keys)
-    assert (hidden.sum(axis=1) == 6).all()
-    np.testing.assert_allclose(hidden.mean(axis=0), 0.75, atol=5 * np.sqrt(0.75 * 0.25 / 4000))
+    masked = jax.jit(jax.vmap(lambda key: random_mask(key, 8, ratio=0.75).masked))(keys)
+    assert (masked.sum(axis=1) == 6).all()
+    np.testing.assert_allclose(masked.mean(axis=0), 0.75, atol=5 * np.sqrt(0.75 * 0.25 / 4000))
 
 
 def test_vmap_equals_a_loop_and_jit_equals_eager():

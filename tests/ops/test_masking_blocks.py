@@ -1,4 +1,4 @@
-"""Masks of changing size: counts, scattered patches, blocks, the places of hidden patches."""
+"""Masks of changing size: counts, scattered patches, blocks, the places of masked patches."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.ops.masking import block_mask, hidden_counts, hidden_places, scattered_mask
+from ssl_jax.ops.masking import block_mask, masked_counts, masked_positions, scattered_mask
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "min_area"))
@@ -20,7 +20,7 @@ def keys(count, seed=0):
 
 
 def test_half_of_the_crops_get_a_ratio_between_the_bounds():
-    counts = hidden_counts(jax.random.key(0), 4000, 200, ratio=(0.1, 0.5))
+    counts = masked_counts(jax.random.key(0), 4000, 200, ratio=(0.1, 0.5))
     some = np.asarray(counts[counts > 0])
     assert counts.dtype == jnp.int32
     np.testing.assert_allclose(len(some) / 4000, 0.5, atol=5 * np.sqrt(0.25 / 4000))
@@ -29,7 +29,7 @@ def test_half_of_the_crops_get_a_ratio_between_the_bounds():
 
 
 def test_stratified_counts_are_the_same_set_but_for_jitter_in_another_order():
-    first, second = (hidden_counts(jax.random.key(k), 64, 1000, stratified=True) for k in (0, 1))
+    first, second = (masked_counts(jax.random.key(k), 64, 1000, stratified=True) for k in (0, 1))
     assert (first > 0).sum() == (second > 0).sum() == 32
     strata = 100 + 400 * np.arange(33) / 32
     for counts in (first, second):
@@ -40,7 +40,7 @@ def test_stratified_counts_are_the_same_set_but_for_jitter_in_another_order():
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 8)])
 def test_none_or_all_crops_are_masked(share, expected):
-    assert (hidden_counts(jax.random.key(0), 8, 100, share=share) > 0).sum() == expected
+    assert (masked_counts(jax.random.key(0), 8, 100, share=share) > 0).sum() == expected
 
 
 def test_scattered_masks_have_their_count_and_hide_every_patch_equally_often():
@@ -101,7 +101,7 @@ def test_a_least_area_of_its_own_is_respected_at_the_small_end():
 
 def test_places_hold_the_hidden_patches_first_and_in_order():
     mask = jnp.array([[True, False, False, True], [False] * 4, [True] * 4])
-    indices, filled = hidden_places(mask, 3)
+    indices, filled = masked_positions(mask, 3)
     np.testing.assert_array_equal(indices, [[0, 3, 1], [0, 1, 2], [0, 1, 2]])
     np.testing.assert_array_equal(filled, [[True, True, False], [False] * 3, [True] * 3])
     assert indices.dtype == jnp.int32
@@ -110,12 +110,12 @@ def test_places_hold_the_hidden_patches_first_and_in_order():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: hidden_counts(jax.random.key(0), 4, 9, ratio=(0.5, 0.1)), "ratio="),
+        (lambda: masked_counts(jax.random.key(0), 4, 9, ratio=(0.5, 0.1)), "ratio="),
         (lambda: block_mask(jax.random.key(0), (1, 4), jnp.int32(1)), "grid="),
         (lambda: block_mask(jax.random.key(0), (4, 4), jnp.int32(1), aspect=(0.0, 1.0)), "aspect="),
         (lambda: block_mask(jax.random.key(0), (4, 4), jnp.int32(1), attempts=0), "attempts=0"),
         (lambda: block_mask(jax.random.key(0), (4, 4), jnp.int32(1), min_area=0), "min_area=0"),
-        (lambda: hidden_places(jnp.zeros((2, 4), bool), 5), "most=5"),
+        (lambda: masked_positions(jnp.zeros((2, 4), bool), 5), "most=5"),
     ],
 )
 def test_bad_input_is_refused_by_name(call, message):

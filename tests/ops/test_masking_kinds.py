@@ -25,9 +25,9 @@ def many(function, count=400):
 
 
 def assert_consistent(mask, length):
-    """``keep``, ``restore`` and ``hidden`` say the same."""
-    for keep, restore, hidden in zip(*mask, strict=True):
-        assert sorted(keep) == [i for i in range(length) if not hidden[i]]
+    """``keep``, ``restore`` and ``masked`` say the same."""
+    for keep, restore, masked in zip(*mask, strict=True):
+        assert sorted(keep) == [i for i in range(length) if not masked[i]]
         np.testing.assert_array_equal(restore[keep], np.arange(len(keep)))
         assert sorted(restore) == list(range(length))
 
@@ -37,7 +37,7 @@ def test_uniform_mask_leaves_one_patch_of_every_window_in_raster_order_and_each_
     mask = many(lambda key: uniform_mask(key, grid, window=window), 2000)
     assert_consistent([x[:50] for x in mask], grid[0] * grid[1])
     rows, columns = grid[0] // window, grid[1] // window
-    visible = ~mask.hidden.reshape(-1, rows, window, columns, window)
+    visible = ~mask.masked.reshape(-1, rows, window, columns, window)
     assert (visible.sum(axis=(2, 4)) == 1).all()
     windows = [(k // grid[1] // window) * columns + k % grid[1] // window for k in mask.keep[0]]
     assert windows == list(range(rows * columns))
@@ -63,21 +63,21 @@ def test_mask_of_visible_keeps_the_order_it_is_given():
 def test_filled_block_mask_hides_the_blocks_and_exactly_the_count(count):
     mask = many(lambda key: filled_block_mask(key, (4, 4), count), 100)
     assert_consistent(mask, 16)
-    assert (mask.hidden.sum(axis=1) == count).all()
+    assert (mask.masked.sum(axis=1) == count).all()
     blocks = many(lambda key: block_mask(jax.random.split(key)[0], (4, 4), jnp.int32(count)), 100)
-    assert (mask.hidden >= blocks).all()
+    assert (mask.masked >= blocks).all()
 
 
 @pytest.mark.parametrize(("grid", "unit", "ratio", "units"), [((12, 12), 2, 0.6, 22), ((14, 14), 2, 0.6, 30)])
 def test_unit_mask_hides_whole_squares_as_many_as_simmim(grid, unit, ratio, units):
-    hidden = many(lambda key: unit_mask(key, grid, unit=unit, ratio=ratio), 50)
-    squares = hidden.reshape(-1, grid[0] // unit, unit, grid[1] // unit, unit)
+    masked = many(lambda key: unit_mask(key, grid, unit=unit, ratio=ratio), 50)
+    squares = masked.reshape(-1, grid[0] // unit, unit, grid[1] // unit, unit)
     assert (squares.any(axis=(2, 4)) == squares.all(axis=(2, 4))).all()
     assert (squares.all(axis=(2, 4)).sum(axis=(1, 2)) == units).all()
 
 
 @pytest.mark.parametrize(
-    ("kind", "ratio", "unit", "hidden"),
+    ("kind", "ratio", "unit", "masked"),
     [
         ("random", 0.6, 1, 39),
         ("random", 0.6, 2, 40),
@@ -87,11 +87,11 @@ def test_unit_mask_hides_whole_squares_as_many_as_simmim(grid, unit, ratio, unit
         ("uniform", 0.9375, 1, 60),
     ],
 )
-def test_masks_of_every_kind_hide_a_fixed_number(kind, ratio, unit, hidden):
+def test_masks_of_every_kind_hide_a_fixed_number(kind, ratio, unit, masked):
     mask = many(lambda key: mask_of_kind(key, (8, 8), kind=kind, ratio=ratio, unit=unit), 20)
     assert_consistent(mask, 64)
-    assert (mask.hidden.sum(axis=1) == hidden).all()
-    assert len({tuple(row) for row in mask.hidden}) == (1 if kind == "grid" else 20)
+    assert (mask.masked.sum(axis=1) == masked).all()
+    assert len({tuple(row) for row in mask.masked}) == (1 if kind == "grid" else 20)
 
 
 # Multi-block.

@@ -41,7 +41,7 @@ def build(
     inverse_delta: float = 15.0,
     scale_decay: float = 0.99,
     kappa: float = 8.0,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     decay: float | Schedule = 0.99,
     decay_steps: int | None = None,
 ) -> Method:
@@ -76,7 +76,7 @@ def build(
       inverse_delta: δ⁻¹ > 0; high makes assignments hard. 15 for ResNet-50, 10 for ResNet-18. May be traced.
       scale_decay: m_μ, 0 to 1; μ starts at 0.5. May be traced.
       kappa: κ > 0, fixed; 8 for ResNet-50, 5 for ResNet-18. May be traced.
-      hidden: width of the generators' hidden layer, twice the encoder's features in the paper.
+      hidden_dim: width of the generators' hidden layer, twice the encoder's features in the paper.
       decay: m₀ of the teacher, 0 to 1, or a schedule of it.
       decay_steps: length of the run, over which a float ``decay`` rises to 1 on a cosine; ``None``: it stays constant.
 
@@ -99,7 +99,7 @@ def build(
     views = presets.obow() if views is None else views
     require_crops(views)
     names = [f"level_{i + 1}" for i in range(levels)]
-    generator = heads.mlp((hidden, encoder.features), hidden_bias=False, dtype=compute_dtype(encoder))
+    generator = heads.mlp((hidden_dim, encoder.features), hidden_bias=False, dtype=compute_dtype(encoder))
     average, scale_average = rising(decay, decay_steps), ema(scale_decay)
     maps_of: dict[str, Any] = {"levels": levels, "border": border, "train": True}
 

@@ -26,7 +26,7 @@ def build(
     views: tuple[View, ...] | None = None,
     examples: int = 1_281_167,
     clusters: int = 10_000,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     hidden_layers: int = 2,
     pca: int = 256,
     iterations: int = 20,
@@ -44,7 +44,7 @@ def build(
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of the whole range, a crop and a flip.
       examples: number of training images.
       clusters: k, 2 to ``examples``; ten times the number of classes is customary.
-      hidden: width of the perceptron.
+      hidden_dim: width of the perceptron.
       hidden_layers: its depth; 0: the encoder's features are clustered and classified.
       pca: directions kept, at most the width of what is clustered; 0: neither projected nor whitened.
       iterations: of k-means, 1 or more.
@@ -67,12 +67,12 @@ def build(
     require(examples >= 2, "examples", examples, "an integer of 2 or more")
     require(2 <= clusters <= examples, "clusters", clusters, f"an integer from 2 to the {examples} examples")
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
-    width = hidden if hidden_layers else encoder.features
+    width = hidden_dim if hidden_layers else encoder.features
     require(0 <= pca <= width, "pca", pca, f"an integer from 0 to the {width} features that are clustered")
     views = presets.mae(area=(0.08, 1.0)) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     dtype = compute_dtype(encoder)
-    perceptron = heads.mlp((hidden,) * hidden_layers, dtype=dtype) if hidden_layers else identity(width)
+    perceptron = heads.mlp((hidden_dim,) * hidden_layers, dtype=dtype) if hidden_layers else identity(width)
     network = chain(encoder=encoder, perceptron=perceptron)
     top = heads.mlp((clusters,), kernel_init=0.01, dtype=dtype)
 

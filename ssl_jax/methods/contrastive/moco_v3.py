@@ -28,7 +28,7 @@ def build(
     decay: float | Schedule = 0.99,
     decay_steps: int | None = None,
     heads: str | None = None,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     projection: int = 256,
     block_size: int | None = None,
 ) -> Method:
@@ -51,7 +51,7 @@ def build(
       heads: ``"resnet"``: projector of 2 layers, predictor that ends without BatchNorm; ``"vit"``: projector of 3 layers,
         predictor that ends with one; ``None``: ``"vit"`` for encoders that cut images into patches. No layer has a bias, and
         BatchNorm at the end has no parameters.
-      hidden: width of the hidden layers of projector and predictor.
+      hidden_dim: width of the hidden layers of projector and predictor.
       projection: width of their outputs.
       block_size: candidates a block of the loss that never holds the N x N matrix; ``None``: the plain form.
 
@@ -70,9 +70,11 @@ def build(
     check.choice("heads", kind, HEADS)
     options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "dtype": compute_dtype(encoder)}
     depth = {"resnet": 1, "vit": 2}[kind]
-    projector = models_heads.mlp((hidden,) * depth + (projection,), last_norm="batch_no_affine", **options)
+    projector = models_heads.mlp(
+        (hidden_dim,) * depth + (projection,), last_norm="batch_no_affine", **options
+    )
     predictor_end = {"resnet": "none", "vit": "batch_no_affine"}[kind]
-    predictor = models_heads.mlp((hidden, projection), last_norm=predictor_end, **options)
+    predictor = models_heads.mlp((hidden_dim, projection), last_norm=predictor_end, **options)
 
     def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
         losses = [info_nce(p, t, temperature=temperature, block_size=block_size) for p, t in pairs]

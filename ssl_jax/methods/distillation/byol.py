@@ -25,7 +25,7 @@ def build(
     decay_steps: int | None = None,
     predictor: str = "mlp",
     projector_layers: int = 2,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     projector_width: int | None = None,
     predictor_width: int | None = None,
     projection: int = 256,
@@ -46,8 +46,8 @@ def build(
       decay_steps: T, the length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       predictor: ``"mlp"``, or ``"none"`` (the ablation that collapses).
       projector_layers: depth of g, an ablation of the paper (its table 14); 0: none, the features are predicted.
-      hidden: width of the hidden layers of projector and predictor.
-      projector_width: the projector's, if it differs; ``None``: ``hidden``.
+      hidden_dim: width of the hidden layers of projector and predictor.
+      projector_width: the projector's, if it differs; ``None``: ``hidden_dim``.
       predictor_width: the predictor's, likewise.
       projection: width of their outputs; without projector the encoder's features take its place.
       hidden_norm: of the hidden layers: ``"batch"``; ``"group"``: GroupNorm and standardised weights, which with an encoder of
@@ -69,7 +69,7 @@ def build(
 
     def head(layers: int, width: int | None) -> Network:
         options: dict[str, Any] = {"last_bias": False, "kernel_init": "lecun", "hidden_norm": hidden_norm}
-        widths = (hidden if width is None else width,) * (layers - 1) + (outputs,)
+        widths = (hidden_dim if width is None else width,) * (layers - 1) + (outputs,)
         return heads.mlp(widths, dtype=compute_dtype(encoder), **options)
 
     online = chain(

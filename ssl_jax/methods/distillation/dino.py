@@ -32,7 +32,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     prototypes: int = 65536,
-    hidden: int = 2048,
+    hidden_dim: int = 2048,
     bottleneck: int = 256,
     head_layers: int = 3,
     head_batch_norm: bool = False,
@@ -62,7 +62,7 @@ def build(
       encoder: the network to train, a ViT or a ResNet.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino`.
       prototypes: K, width of the head's output.
-      hidden: width of the head's hidden layers.
+      hidden_dim: width of the head's hidden layers.
       bottleneck: width of the L2-normalised layer before the prototypes.
       head_layers: layers of the head's MLP.
       head_batch_norm: BatchNorm in the head's hidden layers.
@@ -76,7 +76,7 @@ def build(
       decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       centering: subtract the centre (off: the ablation that collapses to one prototype).
       center_decay: m_c.
-      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden`` units and BatchNorm where the
+      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden_dim`` units and BatchNorm where the
         head has it (an ablation of the paper).
 
     Returns:
@@ -92,7 +92,7 @@ def build(
     choice("predictor", predictor, ("none", "mlp"))
     head = heads.dino_head(
         prototypes,
-        hidden=hidden,
+        hidden_dim=hidden_dim,
         bottleneck=bottleneck,
         layers=head_layers,
         batch_norm=head_batch_norm,
@@ -100,7 +100,7 @@ def build(
         dtype=compute_dtype(encoder),
     )
     norm = "batch" if head_batch_norm else "none"
-    mlp = heads.mlp((hidden, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
+    mlp = heads.mlp((hidden_dim, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
     networks = Networks(encoder, head, predictor=mlp if predictor == "mlp" else None)
     temperature = teacher_temperature_schedule(
         teacher_temperature, teacher_temperature_start, teacher_temperature_steps

@@ -49,7 +49,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     prototypes: int = 65536,
-    hidden: int = 2048,
+    hidden_dim: int = 2048,
     bottleneck: int = 256,
     head_layers: int = 3,
     patch_head: str = "shared",
@@ -78,18 +78,18 @@ def build(
     :func:`ssl_jax.methods.distillation.ibot.build`, and h_g the student encoder's features of the global (masked) crop g.
     ``L_class`` has the weight 1/(2 + 2n) for each of the 2 + 2n pairs of a teacher's crop and another one of the student's, n
     local crops. The teacher's distributions are balanced by Sinkhorn over both global crops of the whole batch, and over all
-    hidden patches of the whole batch, at the teacher's temperature; or centred as DINO's, the patches by the mean of the
-    hidden ones.
+    masked patches of the whole batch, at the teacher's temperature; or centred as DINO's, the patches by the mean of the
+    masked ones.
 
-    The shares of hidden patches are spread evenly over the batch: exactly ``mask_share`` of the global crops are masked, with
-    ratios from all of ``mask_ratio``. Crops without hidden patches add 0 to the mean in ``L_patch``.
+    The shares of masked patches are spread evenly over the batch: exactly ``mask_share`` of the global crops are masked, with
+    ratios from all of ``mask_ratio``. Crops without masked patches add 0 to the mean in ``L_patch``.
 
     Args:
       encoder: a ViT with ``mask_token=True`` and, as in later releases, ``registers``; its ``pool`` says what stands for the
         crop, the class token (the paper) or the mean of the patch tokens.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino` with DINOv2's areas.
       prototypes: K, width of the heads' outputs.
-      hidden: width of the heads' hidden layers.
+      hidden_dim: width of the heads' hidden layers.
       bottleneck: width of the L2-normalised layer before the prototypes.
       head_layers: layers of the heads' MLP.
       patch_head: ``"shared"``: one head for crops and patches (the code's default); ``"separate"``: untied heads (the paper and
@@ -107,7 +107,7 @@ def build(
       sinkhorn_log_domain: see :func:`ssl_jax.ops.sinkhorn.sinkhorn`.
       mask: ``"block"`` (rectangles) or ``"random"``.
       mask_share: share of the global crops that are masked, 0 to 1.
-      mask_ratio: least and largest share of hidden patches in a masked crop.
+      mask_ratio: least and largest share of masked patches in a masked crop.
       min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
       class_weight: λ₁.
       patch_weight: λ₂.
@@ -127,7 +127,7 @@ def build(
     check_patches(encoder, mask, patch_head)
     head = heads.dino_head(
         prototypes,
-        hidden=hidden,
+        hidden_dim=hidden_dim,
         bottleneck=bottleneck,
         layers=head_layers,
         norm_last_layer=norm_last_layer,

@@ -1,4 +1,4 @@
-"""iBOT (Zhou et al., ICLR 2022): DINO on crops, and the same game on patches that are hidden from the student."""
+"""iBOT (Zhou et al., ICLR 2022): DINO on crops, and the same game on patches that are masked from the student."""
 
 import math
 
@@ -39,7 +39,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     prototypes: int = 8192,
-    hidden: int = 2048,
+    hidden_dim: int = 2048,
     bottleneck: int = 256,
     head_layers: int = 3,
     patch_head: str = "shared",
@@ -66,12 +66,12 @@ def build(
 
     ``L = λ₁ L_class + λ₂ L_patch``. ``L_class`` is DINO's loss: the teacher's distribution of a global crop q against the
     student's of every other crop v ≠ q, the student's global crops being masked. ``L_patch = mean over global crops of
-    1/max(#hidden, 1) Σ_hidden −Σ_k P_t log P_s``: the teacher, who sees the whole crop, says of every hidden patch of the same
+    1/max(#masked, 1) Σ_masked −Σ_k P_t log P_s``: the teacher, who sees the whole crop, says of every masked patch of the same
     crop what the student has to find out; ``P_t = softmax((g_t − c)/τ_t)``, ``P_s = softmax(g_s/τ_s)``. Crops and patches
-    have a centre each, ``c ← m_c c + (1 − m_c) mean g_t`` after the loss, the patches' over all patches, hidden or not.
+    have a centre each, ``c ← m_c c + (1 − m_c) mean g_t`` after the loss, the patches' over all patches, masked or not.
 
     Views of the first crop size are the global ones; local ones are not masked. A crop is masked with probability
-    ``mask_share``; its share of hidden patches is uniform in ``mask_ratio``. Crops without hidden patches add 0 to the mean in
+    ``mask_share``; its share of masked patches is uniform in ``mask_ratio``. Crops without masked patches add 0 to the mean in
     ``L_patch``. Freezing the last layer at the start is the optimizer's ``freeze`` of ``head/prototypes``, which matches
     ``patch_head/prototypes`` too.
 
@@ -80,7 +80,7 @@ def build(
         mean of the patch tokens.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino` with iBOT's areas and 10 local crops.
       prototypes: K, width of the heads' outputs.
-      hidden: width of the heads' hidden layers.
+      hidden_dim: width of the heads' hidden layers.
       bottleneck: width of the L2-normalised layer before the prototypes.
       head_layers: layers of the heads' MLP.
       patch_head: ``"shared"``: one head for crops and patches (the released models); ``"prototypes"``: one MLP, prototypes of
@@ -99,7 +99,7 @@ def build(
       patch_center_decay: m_c of patches.
       mask: ``"block"`` (rectangles) or ``"random"``.
       mask_share: probability that a global crop is masked, 0 to 1.
-      mask_ratio: least and largest share of hidden patches in a masked crop.
+      mask_ratio: least and largest share of masked patches in a masked crop.
       min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
       class_weight: λ₁.
       patch_weight: λ₂.
@@ -117,7 +117,7 @@ def build(
     check_patches(encoder, mask, patch_head)
     head = heads.dino_head(
         prototypes,
-        hidden=hidden,
+        hidden_dim=hidden_dim,
         bottleneck=bottleneck,
         layers=head_layers,
         norm_last_layer=norm_last_layer,

@@ -30,7 +30,7 @@ def build(
     mode: str = "feature",
     distance: str = "cosine",
     head_layers: int = 2,
-    hidden: int = 2048,
+    hidden_dim: int = 2048,
     student_temperature: float = 0.2,
     teacher_temperature: float = 0.01,
     queue_size: int = 0,
@@ -62,7 +62,7 @@ def build(
       mode: ``"feature"`` or ``"similarity"``.
       distance: of the mode ``"feature"``: ``"cosine"`` or ``"mse"``.
       head_layers: depth of the student's head, an MLP with BatchNorm; 0: none, where the widths agree.
-      hidden: width of its hidden layers.
+      hidden_dim: width of its hidden layers.
       student_temperature: τ_s of the mode ``"similarity"``.
       teacher_temperature: τ_t of the mode ``"similarity"``; lower is sharper.
       queue_size: of the mode ``"similarity"``; 0: no queue.
@@ -89,7 +89,9 @@ def build(
     sizes = tuple(view.size for view in views)
     require(fits, "views", sizes, "views of one size" + (", two of them" if pairing == "other" else ""))
     source = read_teacher(teacher, encoder)
-    network = chain(encoder=encoder, head=student_head(encoder, source.network.features, head_layers, hidden))
+    network = chain(
+        encoder=encoder, head=student_head(encoder, source.network.features, head_layers, hidden_dim)
+    )
     scale, shift = renormalization(source.metadata, views[0])
     with_queue = mode == "similarity" and queue_size > 0
 
@@ -158,10 +160,10 @@ def build(
     return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
 
 
-def student_head(encoder: Network, width: int, layers: int, hidden: int) -> Network:
+def student_head(encoder: Network, width: int, layers: int, hidden_dim: int) -> Network:
     """The MLP from the student's features to the teacher's width."""
     if layers == 0:
         allowed = f"1 or more: the student has {encoder.features} features, the teacher {width}"
         require(encoder.features == width, "head_layers", layers, allowed)
         return identity(width)
-    return heads.mlp((hidden,) * (layers - 1) + (width,), dtype=compute_dtype(encoder))
+    return heads.mlp((hidden_dim,) * (layers - 1) + (width,), dtype=compute_dtype(encoder))

@@ -27,7 +27,7 @@ def build(
     queue_size: int = 131072,
     decay: float | Schedule = 0.99,
     symmetric: bool = False,
-    hidden: int | None = None,
+    hidden_dim: int | None = None,
     projection: int | None = None,
     block_size: int | None = None,
 ) -> Method:
@@ -45,7 +45,7 @@ def build(
       queue_size: rows of the bank; a small one has no near neighbours early in a run. At least the targets of a step.
       decay: of the teacher, 0 to 1, or a schedule of it. A float may be traced.
       symmetric: the mean over both directions; the targets of both views enter the bank before either search.
-      hidden: width of the hidden layer of g and h; ``None``: twice the encoder's features, as in the authors' code.
+      hidden_dim: width of the hidden layer of g and h; ``None``: twice the encoder's features, as in the authors' code.
       projection: width of their outputs; ``None``: a quarter of the encoder's features.
       block_size: rows of the bank a block of the search that never holds the N x K similarities; ``None``: the plain form.
 
@@ -63,9 +63,9 @@ def build(
     require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
     allowed = f"an integer from 1 to queue_size={queue_size}"
     require(1 <= neighbors <= queue_size, "neighbors", neighbors, allowed)
-    hidden = 2 * encoder.features if hidden is None else hidden
+    hidden_dim = 2 * encoder.features if hidden_dim is None else hidden_dim
     projection = max(encoder.features // 4, 1) if projection is None else projection
-    head = heads.mlp((hidden, projection), dtype=compute_dtype(encoder))
+    head = heads.mlp((hidden_dim, projection), dtype=compute_dtype(encoder))
 
     def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
         value, bank, rows = toward_neighbors(pairs, memory["bank"], k=neighbors, block_size=block_size)

@@ -27,7 +27,7 @@ def build(
     prior: str = "uniform",
     decoder_channels: int = 64,
     discriminator_channels: int = 64,
-    hidden: int = 1024,
+    hidden_dim: int = 1024,
 ) -> Method:
     """Bidirectional generative adversarial network.
 
@@ -45,7 +45,7 @@ def build(
       prior: ``"uniform"`` from −1 to 1, or ``"normal"``.
       decoder_channels: channels of the generator at the side of the images, doubling with each halving.
       discriminator_channels: channels of the discriminator at half that side, doubling likewise.
-      hidden: width of the discriminator's layers on z and on both.
+      hidden_dim: width of the discriminator's layers on z and on both.
 
     Returns:
       The method. Params: ``encoder``, ``head`` (the linear layer), ``generator``, ``discriminator``. ``encode`` gives the
@@ -66,7 +66,7 @@ def build(
     scale, dtype = pixel_range(views[0]), compute_dtype(encoder)
     head = heads.mlp((latent,), dtype=dtype)
     inference = chain(encoder=encoder, head=head)
-    judge = discriminator(width=discriminator_channels, hidden=hidden, dtype=dtype)
+    judge = discriminator(width=discriminator_channels, hidden_dim=hidden_dim, dtype=dtype)
 
     def generator_for(images: Array) -> Network:
         return generator(size=images.shape[1], channels=images.shape[-1], width=decoder_channels, dtype=dtype)

@@ -67,7 +67,7 @@ def build(
 
     References: Pathak et al. 2016, sections 3.1 to 3.3; pathak22/context-encoder ``train.lua`` (λ, overlap of 4 of 128 pixels).
     Deviations: D has spectral norm 1 instead of BatchNorm; of blocks F makes the whole image and the error is that of the
-    hidden pixels, as in the paper, while ``train_random.lua`` counts all pixels; convolutions have biases, which the code sets
+    masked pixels, as in the paper, while ``train_random.lua`` counts all pixels; convolutions have biases, which the code sets
     to 0.
     """
     choice("hole", hole, HOLES)
@@ -85,7 +85,7 @@ def build(
     dtype = compute_dtype(encoder)
     begin = (size - side) // 2
     region = (slice(None), slice(begin, begin + side), slice(begin, begin + side))
-    judge = discriminator(width=discriminator_channels, hidden=1, dtype=dtype)
+    judge = discriminator(width=discriminator_channels, hidden_dim=1, dtype=dtype)
 
     def decoder_for(images: Array) -> Network:
         return generator(size=side, channels=images.shape[-1], width=decoder_channels, dtype=dtype)
@@ -113,7 +113,7 @@ def build(
             params["discriminator"], state["discriminator"] = judge.init(judge_key, images[region])
         return params, state
 
-    def hidden_of(key: Key, count: int) -> Array:
+    def draw_holes(key: Key, count: int) -> Array:
         """Which pixels the encoder does not see, ``[count, h, w, 1]``."""
         if hole == "center":
             inner = side - 2 * overlap
@@ -129,10 +129,10 @@ def build(
         return jax.vmap(squares)(jax.random.split(key, count))
 
     def predict(
-        params: Params, state: State, images: Array, hidden: Array, *, train: bool, key: Key | None = None
+        params: Params, state: State, images: Array, masked: Array, *, train: bool, key: Key | None = None
     ) -> tuple[Array, State]:
         """What fills the region, and the state after."""
-        seen, state = jnp.where(hidden, 0.0, images), dict(state)
+        seen, state = jnp.where(masked, 0.0, images), dict(state)
         code, state["encoder"] = encoder.apply(
             params["encoder"], state["encoder"], seen, train=train, key=key, output=output
         )
@@ -149,9 +149,9 @@ def build(
         del step
         images = batch["views"][0][:, 0]
         hole_key, encoder_key = jax.random.split(key)
-        hidden = hidden_of(hole_key, images.shape[0])
-        made, state = predict(params, state, images, hidden, train=True, key=encoder_key)
-        real, inside = images[region], jnp.broadcast_to(hidden, images.shape)[region]
+        masked = draw_holes(hole_key, images.shape[0])
+        made, state = predict(params, state, images, masked, train=True, key=encoder_key)
+        real, inside = images[region], jnp.broadcast_to(masked, images.shape)[region]
         if hole == "center":
             weights = jnp.where(inside, 1.0, overlap_weight)
         else:
@@ -175,8 +175,8 @@ def build(
         return value, ({**state, "discriminator": kept}, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
-        hidden = hidden_of(key, images.shape[0])
-        made, _ = predict(params, state, images, hidden, train=False)
-        return Reconstruction(images, images.at[region].set(made), hidden)
+        masked = draw_holes(key, images.shape[0])
+        made, _ = predict(params, state, images, masked, train=False)
+        return Reconstruction(images, images.at[region].set(made), masked)
 
     return Method(views, init, loss, encoder, reconstruct=reconstruct)

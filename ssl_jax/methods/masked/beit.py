@@ -1,4 +1,4 @@
-"""BEiT (Bao et al., ICLR 2022): the words of a tokenizer at hidden patches."""
+"""BEiT (Bao et al., ICLR 2022): the words of a tokenizer at masked patches."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ssl_jax.core.types import Array, Key, Metrics
 from ssl_jax.losses.reconstruction import masked_mean
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher, read_teacher, renormalization, start_teacher
-from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, Grid, draw_hidden, hiding_method
+from ssl_jax.methods.parts.mask_token import MASK_KINDS, Grid, draw_mask, hiding_method
 from ssl_jax.models.network import Network, grid_of
 
 
@@ -28,7 +28,7 @@ def build(
 ) -> Method:
     """BEiT.
 
-    ``L = −Σ_hidden log softmax(W t + b)_y / #hidden`` over the whole batch: the token t of a hidden patch says which word y
+    ``L = −Σ_masked log softmax(W t + b)_y / #masked`` over the whole batch: the token t of a masked patch says which word y
     the tokenizer gives the place, ``y = argmax`` of its scores for the whole image, of which it sees the same crop, scaled to
     one place a patch.
 
@@ -40,7 +40,7 @@ def build(
       vocabulary_size: K of the random one.
       mask: ``"block"``: rectangles up to ``mask_ratio``, on which images fall short a little, as in the paper; ``"filled"``:
         exactly that share; ``"random"``: scattered patches, an ablation of the paper.
-      mask_ratio: share of hidden patches, in (0, 1).
+      mask_ratio: share of masked patches, in (0, 1).
       min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid: 16 of 14 x 14.
 
     Returns:
@@ -53,7 +53,7 @@ def build(
     image is the view scaled down by ``jax.image.resize`` (Lanczos), where the code cuts the same box out of the picture a
     second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.ops.masking.block_mask`.
     """
-    choice("mask", mask, HIDDEN_KINDS)
+    choice("mask", mask, MASK_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     views = presets.mae(area=(0.08, 1.0)) if views is None else views
     fallback = models.build("dvae", vocabulary_size=vocabulary_size, width=32, stride=2, blocks=0)
@@ -73,18 +73,18 @@ def build(
         return start_teacher(tokenizer, teacher, key, small(images), option="tokenizer")
 
     def mask_of(key: Key, grid: Grid) -> Array:
-        return draw_hidden(key, grid, kind=mask, ratio=mask_ratio, min_area=min_area)
+        return draw_mask(key, grid, kind=mask, ratio=mask_ratio, min_area=min_area)
 
     def loss_of(
-        predictions: Array, images: Array, hidden: Array, fixed: FrozenTeacher
+        predictions: Array, images: Array, masked: Array, fixed: FrozenTeacher
     ) -> tuple[Array, Metrics]:
         logits, _ = teacher.network.apply(fixed.params, fixed.state, small(images), output="logits")
-        target = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1)).reshape(hidden.shape)
+        target = jax.lax.stop_gradient(jnp.argmax(logits, axis=-1)).reshape(masked.shape)
         errors = optax.softmax_cross_entropy_with_integer_labels(predictions, target)
-        right = masked_mean(1.0 * (jnp.argmax(predictions, axis=-1) == target), hidden)
-        return masked_mean(errors, hidden), {"accuracy": right}
+        right = masked_mean(1.0 * (jnp.argmax(predictions, axis=-1) == target), masked)
+        return masked_mean(errors, masked), {"accuracy": right}
 
-    collapse = (CollapseValue("accuracy", 1.0, "every place has the same word, or the hidden ones are seen"),)
+    collapse = (CollapseValue("accuracy", 1.0, "every place has the same word, or the masked ones are seen"),)
 
     return hiding_method(
         encoder, lambda channels: count, loss_of, mask_of=mask_of, views=views, start=start, collapse=collapse

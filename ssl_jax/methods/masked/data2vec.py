@@ -1,4 +1,4 @@
-"""data2vec (Baevski et al., ICML 2022) for images: what a teacher's last blocks make of hidden patches."""
+"""data2vec (Baevski et al., ICML 2022) for images: what a teacher's last blocks make of masked patches."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.mask_token import HIDDEN_KINDS, draw_hidden, require_mask_token
+from ssl_jax.methods.parts.mask_token import MASK_KINDS, draw_mask, require_mask_token
 from ssl_jax.models import heads
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
@@ -30,7 +30,7 @@ def build(
 ) -> Method:
     """data2vec.
 
-    ``L = mean over hidden patches and features of smooth_l1_β(W t + b − y)``: t is the student's token of a hidden patch, and y
+    ``L = mean over masked patches and features of smooth_l1_β(W t + b − y)``: t is the student's token of a masked patch, and y
     what the teacher, who sees the whole image, makes of the place::
 
         y = n( 1/k Σ_{last k blocks} n(output of the block) )        n(x) = (x − mean x) / √(var x + 1e-5), over features
@@ -44,7 +44,7 @@ def build(
       beta: β > 0, an ablation of the paper. May be traced.
       mask: ``"block"``: rectangles up to ``mask_ratio``, on which images fall short a little, as in the code; ``"filled"``:
         exactly that share; ``"random"``: scattered patches.
-      mask_ratio: share of hidden patches, in (0, 1).
+      mask_ratio: share of masked patches, in (0, 1).
       decay: of the teacher, 0 to 1, or a schedule of it; 0.9998 is for 500,000 steps.
 
     Returns:
@@ -58,7 +58,7 @@ def build(
     facebookresearch/data2vec_vision.
     """
     require_mask_token(encoder)
-    choice("mask", mask, HIDDEN_KINDS)
+    choice("mask", mask, MASK_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     depth = int(encoder.config["depth"])
     require(1 <= layers <= depth, "layers", layers, f"an integer from 1 to the encoder's {depth} blocks")
@@ -88,16 +88,16 @@ def build(
         mask_key, encoder_key = jax.random.split(key)
         keys = jax.random.split(mask_key, images.shape[0])
         grid = grid_of(encoder, images)
-        hidden = jax.vmap(lambda k: draw_hidden(k, grid, kind=mask, ratio=mask_ratio))(keys)
+        masked = jax.vmap(lambda k: draw_mask(k, grid, kind=mask, ratio=mask_ratio))(keys)
         targets = targets_of(state, images)
-        options = {"train": True, "key": encoder_key, "mask": hidden, "output": "tokens"}
+        options = {"train": True, "key": encoder_key, "mask": masked, "output": "tokens"}
         tokens, online = encoder.apply(params["encoder"], state["encoder"], images, **options)
         predictions, _ = head.apply(params["head"], {}, tokens[:, prefix:])
-        value = masked_smooth_l1(predictions, targets, hidden, beta=beta)
+        value = masked_smooth_l1(predictions, targets, masked, beta=beta)
         metrics = {
             "target_std": jnp.mean(jnp.std(targets, axis=(0, 1))),
             "token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens[:, prefix:]), axis=0)),
-            "hidden": jnp.mean(1.0 * hidden),
+            "masked": jnp.mean(1.0 * masked),
         }
         return value, ({**state, "encoder": online}, metrics)
 

@@ -113,7 +113,7 @@ def build(
         del key
         best = jnp.argmax(scores(params, state, images), axis=-1)
         predictions = decode(params, jax.nn.one_hot(best, vocabulary_size), images)
-        # Nothing is hidden and nothing is copied: all pixels come out of the words.
+        # Nothing is masked and nothing is copied: all pixels come out of the words.
         return Reconstruction(images, predictions, jnp.ones((*images.shape[:3], 1), bool))
 
     collapse = (CollapseValue("code_perplexity", 1.0, "one word stands at every place"),)

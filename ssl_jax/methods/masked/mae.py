@@ -1,4 +1,4 @@
-"""MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the hidden ones."""
+"""MAE (He et al., CVPR 2022): encode the visible quarter of the patches, decode the pixels of the masked ones."""
 
 from typing import Any
 
@@ -33,17 +33,17 @@ def build(
 ) -> Method:
     """MAE.
 
-    ``L = Σ_hidden mean_pixels (x̂ − x)² / #hidden`` over the whole batch, x̂ the decoder's output, x the patches of the view,
+    ``L = Σ_masked mean_pixels (x̂ − x)² / #masked`` over the whole batch, x̂ the decoder's output, x the patches of the view,
     each by itself standardised where ``norm_pix`` (unbiased variance, ε = 1e-6). The encoder runs on the class token and
-    the ``int(L (1 − mask_ratio))`` visible patches only; the decoder on all of them, a shared token in the hidden places.
+    the ``int(L (1 − mask_ratio))`` visible patches only; the decoder on all of them, a shared token in the masked places.
 
     Args:
       encoder: a ViT of :mod:`ssl_jax.models.vit`.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
-      mask_ratio: share of hidden patches, in (0, 1).
+      mask_ratio: share of masked patches, in (0, 1).
       mask: ``"random"``; ``"block"`` or ``"grid"``, ablations of the paper; ``"uniform"``: one visible patch in every window of
         2 x 2, so that the visible ones make a grid (UM-MAE). See :func:`ssl_jax.ops.masking.mask_of_kind`.
-      unit: side in patches of the squares that are hidden at random.
+      unit: side in patches of the squares that are masked at random.
       secondary: share of the visible patches that the encoder sees as its mask token, UM-MAE's 0.25; they are not in the loss.
       norm_pix: standardise each target patch.
       decoder_width: width of the decoder.
@@ -58,7 +58,7 @@ def build(
       ValueError: an encoder that is no ViT, a share outside its range, an unknown ``mask``, a ``secondary`` without mask token.
 
     References: Masked Autoencoders Are Scalable Vision Learners, section 3 and figure 6; facebookresearch/mae; Li et al.,
-    Uniform Masking, 2022 (``uniform``, ``secondary``), in which hidden tokens stay hidden and all visible ones are compacted.
+    Uniform Masking, 2022 (``uniform``, ``secondary``), in which masked tokens stay masked and all visible ones are compacted.
     """
     choice("mask", mask, KINDS)
     name = encoder.config.get("name", "")
@@ -131,7 +131,7 @@ def build(
         if norm_pix:
             targets = normalize_patches(targets)
         predictions, tokens, places, state = predict(params, state, images, key, train=True)
-        value = masked_mse(predictions, targets, places.hidden)
+        value = masked_mse(predictions, targets, places.masked)
         metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
         return value, (state, metrics)
 
@@ -140,7 +140,7 @@ def build(
         predictions, _, places, _ = predict(params, state, images, key, train=False)
         if norm_pix:
             predictions = unnormalize_patches(predictions, patches)
-        return reconstruction(images, predictions, places.hidden, patch=patch)
+        return reconstruction(images, predictions, places.masked, patch=patch)
 
     views = presets.mae() if views is None else views
     return Method(views, init, loss, encoder, reconstruct=reconstruct)

@@ -1,4 +1,4 @@
-"""MaskFeat (Wei et al., CVPR 2022): the oriented gradients of hidden patches."""
+"""MaskFeat (Wei et al., CVPR 2022): the oriented gradients of masked patches."""
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
@@ -25,7 +25,7 @@ def build(
 ) -> Method:
     """MaskFeat.
 
-    ``L = Σ_hidden mean (ĥ − h)² / #hidden`` over the whole batch, with h the histograms of oriented gradients of the cells of a
+    ``L = Σ_masked mean (ĥ − h)² / #masked`` over the whole batch, with h the histograms of oriented gradients of the cells of a
     patch, for each channel by itself and of unit length (:func:`ssl_jax.ops.hog.hog`), and ``ĥ = W t + b`` of its token t. They
     are the same whatever the brightness and contrast.
 
@@ -33,7 +33,7 @@ def build(
       encoder: a ViT with ``mask_token=True``, whose patch is a multiple of ``cell``.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.5 to 1.
       mask: ``"block"``, or ``"random"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.ops.masking.mask_of_kind`.
-      mask_ratio: share of hidden patches, in (0, 1).
+      mask_ratio: share of masked patches, in (0, 1).
       cell: side of a cell in pixels.
       bins: directions.
       window: side in pixels of the squares in which votes are weighted by a Gaussian; ``None``: they are not.
@@ -46,7 +46,7 @@ def build(
         patch.
 
     Reference: Masked Feature Prediction for Self-Supervised Visual Pre-Training, section 3 and its appendix for images.
-    Deviation: exactly ``mask_ratio`` of the patches are hidden; there blocks are drawn until 40 % are reached or exceeded.
+    Deviation: exactly ``mask_ratio`` of the patches are masked; there blocks are drawn until 40 % are reached or exceeded.
     """
     choice("mask", mask, KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
@@ -55,12 +55,12 @@ def build(
     cells = patch // cell
 
     def mask_of(key: Key, grid: Grid) -> Array:
-        return mask_of_kind(key, grid, kind=mask, ratio=mask_ratio).hidden
+        return mask_of_kind(key, grid, kind=mask, ratio=mask_ratio).masked
 
-    def loss_of(predictions: Array, images: Array, hidden: Array, fixed: State) -> tuple[Array, Metrics]:
+    def loss_of(predictions: Array, images: Array, masked: Array, fixed: State) -> tuple[Array, Metrics]:
         del fixed
         targets = patchify(hog(images, cell=cell, bins=bins, window=window), patch=cells)
-        return masked_mse(predictions, targets, hidden), {}
+        return masked_mse(predictions, targets, masked), {}
 
     return hiding_method(
         encoder,

@@ -1,4 +1,4 @@
-"""SimMIM (Xie et al., CVPR 2022): the pixels of hidden squares, by one linear layer."""
+"""SimMIM (Xie et al., CVPR 2022): the pixels of masked squares, by one linear layer."""
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
@@ -25,14 +25,14 @@ def build(
 ) -> Method:
     """SimMIM.
 
-    ``L = Σ_hidden mean_pixels |x̂ − x| / #hidden`` over the whole batch, with x the normalised pixels of a patch and ``x̂ = W t +
-    b`` of its token t. The encoder sees all places, a mask token in the hidden ones.
+    ``L = Σ_masked mean_pixels |x̂ − x| / #masked`` over the whole batch, with x the normalised pixels of a patch and ``x̂ = W t +
+    b`` of its token t. The encoder sees all places, a mask token in the masked ones.
 
     Args:
       encoder: a ViT with ``mask_token=True``.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.67 to 1.
       mask: ``"random"`` squares, or ``"block"``, ``"grid"``, ``"uniform"``; see :func:`ssl_jax.ops.masking.mask_of_kind`.
-      mask_ratio: share of what is hidden, in (0, 1).
+      mask_ratio: share of what is masked, in (0, 1).
       unit: side of a random square in patches; 32 pixels in the paper, 2 patches of 16.
       loss: ``"l1"``, or ``"l2"``, an ablation of the paper.
 
@@ -55,11 +55,11 @@ def build(
     def mask_of(key: Key, grid: Grid) -> Array:
         return mask_of_kind(
             key, grid, kind=mask, ratio=mask_ratio, unit=unit if mask == "random" else 1
-        ).hidden
+        ).masked
 
-    def loss_of(predictions: Array, images: Array, hidden: Array, fixed: State) -> tuple[Array, Metrics]:
+    def loss_of(predictions: Array, images: Array, masked: Array, fixed: State) -> tuple[Array, Metrics]:
         del fixed
-        return LOSSES[loss](predictions, patchify(images, patch=patch), hidden), {}
+        return LOSSES[loss](predictions, patchify(images, patch=patch), masked), {}
 
     return hiding_method(
         encoder,

@@ -118,7 +118,7 @@ def autoencoding_method(
         if loss == "cross_entropy":
             outputs = normalize(jax.nn.sigmoid(outputs), **scale)
         # Where nothing is corrupted nothing is copied either: all pixels come out of the features.
-        hidden = jnp.any(touched, axis=-1, keepdims=True) | (corruption == "none")
-        return Reconstruction(images, outputs, hidden)
+        masked = jnp.any(touched, axis=-1, keepdims=True) | (corruption == "none")
+        return Reconstruction(images, outputs, masked)
 
     return Method(views, init, loss_of, encoder, reconstruct=reconstruct)

@@ -1,4 +1,4 @@
-"""The scaffolding of masked methods whose encoder sees every place, the hidden ones as a mask token: SimMIM, MaskFeat, BEiT."""
+"""The scaffolding of masked methods whose encoder sees every place, the masked ones as a mask token: SimMIM, MaskFeat, BEiT."""
 
 import functools
 from collections.abc import Callable
@@ -18,42 +18,42 @@ from ssl_jax.ops.masking import block_mask, mask_of_kind
 from ssl_jax.ops.patches import unpatchify
 
 Grid = tuple[int, int]
-HIDDEN_KINDS = ("block", "filled", "random")
+MASK_KINDS = ("block", "filled", "random")
 HiddenLoss = Callable[[Array, Array, Array, Any], tuple[Array, Metrics]]
-"""``(predictions [b, l, o], images, hidden [b, l], fixed) -> (loss, metrics)``."""
+"""``(predictions [b, l, o], images, masked [b, l], fixed) -> (loss, metrics)``."""
 
 
 def require_mask_token(encoder: Network) -> None:
-    """Raise a ValueError unless patches can be hidden from the encoder behind a mask token."""
+    """Raise a ValueError unless patches can be masked from the encoder behind a mask token."""
     fits = bool(encoder.config.get("mask_token"))
     require(fits, "encoder", encoder.config.get("name", ""), "a ViT with mask_token=True, to hide patches")
 
 
-def draw_hidden(
+def draw_mask(
     key: Key, grid: Grid, *, kind: str, ratio: float, min_area: int | None = None
 ) -> Bool[Array, " l"]:
-    """Which patches of one image are hidden, by the options of BEiT and data2vec.
+    """Which patches of one image are masked, by the options of BEiT and data2vec.
 
     Args:
       key: PRNG key, one an image.
       grid: rows and columns of patches.
-      kind: one of :data:`HIDDEN_KINDS`: ``"block"``: rectangles up to the share, on which images fall short a little;
+      kind: one of :data:`MASK_KINDS`: ``"block"``: rectangles up to the share, on which images fall short a little;
         ``"filled"``: rectangles and exactly that share; ``"random"``: scattered patches.
-      ratio: share of hidden patches, in (0, 1).
+      ratio: share of masked patches, in (0, 1).
       min_area: of a rectangle, for ``"block"``.
 
     Returns:
-      ``[l]``, True = hidden.
+      ``[l]``, True = masked.
     """
     if kind == "block":
         return block_mask(key, grid, jnp.int32(int(grid[0] * grid[1] * ratio)), min_area=min_area)
-    return mask_of_kind(key, grid, kind="block" if kind == "filled" else kind, ratio=ratio).hidden
+    return mask_of_kind(key, grid, kind="block" if kind == "filled" else kind, ratio=ratio).masked
 
 
-def reconstruction(images: Array, predictions: Array, hidden: Array, *, patch: int) -> Reconstruction:
-    """What is shown of predicted patches ``[b, l, patch² c]``, of which ``hidden`` ``[b, l]`` were not seen."""
+def reconstruction(images: Array, predictions: Array, masked: Array, *, patch: int) -> Reconstruction:
+    """What is shown of predicted patches ``[b, l, patch² c]``, of which ``masked`` ``[b, l]`` were not seen."""
     height, width = images.shape[1:3]
-    places = jnp.broadcast_to(hidden[..., None], (*hidden.shape, patch * patch))
+    places = jnp.broadcast_to(masked[..., None], (*masked.shape, patch * patch))
     join = functools.partial(unpatchify, patch=patch, height=height, width=width)
     return Reconstruction(images, join(predictions), join(places))
 
@@ -69,20 +69,20 @@ def hiding_method(
     pixels: Callable[[Array, Array], Array] | None = None,
     collapse: tuple[CollapseValue, ...] = (),
 ) -> Method:
-    """A method that predicts something of each hidden patch by a linear layer on its token.
+    """A method that predicts something of each masked patch by a linear layer on its token.
 
     Args:
       encoder: a ViT with ``mask_token=True``.
       outputs: numbers to predict for a patch, of the number of channels.
       loss_of: the loss; ``fixed`` is what ``start`` made.
-      mask_of: ``(key, grid) -> bool [l]``, True = hidden, of one image.
+      mask_of: ``(key, grid) -> bool [l]``, True = masked, of one image.
       views: one view.
       start: ``(key, images) -> fixed``, kept in ``state["fixed"]`` as it is: a tokenizer.
       pixels: ``(predictions, images) -> [b, l, patch² c]``, for methods that predict pixels.
       collapse: metric values of collapse, as in :class:`ssl_jax.methods.method.Method`.
 
     Returns:
-      The method. ``encode`` gives the encoder's pooled features of all patches, none hidden. Params: ``encoder``, ``head``.
+      The method. ``encode`` gives the encoder's pooled features of all patches, none masked. Params: ``encoder``, ``head``.
 
     Raises:
       ValueError: an encoder without mask token, or more than one view.
@@ -107,34 +107,34 @@ def hiding_method(
     ) -> tuple[Array, Array, Array, State]:
         mask_key, encoder_key = jax.random.split(key)
         keys = jax.random.split(mask_key, images.shape[0])
-        hidden = jax.vmap(lambda k: mask_of(k, grid_of(encoder, images)))(keys)
+        masked = jax.vmap(lambda k: mask_of(k, grid_of(encoder, images)))(keys)
         tokens, online = encoder.apply(
             params["encoder"],
             state["encoder"],
             images,
             train=train,
             key=encoder_key,
-            mask=hidden,
+            mask=masked,
             output="tokens",
         )
         tokens = tokens[:, prefix:]
         predictions, _ = head_for(images).apply(params["head"], {}, tokens)
-        return predictions, tokens, hidden, {**state, "encoder": online}
+        return predictions, tokens, masked, {**state, "encoder": online}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
         images = batch["views"][0][:, 0]
-        predictions, tokens, hidden, state = predict(params, state, images, key, train=True)
-        value, metrics = loss_of(predictions, images, hidden, state["fixed"])
+        predictions, tokens, masked, state = predict(params, state, images, key, train=True)
+        value, metrics = loss_of(predictions, images, masked, state["fixed"])
         std = jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))
-        return value, (state, {"token_std": std, "hidden": jnp.mean(1.0 * hidden), **metrics})
+        return value, (state, {"token_std": std, "masked": jnp.mean(1.0 * masked), **metrics})
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         assert pixels is not None
-        predictions, _, hidden, _ = predict(params, state, images, key, train=False)
-        return reconstruction(images, pixels(predictions, images), hidden, patch=int(encoder.config["patch"]))
+        predictions, _, masked, _ = predict(params, state, images, key, train=False)
+        return reconstruction(images, pixels(predictions, images), masked, patch=int(encoder.config["patch"]))
 
     shown = None if pixels is None else reconstruct
     return Method(views, init, loss, encoder, reconstruct=shown, collapse=collapse)

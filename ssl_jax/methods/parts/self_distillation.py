@@ -15,7 +15,7 @@ from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.network import Network, grid_of, prefix_of
-from ssl_jax.ops.masking import block_mask, hidden_counts, hidden_places, scattered_mask
+from ssl_jax.ops.masking import block_mask, masked_counts, masked_positions, scattered_mask
 from ssl_jax.ops.schedules import as_schedule, linear
 from ssl_jax.optim.ema import Ema
 
@@ -32,7 +32,7 @@ class Masking(NamedTuple):
       kind: ``"block"`` (rectangles) or ``"random"``.
       crop_fraction: share of the crops in which patches are masked at all.
       ratio: least and largest share of masked patches in those.
-      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.masking.hidden_counts`.
+      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.masking.masked_counts`.
       min_area: of a rectangle, see :func:`ssl_jax.ops.masking.block_mask`.
     """
 
@@ -268,7 +268,7 @@ def draw_masks(key: Key, masking: Masking, crops: Array, encoder: Network) -> Ar
     count_key, mask_key = jax.random.split(key)
     total, grid = crops.shape[0] * crops.shape[1], grid_of(encoder, crops[:, 0])
     length = grid[0] * grid[1]
-    counts = hidden_counts(
+    counts = masked_counts(
         count_key,
         total,
         length,
@@ -288,7 +288,7 @@ def select_masked_positions(masking: Masking, mask: Array, crops: int) -> tuple[
     m is static, the most patches that can be masked in a crop.
     """
     most = max(int(mask.shape[-1] * masking.ratio[1]), 1)
-    return hidden_places(split_views(mask, crops), most)
+    return masked_positions(split_views(mask, crops), most)
 
 
 def take_tokens(tokens: Array, positions: Array) -> Array:

@@ -37,7 +37,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     levels: int = 1,
-    hidden: int = 256,
+    hidden_dim: int = 256,
     neighbors: int = 10,
     sigma: float = 5.0,
     gamma: float = 0.5,
@@ -69,7 +69,7 @@ def build(
       views: one view of colour images that leaves colours as they are; ``None``: :func:`ssl_jax.augment.presets.mae`.
       levels: how many of the encoder's maps the head sees, from the last one; the others are enlarged to the finest of them,
         whose places are predicted. 1: the last map.
-      hidden: width of the head's hidden layer, shared by all places; 0: the head is linear.
+      hidden_dim: width of the head's hidden layer, shared by all places; 0: the head is linear.
       neighbors: bins in a soft code; 1: one-hot.
       sigma: σ > 0 of the soft codes. May be traced.
       gamma: γ in [0, 1]. May be traced.
@@ -98,7 +98,7 @@ def build(
     require_maps(encoder)
     choice("ignore_gray", ignore_gray, GRAY)
     require(levels >= 1, "levels", levels, "an integer of 1 or more")
-    require(hidden >= 0, "hidden", hidden, "an integer of 0 or more")
+    require(hidden_dim >= 0, "hidden_dim", hidden_dim, "an integer of 0 or more")
     require(len(prior) in (0, BINS), "prior", len(prior), f"() or {BINS} shares")
     for name, value in (("sigma", sigma), ("temperature", temperature)):
         positive(name, value)
@@ -110,7 +110,7 @@ def build(
         not changed, "views", view, "a view without jitter, gray and solarize: colours are what is predicted"
     )
     dtype = compute_dtype(encoder)
-    head = heads.mlp((hidden,) * (hidden > 0) + (BINS,), dtype=dtype, kernel_init=0.01)
+    head = heads.mlp((hidden_dim,) * (hidden_dim > 0) + (BINS,), dtype=dtype, kernel_init=0.01)
     average = ema(prior_decay, debias=True)
 
     def colors_of(images: Array) -> Colors:

@@ -26,7 +26,7 @@ def build(
     elementwise: bool = False,
     filters: tuple[str, ...] = FILTERS,
     counts: int = 1000,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     hidden_layers: int = 2,
 ) -> Method:
     """Learning to count.
@@ -48,7 +48,7 @@ def build(
         :func:`ssl_jax.losses.pretext.counting`.
       filters: of which D draws one an image, see :func:`ssl_jax.ops.tiles.halve`; one alone can be told from no filter.
       counts: width of φ.
-      hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
+      hidden_dim: width of the hidden layers of the head, with BatchNorm and ReLU.
       hidden_layers: their number.
 
     Returns:
@@ -68,7 +68,9 @@ def build(
     require(len(views) == 1, "views", len(views), "one view")
     half, odd = divmod(views[0].size, 2)
     require(not odd and half >= 1, "views", f"{views[0].size} pixels", "an even size: tiles are its quarters")
-    head = heads.mlp((hidden,) * hidden_layers + (counts,), hidden_bias=False, dtype=compute_dtype(encoder))
+    head = heads.mlp(
+        (hidden_dim,) * hidden_layers + (counts,), hidden_bias=False, dtype=compute_dtype(encoder)
+    )
     network = chain(encoder=encoder, head=head)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

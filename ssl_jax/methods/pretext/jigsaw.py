@@ -33,7 +33,7 @@ def build(
     color_projection: float = 0.5,
     normalize_tiles: bool = True,
     projection: int = 1024,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     hidden_layers: int = 1,
 ) -> Method:
     """Jigsaw.
@@ -63,7 +63,7 @@ def build(
         May be traced.
       normalize_tiles: standardise each tile.
       projection: width of g, with BatchNorm and ReLU.
-      hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
+      hidden_dim: width of the hidden layers of the head, with BatchNorm and ReLU.
       hidden_layers: their number; 0: linear, as in vissl.
 
     Returns:
@@ -90,7 +90,7 @@ def build(
     )
     dtype = compute_dtype(encoder)
     projector = heads.mlp((projection,), last_bias=False, last_norm="batch", dtype=dtype)
-    head = heads.mlp((hidden,) * hidden_layers + (permutations,), hidden_bias=False, dtype=dtype)
+    head = heads.mlp((hidden_dim,) * hidden_layers + (permutations,), hidden_bias=False, dtype=dtype)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         keys = jax.random.split(key, 3)

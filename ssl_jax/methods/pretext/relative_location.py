@@ -32,7 +32,7 @@ def build(
     drop_colors: bool = True,
     color_projection: float = 0.0,
     normalize_tiles: bool = True,
-    hidden: int = 4096,
+    hidden_dim: int = 4096,
     hidden_layers: int = 1,
 ) -> Method:
     """Relative location.
@@ -61,7 +61,7 @@ def build(
       color_projection: probability that an image loses its colours between magenta and green, the paper's other defence. May be
         traced.
       normalize_tiles: standardise each tile.
-      hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
+      hidden_dim: width of the hidden layers of the head, with BatchNorm and ReLU.
       hidden_layers: their number.
 
     Returns:
@@ -81,7 +81,7 @@ def build(
     layout.require_room("views", views[0].size, views[0].size)
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
     first, second, directions = jnp.asarray(neighbour_pairs(grid, form=form)).T
-    widths = (hidden,) * hidden_layers + (DIRECTIONS,)
+    widths = (hidden_dim,) * hidden_layers + (DIRECTIONS,)
     head = heads.mlp(widths, hidden_bias=False, dtype=compute_dtype(encoder))
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

@@ -26,7 +26,7 @@ def build(
     views: tuple[View, ...] | None = None,
     rotations: tuple[int, ...] = ANGLES,
     copies: str = "all",
-    hidden: int = 1024,
+    hidden_dim: int = 1024,
     hidden_layers: int = 0,
 ) -> Method:
     """RotNet.
@@ -41,7 +41,7 @@ def build(
       rotations: two or more of 0, 90, 180 and 270 degrees, counter-clockwise; the paper's ablation has all, (0, 180) and
         (90, 270).
       copies: ``"all"`` rotations of each view, or ``"one"`` at random (vissl).
-      hidden: width of the hidden layers of the head, with BatchNorm and ReLU.
+      hidden_dim: width of the hidden layers of the head, with BatchNorm and ReLU.
       hidden_layers: their number; 0: the head is linear, as in the paper.
 
     Returns:
@@ -66,7 +66,9 @@ def build(
     upright = "0: what is already turned at random has no upright, so that its rotation cannot be told"
     require(not views[0].rotate_prob, "views[0].rotate_prob", views[0].rotate_prob, upright)
     classes, quarters = len(rotations), jnp.array([angle // 90 for angle in rotations])
-    head = heads.mlp((hidden,) * hidden_layers + (classes,), hidden_bias=False, dtype=compute_dtype(encoder))
+    head = heads.mlp(
+        (hidden_dim,) * hidden_layers + (classes,), hidden_bias=False, dtype=compute_dtype(encoder)
+    )
     network = chain(encoder=encoder, head=head)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

@@ -15,7 +15,7 @@ from ssl_jax.models import heads
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 
 SHARPNESS, KAPPA = 40.0, 5.0
-TINY = {"vocabulary_size": 24, "levels": 1, "hidden": 8, "inverse_delta": SHARPNESS, "kappa": KAPPA}
+TINY = {"vocabulary_size": 24, "levels": 1, "hidden_dim": 8, "inverse_delta": SHARPNESS, "kappa": KAPPA}
 ENCODER = {"widths": (4, 6), "grid": 1}
 
 

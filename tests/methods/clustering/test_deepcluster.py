@@ -9,7 +9,7 @@ import pytest
 
 from tests.methods.case import loss_inputs, loss_of, method_of, start
 
-OPTIONS = {"examples": 60, "clusters": 4, "hidden": 16, "pca": 3}
+OPTIONS = {"examples": 60, "clusters": 4, "hidden_dim": 16, "pca": 3}
 
 
 def collapsed(case):

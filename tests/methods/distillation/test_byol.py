@@ -47,9 +47,9 @@ def test_projector_and_predictor_have_the_width_of_hidden_unless_they_are_given_
         params, _ = jax.eval_shape(method.init, jax.random.key(0), batch)
         return [params[head]["dense_0"]["kernel"].shape[1] for head in ("projector", "predictor")]
 
-    assert widths(hidden=7) == [7, 7]
-    assert widths(hidden=7, predictor_width=9) == [7, 9]
-    assert widths(hidden=7, projector_width=8) == [8, 7]
+    assert widths(hidden_dim=7) == [7, 7]
+    assert widths(hidden_dim=7, predictor_width=9) == [7, 9]
+    assert widths(hidden_dim=7, projector_width=8) == [8, 7]
 
 
 def test_an_unknown_norm_or_predictor_is_refused_by_name():

@@ -65,7 +65,7 @@ def test_teacher_carries_the_mask_token_without_use():
 def test_centres_are_averages_over_crops_and_over_all_patches():
     method, params, state, batch = everything_masked()
     _, moved, _ = loss_of(method, params, state, batch)
-    # The patches' centre does not depend on what is hidden; key and mask change, it stays.
+    # The patches' centre does not depend on what is masked; key and mask change, it stays.
     elsewhere = jax.jit(method.loss)(params, state, batch, jax.random.key(9), jnp.int32(0))[1][0]
     np.testing.assert_allclose(
         moved["patch_center"].average, elsewhere["patch_center"].average, rtol=1e-5, atol=1e-7

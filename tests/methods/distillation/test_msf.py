@@ -77,7 +77,7 @@ def test_both_directions_search_a_bank_that_holds_the_targets_of_both():
 
 
 def small(**options):
-    method = msf.build(ENCODER, hidden=12, projection=8, queue_size=40, **options)
+    method = msf.build(ENCODER, hidden_dim=12, projection=8, queue_size=40, **options)
     batch = {"views": (rows(5, 12, 2, 10),)}
     return method, *method.init(jax.random.key(0), batch), batch
 
@@ -98,7 +98,7 @@ def test_one_neighbour_is_byol_on_the_same_inputs():
         state["teacher"].params["projector"],
     ):
         del tree["dense_1"]["bias"]
-    twin = byol.build(ENCODER, hidden=12, projection=8)
+    twin = byol.build(ENCODER, hidden_dim=12, projection=8)
     state = {**state, "memory": {}}
     expected, _ = jax.jit(twin.loss)(params, state, batch, jax.random.key(1), jnp.int32(0))
     np.testing.assert_allclose(2 * found, expected, rtol=1e-5)

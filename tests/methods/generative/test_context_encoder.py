@@ -45,10 +45,10 @@ def test_prediction_knows_nothing_of_the_hole_and_the_error_nothing_of_the_rest(
     # Outputs of 0 cost the mean square of what is to be made, wherever else the image changes.
     zero = jax.tree.map(jnp.zeros_like, params)
     key, _ = jax.random.split(jax.random.key(2))
-    hidden = np.asarray(reconstruct(zero, state, images, key).masked)
+    masked = np.asarray(reconstruct(zero, state, images, key).masked)
     weighed = np.pad(np.ones((10, 10)), 2, constant_values=10.0)
     pad = np.pad(weighed, 7)[None, ..., None] / 14**2 * 28**2
-    weights = np.broadcast_to(pad if hole == "center" else hidden / hidden.mean(), images.shape)
+    weights = np.broadcast_to(pad if hole == "center" else masked / masked.mean(), images.shape)
     expected = 0.999 * np.mean(weights * np.asarray(images) ** 2)
     np.testing.assert_allclose(loss_of(method, zero, state, batch)[0], expected, rtol=1e-5)
     changed = jnp.where(weights == 0, 7.0, images)

@@ -38,7 +38,7 @@ def test_targets_are_the_tokenizers_best_words_of_the_whole_image_at_its_scale(t
     words = np.asarray(jnp.argmax(network.apply(params, state, small, output="logits")[0], -1)).reshape(
         16, 16
     )
-    # The layer's bias is the prediction: its loss counts how often each word is hidden.
+    # The layer's bias is the prediction: its loss counts how often each word is masked.
     layer = variables["head"]["dense_0"]
     layer["kernel"] = jnp.zeros_like(layer["kernel"])
     layer["bias"] = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
@@ -66,7 +66,7 @@ def test_blocks_never_exceed_the_ratio_and_filled_ones_reach_it():
     shares = {}
     for mask in ("block", "filled", "random"):
         method = method_of("beit", mask=mask, mask_ratio=0.4)
-        shares[mask] = float(loss_of(method, *start(method))[2]["hidden"])
+        shares[mask] = float(loss_of(method, *start(method))[2]["masked"])
     assert shares["filled"] == shares["random"] == 7 / 16
     assert 0 < shares["block"] <= 6 / 16
 

@@ -28,7 +28,7 @@ def test_targets_are_the_cells_of_each_patch_in_raster_order():
     cells = histograms.reshape(16, 4, 7, 4, 7, 3).transpose(0, 1, 3, 2, 4, 5).reshape(16, 16, -1)
     errors = np.mean((np.asarray(bias) - cells) ** 2, axis=-1)
     value, _, _ = loss_of(method, params, state, batch)
-    # 15 of 16 patches are hidden: the mean over them lies between those without the largest and without the smallest.
+    # 15 of 16 patches are masked: the mean over them lies between those without the largest and without the smallest.
     mean = [np.mean((errors.sum(1) - edge) / 15) for edge in (errors.max(1), errors.min(1))]
     assert mean[0] <= value <= mean[1]
 

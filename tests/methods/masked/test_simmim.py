@@ -27,22 +27,22 @@ def test_loss_is_that_of_the_hidden_patches_in_a_loop(loss):
     shown = jax.jit(method.reconstruct)(params, state, batch["views"][0][:, 0], jax.random.key(2))
     errors = []
     for arrays in zip(*(patchify(x, patch=7) for x in shown), strict=True):
-        image, prediction, hidden = (np.asarray(x, np.float64) for x in arrays)
-        for true, predicted, one in zip(image, prediction, hidden, strict=True):
+        image, prediction, masked = (np.asarray(x, np.float64) for x in arrays)
+        for true, predicted, one in zip(image, prediction, masked, strict=True):
             if one.any():
                 difference = predicted - true
                 errors.append(np.mean(np.abs(difference) if loss == "l1" else difference**2))
     # The report draws its mask with the key of the call, as the loss does.
     np.testing.assert_allclose(value, np.mean(errors), rtol=1e-5)
-    assert float(metrics["hidden"]) == 0.5
+    assert float(metrics["masked"]) == 0.5
 
 
 def test_what_is_hidden_reaches_the_loss_as_a_target_only():
     method = method_of("simmim")
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    hidden = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2)).masked
-    other = jnp.where(hidden, -images, images)
+    masked = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2)).masked
+    other = jnp.where(masked, -images, images)
     predictions = [
         jax.jit(method.reconstruct)(params, state, x, jax.random.key(2)).predictions for x in (images, other)
     ]

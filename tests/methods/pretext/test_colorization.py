@@ -24,7 +24,7 @@ def collapsed(case):
 
 def small_method(name="convnet", **options):
     encoder = {"convnet": {"widths": (8, 16)}, "resnet18": {"width": 0.125, "stem": "small"}}[name]
-    return colorization.build(models.build(name, **encoder), views=(PLAIN,), hidden=8, **options)
+    return colorization.build(models.build(name, **encoder), views=(PLAIN,), hidden_dim=8, **options)
 
 
 def begun(method, images):
@@ -106,7 +106,7 @@ def test_normalised_views_give_the_same_colours():
     method = colorization.build(
         network,
         views=(View(size=8, jitter=None, grayscale_prob=0.0, blur_prob=0.0, mean=mean, std=std),),
-        hidden=8,
+        hidden_dim=8,
     )
     normalised = (IMAGES - jnp.array(mean)) / jnp.array(std)
     params, state, batch = begun(method, normalised)

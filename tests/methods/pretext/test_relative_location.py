@@ -48,7 +48,7 @@ def test_whole_images_are_encoded_by_what_was_trained_on_tiles():
     features = method.encode(params, state, jnp.ones((2, 28, 28, 1)))
     assert features.shape == (2, method.encoder.features)
     vit = models.build("vit_micro", patch=4, image_size=28, width=32, depth=1, heads=2)
-    method = relative_location.build(vit, views=presets.mae(28), tile=8, jitter=1, hidden=16)
+    method = relative_location.build(vit, views=presets.mae(28), tile=8, jitter=1, hidden_dim=16)
     params, state = method.init(jax.random.key(0), batch)
     value, _ = jax.jit(method.loss)(params, state, batch, jax.random.key(1), jnp.int32(0))
     assert np.isfinite(value)
