@@ -76,8 +76,8 @@ def build(
       decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
       centering: subtract the centre (off: the ablation that collapses to one prototype).
       center_decay: m_c.
-      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden_dim`` units and BatchNorm where the
-        head has it (an ablation of the paper).
+      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden_dim`` units and BatchNorm where
+        the head has it (an ablation of the paper).
 
     Returns:
       The method. ``encode`` gives the teacher encoder's features, which the authors evaluate.
