@@ -22,8 +22,8 @@ from ssl_jax.losses.bag_of_words import (
 )
 from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
-from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
-from ssl_jax.methods.parts.siamese import embed_crops, merge_views, pair_health
+from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher, read_teacher, renormalization, start_teacher
+from ssl_jax.methods.parts.siamese import embed_each_size, merge_views, pair_metrics
 from ssl_jax.models.network import Network
 from ssl_jax.ops.kmeans import kmeans
 
@@ -111,12 +111,13 @@ def build(
     source = read_teacher(teacher, encoder)
     require_maps(source.network)
     factor, offset = renormalization(source.metadata, views[0])
-    types = len(groups(views[1:]))
+    sizes = len(groups(views[1:]))
 
-    def maps_of(state: State, images: Array) -> Array:
-        fixed, images = state["teacher"], images * factor + offset
+    def teacher_map(state: State, images: Array) -> Array:
+        frozen: FrozenTeacher = state["teacher"]
         options: dict[str, Any] = {"levels": level, "border": border, "train": False}
-        maps, _ = read_maps(source.network, fixed.params, fixed.state, images, **options)
+        images = images * factor + offset
+        maps, _ = read_maps(source.network, frozen.params, frozen.state, images, **options)
         return jax.lax.stop_gradient(maps[-1])
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -131,30 +132,10 @@ def build(
             "online": {"encoder": online},
             "teacher": start_teacher(teacher, source, teacher_key, clean),
         }
-        width = jax.eval_shape(maps_of, state, clean).shape[-1]
+        width = jax.eval_shape(teacher_map, state, clean).shape[-1]
         # Until the refresh before the first step puts the vocabulary in their place.
         state["vocabulary"] = jax.random.normal(word_key, (vocabulary_size, width))
         return {"encoder": network, "head": head}, state
-
-    def describe(params: Params, state: State, images: Array) -> Array:
-        """Local features ``[b, samples, c]`` of the teacher."""
-        del params
-        maps = maps_of(state, images)
-        local = maps.reshape(maps.shape[0], -1, maps.shape[-1])
-        places = jax.random.randint(jax.random.key(0), (maps.shape[0], samples, 1), 0, local.shape[1])
-        return jnp.take_along_axis(local, places, axis=1)
-
-    def refresh(state: State, features: Any, key: Key) -> State:
-        if features is None:
-            return state
-        points = features.reshape(-1, features.shape[-1])
-        require(
-            vocabulary_size <= len(points),
-            "vocabulary_size",
-            vocabulary_size,
-            f"at most the {len(points)} local features that were gathered",
-        )
-        return {**state, "vocabulary": kmeans(key, points, vocabulary_size, iterations=iterations).centroids}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -162,16 +143,14 @@ def build(
         del step
         clean, crops = split_clean(batch)
         crop_key, mix_key = jax.random.split(key)
-        codes = hard_assign(
-            distances_to_words(maps_of(state, clean), jax.lax.stop_gradient(state["vocabulary"]))
-        )
-        bags = bag_of_words(codes, pool=pool)
+        distances = distances_to_words(teacher_map(state, clean), jax.lax.stop_gradient(state["vocabulary"]))
+        bags = bag_of_words(hard_assign(distances), pool=pool)  # [b, k]
         targets = [bags[:, None]] * len(crops)
         if cutmix:
             keys = jax.random.split(mix_key, len(crops))
             mixed = [mix_crops(k, group, bags) for k, group in zip(keys, crops, strict=True)]
             crops, targets = [list(parts) for parts in zip(*mixed, strict=True)]
-        features, online = embed_crops(
+        features, online = embed_each_size(
             encoder, params["encoder"], state["online"]["encoder"], crops, crop_key
         )
         head = params["head"]
@@ -183,35 +162,54 @@ def build(
         batch_perplexity, image_perplexity = perplexities(bags)
         mean = jnp.mean(jnp.stack([jnp.mean(y, axis=(0, 1)) for y in targets]), axis=0)
         metrics = {
-            **pair_health(features[0][:, 0], features[-1][:, -1]),
+            **pair_metrics(features[0][:, 0], features[-1][:, -1]),
             "batch_perplexity": batch_perplexity,
             "image_perplexity": image_perplexity,
-            "information": jnp.sum(entr(mean)) - value / types,
+            "information": jnp.sum(entr(mean)) - value / sizes,
             "scale": head["scale"],
         }
         return value, ({**state, "online": {"encoder": online}}, metrics)
 
+    def sample_local_features(params: Params, state: State, images: Array) -> Array:
+        """Take local features ``[b, samples, c]`` of the teacher."""
+        del params
+        maps = teacher_map(state, images)
+        local = maps.reshape(maps.shape[0], -1, maps.shape[-1])
+        positions = jax.random.randint(jax.random.key(0), (maps.shape[0], samples, 1), 0, local.shape[1])
+        return jnp.take_along_axis(local, positions, axis=1)
+
+    def make_vocabulary(state: State, features: Any, key: Key) -> State:
+        if features is None:
+            return state
+        points = features.reshape(-1, features.shape[-1])
+        require(
+            vocabulary_size <= len(points),
+            "vocabulary_size",
+            vocabulary_size,
+            f"at most the {len(points)} local features that were gathered",
+        )
+        return {**state, "vocabulary": kmeans(key, points, vocabulary_size, iterations=iterations).centroids}
+
     collapse = (
         CollapseValue(
-            "loss", types * math.log(vocabulary_size), "the student gives every word the same share"
+            "loss", sizes * math.log(vocabulary_size), "the student gives every word the same share"
         ),
         CollapseValue("information", 0.0, "the student predicts the mean bag of words, whatever the image"),
         CollapseValue("batch_perplexity", 1.0, "one word takes every image: the vocabulary is degenerate"),
     )
-
     return Method(
         views,
         init,
         loss,
         encoder,
         encoder_at("online"),
-        refresh=Refresh(describe, refresh, features_once=True),
+        refresh=Refresh(sample_local_features, make_vocabulary, features_once=True),
         collapse=collapse,
     )
 
 
 def mix_crops(key: Key, crops: Array, bags: Array) -> tuple[Array, Array]:
-    """Crops ``[b, v, h, w, c]`` cut and mixed with those of the image before, and mixed bags ``[b, v, k]`` of bags ``[b, k]``.
+    """Cut and mix crops ``[b, v, h, w, c]`` with those of the image before, and mixed bags ``[b, v, k]`` of bags ``[b, k]``.
 
     >>> import jax, jax.numpy as jnp
     >>> crops, bags = mix_crops(jax.random.key(0), jnp.zeros((4, 2, 8, 8, 1)), jnp.eye(4))

@@ -21,8 +21,8 @@ from ssl_jax.losses.bag_of_words import (
 )
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
-from ssl_jax.methods.parts.ema_teacher import rising
-from ssl_jax.methods.parts.siamese import embed_crops, pair_health
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema
+from ssl_jax.methods.parts.siamese import embed_each_size, pair_metrics
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.queue import Queue, queue_push
@@ -100,7 +100,7 @@ def build(
     require_crops(views)
     names = [f"level_{i + 1}" for i in range(levels)]
     generator = heads.mlp((hidden_dim, encoder.features), hidden_bias=False, dtype=compute_dtype(encoder))
-    average, scale_average = rising(decay, decay_steps), ema(scale_decay)
+    teacher_ema, scale_ema = cosine_ema(decay, decay_steps), ema(scale_decay)
     maps_of: dict[str, Any] = {"levels": levels, "border": border, "train": True}
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -110,14 +110,14 @@ def build(
         params: Params = {"encoder": network, "generator": {}}
         state: State = {
             "online": {"encoder": online, "generator": {}},
-            "teacher": {"variables": average.init(network), "state": online},
+            "teacher": EmaTeacher.init(teacher_ema, network, online),
             "vocabulary": {},
-            "scale": {name: scale_average.init(jnp.float32(FIRST_SCALE)) for name in names},
+            "scale": {name: scale_ema.init(jnp.float32(FIRST_SCALE)) for name in names},
         }
         maps = jax.eval_shape(lambda: read_maps(encoder, network, online, clean, **maps_of)[0])
-        for i, (name, found) in enumerate(zip(names, maps, strict=True)):
-            jax.eval_shape(local_average, found)
-            first = jax.random.normal(jax.random.fold_in(word_key, i), (vocabulary_size, found.shape[-1]))
+        for i, (name, level) in enumerate(zip(names, maps, strict=True)):
+            jax.eval_shape(local_average, level)
+            first = jax.random.normal(jax.random.fold_in(word_key, i), (vocabulary_size, level.shape[-1]))
             state["vocabulary"][name] = Queue(jax.nn.relu(first), jnp.int32(0))
             params["generator"][name], state["online"]["generator"][name] = generator.init(
                 jax.random.fold_in(generator_key, i), first
@@ -127,7 +127,7 @@ def build(
     def generate(
         params: Params, state: State, vocabulary: dict[str, Queue]
     ) -> tuple[dict[str, Array], State]:
-        """The weights ``[k, d]`` that predict the words of each level."""
+        """Generate the weights ``[k, d]`` that predict the words of each level."""
         weights, moved = {}, {}
         for name, level in vocabulary.items():
             weights[name], moved[name] = generator.apply(
@@ -135,12 +135,12 @@ def build(
             )
         return weights, moved
 
-    def target(
+    def assign_words(
         maps: Array, vocabulary: Queue, scale: EmaState, key: Key
     ) -> tuple[Array, Queue, EmaState, Metrics]:
-        """Bags ``[b, k]`` of one level, with its vocabulary and scale after the step."""
+        """Compute the bags ``[b, k]`` of one level, its vocabulary and scale after the step, and metrics."""
         distances = distances_to_words(maps, vocabulary.items)
-        softness, scale = scale_average.update(jnp.mean(jnp.min(distances, axis=-1)), scale)
+        softness, scale = scale_ema.update(jnp.mean(jnp.min(distances, axis=-1)), scale)
         bags = bag_of_words(soft_assign(distances, softness, inverse_delta=inverse_delta))
         batch_perplexity, image_perplexity = perplexities(bags)
         metrics = {
@@ -157,49 +157,44 @@ def build(
         clean, crops = split_clean(batch)
         crop_key, word_key = jax.random.split(key)
         vocabulary, scales = jax.lax.stop_gradient((state["vocabulary"], state["scale"]))
-        online, teacher = state["online"], state["teacher"]
-        features, moved = embed_crops(encoder, params["encoder"], online["encoder"], crops, crop_key)
-        weights, generators = generate(params["generator"], online["generator"], vocabulary)
-        online = {"encoder": moved, "generator": generators}
-        maps, moved = read_maps(encoder, teacher["variables"].average, teacher["state"], clean, **maps_of)
-        state = {
-            **state,
-            "online": online,
-            "teacher": {**teacher, "state": moved},
-            "vocabulary": {},
-            "scale": {},
-        }
-        value, metrics = jnp.float32(0), pair_health(features[0][:, 0], features[-1][:, -1])
-        for i, (name, found) in enumerate(zip(names, jax.lax.stop_gradient(maps), strict=True)):
-            bags, state["vocabulary"][name], state["scale"][name], told = target(
-                found, vocabulary[name], scales[name], jax.random.fold_in(word_key, i)
+        online: State = {}
+        features, online["encoder"] = embed_each_size(
+            encoder, params["encoder"], state["online"]["encoder"], crops, crop_key
+        )
+        weights, online["generator"] = generate(params["generator"], state["online"]["generator"], vocabulary)
+        teacher: EmaTeacher = state["teacher"]
+        maps, teacher_state = read_maps(encoder, teacher.params, teacher.state, clean, **maps_of)
+        teacher = teacher._replace(state=teacher_state)
+        state = {**state, "online": online, "teacher": teacher, "vocabulary": {}, "scale": {}}
+        value, metrics = jnp.float32(0), pair_metrics(features[0][:, 0], features[-1][:, -1])
+        for i, (name, level) in enumerate(zip(names, jax.lax.stop_gradient(maps), strict=True)):
+            bags, state["vocabulary"][name], state["scale"][name], of_level = assign_words(
+                level, vocabulary[name], scales[name], jax.random.fold_in(word_key, i)
             )
             for group in features:
                 logits = word_logits(group, weights[name], kappa)
                 value += bow_loss(logits, bags[:, None]) / levels
-            metrics |= {f"{name}/{metric}": x for metric, x in told.items()}
+            metrics |= {f"{name}/{metric}": x for metric, x in of_level.items()}
         return value, (state, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        _, variables = average.update(params["encoder"], state["teacher"]["variables"])
-        return {**state, "teacher": {**state["teacher"], "variables": variables}}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params["encoder"])}
 
-    found = [CollapseValue("loss", 0.0, "bags of words no longer depend on the image")]
+    values = [CollapseValue("loss", 0.0, "bags of words no longer depend on the image")]
     for name in names:
-        found.append(CollapseValue(f"{name}/batch_perplexity", 1.0, "one word takes every image"))
-        found.append(
+        values.append(CollapseValue(f"{name}/batch_perplexity", 1.0, "one word takes every image"))
+        values.append(
             CollapseValue(
                 f"{name}/image_perplexity", 1.0 * vocabulary_size, "every image has all words alike"
             )
         )
-    collapse = tuple(found)
-
+    collapse = tuple(values)
     return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
 
 def donated_words(key: Key, maps: Array) -> Array:
-    """One word ``[b, c]`` of each image: the mean of 3 x 3 neighbouring locations of its map, at a random place.
+    """Take one word ``[b, c]`` of each image: the mean of 3 x 3 neighbouring locations of its map, at a random place.
 
     >>> import jax, jax.numpy as jnp
     >>> donated_words(jax.random.key(0), jnp.ones((4, 5, 5, 2))).shape
@@ -207,5 +202,5 @@ def donated_words(key: Key, maps: Array) -> Array:
     """
     averages = local_average(maps)
     averages = averages.reshape(maps.shape[0], -1, maps.shape[-1])
-    place = jax.random.randint(key, (maps.shape[0], 1, 1), 0, averages.shape[1])
-    return jnp.take_along_axis(averages, place, axis=1)[:, 0]
+    position = jax.random.randint(key, (maps.shape[0], 1, 1), 0, averages.shape[1])
+    return jnp.take_along_axis(averages, position, axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""The scaffolding of methods that predict an image's bag of visual words from its crops: BoWNet, OBoW."""
+"""Clean views, crops and maps of methods that predict an image's bag of visual words: BoWNet, OBoW."""
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
@@ -14,7 +14,7 @@ def require_crops(views: tuple[View, ...]) -> None:
 
 
 def split_clean(batch: Batch) -> tuple[Array, list[Array]]:
-    """The clean view ``[b, h, w, c]``, which is the first, and the crops, an array ``[b, v, h, w, c]`` a size."""
+    """Return the clean view ``[b, h, w, c]``, which is the first, and the crops, an array ``[b, v, h, w, c]`` a size."""
     first, *others = batch["views"]
     return first[:, 0], [first[:, 1:], *others] if first.shape[1] > 1 else others
 
@@ -30,7 +30,7 @@ def require_maps(encoder: Network) -> None:
 def read_maps(
     network: Network, params: Params, state: State, images: Array, *, levels: int, border: int, train: bool
 ) -> tuple[list[Array], State]:
-    """The last ``levels`` maps of an encoder, the last one first, without their border: float32 ``[b, h, w, c]``.
+    """Compute the last ``levels`` maps of an encoder, the last one first, without their border: float32 ``[b, h, w, c]``.
 
     Raises:
       ValueError: more levels than the encoder has maps, or a border that leaves nothing of one.

@@ -28,6 +28,29 @@ def require_one_size(views: tuple[View, ...]) -> None:
     require(len(sizes) >= 2 and len(set(sizes)) == 1, "views", sizes, "two views or more of one size")
 
 
+def embed_each_size(
+    encoder: Network, params: Params, state: State, crops: Sequence[Array], key: Key
+) -> tuple[list[Float[Array, "b v f"]], State]:
+    """Compute the features of crops of several sizes, those of one size as one batch: batch statistics are per size.
+
+    Args:
+      encoder: in training mode.
+      params: its parameters.
+      state: its state, which passes through the sizes in turn.
+      crops: for each size ``[b, v, h, w, c]``.
+      key: used once, for what the encoder draws.
+
+    Returns:
+      ``(for each size [b, v, f], state)``.
+    """
+    features = []
+    for i, group in enumerate(crops):
+        size_key = jax.random.fold_in(key, i)
+        merged, state = encoder.apply(params, state, merge_views(group), train=True, key=size_key)
+        features.append(split_views(merged, group.shape[1]))
+    return features, state
+
+
 def embed_views(
     encoder: Network, params: Params, state: State, batch: Batch, key: Key
 ) -> tuple[Float[Array, "b v f"], State]:
@@ -48,13 +71,9 @@ def embed_views(
     """
     if "features" in batch:
         return batch["features"], state
-    features, encoder_state = [], state["encoder"]
-    for i, views in enumerate(batch["views"]):
-        size_key = jax.random.fold_in(key, i)
-        merged, encoder_state = encoder.apply(
-            params["encoder"], encoder_state, merge_views(views), train=True, key=size_key
-        )
-        features.append(split_views(merged, views.shape[1]))
+    features, encoder_state = embed_each_size(
+        encoder, params["encoder"], state["encoder"], batch["views"], key
+    )
     return jnp.concatenate(features, axis=1), {**state, "encoder": encoder_state}
 
 
@@ -260,26 +279,3 @@ def views_method(
         return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})
 
     return Method(views, init, loss, encoder, collapse=collapse)
-
-
-def embed_crops(
-    encoder: Network, params: Params, state: State, crops: Sequence[Array], key: Key
-) -> tuple[list[Array], State]:
-    """Features of crops of several sizes, those of one size as one batch: batch statistics are per size.
-
-    Args:
-      encoder: the network, in training mode.
-      params: its params.
-      state: its state, which passes through the sizes in turn.
-      crops: for each size ``[b, v, h, w, c]``.
-      key: of what the encoder draws.
-
-    Returns:
-      ``(for each size [b, v, features], state)``.
-    """
-    features = []
-    for i, group in enumerate(crops):
-        size_key = jax.random.fold_in(key, i)
-        merged, state = encoder.apply(params, state, merge_views(group), train=True, key=size_key)
-        features.append(split_views(merged, group.shape[1]))
-    return features, state

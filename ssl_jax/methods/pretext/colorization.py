@@ -1,7 +1,7 @@
 """Colorization (Zhang et al., ECCV 2016): which of 313 colours every place of an image has, from its lightness."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.method import CollapseValue, Method, Reconstruction
+from ssl_jax.methods.method import CollapseValue, Method, Reconstruction, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_maps
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -118,7 +118,7 @@ def build(
         lab = rgb_to_lab(jnp.clip(pixels, 0.0, 1.0))
         return Colors(lab[..., :1], lab[..., 1:])
 
-    def shown(lightness: Array) -> Array:
+    def lightness_images(lightness: Array) -> Array:
         return color.normalize(jnp.repeat(lightness / 100, 3, axis=-1), mean=view.mean, std=view.std)
 
     def maps_of(params: Params, online: State, lightness: Array, *, train: bool) -> tuple[Array, State]:
@@ -126,7 +126,7 @@ def build(
             encoder,
             params["encoder"],
             online["encoder"],
-            shown(lightness),
+            lightness_images(lightness),
             levels=levels,
             border=0,
             train=train,
@@ -185,9 +185,6 @@ def build(
         }
         return value, (state, metrics)
 
-    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
-        return params["encoder"], state["online"]["encoder"]
-
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         del key
         lightness, ab = colors_of(images)
@@ -200,7 +197,12 @@ def build(
 
     collapse = (CollapseValue("loss", math.log(BINS), "every colour is as likely, whatever the image"),)
 
-    return Method(views, init, loss, encoder, encoder_variables, reconstruct=reconstruct, collapse=collapse)
+    def apply_to_lightness(params: Params, state: State, images: Array, **options: Any) -> tuple[Any, State]:
+        return encoder.apply(params, state, lightness_images(colors_of(images).lightness), **options)
+
+    image_encoder = encoder._replace(apply=apply_to_lightness)
+    variables = encoder_at("online")
+    return Method(views, init, loss, image_encoder, variables, reconstruct=reconstruct, collapse=collapse)
 
 
 def require_color(images: Array) -> None:

@@ -99,5 +99,4 @@ def build(
         return value, (state, {"accuracy": jnp.mean(own < other), "count": jnp.mean(wholes)})
 
     collapse = (CollapseValue("loss", margin, "every count of every image is 0"),)
-
     return Method(views, init, loss, encoder, collapse=collapse)

@@ -74,11 +74,11 @@ def build(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        shown = batch["views"][0]
+        views = batch["views"][0]
         (features, logits), online = network.apply(
-            params, state["online"], merge_views(shown), train=True, key=key
+            params, state["online"], merge_views(views), train=True, key=key
         )
-        classes = jnp.repeat(state["classes"][batch["index"]], shown.shape[1])
+        classes = jnp.repeat(state["classes"][batch["index"]], views.shape[1])
         known = (classes >= 0) / jnp.maximum(jnp.sum(classes >= 0), 1)
         metrics = {
             "accuracy": jnp.sum(known * (jnp.argmax(logits, axis=1) == classes)),
@@ -87,13 +87,13 @@ def build(
         value = labelled_cross_entropy(logits, classes, over="labelled")
         return value, ({**state, "online": online}, metrics)
 
-    def describe(params: Params, state: State, images: Array) -> Array:
-        """The mean square ``[b, 1]`` of the gradient of each image."""
+    def gradient_energies(params: Params, state: State, images: Array) -> Array:
+        """Measure the mean square ``[b, 1]`` of the gradient of each image."""
         del params, state
         down, across = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
         return (jnp.mean(down**2, axis=(1, 2, 3)) + jnp.mean(across**2, axis=(1, 2, 3)))[:, None]
 
-    def refresh(state: State, energies: Any, key: Key) -> State:
+    def draw_seeds(state: State, energies: Any, key: Key) -> State:
         if energies is None:
             return state
         count = min(exemplars, len(energies))
@@ -104,8 +104,8 @@ def build(
         classes = jnp.full(examples, -1, jnp.int32).at[chosen].set(jnp.arange(count, dtype=jnp.int32))
         return {**state, "seeds": jnp.resize(chosen.astype(jnp.int32), (exemplars,)), "classes": classes}
 
-    choose_seeds = Refresh(describe, refresh, features_once=True, order=lambda state, key: state["seeds"])
-
+    choose_seeds = Refresh(
+        gradient_energies, draw_seeds, features_once=True, order=lambda state, key: state["seeds"]
+    )
     collapse = (CollapseValue("loss", math.log(exemplars), "the seeds cannot be told from what is seen"),)
-
     return Method(views, init, loss, encoder, encoder_at("online"), refresh=choose_seeds, collapse=collapse)

@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import embed_crops
+from ssl_jax.methods.parts.siamese import embed_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.tiles import Layout, make_tiles
@@ -112,12 +112,9 @@ def build(
         tiles = make_tiles(tile_key, images, layout, projection=color_projection, normalize=normalize_tiles)
         labels = jax.random.randint(draw_key, (len(tiles),), 0, permutations)
         shuffled = jnp.take_along_axis(tiles, orders[labels][..., None, None, None], axis=1)
-        state = dict(state)
-        (features,), state["encoder"] = embed_crops(
-            encoder, params["encoder"], state["encoder"], (shuffled,), network_key
-        )
+        h, state = embed_views(encoder, params, state, {"views": (shuffled,)}, network_key)  # [b, tiles, f]
         projected, state["projector"] = projector.apply(
-            params["projector"], state["projector"], features, train=True
+            params["projector"], state["projector"], h, train=True
         )
         joined = jax.nn.relu(projected).reshape(len(projected), -1)
         logits, state["head"] = head.apply(params["head"], state["head"], joined, train=True)
@@ -128,5 +125,4 @@ def build(
     collapse = (
         CollapseValue("loss", math.log(permutations), "permutations cannot be told from what is seen"),
     )
-
     return Method(views, init, loss, encoder, collapse=collapse)

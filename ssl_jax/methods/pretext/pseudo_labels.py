@@ -105,17 +105,17 @@ def build(
         }
         return value, ({**state, "online": online, "truth": truth}, metrics)
 
-    def describe(params: Params, state: State, images: Array) -> Array:
+    def probabilities_of(params: Params, state: State, images: Array) -> Array:
         (_, logits), _ = network.apply(params, state["online"], images, train=False)
         return jax.nn.softmax(logits, axis=1)
 
-    def refresh(state: State, probabilities: Array, key: Key) -> State:
+    def relabel(state: State, probabilities: Array, key: Key) -> State:
         del key
         count = len(probabilities)
-        places = np.unique(np.linspace(0, count - 1, min(labelled, count)).round().astype(int))
-        given = jnp.zeros(examples, bool).at[places].set(True)
-        begun = state["round"] >= 0
-        sure = begun & (jnp.max(probabilities, axis=1) >= threshold) & ~given[:count]
+        positions = np.unique(np.linspace(0, count - 1, min(labelled, count)).round().astype(int))
+        given = jnp.zeros(examples, bool).at[positions].set(True)
+        trained = state["round"] >= 0
+        sure = trained & (jnp.max(probabilities, axis=1) >= threshold) & ~given[:count]
         guesses = jnp.where(sure, jnp.argmax(probabilities, axis=1), -1).astype(jnp.int32)
         labels = jnp.where(given, state["truth"], jnp.full(examples, -1, jnp.int32).at[:count].set(guesses))
         state = {**state, "labelled": given, "labels": labels, "round": state["round"] + 1}
@@ -130,10 +130,9 @@ def build(
             return sample_clusters_evenly(key, members, classes + 1)
         return sample_clusters_evenly(key, jnp.minimum(members, 0), 1)
 
-    relabeling = Refresh(describe, refresh, reinit=("encoder", "classifier") if restart else (), order=order)
-
+    reinit = ("encoder", "classifier") if restart else ()
+    relabeling = Refresh(probabilities_of, relabel, reinit=reinit, order=order)
     collapse = (
         CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
     )
-
     return Method(views, init, loss, encoder, encoder_at("online"), refresh=relabeling, collapse=collapse)

@@ -12,7 +12,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import embed_crops
+from ssl_jax.methods.parts.siamese import embed_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.tiles import Layout, make_tiles, neighbour_pairs
@@ -100,16 +100,13 @@ def build(
         images = batch["views"][0][:, 0]
         options: dict[str, Any] = {"drop": drop_colors, "normalize": normalize_tiles}
         tiles = make_tiles(tile_key, images, layout, projection=color_projection, **options)
-        (features,), encoder_state = embed_crops(
-            encoder, params["encoder"], state["encoder"], (tiles,), network_key
-        )
-        pairs = jnp.concatenate([features[:, first], features[:, second]], axis=-1)
-        logits, head_state = head.apply(params["head"], state["head"], pairs, train=True)
+        h, state = embed_views(encoder, params, state, {"views": (tiles,)}, network_key)  # [b, tiles, f]
+        pairs = jnp.concatenate([h[:, first], h[:, second]], axis=-1)
+        logits, state["head"] = head.apply(params["head"], state["head"], pairs, train=True)
         labels = jnp.broadcast_to(directions, logits.shape[:2])
         value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
-        return value, ({"encoder": encoder_state, "head": head_state}, {"accuracy": accuracy})
+        return value, (state, {"accuracy": accuracy})
 
     collapse = (CollapseValue("loss", math.log(DIRECTIONS), "directions cannot be told from what is seen"),)
-
     return Method(views, init, loss, encoder, collapse=collapse)

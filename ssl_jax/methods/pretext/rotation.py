@@ -91,5 +91,4 @@ def build(
         return value, (state, {"accuracy": accuracy})
 
     collapse = (CollapseValue("loss", math.log(classes), "rotations cannot be told from what is seen"),)
-
     return Method(views, init, loss, encoder, collapse=collapse)

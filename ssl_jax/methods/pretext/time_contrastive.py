@@ -1,14 +1,17 @@
 """Time-contrastive networks (Sermanet et al., ICRA 2018), one camera: frames attract near in time and repel further off."""
 
+import jax
+
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
-from ssl_jax.core.types import Array, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.temporal import pair_info_nce, semi_hard_triplet, time_masks
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.frames import frames_method
+from ssl_jax.methods.parts.frames import split_frames
+from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 LOSSES = ("triplet", "info_nce")
 
@@ -63,20 +66,34 @@ def build(
     choice("loss", loss, LOSSES)
     positive("temperature", temperature)
 
-    def loss_of(key: Key, z: Array, clips: Array, times: Array) -> tuple[Array, Metrics]:
-        del key
+    views = presets.mae() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    network = chain(encoder=encoder, head=heads.mlp((embedding,), dtype=compute_dtype(encoder)))
+
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss_fn(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        network_key, _ = jax.random.split(key)
+        images, clips, times = split_frames(batch)
+        (_, z), state = network.apply(params, state, images, train=True, key=network_key)  # [n, d]
         positives, negatives = time_masks(clips, times, near=near, far=far, across=across)
-        metrics = {"positives": positives.sum() / len(z), "negatives": negatives.sum() / len(z)}
+        metrics = {
+            "embedding_std": direction_std(z),
+            "positives": positives.sum() / len(z),
+            "negatives": negatives.sum() / len(z),
+        }
         if loss == "info_nce":
-            return pair_info_nce(z, positives, negatives, temperature=temperature), metrics
-        value, metrics["active"] = semi_hard_triplet(z, positives, negatives, margin=margin)
-        return value, metrics
+            value = pair_info_nce(z, positives, negatives, temperature=temperature)
+        else:
+            value, metrics["active"] = semi_hard_triplet(z, positives, negatives, margin=margin)
+        return value, (state, metrics)
 
     collapse = (CollapseValue("loss", margin, "all frames are alike, or no pair is in the right order"),)
     if loss == "info_nce":
         # How many negatives a frame has depends on its position in the window.
         collapse = (CollapseValue("embedding_std", 0.0, "all frames are alike"),)
-
-    views = presets.mae() if views is None else views
-    head = heads.mlp((embedding,), dtype=compute_dtype(encoder))
-    return frames_method(encoder, head, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss_fn, encoder, collapse=collapse)

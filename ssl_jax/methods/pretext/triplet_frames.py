@@ -1,15 +1,18 @@
 """Triplets of frames (Wang & Gupta, ICCV 2015): two frames of a clip are nearer to each other than to those of others."""
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Key, Metrics
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.temporal import ranking
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.frames import frames_method
+from ssl_jax.methods.parts.frames import split_frames
+from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 
 def build(
@@ -49,16 +52,27 @@ def build(
     prototxt. Deviations: no tracker: whole frames, or the patches that the clips of a folder show; hard negatives from the
     start, where the paper begins with random ones.
     """
+    views = presets.mae() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    network = chain(encoder=encoder, head=heads.mlp((embedding,), dtype=compute_dtype(encoder)))
 
-    def loss_of(key: Key, z: Array, clips: Array, times: Array) -> tuple[Array, Metrics]:
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        network_key, negative_key = jax.random.split(key)
+        images, clips, times = split_frames(batch)
+        (_, z), state = network.apply(params, state, images, train=True, key=network_key)  # [n, d]
         same = clips[:, None] == clips[None, :]
         apart = jnp.where(same, jnp.abs(times[:, None] - times[None, :]), 0)
         partners = jnp.where(jnp.max(apart, axis=1) > 0, jnp.argmax(apart, axis=1), -1)
-        value, active = ranking(key, z, partners, ~same, margin=margin, negatives=negatives, hard=hard)
-        return value, {"active": active}
+        value, active = ranking(
+            negative_key, z, partners, ~same, margin=margin, negatives=negatives, hard=hard
+        )
+        return value, (state, {"active": active, "embedding_std": direction_std(z)})
 
     collapse = (CollapseValue("loss", margin, "all frames are alike"),)
-
-    views = presets.mae() if views is None else views
-    head = heads.mlp((embedding,), dtype=compute_dtype(encoder))
-    return frames_method(encoder, head, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse)

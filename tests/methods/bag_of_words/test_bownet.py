@@ -148,7 +148,7 @@ def test_the_student_is_the_teacher_of_the_next_round(tmp_path):
     path = tmp_path / "encoder.safetensors"
     save_encoder(path, method.encoder, *method.encoder_variables(params, state), metadata=STATISTICS)
     following, own, kept, _ = tiny(teacher=str(path))
-    jax.tree.map(np.testing.assert_array_equal, kept["teacher"]["params"], params["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, kept["teacher"].params, params["encoder"])
     assert np.isfinite(loss_of(following, own, kept, batch)[0])
 
 

@@ -57,9 +57,7 @@ def by_hand(method, params, state, batch, words):
     encoder = method.encoder
     teacher = state["teacher"]
     clean = batch["views"][0][:, 0]
-    layers, _ = encoder.apply(
-        teacher["variables"].average, teacher["state"], clean, train=True, output="layers"
-    )
+    layers, _ = encoder.apply(teacher.params, teacher.state, clean, train=True, output="layers")
     maps = np.asarray(layers["block_1"], np.float64)
     words = np.asarray(words, np.float64)
     squared = ((maps[..., None, :] - words) ** 2).sum(-1)
@@ -155,8 +153,8 @@ def test_the_teacher_is_the_average_of_the_student(decay):
     method = method_of("obow", encoder=ENCODER, decay=decay, decay_steps=None, **TINY)
     _, state, _ = start(method)
     other, _, _ = start(method, seed=5)
-    old = state["teacher"]["variables"].average
-    new = method.after_update(other, state, jnp.int32(0))["teacher"]["variables"].average
+    old = state["teacher"].params
+    new = method.after_update(other, state, jnp.int32(0))["teacher"].params
     expected = jax.tree.map(lambda x, y: decay * x + (1 - decay) * y, old, other["encoder"])
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), new, expected)
 
