@@ -15,7 +15,9 @@ from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.registry import names
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
-from ssl_jax.train.loop import fit, make_program
+from ssl_jax.train.loop import fit
+from ssl_jax.train.program import make_program
+from ssl_jax.train.run import Host, Run, Watch
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.state import TrainState
 from tests.methods.case import (
@@ -214,12 +216,11 @@ def test_bfloat16_runs_and_agrees_loosely(case):
 def train(case, folder, hooks=()):
     """Four steps of ``fit`` on a few real images, saved after every second; goes on where the folder's checkpoints end."""
     source = source_of(case.config, "train[:1%]")
-    options = {"optimizer": case.sgd, "batch_size": BATCH, "seed": 3, "hooks": hooks, "log_every": 1}
-    options["refresh_every"] = case.config.get("refresh_every", 0)
+    refresh_every = case.config.get("refresh_every", 0)
+    run = Run(case.method, case.sgd, source, steps=4, batch_size=BATCH, seed=3, refresh_every=refresh_every)
+    host = Host(mesh=make_mesh(devices=jax.devices()[:1]), program=case.one)
     with Checkpoints(folder, every=2, keep=2, metadata={}) as checkpoints:
-        mesh = make_mesh(devices=jax.devices()[:1])
-        options |= {"mesh": mesh, "program": case.one}
-        return fit(case.method, source, steps=4, checkpoints=checkpoints, **options).state
+        return fit(run, host, Watch(hooks=hooks, checkpoints=checkpoints, log_every=1)).state
 
 
 def test_resumed_run_and_probed_run_end_in_the_same_bits(case, tmp_path):

@@ -96,7 +96,7 @@ def test_the_vocabulary_is_made_once_and_by_k_means():
     jax.tree.map(np.testing.assert_array_equal, later, made)
     assert method.refresh.features_once
     with pytest.raises(ValueError, match="vocabulary_size=12: allowed is at most the 8 local"):
-        method.refresh(state, features[:4], jax.random.key(0))
+        method.refresh.update(state, features[:4], jax.random.key(0))
 
 
 def test_what_describes_an_image_are_local_features_of_the_teacher(exported):

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.optim.ema import debiased, ema
-from ssl_jax.train.loop import make_program
+from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.methods.case import loss_of, method_of, real_batch, start
 from tests.methods.consistency.test_pi_model import PLAIN, check_labels, without_classes

@@ -17,7 +17,7 @@ def collapsed(case):
 
 def refreshed(method, energies, seed=0):
     _, state, _ = start(method)
-    return method.refresh(state, jnp.asarray(energies)[:, None], jax.random.key(seed))
+    return method.refresh.update(state, jnp.asarray(energies)[:, None], jax.random.key(seed))
 
 
 def test_seeds_are_classes_and_training_goes_through_them_alone():
@@ -28,7 +28,7 @@ def test_seeds_are_classes_and_training_goes_through_them_alone():
     np.testing.assert_array_equal(state["classes"][seeds], np.arange(30))
     assert int((state["classes"] >= 0).sum()) == 30
     np.testing.assert_array_equal(method.refresh.order(state, jax.random.key(0)), seeds)
-    assert method.refresh(state, None, jax.random.key(0)) is state
+    assert method.refresh.update(state, None, jax.random.key(0)) is state
 
 
 def test_images_with_gradients_are_drawn_more_often_and_flat_ones_last():

@@ -19,10 +19,10 @@ def rounds(method, probabilities, truth=None):
     """The state after the refresh before step 0, and after the one that follows."""
     _, state, _ = start(method)
     probabilities = jnp.asarray(probabilities, jnp.float32)
-    first = method.refresh(state, probabilities, jax.random.key(0))
+    first = method.refresh.update(state, probabilities, jax.random.key(0))
     if truth is not None:
         first["truth"] = first["truth"].at[: len(truth)].set(jnp.asarray(truth))
-    return first, method.refresh(first, probabilities, jax.random.key(1))
+    return first, method.refresh.update(first, probabilities, jax.random.key(1))
 
 
 def confident(count, classes=3, sure=0.9, seed=0):
