@@ -1,13 +1,13 @@
 """Paired timing: A B A B in one process, a ratio for each pair, and the record of what was measured where.
 
 A machine's speed drifts, and the drift hits both sides of a pair alike. So the number that counts is the
-median of the ratios of neighbours, with its quartiles; the seconds themselves are kept beside it.
+median of the ratios of neighbours, with its quartiles; the seconds themselves are stored with it.
 """
 
 import argparse
 import datetime
 import importlib.metadata
-import json
+import operator
 import os
 import platform
 import statistics
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import environment, table
-from ssl_jax.core.files import write_atomically
+from ssl_jax.core.rows import write_row
 
 Measurement = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "kornia", "scikit-learn")
-RESULTS = Path(__file__).parent / "results"
 
 
 class Times(NamedTuple):
@@ -219,7 +218,7 @@ def parser(name: str, text: str | None) -> argparse.ArgumentParser:
     made.add_argument(
         "--quick", action="store_true", help="seconds: tiny sizes, to see that it runs; numbers mean nothing"
     )
-    made.add_argument("--out", type=Path, default=None, help=f"default: benchmarks/results/{name}.json")
+    made.add_argument("--out", type=Path, help="file of rows; default: results/benchmarks.jsonl")
     return made
 
 
@@ -240,10 +239,9 @@ def record(
     begin = time.perf_counter()
     measurements = list(run(options))
     result = {**head, "seconds": round(time.perf_counter() - begin, 1), "measurements": measurements}
-    out = options.out or (None if options.quick else RESULTS / f"{name}.json")
+    out = options.out or (None if options.quick else table.RESULTS)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps(rounded(result), indent=1) + "\n")
+        write_row(out, rounded(result), operator.itemgetter("benchmark"))
     return result
 
 

@@ -1,17 +1,13 @@
-"""Result files as one table: ``python -m benchmarks.table``. Nothing in it is typed by hand."""
+"""The rows of all benchmarks as one table: ``python -m benchmarks.table``. Nothing in it is typed by hand."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from ssl_jax.core.rows import read_rows
+
+RESULTS = Path(__file__).parent.parent / "results/benchmarks.jsonl"
 HEAD = ("benchmark", "against", "measured (quartiles)", "target", "met")
-
-
-def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Every result in a folder, by name."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def number(value: float, unit: str) -> str:
@@ -63,7 +59,7 @@ def met(value: Mapping[str, float], bounds: Mapping[str, float] | None) -> str:
 
 
 def rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The rows of one result file, in the order of ``HEAD``."""
+    """Tabulate one benchmark, in the order of ``HEAD``."""
     return [
         (
             m["name"],
@@ -98,4 +94,4 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(load()))
+    print(markdown(read_rows(RESULTS)))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot
 
-from experiments.studies.figure import COLORS, STYLE
+from ssl_jax.cli.study_figure import COLORS, STYLE
 from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.ops.schedules import rising_decay
 from ssl_jax.optim.ema import Ema, debiased, ema

@@ -1,20 +1,20 @@
 """Writes what is generated in the docs: ``python -m docs.tables``.
 
-* README.md, table ``quickstart``: from ``docs/results/quickstart.json``, the ``evaluation.json`` of its first command;
+* README.md, table ``quickstart``: from ``results/quickstart.jsonl``, the run of its first command;
 * README.md, table ``methods``: from the first lines of the method files;
-* README.md and ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from the files of
-  ``experiments.results``;
-* ``docs/benchmarks.md``, table ``benchmarks``: from ``benchmarks/results/``;
-* ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules and files of ``experiments.studies``;
+* README.md and ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from ``results/<dataset>.jsonl``,
+  the rows of ``experiments.results``;
+* ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``;
+* ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules of ``experiments.studies`` and
+  ``results/studies/<name>.jsonl``;
 * ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
-* ``docs/guides/planning.md``, table ``plans``: from the files of ``experiments.plan``;
-* ``docs/guides/faults.md``, table ``long tests``: from ``docs/results/long_tests.xml``, which pytest writes;
+* ``docs/guides/planning.md``, table ``plans``: from ``results/plans.jsonl``, the rows of ``experiments.plan``;
+* ``docs/guides/faults.md``, table ``long tests``: from ``results/long_tests.xml``, which pytest writes;
 * ``docs/methods/<name>.md``: from the docstring and the signature of each method's ``build``, and its measured row.
 """
 
 import ast
 import inspect
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -22,35 +22,38 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.table import load as load_benchmarks
 from benchmarks.table import markdown as benchmarks_table
-from experiments.studies.study import Study, findings, is_complete, load, page, studies
+from experiments.studies import SEEDS, studies
 from ssl_jax.cli.planning import plans_table
+from ssl_jax.cli.results import read_budget
+from ssl_jax.cli.study import Results, Study, is_complete
+from ssl_jax.cli.study_pages import study_findings, study_page
+from ssl_jax.cli.study_runs import read_results
 from ssl_jax.cli.tables import (
     DATASET,
     ELSEWHERE,
     correlations,
     dataset_of,
     evaluation,
-    load_results,
     method_table,
     results_table,
 )
+from ssl_jax.core.rows import Row, read_rows
 from ssl_jax.methods.registry import method_module, names
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs/results"
-SEEDS = (0, 1, 2)
+RESULTS = ROOT / "results"
 BUDGETS = {"short": "On CPU cores", "paper": "On an accelerator"}
 
 
 def quickstart() -> str:
-    """The evaluation of the README's first command."""
-    return evaluation(json.loads((ROOT / "docs/results/quickstart.json").read_text()), markdown=True)
+    """Tabulate the evaluation of the README's first command."""
+    (row,) = read_rows(RESULTS / "quickstart.jsonl")
+    return evaluation(row["evaluation"], markdown=True)
 
 
 def methods() -> str:
-    """One row a method: its page, its config, its family and what its file says it is."""
+    """Tabulate the methods: page, config, family and what its file says it is."""
     rows = ["| method | config | family | what |", "|---|---|---|---|"]
     for name, module in names().items():
         path = ROOT / (module.replace(".", "/") + ".py")
@@ -61,57 +64,69 @@ def methods() -> str:
     return "\n".join(rows)
 
 
+def rows_of(dataset: str, budget: str) -> list[Row]:
+    """Read the rows of a results table."""
+    return read_budget(RESULTS / f"{dataset}.jsonl", budget)
+
+
 def results(datasets: Sequence[str] = (DATASET,)) -> str:
-    """The results tables of all budgets that were run."""
-    found = [
-        f"{heading}, `{dataset}`:\n\n{results_table(RESULTS / dataset / budget, markdown=True)}"
+    """Tabulate the results of all budgets that were run."""
+    tables = [
+        f"{heading}, `{dataset}`:\n\n{results_table(rows, markdown=True)}"
         for dataset in datasets
         for budget, heading in BUDGETS.items()
-        if load_results(RESULTS / dataset / budget)
+        if (rows := rows_of(dataset, budget))
     ]
-    return "\n\n".join(found) or "not measured yet"
+    return "\n\n".join(tables) or "not measured yet"
 
 
 def rank_correlations() -> str:
-    """Rank correlation of label-free measures with accuracy, over the runs of the results table."""
-    return correlations(RESULTS / DATASET / "short", markdown=True)
+    """Correlate the ranks of label-free measures with those of accuracy, over the runs of the results table."""
+    return correlations(rows_of(DATASET, "short"), markdown=True)
 
 
 def benchmarks() -> str:
-    """Every benchmark, its target and whether it was met."""
-    return benchmarks_table(load_benchmarks())
+    """Tabulate every benchmark, its target and whether it was met."""
+    return benchmarks_table(read_rows(RESULTS / "benchmarks.jsonl"))
+
+
+def study_results(study: Study) -> Results:
+    """Read what was measured of a study."""
+    return read_results(study, SEEDS, RESULTS / f"studies/{study.name}.jsonl")
 
 
 def studies_table() -> str:
-    """One row a study: its page and how many of the paper's claims hold here."""
+    """Tabulate the studies: page, question and how many of the paper's claims hold here."""
     rows = ["| study | question | claims that hold here |", "|---|---|---|"]
     for name, study in studies().items():
-        found = load(study, SEEDS)
-        complete = is_complete(study, found)
-        held = [claim.holds for claim in study.claims(found)] if complete else []
-        share = f"{sum(held)} of {len(held)}" if complete else "not measured yet"
+        measurements = study_results(study)
+        complete = is_complete(study, measurements)
+        verdicts = [claim.holds for claim in study.claims(measurements)] if complete else []
+        share = f"{sum(verdicts)} of {len(verdicts)}" if complete else "not measured yet"
         rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {share} |")
     return "\n".join(rows)
 
 
 def road(study: Study) -> str:
-    """What the study of a step of the road found."""
-    found = load(study, SEEDS)
+    """Write what the study of a step of the road says."""
+    measurements = study_results(study)
     link = f"[{study.title}](studies/{study.name}.md)"
-    if not is_complete(study, found):
+    if not is_complete(study, measurements):
         return f"Not measured yet: {link}"
-    return "\n".join([f"Measured: {link}", "", *findings(study, found, folder="studies/")])
+    return "\n".join([f"Measured: {link}", "", *study_findings(study, measurements, folder="studies/")])
 
 
 def plans() -> str:
-    """One row a plan, recipe by recipe."""
-    found = [json.loads(path.read_text()) for path in (ROOT / "docs/results/plans").glob("*.json")]
-    order = sorted(found, key=lambda plan: (plan["config"]["method"]["name"], plan["chip"], plan["devices"]))
-    return plans_table(order, markdown=True) if order else "no plans"
+    """Tabulate the plans, recipe by recipe; of one recipe, what computes least first."""
+    rows = read_rows(RESULTS / "plans.jsonl")
+    rows.sort(
+        key=lambda plan: (plan["config"]["method"]["name"], plan["chip"], plan["devices"], plan["flops"])
+    )
+    return plans_table(rows, markdown=True) if rows else "no plans"
 
 
 def long_tests() -> str:
-    """One row a file of the long tests that were run last: how each kind of them ended."""
+    """Tabulate the files of the long tests that were run last: how their tests ended."""
     path = RESULTS / "long_tests.xml"
     if not path.exists():
         return "not run yet"
@@ -129,16 +144,16 @@ def long_tests() -> str:
 
 
 def measured(name: str) -> list[str]:
-    """The lines of a method's page that hold its measured rows."""
+    """Write the lines of a method's page that hold its measured rows."""
     lines = ["", "## Measured", ""]
     for budget, heading in BUDGETS.items():
-        table = method_table(RESULTS / dataset_of(name) / budget, name, markdown=True)
+        table = method_table(rows_of(dataset_of(name), budget), name, markdown=True)
         lines += [f"{heading}:", "", table, ""] if table else []
     return [*lines, "All methods and how this was measured: [results](../results.md).", ""]
 
 
 def method_page(name: str) -> str:
-    """Docs page of a method."""
+    """Write the docs page of a method."""
     module = method_module(name)
     text = inspect.getdoc(module.build) or ""
     title, _, body = text.partition("\n")
@@ -173,7 +188,7 @@ def method_page(name: str) -> str:
 
 
 def fill(text: str) -> str:
-    """A page with each table between its markers written anew."""
+    """Write each table of a page between its markers anew."""
     makers = {
         "quickstart": quickstart,
         "methods": methods,
@@ -196,7 +211,7 @@ def fill(text: str) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Every generated file and what it should contain."""
+    """Make every generated file: its path and what it should contain."""
     pages = [
         ROOT / "README.md",
         ROOT / "docs/results.md",
@@ -207,7 +222,10 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/guides/planning.md",
     ]
     files = {page: fill(page.read_text()) for page in pages}
-    files |= {ROOT / f"docs/studies/{name}.md": page(study) for name, study in studies().items()}
+    files |= {
+        ROOT / f"docs/studies/{name}.md": study_page(study, study_results(study))
+        for name, study in studies().items()
+    }
     return files | {ROOT / f"docs/methods/{name}.md": method_page(name) for name in names()}
 
 

@@ -1,25 +1,22 @@
 """Before renting: does a run fit, how fast can it be, and what holds it back?
 
     python -m experiments.plan --config=configs/mae.py:imagenet,vit_large --topology=v5e:8x8
-    python -m experiments.plan --config=configs/simclr.py:imagenet --topology=v5e:4x4,v6e:4x4 --out=docs/results/plans
+    python -m experiments.plan --config=configs/simclr.py:imagenet --topology=v5e:4x4,v6e:4x4 --out=results/plans.jsonl
     python -m experiments.plan --config=configs/simclr.py
 
 Compiles the train step of the config for TPU slices that need not be there (the TPU compiler comes with
 ``pip install -e '.[tpu]'``), or, with the topology ``local``, for the devices of this machine. Says what parameters, optimizer,
 the method's state and activations take on each device, what is computed and communicated, and what that costs at the published
 speeds of the hardware: times that a real run stays above. What does not fit is compiled again with ``encoder.remat``, with
-``host.fsdp`` and with smaller batches, until something does. ``--out`` keeps each plan as a JSON file.
+``host.fsdp`` and with smaller batches, until something does. ``--out`` adds each plan to a file of rows.
 """
-
-import json
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from ssl_jax.cli import hardware, launch, planning
 from ssl_jax.config import build
-from ssl_jax.core.files import write_atomically
+from ssl_jax.core.rows import write_row
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
@@ -27,7 +24,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _TOPOLOGY = flags.DEFINE_list(
     "topology", [hardware.LOCAL], "TPU slices such as v5e:4x4, or local; several by commas."
 )
-_OUT = flags.DEFINE_string("out", None, "Folder for a JSON file a plan; default: nothing is written.")
+_OUT = flags.DEFINE_string("out", None, "File of rows for the plans; default: nothing is written.")
 _REMEDIES = flags.DEFINE_bool("remedies", True, "Where the config does not fit, look for what would.")
 
 
@@ -43,9 +40,7 @@ def main() -> None:
             plan["remedy"] = planning.remedy(config, target)
         print(planning.text(plan), flush=True)
         if _OUT.value:
-            path = Path(_OUT.value) / f"{planning.name(plan)}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(plan, indent=1) + "\n")
+            write_row(_OUT.value, plan, planning.name)
 
 
 if __name__ == "__main__":

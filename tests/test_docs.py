@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs import tables
-from experiments.studies.study import studies
+from experiments.studies import studies
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,9 +35,9 @@ def test_a_step_of_the_road_says_what_the_page_of_its_study_says():
 
 def test_a_step_of_the_road_whose_study_lacks_a_variant_has_neither_claims_nor_figure(monkeypatch):
     study = studies()["projector"]
-    found = tables.load(study, tables.SEEDS)
-    found.pop(study.variants[-1].name)
-    monkeypatch.setattr(tables, "load", lambda *_: found)
+    results = dict(tables.study_results(study))
+    results.pop(study.variants[-1].name)
+    monkeypatch.setattr(tables, "study_results", lambda _: results)
     step = tables.road(study)
     assert step == f"Not measured yet: [{study.title}](studies/projector.md)"
 

@@ -3,7 +3,8 @@
 python -m experiments.studies.batch_size
 """
 
-from experiments.studies.study import Claim, Results, Study, Variant, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant
 
 IMAGES = 256 * 200
 SIZES = (16, 64, 256)
@@ -17,24 +18,24 @@ RATE = {"simclr": 3e-3, "moco_v2": 3e-3, "byol": 3e-3, "simsiam": 3e-3}
 """Learning rate at 256 images."""
 
 
-def lost(found: Results, method: str) -> float:
+def lost(results: Results, method: str) -> float:
     """Points of linear accuracy lost between the largest batch and the smallest."""
-    return found[f"{method}, {SIZES[-1]}"].mean("linear") - found[f"{method}, {SIZES[0]}"].mean("linear")
+    return results[f"{method}, {SIZES[-1]}"].mean("linear") - results[f"{method}, {SIZES[0]}"].mean("linear")
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers conclude."""
-    losses = {method: lost(found, method) for method in PUBLISHED}
-    told = ", ".join(f"{method} {value:+.1f}" for method, value in losses.items())
+    losses = {method: lost(results, method) for method in PUBLISHED}
+    evidence = ", ".join(f"{method} {value:+.1f}" for method, value in losses.items())
     band = {
-        m: found[f"{m}, {SIZES[0]}"].spread("linear") + found[f"{m}, {SIZES[-1]}"].spread("linear")
+        m: results[f"{m}, {SIZES[0]}"].spread("linear") + results[f"{m}, {SIZES[-1]}"].spread("linear")
         for m in PUBLISHED
     }
     return [
         Claim(
             "SimCLR, whose negatives are those of the batch, loses more from a smaller batch than BYOL.",
             losses["simclr"] - losses["byol"] > band["simclr"] + band["byol"],
-            f"points of linear accuracy lost from {SIZES[-1]} to {SIZES[0]} images: {told}",
+            f"points of linear accuracy lost from {SIZES[-1]} to {SIZES[0]} images: {evidence}",
         ),
         Claim(
             "It loses more than SimSiam.",

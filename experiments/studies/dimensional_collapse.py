@@ -5,8 +5,9 @@ python -m experiments.studies.dimensional_collapse
 
 from collections.abc import Callable
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
 from ssl_jax import models
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.methods.parts.siamese import expander, simclr_projector
@@ -37,9 +38,9 @@ def embedding(config: build.Config) -> dict[str, Callable[..., Array]]:
     projector = projector_of(encoder, config["method"])
 
     def encode(params: Params, state: State, images: Array) -> Array:
-        own = state.get("online", state)
-        features, _ = encoder.apply(params["encoder"], own["encoder"], images)
-        return projector.apply(params["projector"], own["projector"], features)[0]
+        variables = state.get("online", state)
+        features, _ = encoder.apply(params["encoder"], variables["encoder"], images)
+        return projector.apply(params["projector"], variables["projector"], features)[0]
 
     return {"embedding": encode}
 
@@ -49,12 +50,12 @@ def bare(method: str) -> str:
     return f"{METHODS[method]}, no projector"
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the paper concludes, and what VICReg's and Barlow Twins' terms are for."""
-    simclr, without = found[METHODS["simclr"]], found[bare("simclr")]
-    regular = {m: found[METHODS[m]] for m in ("vicreg", "barlow")}
-    others = {m: found[METHODS[m]] for m in ("simclr", "byol")}
-    told = ", ".join(f"{METHODS[m]} {x.text('embedding_rank')}" for m, x in {**regular, **others}.items())
+    simclr, without = results[METHODS["simclr"]], results[bare("simclr")]
+    regular = {m: results[METHODS[m]] for m in ("vicreg", "barlow")}
+    others = {m: results[METHODS[m]] for m in ("simclr", "byol")}
+    evidence = ", ".join(f"{METHODS[m]} {x.text('embedding_rank')}" for m, x in {**regular, **others}.items())
     return [
         Claim(
             "SimCLR's embedding does not use all its dimensions.",
@@ -63,13 +64,13 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             "A projector keeps the features from that: without it their rank is lower.",
-            better(simclr, without, "rank"),
+            is_better(simclr, without, "rank"),
             f"rank of SimCLR's features {simclr.text('rank')} with and {without.text('rank')} without",
         ),
         Claim(
             "VICReg and Barlow Twins, which decorrelate, use more dimensions of the embedding than SimCLR and BYOL.",
-            all(better(a, b, "embedding_rank") for a in regular.values() for b in others.values()),
-            f"effective rank of the embedding: {told}",
+            all(is_better(a, b, "embedding_rank") for a in regular.values() for b in others.values()),
+            f"effective rank of the embedding: {evidence}",
         ),
     ]
 

@@ -5,48 +5,49 @@ python -m experiments.studies.dino_collapse
 
 import math
 
-from experiments.studies.study import Claim, Measured, Results, Study, Variant, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant
 
 PROTOTYPES = 256
 BOTH, NO_CENTERING, NO_SHARPENING = "both", "no centering", "no sharpening"
 
 
-def divergence(measured: Measured) -> str:
+def divergence(measurements: Measurements) -> str:
     """The last KL divergence of the student from the teacher: cross entropy less the teacher's entropy."""
-    gap = measured.of("loss") - measured.of("teacher_entropy")
+    gap = measurements.values("loss") - measurements.values("teacher_entropy")
     return f"{gap.mean():.2f}"
 
 
-def told(found: Results, name: str) -> str:
+def report(results: Results, name: str) -> str:
     """The numbers that tell a collapse."""
-    m = found[name]
+    m = results[name]
     return (
         f"{name}: teacher's entropy {m.text('teacher_entropy', 2)}, KL {divergence(m)}, "
         f"unevenness {m.text('teacher_kl_uniform', 2)}, linear {m.text('linear')}"
     )
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the paper concludes from the figure."""
     top = math.log(PROTOTYPES)
-    both, centering, sharpening = (found[name] for name in (BOTH, NO_CENTERING, NO_SHARPENING))
+    both, centering, sharpening = (results[name] for name in (BOTH, NO_CENTERING, NO_SHARPENING))
     entropy = both.mean("teacher_entropy")
     uneven = centering.mean("teacher_kl_uniform")
     return [
         Claim(
             "Without centering one dimension takes over: the entropy goes to 0.",
             centering.mean("teacher_entropy") < 0.05 * top and uneven > 0.8 * top,
-            told(found, NO_CENTERING),
+            report(results, NO_CENTERING),
         ),
         Claim(
             f"Without sharpening the output is uniform: the entropy goes to log K = {top:.2f}.",
             sharpening.mean("teacher_entropy") > 0.99 * top,
-            told(found, NO_SHARPENING),
+            report(results, NO_SHARPENING),
         ),
         Claim(
             "Both together balance: the entropy stays between, and no prototype takes all.",
             0.02 * top < entropy < 0.95 * top and both.mean("teacher_kl_uniform") < 0.5 * top,
-            told(found, BOTH),
+            report(results, BOTH),
         ),
     ]
 

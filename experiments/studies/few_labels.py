@@ -5,7 +5,8 @@ python -m experiments.studies.few_labels
 
 from typing import Any
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 
 LABELS = (20, 100, 500, 1000)
 LINES = {
@@ -29,40 +30,40 @@ def changes(method: str, labels: int) -> dict[str, Any]:
     """What a variant has beyond the recipe: labels, and a larger share of each batch for many; the supervised yardstick sees
     these images alone, in the views of the others, SimCLR no label."""
     share = {"data.labeled_fraction": 0.25 if labels <= 100 else 0.5}
-    own: dict[str, dict[str, Any]] = {
+    by_method: dict[str, dict[str, Any]] = {
         **dict.fromkeys(CONSISTENCY, share),
         "ladder": {"encoder.widths": (500, 250, 250)},
         "supervised": {"views.area": (0.8, 1.0)},
     }
-    return {"data.num_labels": labels, **own.get(method, {})}
+    return {"data.num_labels": labels, **by_method.get(method, {})}
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers conclude."""
     few, many = LABELS[1], LABELS[-1]
 
     def text(method: str, labels: int) -> str:
-        return f"{LINES[method]} {found[name_of(method, labels)].text('classifier')}"
+        return f"{LINES[method]} {results[name_of(method, labels)].text('classifier')}"
 
-    said = [
+    verdicts = [
         Claim(
             f"With {few} labels {LINES[method]} is better than training on the labelled images alone.",
-            better(found[name_of(method, few)], found[name_of("supervised", few)], "classifier"),
+            is_better(results[name_of(method, few)], results[name_of("supervised", few)], "classifier"),
             f"{text(method, few)}, {text('supervised', few)}",
         )
         for method in UNLABELLED
     ]
     gains = {
-        labels: max(found[name_of(m, labels)].mean("classifier") for m in UNLABELLED)
-        - found[name_of("supervised", labels)].mean("classifier")
+        labels: max(results[name_of(m, labels)].mean("classifier") for m in UNLABELLED)
+        - results[name_of("supervised", labels)].mean("classifier")
         for labels in (few, many)
     }
-    best = max(UNLABELLED, key=lambda m: found[name_of(m, few)].mean("classifier"))
+    best = max(UNLABELLED, key=lambda m: results[name_of(m, few)].mean("classifier"))
     return [
-        *said,
+        *verdicts,
         Claim(
             f"With {few} labels Mean Teacher is better than the Π-model (Mean Teacher, tables 1 and 2).",
-            better(found[name_of("mean_teacher", few)], found[name_of("pi_model", few)], "classifier"),
+            is_better(results[name_of("mean_teacher", few)], results[name_of("pi_model", few)], "classifier"),
             f"{text('mean_teacher', few)}, {text('pi_model', few)}",
         ),
         Claim(
@@ -72,7 +73,7 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             f"With {few} labels a linear classifier on features learnt without labels is as good as the best of these methods.",
-            not better(found[name_of(best, few)], found[name_of("simclr", few)], "classifier"),
+            not is_better(results[name_of(best, few)], results[name_of("simclr", few)], "classifier"),
             f"{text('simclr', few)}, {text(best, few)}",
         ),
     ]

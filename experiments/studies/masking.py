@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 
 METHODS = {"mae": "MAE", "simmim": "SimMIM"}
 RATIOS = {"random": (0.25, 0.5, 0.75), "block": (0.25, 0.5, 0.75), "uniform": (0.75,)}
@@ -20,47 +21,48 @@ def name_of(method: str, kind: str, ratio: float) -> str:
 
 def options(method: str, kind: str, ratio: float) -> dict[str, Any]:
     """What a variant has beyond the recipe."""
-    own: dict[str, Any] = {"method.mask": kind, "method.mask_ratio": ratio}
-    return own if method == "mae" else {**own, "method.unit": 1}
+    changes: dict[str, Any] = {"method.mask": kind, "method.mask_ratio": ratio}
+    return changes if method == "mae" else {**changes, "method.unit": 1}
 
 
 def ranks(values: list[float]) -> np.ndarray:
-    """Places from the lowest to the highest."""
+    """Rank values from the lowest to the highest."""
     return np.argsort(np.argsort(values))
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers conclude."""
-    said = []
+    verdicts = []
     for method, label in METHODS.items():
-        points = [found[name_of(method, "random", ratio)] for ratio in RATIOS["random"]]
+        measured = [results[name_of(method, "random", ratio)] for ratio in RATIOS["random"]]
         gap = {
-            m: max(p.mean(m) for p in points) - min(p.mean(m) for p in points) for m in ("linear", "finetune")
+            m: max(p.mean(m) for p in measured) - min(p.mean(m) for p in measured)
+            for m in ("linear", "finetune")
         }
-        said.append(
+        verdicts.append(
             Claim(
                 f"{label}: linear accuracy depends more on the ratio than fine-tuned accuracy (MAE, figure 5).",
                 gap["linear"] > gap["finetune"],
                 f"best less worst of the random ratios: linear {gap['linear']:.1f}, fine-tuned {gap['finetune']:.1f} points",
             )
         )
-    scattered, block = (found[name_of("mae", kind, 0.75)] for kind in ("random", "block"))
-    uniform = found[name_of("mae", "uniform", 0.75)]
+    scattered, block = (results[name_of("mae", kind, 0.75)] for kind in ("random", "block"))
+    uniform = results[name_of("mae", "uniform", 0.75)]
     variants = [
-        found[name_of(m, kind, r)] for m in METHODS for kind, ratios in RATIOS.items() for r in ratios
+        results[name_of(m, kind, r)] for m in METHODS for kind, ratios in RATIOS.items() for r in ratios
     ]
     linear, tuned = ([v.mean(m) for v in variants] for m in ("linear", "finetune"))
     correlation = float(np.corrcoef(ranks(linear), ranks(tuned))[0, 1])
     return [
-        *said,
+        *verdicts,
         Claim(
             "MAE at 75 %: random masks are better than blocks by linear accuracy (MAE, table 1f).",
-            better(scattered, block, "linear"),
+            is_better(scattered, block, "linear"),
             f"linear {scattered.text('linear')} against {block.text('linear')}",
         ),
         Claim(
             "MAE at 75 %: one visible patch in every window of 2 x 2 is as good as random, fine-tuned (UM-MAE, table 1).",
-            not better(scattered, uniform, "finetune"),
+            not is_better(scattered, uniform, "finetune"),
             f"fine-tuned {uniform.text('finetune')} against {scattered.text('finetune')}",
         ),
         Claim(

@@ -5,7 +5,8 @@ python -m experiments.studies.memory_bank
 
 from typing import Any
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 
 STEPS, BATCH = 800, 64
 SHARES = {100: 10_000, 20: 2_000, 4: 400}
@@ -25,22 +26,22 @@ def name_of(method: str, images: int) -> str:
 
 def changes(method: str, share: int, images: int) -> dict[str, Any]:
     """What a variant has beyond the recipe; NPID fills its memory once before the network moves."""
-    own: dict[str, Any] = {"data.split": f"train[:{share}%]"}
+    changes: dict[str, Any] = {"data.split": f"train[:{share}%]"}
     if method == "npid":
-        own |= {"method.examples": images, "optimizer.freeze": ((".", -(-images // BATCH)),)}
-    return own
+        changes |= {"method.examples": images, "optimizer.freeze": ((".", -(-images // BATCH)),)}
+    return changes
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What follows from the paper's argument."""
     most, least = max(SHARES.values()), min(SHARES.values())
-    rare, often = (found[name_of("npid", images)] for images in (most, least))
-    queue = found[name_of("moco_v1", most)]
-    gain = rare.of("knn") - rare.of("random_knn")
+    rare, often = (results[name_of("npid", images)] for images in (most, least))
+    queue = results[name_of("moco_v1", most)]
+    gain = rare.values("knn") - rare.values("random_knn")
     return [
         Claim(
             f"With {passes(most):.0f} passes a queue of recent keys teaches more than a memory of the last pass.",
-            better(queue, rare),
+            is_better(queue, rare),
             f"kNN {queue.text('knn')} against {rare.text('knn')}",
         ),
         Claim(
@@ -50,7 +51,7 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             f"With as many updates over fewer images, which come {passes(least):.0f} times, the memory does teach.",
-            better(often, rare) and often.mean("knn") - often.spread("knn") > often.mean("random_knn"),
+            is_better(often, rare) and often.mean("knn") - often.spread("knn") > often.mean("random_knn"),
             f"kNN {often.text('knn')} against {rare.text('knn')}, untrained {often.text('random_knn')}",
         ),
     ]

@@ -3,7 +3,8 @@
 python -m experiments.studies.multi_crop
 """
 
-from experiments.studies.study import Claim, Measured, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant, is_better
 
 METHODS = {"swav": "SwAV", "dino": "DINO"}
 LOCAL = (0, 2, 6)
@@ -28,26 +29,26 @@ def name_of(method: str, local: int, *, equal: str) -> str:
     return f"{METHODS[method]}, {crops}" + (", equal compute" if equal == "compute" and local else "")
 
 
-def gain(found: Results, method: str, equal: str) -> tuple[bool, str]:
+def gain(results: Results, method: str, equal: str) -> tuple[bool, str]:
     """Whether the most small crops are better than none, and the numbers."""
-    none: Measured = found[name_of(method, 0, equal="steps")]
-    most = found[name_of(method, LOCAL[-1], equal=equal)]
-    return better(most, none), f"{METHODS[method]} {most.text('knn')} against {none.text('knn')}"
+    none: Measurements = results[name_of(method, 0, equal="steps")]
+    most = results[name_of(method, LOCAL[-1], equal=equal)]
+    return is_better(most, none), f"{METHODS[method]} {most.text('knn')} against {none.text('knn')}"
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers conclude."""
-    said = {equal: [gain(found, method, equal) for method in METHODS] for equal in ("steps", "compute")}
+    verdicts = {equal: [gain(results, method, equal) for method in METHODS] for equal in ("steps", "compute")}
     return [
         Claim(
             "With as many steps, small crops are a gain for both methods (SwAV there: 4.5 points).",
-            all(holds for holds, _ in said["steps"]),
-            "kNN: " + "; ".join(text for _, text in said["steps"]),
+            all(holds for holds, _ in verdicts["steps"]),
+            "kNN: " + "; ".join(text for _, text in verdicts["steps"]),
         ),
         Claim(
             "With as much compute they are, too.",
-            all(holds for holds, _ in said["compute"]),
-            "kNN: " + "; ".join(text for _, text in said["compute"]),
+            all(holds for holds, _ in verdicts["compute"]),
+            "kNN: " + "; ".join(text for _, text in verdicts["compute"]),
         ),
     ]
 

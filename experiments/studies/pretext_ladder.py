@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from experiments.studies.study import Claim, Results, Study, Variant, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant
 from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.models.convnet import pool_to_grid
@@ -40,8 +41,10 @@ def layers(config: build.Config) -> dict[str, Callable[..., Array]]:
 
     def at(i: int) -> Callable[..., Array]:
         def encode(params: Params, state: State, images: Array) -> Array:
-            found, _ = method.encoder.apply(*method.encoder_variables(params, state), images, output="layers")
-            layer = jnp.float32(found[f"{names}_{i}"])
+            outputs, _ = method.encoder.apply(
+                *method.encoder_variables(params, state), images, output="layers"
+            )
+            layer = jnp.float32(outputs[f"{names}_{i}"])
             return (pool_to_grid(layer, grid=GRIDS[i]) if names == "block" else layer).reshape(
                 len(images), -1
             )
@@ -54,20 +57,20 @@ def layers(config: build.Config) -> dict[str, Callable[..., Array]]:
 LAYERS = tuple(f"layer_{i + 1}" for i in range(len(WIDTHS)))
 
 
-def profile(found: Results, name: str) -> list[float]:
+def profile(results: Results, name: str) -> list[float]:
     """Mean linear accuracy of every layer of a variant."""
-    return [found[name].mean(f"{layer}_linear") for layer in LAYERS]
+    return [results[name].mean(f"{layer}_linear") for layer in LAYERS]
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers' tables of AlexNet, layer by layer, say."""
-    early = {label: profile(found, label) for label, _ in [*PRETEXT.values(), *GENERATIVE.values()]}
+    early = {label: profile(results, label) for label, _ in [*PRETEXT.values(), *GENERATIVE.values()]}
     falling = [label for label, values in early.items() if max(values) > values[-1]]
     drop = {label: max(values) - values[-1] for label, values in early.items()}
     most = max(drop, key=lambda label: drop[label])
-    supervised = profile(found, LATER["supervised"])
+    supervised = profile(results, LATER["supervised"])
     best = max(early, key=lambda label: max(early[label]))
-    simclr = profile(found, LATER["simclr"])
+    simclr = profile(results, LATER["simclr"])
     return [
         Claim(
             "Pretext and generative methods are best before their last layer (Zhang et al. 2016, Noroozi et al. 2017).",

@@ -5,8 +5,9 @@ python -m experiments.studies.projector
 
 from collections.abc import Callable
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
 from ssl_jax import models
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 from ssl_jax.config import build
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.methods.parts.siamese import simclr_projector
@@ -38,21 +39,21 @@ def wide(width: int) -> str:
     return f"2 layers, {width} outputs"
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the paper concludes from its figure 8."""
-    none, linear, mlp = (found[DEPTHS[depth]] for depth in (0, 1, 2))
-    widths = [found[wide(width)] for width in WIDTHS] + [mlp]
+    none, linear, mlp = (results[DEPTHS[depth]] for depth in (0, 1, 2))
+    widths = [results[wide(width)] for width in WIDTHS] + [mlp]
     gap = max(m.mean("linear") for m in widths) - min(m.mean("linear") for m in widths)
     band = max(m.spread("linear") for m in widths)
     return [
         Claim(
             "A nonlinear projector is better than a linear one (there: 3 points).",
-            better(mlp, linear, "linear"),
+            is_better(mlp, linear, "linear"),
             f"linear evaluation {mlp.text('linear')} against {linear.text('linear')}",
         ),
         Claim(
             "It is much better than none (there: more than 10 points).",
-            better(mlp, none, "linear"),
+            is_better(mlp, none, "linear"),
             f"{mlp.text('linear')} against {none.text('linear')}",
         ),
         Claim(

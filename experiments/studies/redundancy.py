@@ -3,7 +3,8 @@
 python -m experiments.studies.redundancy
 """
 
-from experiments.studies.study import Claim, Measured, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant, is_better
 
 WIDTHS = (64, 256, 1024, 2048)
 METHODS = {"barlow": "Barlow Twins", "vicreg": "VICReg", "simclr": "SimCLR"}
@@ -25,36 +26,36 @@ def weighted(value: float) -> str:
     return f"Barlow Twins: λ {value:g}"
 
 
-def gain(found: Results, method: str) -> tuple[float, float]:
+def gain(results: Results, method: str) -> tuple[float, float]:
     """Points of linear accuracy from the narrowest embedding to the widest, and the deviations over seeds together."""
-    narrow, broad = found[wide(method, WIDTHS[0])], found[wide(method, WIDTHS[-1])]
+    narrow, broad = results[wide(method, WIDTHS[0])], results[wide(method, WIDTHS[-1])]
     return broad.mean("linear") - narrow.mean("linear"), broad.spread("linear") + narrow.spread("linear")
 
 
-def trained(measured: Measured) -> bool:
+def trained(measurements: Measurements) -> bool:
     """Whether the linear accuracy is above that of the same encoders untrained."""
-    return measured.mean("linear") - measured.spread("linear") > measured.mean("random_linear")
+    return measurements.mean("linear") - measurements.spread("linear") > measurements.mean("random_linear")
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the papers conclude."""
-    whole, barlow = found[ALL], found[BOTH]
-    flat, correlated, varied = (found[name] for name in (NO_VARIANCE, NO_COVARIANCE, NO_INVARIANCE))
-    near, apart = found[ONLY_INVARIANCE], found[ONLY_REDUNDANCY]
-    weights = [found[weighted(value)] if value != LAMBDAS[1] else barlow for value in LAMBDAS]
+    whole, barlow = results[ALL], results[BOTH]
+    flat, correlated, varied = (results[name] for name in (NO_VARIANCE, NO_COVARIANCE, NO_INVARIANCE))
+    near, apart = results[ONLY_INVARIANCE], results[ONLY_REDUNDANCY]
+    weights = [results[weighted(value)] if value != LAMBDAS[1] else barlow for value in LAMBDAS]
     range_of = max(m.mean("linear") for m in weights) - min(m.mean("linear") for m in weights)
-    gains = {method: gain(found, method) for method in METHODS}
-    told = ", ".join(f"{METHODS[m]} {value:+.1f} ± {band:.1f}" for m, (value, band) in gains.items())
+    gains = {method: gain(results, method) for method in METHODS}
+    evidence = ", ".join(f"{METHODS[m]} {value:+.1f} ± {band:.1f}" for m, (value, band) in gains.items())
     return [
         Claim(
             "VICReg without the variance term collapses.",
-            flat.mean("variance") > 0.9 and better(whole, flat, "linear"),
+            flat.mean("variance") > 0.9 and is_better(whole, flat, "linear"),
             f"what the deviations lack to 1: {flat.text('variance', 2)}; linear {flat.text('linear')} against "
             f"{whole.text('linear')}",
         ),
         Claim(
             "Without the covariance term it trains, but worse (there: 11 points).",
-            better(whole, correlated, "linear") and trained(correlated),
+            is_better(whole, correlated, "linear") and trained(correlated),
             f"linear {correlated.text('linear')} against {whole.text('linear')}, untrained {whole.text('random_linear')}",
         ),
         Claim(
@@ -64,7 +65,7 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             "Barlow Twins needs both terms: invariance alone is worse (there: 14 points), redundancy alone nothing.",
-            better(barlow, near, "linear") and not trained(apart),
+            is_better(barlow, near, "linear") and not trained(apart),
             f"linear {barlow.text('linear')}; invariance alone {near.text('linear')}, redundancy alone {apart.text('linear')}",
         ),
         Claim(
@@ -76,7 +77,7 @@ def claims(found: Results) -> list[Claim]:
             f"Barlow Twins and VICReg gain from a wider embedding, {WIDTHS[0]} to {WIDTHS[-1]}; SimCLR does not.",
             all(gains[m][0] > gains[m][1] for m in ("barlow", "vicreg"))
             and gains["simclr"][0] <= gains["simclr"][1],
-            f"points of linear accuracy: {told}",
+            f"points of linear accuracy: {evidence}",
         ),
     ]
 

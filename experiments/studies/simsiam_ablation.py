@@ -3,7 +3,8 @@
 python -m experiments.studies.simsiam_ablation
 """
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 
 IMAGES = 64 * 500
 """Seen by every run, whatever its batch size."""
@@ -20,40 +21,44 @@ def batch(size: int) -> str:
     return f"batch size {size}"
 
 
-def collapsed(found: Results, name: str) -> bool:
+def collapsed(results: Results, name: str) -> bool:
     """Whether all outputs have become one: the views agree, and their directions hardly vary over the batch."""
-    return found[name].mean("loss") < -0.99 and found[name].mean("embedding_std") < 0.1
+    return results[name].mean("loss") < -0.99 and results[name].mean("embedding_std") < 0.1
 
 
-def told(found: Results, name: str) -> str:
+def report(results: Results, name: str) -> str:
     """The numbers that tell a collapse."""
-    m = found[name]
+    m = results[name]
     return f"{name}: loss {m.text('loss', 2)}, std {m.text('embedding_std', 2)}, linear {m.text('linear')}"
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the paper concludes."""
-    base, constant = found[BASELINE], found[CONSTANT]
-    sizes = [found[batch(size)] for size in BATCHES] + [constant]
+    base, constant = results[BASELINE], results[CONSTANT]
+    sizes = [results[batch(size)] for size in BATCHES] + [constant]
     drop = max(m.mean("linear") for m in sizes) - min(m.mean("linear") for m in sizes)
     gain = constant.mean("linear") - base.mean("linear")
     return [
         Claim(
             "Without stop-gradient the outputs collapse: the loss reaches −1 and the accuracy falls (figure "
             "2).",
-            collapsed(found, NO_STOP) and not collapsed(found, BASELINE),
-            f"{told(found, NO_STOP)}; {told(found, BASELINE)}; untrained {base.text('random_linear')}",
+            collapsed(results, NO_STOP) and not collapsed(results, BASELINE),
+            f"{report(results, NO_STOP)}; {report(results, BASELINE)}; untrained {base.text('random_linear')}",
         ),
-        Claim("Without predictor too (table 1a).", collapsed(found, NO_PREDICTOR), told(found, NO_PREDICTOR)),
+        Claim(
+            "Without predictor too (table 1a).",
+            collapsed(results, NO_PREDICTOR),
+            report(results, NO_PREDICTOR),
+        ),
         Claim(
             "With a predictor fixed at its random start training fails, but not by collapse: the loss stays "
             "high (table 1b).",
-            better(base, found[FIXED], "linear") and found[FIXED].mean("loss") > -0.5,
-            told(found, FIXED),
+            is_better(base, results[FIXED], "linear") and results[FIXED].mean("loss") > -0.5,
+            report(results, FIXED),
         ),
         Claim(
             "A predictor whose learning rate is not decayed works as well or better (table 1c).",
-            not collapsed(found, CONSTANT) and gain > -(base.spread("linear") + constant.spread("linear")),
+            not collapsed(results, CONSTANT) and gain > -(base.spread("linear") + constant.spread("linear")),
             f"linear {constant.text('linear')} against {base.text('linear')}",
         ),
         Claim(
@@ -63,8 +68,9 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             "Keeping an average of each image's representation does what the predictor does (section 5.2).",
-            not collapsed(found, EXPECTATION) and better(found[EXPECTATION], found[NO_PREDICTOR], "linear"),
-            told(found, EXPECTATION),
+            not collapsed(results, EXPECTATION)
+            and is_better(results[EXPECTATION], results[NO_PREDICTOR], "linear"),
+            report(results, EXPECTATION),
         ),
     ]
 

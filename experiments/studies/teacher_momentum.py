@@ -3,7 +3,8 @@
 python -m experiments.studies.teacher_momentum
 """
 
-from experiments.studies.study import Claim, Results, Study, Variant, better, run
+from experiments.studies.command import run
+from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
 
 STEPS = 1000
 DECAYS = {
@@ -15,15 +16,15 @@ DECAYS = {
 }
 
 
-def claims(found: Results) -> list[Claim]:
+def claims(results: Results) -> list[Claim]:
     """What the paper concludes from the table."""
-    frozen, copied = found["1 (a frozen random network)"], found["0"]
-    middle = [found[name] for name in ("0.999", "0.99", "0.9")]
+    frozen, copied = results["1 (a frozen random network)"], results["0"]
+    middle = [results[name] for name in ("0.999", "0.99", "0.9")]
     best = max(middle, key=lambda m: m.mean("knn"))
     return [
         Claim(
             "A moving average with a decay between 0.9 and 0.999 beats a frozen random teacher.",
-            all(better(m, frozen) for m in middle),
+            all(is_better(m, frozen) for m in middle),
             f"kNN {', '.join(m.text('knn') for m in middle)} against {frozen.text('knn')}",
         ),
         Claim(
@@ -33,7 +34,7 @@ def claims(found: Results) -> list[Claim]:
         ),
         Claim(
             "A teacher that is the student of the step before (decay 0) destroys the representation.",
-            better(best, copied, by=10.0),
+            is_better(best, copied, by=10.0),
             f"kNN {copied.text('knn')} against {best.text('knn')}; spread of the predictions "
             f"{copied.text('embedding_std', 2)}",
         ),

@@ -1,44 +1,32 @@
 """Results as tables."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_jax import models
 from ssl_jax.config.datasets import DATASETS
+from ssl_jax.core.rows import Row
 from ssl_jax.core.table import table
 from ssl_jax.evaluate.correlation import rank_correlation
+from ssl_jax.evaluate.knn import NEIGHBORS
+from ssl_jax.evaluate.measure import BASELINE, Measure
+from ssl_jax.evaluate.measures import row_columns
 
 DATASET = "fashion_mnist"
 ELSEWHERE = {"colorization": "embedded_color", "time_contrastive": "moving", "triplet_frames": "moving"}
 """Datasets of methods that find nothing to learn in Fashion-MNIST, which has neither colours nor clips."""
 
-HEADINGS = {
-    "knn": "kNN",
-    "linear": "linear",
-    "ridge": "ridge",
-    "logistic": "logistic",
-    "retrieval_map": "retrieval mAP",
-    "rotation": "rotation",
-    "finetune_1_percent": "fine-tuned, 1 %",
-    "finetune_10_percent": "fine-tuned, 10 %",
-    "classifier": "own classifier",
-    "student": "its student's",
-}
-"""Measures in [0, 1] in the order of the columns; the few-label probes (``linear_<n>``) come after ``logistic``."""
-
 
 def dataset_of(method: str) -> str:
-    """The dataset on which a method is measured, a word of its config."""
+    """Name the dataset on which a method is measured, an argument of its config."""
     return ELSEWHERE.get(method, DATASET)
 
 
-def evaluation(result: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """The measured rows as a table, accuracies in percent, and a line that says what was measured."""
+def evaluation_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """Tabulate the measured rows, accuracies in percent, with a line that says what was measured."""
     rows = [{"accuracy in %": row["features"], **cells(row)} for row in result["rows"]]
     train, test = result["examples"]
     what = (
@@ -49,113 +37,84 @@ def evaluation(result: Mapping[str, Any], *, markdown: bool = False) -> str:
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The measures of a row as cells, in percent, by heading."""
-    found: dict[str, Any] = {}
-    few = sorted(int(m[1]) for name in row if (m := re.fullmatch(r"linear_(\d+)", name)))
-    for name, heading in HEADINGS.items():
-        if name in row:
-            found[heading] = 100 * row[name]
-        if name == "logistic":
-            for count in few:
-                mean, std = row[f"linear_{count}"], row[f"linear_{count}_std"]
-                found[f"linear, {count} a class"] = (100 * mean, 100 * std)
-    return found
+    """Turn the measures of a row into cells by heading, in percent, with the deviation where there is one."""
+    percents: dict[str, Any] = {}
+    for key, column in row_columns(row).items():
+        std = row.get(f"{key}_std")
+        percents[column.heading] = 100 * row[key] if std is None else (100 * row[key], 100 * std)
+    return percents
 
 
-def layers_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """kNN and ridge accuracy in percent of each layer and pooling."""
-    rows = [
-        {"layer and pooling": r["layer"], "dims": r["dims"], "kNN": 100 * r["knn"], "ridge": 100 * r["ridge"]}
-        for r in result["layers"]
-    ]
-    return table(rows, markdown=markdown)
-
-
-CLUSTERS = {
-    "purity": "purity",
-    "nmi_classes": "NMI with the classes",
-    "nmi_before": "NMI with the clusters before",
-    "changed": "images that changed cluster",
-}
-"""Scores of a clustering in [0, 1] by heading."""
-
-
-def clusters_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """Scores of the clusters of each head, in percent, and how they changed in the last refresh."""
-    rows = [
+def measure_table(measure: Measure, rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """Tabulate the rows of a measure that has a table of its own; shares, which are floats, in percent."""
+    headed = [
         {
-            "clusters": f"head {r['head']}",
-            "used": r["used"],
-            **{heading: None if r[name] is None else 100 * r[name] for name, heading in CLUSTERS.items()},
+            column.heading: 100 * value if isinstance(value, float) else value
+            for column, value in ((column, row[column.key]) for column in measure.columns)
         }
-        for r in result["clusters"]
+        for row in rows
     ]
-    return table(rows, markdown=markdown)
+    return table(headed, markdown=markdown)
 
 
 LABEL_FREE = ("rankme", "effective_rank", "alpha", "lidar", "spread", "alignment", "uniformity", "rotation")
 """Measures that read no label, correlated with accuracy over runs."""
 
 
-def load_results(folder: Path) -> list[dict[str, Any]]:
-    """The result files of ``experiments.results`` in a folder, in the order of their names."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
-
-
-def results_table(folder: Path, *, markdown: bool = False) -> str:
-    """Yardsticks and methods, accuracies in percent as mean ± deviation over seeds, and what was measured how.
+def results_table(results: Sequence[Row], *, markdown: bool = False) -> str:
+    """Tabulate baselines and methods, accuracies in percent as mean ± deviation over seeds.
 
     Args:
-      folder: of result files.
-      markdown: as Markdown.
+      results: Rows of one dataset and budget, see :mod:`ssl_jax.cli.results`.
+      markdown: Whether the table is in Markdown.
 
     Returns:
-      Table and a line on hardware and seeds; a sentence that there is nothing if the folder has no result.
+      Table and a line on hardware and seeds; a sentence that there is nothing if there is no row.
     """
-    results = load_results(folder)
     if not results:
-        return f"no results in {folder.name}"
+        return "no results"
     groups = _groups(results)
-    order = sorted(groups, key=lambda name: (_place(groups[name][0]), name))
+    order = sorted(groups, key=lambda name: (_rank(groups[name][0]), name))
     rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in order]
-    return f"{_ordered(rows, markdown)}\n\n{_how(results)}"
+    return f"{_ordered(rows, markdown)}\n\n{_conditions(results)}"
 
 
-def method_table(folder: Path, method: str, *, markdown: bool = False) -> str:
-    """The row of one method beside the yardsticks of its encoder; nothing if it has no result."""
-    results = load_results(folder)
+def method_table(results: Sequence[Row], method: str, *, markdown: bool = False) -> str:
+    """Tabulate one method and the baselines of its encoder; nothing if it has no result."""
     groups = _groups(results)
-    own = [name for name, rows in groups.items() if rows[0]["role"] != "yardstick"]
-    mine = [name for name in own if name.startswith(f"{method} (")]
+    methods = [name for name, rows in groups.items() if rows[0]["role"] != BASELINE]
+    selected = [name for name in methods if name.startswith(f"{method} (")]
     encoders = {f"random {encoder_name(r['config'])}" for r in results if r["method"] == method}
-    others = [
-        name for name in groups if name not in own and (not name.startswith("random ") or name in encoders)
+    baselines = [
+        name
+        for name in groups
+        if name not in methods and (not name.startswith("random ") or name in encoders)
     ]
-    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in sorted(others) + mine]
-    return _ordered(rows, markdown) if mine else ""
+    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in sorted(baselines) + selected]
+    return _ordered(rows, markdown) if selected else ""
 
 
 def _ordered(rows: Sequence[Mapping[str, Any]], markdown: bool) -> str:
-    """A table with what was measured first and how it came about last."""
+    """Measures first, then what a row is made of."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     last = [name for name in ("rotation", "seeds", "epochs", "core-minutes") if name in names]
     columns = [name for name in names if name not in last] + last
     return table(rows, columns=columns, markdown=markdown)
 
 
-def _groups(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of all seeds by the name that the table gives them; a yardstick that two runs measured with one seed counts once,
-    as the run has it that measured more."""
+def _groups(results: Sequence[Row]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows of all seeds by the name that the table gives them; a baseline that two runs measured with one seed counts once,
+    from the run that measured more."""
     groups: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
     for result in results:
         encoder = encoder_name(result["config"])
         for row in result["evaluation"]["rows"]:
             name = {"random encoder": f"random {encoder}"}.get(row["features"], row["features"])
-            own = row["role"] != "yardstick"
-            group = groups.setdefault(f"{result['method']} ({encoder})" if own else name, {})
-            key = (result["method"] if own else "", result["seed"])
+            is_method = row["role"] != BASELINE
+            group = groups.setdefault(f"{result['method']} ({encoder})" if is_method else name, {})
+            key = (result["method"] if is_method else "", result["seed"])
             if key not in group or len(cells(row)) > len(cells(group[key])):
-                group[key] = {**row, "result": result if own else None}
+                group[key] = {**row, "result": result if is_method else None}
     return {name: list(group.values()) for name, group in groups.items()}
 
 
@@ -169,7 +128,7 @@ REMARKS: tuple[tuple[str, Any, str], ...] = (
 
 
 def encoder_name(config: Mapping[str, Any]) -> str:
-    """Name of an encoder with the sizes in which it differs from the usual ones.
+    """Name an encoder, with the sizes in which it differs from the usual ones.
 
     >>> encoder_name({"encoder": {"name": "convnet", "widths": (16, 32, 64)}})
     'convnet 16-32-64'
@@ -178,34 +137,34 @@ def encoder_name(config: Mapping[str, Any]) -> str:
     usual = models.BUILDERS[options["name"]]().config
     words = [options["name"]]
     for key in ("widths", "width", "depth"):
-        found = options.get(key, usual.get(key))
-        if list(np.ravel(found)) != list(np.ravel(usual.get(key, found))):
-            words.append("-".join(map(str, np.ravel(found))))
+        size = options.get(key, usual.get(key))
+        if list(np.ravel(size)) != list(np.ravel(usual.get(key, size))):
+            words.append("-".join(map(str, np.ravel(size))))
     for option, value, remark in REMARKS:
         if options.get(option) == value:
             words.append(remark)
     return " ".join(words)
 
 
-def _place(row: Mapping[str, Any]) -> int:
-    """Yardsticks first, then self-supervised encoders, then the supervised one."""
-    return {"yardstick": 0, "encoder": 1}.get(row["role"], 2)
+def _rank(row: Mapping[str, Any]) -> int:
+    """Baselines first, then self-supervised encoders, then the supervised one."""
+    return {BASELINE: 0, "encoder": 1}.get(row["role"], 2)
 
 
 def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Cells of several seeds: mean and deviation (n − 1) over them, of what was measured of all; of one, its own deviation."""
     each = [cells(row) for row in rows]
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for heading in (name for name in each[0] if all(name in cell for cell in each)):
         values = [cell[heading][0] if isinstance(cell[heading], tuple) else cell[heading] for cell in each]
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found[heading] = each[0][heading] if spread is None else (float(np.mean(values)), spread)
-    found["seeds"] = len(rows)
+        means[heading] = each[0][heading] if spread is None else (float(np.mean(values)), spread)
+    means["seeds"] = len(rows)
     if rows[0]["result"] is not None:
         spent = [row["result"]["cpu_seconds"]["pretrain"] / 60 for row in rows]
-        found["epochs"] = f"{_epochs(rows[0]['result']['config']):.0f}"
-        found["core-minutes"] = float(np.median(spent))
-    return found
+        means["epochs"] = f"{_epochs(rows[0]['result']['config']):.0f}"
+        means["core-minutes"] = float(np.median(spent))
+    return means
 
 
 def _epochs(config: Mapping[str, Any]) -> float:
@@ -214,41 +173,38 @@ def _epochs(config: Mapping[str, Any]) -> float:
     return config["steps"] * config["batch_size"] / examples[config["data"]["source"]]
 
 
-def _how(results: Sequence[Mapping[str, Any]]) -> str:
+def _conditions(results: Sequence[Row]) -> str:
     machines = {(r["evaluation"]["machine"]["device"], r["evaluation"]["machine"]["cores"]) for r in results}
     train, test = results[0]["evaluation"]["examples"]
     where = "; ".join(f"{cores} core(s) a run of {device}" for device, cores in sorted(machines))
     return (
         f"`{results[0]['evaluation']['source']}`: probes of {train:,} training images, {test:,} test images. ± is the "
-        "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = 20. The linear probe's learning "
+        "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = {NEIGHBORS}. The linear probe's learning "
         "rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
         f"Core-minutes: processor time of training, the median over seeds, on {where}. "
         "Command: `python -m experiments.results`."
     )
 
 
-def correlations(folder: Path, *, markdown: bool = False) -> str:
-    """Rank correlation of each label-free measure with kNN and linear accuracy over self-supervised runs."""
-    own = [
-        row
-        for result in load_results(folder)
-        for row in result["evaluation"]["rows"]
-        if row["role"] == "encoder"
-    ]
-    if len(own) < 3:
+def correlations(results: Sequence[Row], *, markdown: bool = False) -> str:
+    """Correlate the ranks of each label-free measure with kNN and linear accuracy over self-supervised runs."""
+    rows = [row for result in results for row in result["evaluation"]["rows"] if row["role"] == "encoder"]
+    if len(rows) < 3:
         return "fewer than three runs: no correlation"
     nan = float("nan")
     measures = {
-        name: [row.get("health", {}).get(name, row.get(name, nan)) for row in own] for name in LABEL_FREE
+        name: [row.get("health", {}).get(name, row.get(name, nan)) for row in rows] for name in LABEL_FREE
     }
-    found = {target: rank_correlation(measures, [row[target] for row in own]) for target in ("knn", "linear")}
-    rows = [
+    ranks = {
+        target: rank_correlation(measures, [row[target] for row in rows]) for target in ("knn", "linear")
+    }
+    table_rows = [
         {
             "measure": name,
-            **{f"Spearman, {HEADINGS[target]}": of[name].spearman for target, of in found.items()},
-            **{f"Kendall, {HEADINGS[target]}": of[name].kendall for target, of in found.items()},
-            "runs": found["knn"][name].runs,
+            **{f"Spearman, {HEADINGS[target]}": of[name].spearman for target, of in ranks.items()},
+            **{f"Kendall, {HEADINGS[target]}": of[name].kendall for target, of in ranks.items()},
+            "runs": ranks["knn"][name].runs,
         }
         for name in LABEL_FREE
     ]
-    return table(rows, markdown=markdown, digits=2)
+    return table(table_rows, markdown=markdown, digits=2)

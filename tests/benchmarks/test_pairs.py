@@ -1,10 +1,10 @@
 import itertools
-import json
 
 import pytest
 
-from benchmarks import environment, pairs
+from benchmarks import environment, pairs, table
 from ssl_jax.cli import cpu
+from ssl_jax.core.rows import read_rows
 
 
 def test_calls_alternate_after_the_warm_up():
@@ -52,11 +52,9 @@ def test_the_summary_of_one_value_is_that_value():
 
 
 def test_a_record_names_the_class_of_hardware_and_no_host(tmp_path):
-    options = pairs.parser("nothing", "Nothing.").parse_args(
-        ["--quick", f"--out={tmp_path}/sub/nothing.json"]
-    )
+    options = pairs.parser("nothing", "Nothing.").parse_args(["--quick", f"--out={tmp_path}/sub/rows.jsonl"])
     pairs.record("nothing", options, lambda _: [pairs.valued("v", [1.0], unit="s")])
-    result = json.loads((tmp_path / "sub/nothing.json").read_text())
+    (result,) = read_rows(tmp_path / "sub/rows.jsonl")
     assert {"date", "load_average", "machine", "versions", "environment", "command"} <= set(result)
     assert (
         {"cpu", "cores", "memory_gib"}
@@ -68,11 +66,23 @@ def test_a_record_names_the_class_of_hardware_and_no_host(tmp_path):
 
 
 def test_a_quick_run_leaves_the_committed_results_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "rows.jsonl")
     pairs.record("nothing", pairs.parser("nothing", "").parse_args(["--quick"]), lambda _: [])
     assert list(tmp_path.iterdir()) == []
     pairs.record("nothing", pairs.parser("nothing", "").parse_args([]), lambda _: [])
-    assert [path.name for path in tmp_path.iterdir()] == ["nothing.json"]
+    assert [row["benchmark"] for row in read_rows(tmp_path / "rows.jsonl")] == ["nothing"]
+
+
+def test_a_benchmark_that_is_run_again_replaces_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "rows.jsonl")
+    for name, value in (("b", 1.0), ("a", 2.0), ("b", 3.0)):
+        options = pairs.parser(name, "").parse_args([])
+        pairs.record(name, options, lambda _, v=value: [pairs.valued("v", [v], unit="s")])
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert [(row["benchmark"], row["measurements"][0]["value"]["median"]) for row in rows] == [
+        ("a", 2.0),
+        ("b", 3.0),
+    ]
 
 
 def test_the_environment_is_that_of_the_launchers_with_passive_threads():

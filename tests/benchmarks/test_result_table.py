@@ -1,5 +1,3 @@
-import json
-
 from benchmarks import pairs, table
 
 
@@ -44,9 +42,3 @@ def test_every_line_of_the_table_has_as_many_cells():
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert "150.0 % [125.0 %, 175.0 %]" in text
-
-
-def test_results_are_read_in_the_order_of_their_names(tmp_path):
-    for name in ("b", "a"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"benchmark": name}))
-    assert [found["benchmark"] for found in table.load(tmp_path)] == ["a", "b"]

@@ -1,15 +1,17 @@
-"""Results: what is made again and what is not, and the tables written from the files."""
+"""Results: what is made again and what is not, and the tables written from the rows."""
 
-import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from experiments import results
-from ssl_jax.cli.tables import correlations, dataset_of, method_table, results_table
+from ssl_jax.cli import results
+from ssl_jax.cli.results import ROW_KEY, TableRun
+from ssl_jax.cli.tables import DATASET, ELSEWHERE, correlations, dataset_of, method_table, results_table
 from ssl_jax.config.datasets import DATASETS
+from ssl_jax.core.rows import read_rows, write_row
 from ssl_jax.methods.registry import names
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
 def result(method, seed, knn, *, encoder="convnet", yardsticks=()):
@@ -48,17 +50,14 @@ def result(method, seed, knn, *, encoder="convnet", yardsticks=()):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def rows():
     first = (("raw pixels", 0.85), ("random encoder", 0.80))
-    files = [
+    return [
         result("simclr", 0, 0.86, yardsticks=first),
         result("simclr", 1, 0.88, yardsticks=(("random encoder", 0.82),)),
         result("mae", 0, 0.75, encoder="vit_micro", yardsticks=(("random encoder", 0.6),)),
         result("supervised", 0, 0.9),
     ]
-    for one in files:
-        (tmp_path / f"{one['method']}-{one['seed']}.json").write_text(json.dumps(one))
-    return tmp_path
 
 
 def row(table, start):
@@ -66,8 +65,8 @@ def row(table, start):
     return line
 
 
-def test_seeds_become_mean_and_deviation_and_yardsticks_come_first(folder):
-    table = results_table(folder)
+def test_seeds_become_mean_and_deviation_and_baselines_come_first(rows):
+    table = results_table(rows)
     names = [line.split("  ")[0] for line in table.splitlines()[1:7]]
     assert names == [
         "random convnet",
@@ -87,71 +86,94 @@ def test_seeds_become_mean_and_deviation_and_yardsticks_come_first(folder):
     assert "2 core(s) a run of a processor" in table
 
 
-def test_a_yardstick_of_two_runs_with_one_seed_counts_once_as_measured_best(folder):
+def test_a_baseline_of_two_runs_with_one_seed_counts_once_as_measured_best(rows):
     again = result("ibot", 0, 0.7, encoder="vit_micro", yardsticks=(("random encoder", 0.7),))
     del again["evaluation"]["rows"][0]["linear"]
-    (folder / "ibot-0.json").write_text(json.dumps(again))
-    assert row(results_table(folder), "random vit_micro").split()[2:4] == ["60.0", "60.0"]
+    assert row(results_table([*rows, again]), "random vit_micro").split()[2:4] == ["60.0", "60.0"]
     again["evaluation"]["rows"][0] |= {"linear": 0.7, "logistic": 0.7}
-    (folder / "ibot-0.json").write_text(json.dumps(again))
-    assert row(results_table(folder), "random vit_micro").split()[2:4] == ["70.0", "70.0"]
+    assert row(results_table([*rows, again]), "random vit_micro").split()[2:4] == ["70.0", "70.0"]
 
 
-def test_a_method_stands_beside_the_yardsticks_of_its_encoder(folder):
-    table = method_table(folder, "mae")
+def test_a_method_stands_next_to_the_baselines_of_its_encoder(rows):
+    table = method_table(rows, "mae")
     names = {line.split("  ")[0] for line in table.splitlines()[1:]}
     assert names == {"raw pixels", "random vit_micro", "mae (vit_micro)"}
-    assert method_table(folder, "byol") == ""
+    assert method_table(rows, "byol") == ""
 
 
-def test_correlations_are_over_self_supervised_runs(folder):
-    table = correlations(folder)
+def test_correlations_are_over_self_supervised_runs(rows):
+    table = correlations(rows)
     assert row(table, "rankme").split() == ["rankme", "1.00", "1.00", "1.00", "1.00", "3"]
     assert row(table, "rotation").split() == ["rotation", "-1.00", "-1.00", "-1.00", "-1.00", "3"]
     assert "nan" in row(table, "lidar")
 
 
-def test_empty_folder_is_said(tmp_path):
-    assert "no results" in results_table(tmp_path)
-    assert "no correlation" in correlations(tmp_path)
+def test_no_result_is_said():
+    assert "no results" in results_table([])
+    assert "no correlation" in correlations([])
+
+
+def store(row, run, folder):
+    write_row(results.rows_path(run, folder), {**run._asdict(), **row}, ROW_KEY)
 
 
 def test_a_result_counts_only_with_the_config_that_is_committed_now(tmp_path):
-    config = results.config_of("byol", 1, "smoke")
+    run = TableRun("byol", 1, "smoke")
+    config = results.run_config(run)
     assert config["seed"] == 1
-    path = results.file_of("byol", 1, "smoke", tmp_path)
-    path.parent.mkdir(parents=True)
-    assert not results.done("byol", 1, "smoke", tmp_path)
-    path.write_text(json.dumps({"config": config}))
-    assert results.done("byol", 1, "smoke", tmp_path)
-    path.write_text(json.dumps({"config": {**config, "log": {"every": 9}}}))
-    assert results.done("byol", 1, "smoke", tmp_path)
-    path.write_text(json.dumps({"config": {**config, "steps": 5}}))
-    assert not results.done("byol", 1, "smoke", tmp_path)
+    assert not results.is_done(run, tmp_path)
+    store({"config": config}, run, tmp_path)
+    assert results.is_done(run, tmp_path)
+    store({"config": {**config, "watch": {**config["watch"], "log": {"every": 9}}}}, run, tmp_path)
+    assert results.is_done(run, tmp_path)
+    store({"config": {**config, "steps": 5}}, run, tmp_path)
+    assert not results.is_done(run, tmp_path)
 
 
 def test_a_masked_methods_result_counts_only_with_its_fine_tuned_accuracy(tmp_path):
-    config, row = results.config_of("mae", 0, "smoke"), {"knn": 0.5}
-    path = results.file_of("mae", 0, "smoke", tmp_path)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"config": config, "evaluation": {"rows": [row]}}))
-    assert not results.done("mae", 0, "smoke", tmp_path)
+    run, row = TableRun("mae", 0, "smoke"), {"knn": 0.5}
+    config = results.run_config(run)
+    store({"config": config, "evaluation": {"rows": [row]}}, run, tmp_path)
+    assert not results.is_done(run, tmp_path)
     row["finetune_1_percent"] = 0.5
-    path.write_text(json.dumps({"config": config, "evaluation": {"rows": [row]}}))
-    assert results.done("mae", 0, "smoke", tmp_path)
+    store({"config": config, "evaluation": {"rows": [row]}}, run, tmp_path)
+    assert results.is_done(run, tmp_path)
 
 
 @pytest.mark.parametrize("method", names())
 def test_every_method_is_measured_on_a_dataset_of_its_config(method):
-    config = results.config_of(method, 0, "smoke")
+    config = results.run_config(TableRun(method, 0, "smoke"))
     assert config["data"]["source"] == DATASETS[dataset_of(method)].source
-    place = results.file_of(method, 2, "short", Path("out"))
-    assert place == Path("out", dataset_of(method), "short", f"{method}-2.json")
+    path = results.rows_path(TableRun(method, 2, "short"), Path("out"))
+    assert path == Path("out", f"{dataset_of(method)}.jsonl")
+
+
+@pytest.mark.parametrize("dataset", sorted({DATASET, *ELSEWHERE.values()}))
+def test_committed_rows_have_the_config_that_is_committed_now(dataset):
+    rows = read_rows(RESULTS / f"{dataset}.jsonl")
+    runs = [TableRun(row["method"], row["seed"], row["budget"]) for row in rows]
+    assert runs == sorted(runs, key=lambda run: (run.budget, run.method, run.seed))
+    assert {dataset_of(run.method) for run in runs} == {dataset}
+    assert results.outdated_rows(rows, [results.run_config(run) for run in runs]) == []
+
+
+def test_the_quickstart_has_the_config_that_is_committed_now():
+    rows = read_rows(RESULTS / "quickstart.jsonl")
+    assert [TableRun(row["method"], row["seed"], row["budget"]) for row in rows] == [results.QUICKSTART]
+    assert results.outdated_rows(rows, [results.quickstart_config()]) == []
+
+
+def test_outdated_rows_are_named_with_what_differs():
+    run = TableRun("byol", 1, "smoke")
+    config = results.run_config(run)
+    old = {**config, "steps": 5, "watch": {**config["watch"], "log": {"every": 9}}}
+    rows = [{**run._asdict(), "config": config}, {**run._asdict(), "config": old}]
+    assert results.outdated_rows(rows, [config, config]) == [f"byol, seed 1: steps: 5 -> {config['steps']}"]
 
 
 def test_a_failed_run_is_reported_with_its_last_words(tmp_path):
     with pytest.raises(ValueError, match=r"failed .exit code 1.*--config is missing"):
-        results.run(["pretrain", f"--workdir={tmp_path / 'x'}"], [], tmp_path / "x")
+        results.run_command(["pretrain", f"--workdir={tmp_path / 'x'}"], [], tmp_path / "x")
     assert float((tmp_path / "x.pretrain.cpu").read_text()) > 0
 
 
@@ -162,16 +184,38 @@ def test_a_run_that_was_stopped_is_not_measured(tmp_path, monkeypatch):
         (workdir / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
         return 1.0
 
-    monkeypatch.setattr(results, "_RUNS", SimpleNamespace(value=str(tmp_path / "runs")))
-    monkeypatch.setattr(results, "run", stopped)
+    run = TableRun("byol", 2, "short")
+    monkeypatch.setattr(results, "run_command", stopped)
     with pytest.raises(ValueError, match=r"byol, seed 2, was stopped at step 1 of \d+"):
-        results.make("byol", 2, "short", tmp_path, [[0]])
-    assert not results.file_of("byol", 2, "short", tmp_path).exists()
+        results.make_run(run, tmp_path / "runs", tmp_path, [[0]])
+    assert not results.rows_path(run, tmp_path).exists()
 
 
-def test_the_last_value_of_each_scalar_is_kept():
-    assert results.final([{"step": 1, "loss": 2.0}, {"step": 2, "online/knn": 0.5}]) == {
-        "step": 2,
-        "loss": 2.0,
-        "online/knn": 0.5,
-    }
+def test_a_run_becomes_a_row_with_its_commands_and_its_teacher_is_made_first(tmp_path, monkeypatch):
+    run = TableRun("beit", 1, "smoke")
+    steps = results.run_config(run)["steps"]
+    verbs = []
+
+    def succeed(arguments, cores, workdir):
+        assert cores == [3]
+        verbs.append((arguments[0], workdir.name))
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "metrics.jsonl").write_text(f'{{"step": {steps}, "loss": 2.0}}\n')
+        (workdir / "evaluation.json").write_text('{"rows": [{"knn": 0.5, "finetune_1_percent": 0.5}]}')
+        return 1.0
+
+    monkeypatch.setattr(results, "run_command", succeed)
+    results.make_run(run, tmp_path / "runs", tmp_path / "rows", [[3]])
+    assert verbs == [
+        ("pretrain", "dvae-1"),
+        ("export", "dvae-1"),
+        ("pretrain", "beit-1"),
+        ("evaluate", "beit-1"),
+    ]
+    (row,) = read_rows(tmp_path / "rows/fashion_mnist.jsonl")
+    assert row["commands"][0].startswith(
+        "python -m experiments.pretrain --config=configs/beit.py:fashion_mnist,smoke"
+    )
+    assert "--config.method.tokenizer=" in row["commands"][0] and "--yardsticks=random" in row["commands"][1]
+    assert row["cpu_seconds"] == {"pretrain": 1.0, "evaluate": 1.0}
+    assert results.is_done(run, tmp_path / "rows")

@@ -1,4 +1,4 @@
-"""Studies: every variant binds, a run leaves a record, tables, claims and figures follow from the records."""
+"""Studies: every variant binds, a run makes a row, tables, claims and figures follow from the rows."""
 
 import json
 import math
@@ -6,26 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from experiments.studies import figure
-from experiments.studies.study import (
-    Measured,
-    better,
-    config_of,
-    file_of,
-    how,
-    load,
-    page,
-    results_table,
-    studies,
-    train,
-)
+from experiments.studies import RESULTS, SEEDS, studies
+from ssl_jax.cli import study_figure
+from ssl_jax.cli.results import outdated_rows
+from ssl_jax.cli.study import Measurements, is_better
+from ssl_jax.cli.study_pages import describe_runs, study_page, study_table
+from ssl_jax.cli.study_runs import ROW_KEY, read_results, run_config, run_variant
 from ssl_jax.config import build
+from ssl_jax.core.rows import read_rows, write_row
 
 STUDIES = studies()
 
 
-def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
-    """A record as ``train`` leaves it, with every curve at a constant."""
+def make_row(study, variant, seed, *, knn=0.8, random=0.7, **last):
+    """A row as ``run_variant`` makes it, with every curve at a constant."""
     names = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     measures = {"knn": knn, "linear": knn, "random_knn": random, "random_linear": random}
     measures |= {"after_knn": knn - 0.2, "after_linear": knn - 0.2}
@@ -43,7 +37,7 @@ def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
         "study": study.name,
         "variant": variant.name,
         "seed": seed,
-        "config": config_of(study, variant, seed),
+        "config": run_config(study, variant, seed),
         "measures": measures,
         "spectra": {name: [0.0, -1.0, -4.0] for name, _ in study.spectra},
         "curves": {**curves, "step": [1, 2, 3], "teacher_entropy": [last.get("teacher_entropy", 2.0)] * 3},
@@ -55,7 +49,7 @@ def record(study, variant, seed, *, knn=0.8, random=0.7, **last):
 def measured(study, **changes):
     """All variants with two seeds each; ``changes`` by the variant's name."""
     return {
-        v.name: Measured([record(study, v, seed, **changes.get(v.name, {})) for seed in (0, 1)])
+        v.name: Measurements([make_row(study, v, seed, **changes.get(v.name, {})) for seed in (0, 1)])
         for v in study.variants
     }
 
@@ -78,13 +72,12 @@ def test_the_studies_are_found():
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_variant_binds_and_has_a_file_of_its_own(name, tmp_path):
+def test_every_variant_binds_and_has_a_name_of_its_own(name):
     study = STUDIES[name]
     assert study.name == name
-    files = {file_of(study, variant, 0, tmp_path) for variant in study.variants}
-    assert len(files) == len(study.variants)
+    assert len({variant.name for variant in study.variants}) == len(study.variants)
     for variant in study.variants:
-        config = config_of(study, variant, 3)
+        config = run_config(study, variant, 3)
         assert config["seed"] == 3
         encoder = config["encoder"]
         if encoder["name"] == "convnet":
@@ -95,22 +88,22 @@ def test_every_variant_binds_and_has_a_file_of_its_own(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_table_claims_and_figure_follow_from_the_records(name, tmp_path):
+def test_table_claims_and_figure_follow_from_the_rows(name, tmp_path):
     study = STUDIES[name]
-    found = measured(study)
-    text = results_table(study, found)
+    results = measured(study)
+    text = study_table(study, results)
     assert all(variant.name in text for variant in study.variants)
     assert "80.0" in text and "70.0" in text
-    text = how(study, [record for measured in found.values() for record in measured.records])
+    text = describe_runs(study, [row for measurements in results.values() for row in measurements.rows])
     assert "steps of 64 images" in text or "steps of 256 images" in text
     assert "a small " in text
-    claims = study.claims(found)
+    claims = study.claims(results)
     assert claims and all(claim.text and claim.evidence for claim in claims)
-    path = figure.draw(study, found, tmp_path / "figure.svg")
+    path = study_figure.draw_study(study, results, tmp_path / "figure.svg")
     assert path.read_text().rstrip().endswith("</svg>")
 
 
-def test_collapse_claims_hold_for_collapsed_records_and_not_for_healthy_ones():
+def test_collapse_claims_hold_for_collapsed_rows_and_not_for_healthy_ones():
     study = STUDIES["simsiam_ablation"]
     dead = {"loss": -1.0, "embedding_std": 0.01, "knn": 0.5}
     gone = measured(study, **{"no stop-gradient": dead, "no predictor": dead})
@@ -121,7 +114,7 @@ def test_collapse_claims_hold_for_collapsed_records_and_not_for_healthy_ones():
 
 def test_dino_claims_hold_at_the_two_constants():
     study = STUDIES["dino_collapse"]
-    found = measured(
+    results = measured(
         study,
         **{
             "both": {"teacher_entropy": 2.0, "teacher_kl_uniform": 0.5},
@@ -129,38 +122,47 @@ def test_dino_claims_hold_at_the_two_constants():
             "no sharpening": {"teacher_entropy": math.log(256), "teacher_kl_uniform": 0.0},
         },
     )
-    assert all(claim.holds for claim in study.claims(found))
+    assert all(claim.holds for claim in study.claims(results))
 
 
 def test_better_wants_more_than_the_seeds_vary():
     study = STUDIES["projector"]
     variant = study.variants[0]
     near = [
-        Measured([record(study, variant, s, knn=k) for s, k in enumerate(ks)])
+        Measurements([make_row(study, variant, s, knn=k) for s, k in enumerate(ks)])
         for ks in ((0.80, 0.82), (0.79, 0.81))
     ]
-    far = Measured([record(study, variant, s, knn=0.6 + s / 100) for s in range(2)])
-    assert not better(*near)
-    assert better(near[0], far)
-    assert not better(far, near[0])
+    far = Measurements([make_row(study, variant, s, knn=0.6 + s / 100) for s in range(2)])
+    assert not is_better(*near)
+    assert is_better(near[0], far)
+    assert not is_better(far, near[0])
 
 
-def test_only_records_of_the_present_config_are_loaded(tmp_path):
+def test_only_rows_of_the_present_config_are_read(tmp_path):
     study = STUDIES["dino_collapse"]
     variant = study.variants[0]
-    path = file_of(study, variant, 0, tmp_path)
-    path.parent.mkdir()
-    one = record(study, variant, 0)
-    path.write_text(json.dumps(one))
-    assert list(load(study, (0, 1), tmp_path)) == [variant.name]
-    one["config"]["steps"] += 1
-    path.write_text(json.dumps(one))
-    assert load(study, (0, 1), tmp_path) == {}
+    path = tmp_path / "rows.jsonl"
+    row = make_row(study, variant, 0)
+    write_row(path, row, ROW_KEY)
+    assert list(read_results(study, (0, 1), path)) == [variant.name]
+    row["config"]["steps"] += 1
+    write_row(path, row, ROW_KEY)
+    assert read_results(study, (0, 1), path) == {}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_committed_rows_are_those_of_the_study_and_have_its_config(name):
+    study = STUDIES[name]
+    rows = read_rows(RESULTS / f"{name}.jsonl")
+    variants = {variant.name: variant for variant in study.variants}
+    assert [ROW_KEY(row) for row in rows] == sorted((variant, seed) for variant in variants for seed in SEEDS)
+    configs = [run_config(study, variants[row["variant"]], row["seed"]) for row in rows]
+    assert outdated_rows(rows, configs) == []
 
 
 def test_page_without_results_says_how_to_make_them():
     study = STUDIES["projector"]._replace(name="nowhere")
-    assert "python -m experiments.studies.nowhere" in page(study)
+    assert "python -m experiments.studies.nowhere" in study_page(study, {})
 
 
 @pytest.mark.long
@@ -176,13 +178,13 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
     changes["data.split"] = "train[:2%]"
     changes["watch.evaluate.train_split"], changes["watch.evaluate.test_split"] = "train[:2%]", "test[:2%]"
     variant = study.variants[2]._replace(changes=changes)
-    found = train(study, variant, 0)
-    assert set(found["measures"]) == {
+    row = run_variant(study, variant, 0)
+    assert set(row["measures"]) == {
         f"{part}{kind}" for part in ("", "random_", "after_") for kind in ("knn", "linear", "rank")
     }
-    assert found["curves"]["step"] == [1, 2]
-    assert np.isfinite(found["curves"]["loss"]).all()
-    assert json.loads(json.dumps(found))["seed"] == 0
+    assert row["curves"]["step"] == [1, 2]
+    assert np.isfinite(row["curves"]["loss"]).all()
+    assert json.loads(json.dumps(row))["seed"] == 0
 
 
 @pytest.mark.long
@@ -192,6 +194,6 @@ def test_runs_with_few_labels_measure_what_was_learnt_from_them(name):
     (variant,) = (v for v in study.variants if v.name == name)
     small = {"steps": 2, "batch_size": 8, "encoder.widths": (4, 8), "watch.log.every": 1}
     small |= {"watch.evaluate.train_split": "train", "watch.evaluate.test_split": "test[:2%]"}
-    found = train(study, variant._replace(changes={**variant.changes, **small}), 0)
-    assert 0 <= found["measures"]["classifier"] <= 1
-    assert ("student" in found["measures"]) == (variant.method == "mean_teacher")
+    row = run_variant(study, variant._replace(changes={**variant.changes, **small}), 0)
+    assert 0 <= row["measures"]["classifier"] <= 1
+    assert ("student" in row["measures"]) == (variant.method == "mean_teacher")

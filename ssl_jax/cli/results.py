@@ -1,0 +1,340 @@
+"""The runs of the results tables: which there are, which are missing, and how one is made and stored as a row.
+
+A run is ``experiments.pretrain`` with the committed config of a method, then ``experiments.evaluate``, each in a process of
+its own.
+"""
+
+import concurrent.futures
+import json
+import operator
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssl_jax.cli.configs import load_config
+from ssl_jax.cli.tables import dataset_of
+from ssl_jax.config import build
+from ssl_jax.core.rows import Row, read_rows, write_row
+from ssl_jax.methods.registry import names
+from ssl_jax.train.workdir import INCIDENTAL, Difference, differences
+from ssl_jax.train.writers import read_jsonl
+
+ROW_KEY = operator.itemgetter("budget", "method", "seed")
+MEASURES = ("knn", "linear", "few", "health", "rotation")
+FINE_TUNED = ("lejepa", "simclr")
+"""Methods whose encoders are fine-tuned too, as the masked ones are, which rank differently when frozen."""
+BASELINES = {
+    "simclr": ("pixels", "pca", "random"),
+    "mae": ("random",),
+    "beit": ("random",),
+    "colorization": ("pixels", "random"),
+    "dbn": ("random",),
+    "directclr": ("random",),
+    "dvae": ("random",),
+    "greedy": ("random",),
+    "ijepa": ("random",),
+    "knowledge": ("random",),
+    "ladder": ("random",),
+    "moco_v3": ("random",),
+    "time_contrastive": ("pixels", "random"),
+}
+"""Baselines that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
+ENCODER = "encoder.safetensors"
+TEACHERS = {
+    "knowledge": ("simclr", "method.teacher"),
+    "bownet": ("simclr", "method.teacher"),
+    "beit": ("dvae", "method.tokenizer"),
+}
+"""Methods that learn from the encoder of another one's run with the same seed, and the option that takes its file."""
+WITH_TEACHER = {"knowledge": {"method.pairing": "same"}}
+"""Config changes of such methods beyond the teacher."""
+
+
+class TableRun(NamedTuple):
+    """One run of a table.
+
+    Attributes:
+      method: Method, whose committed config it has.
+      seed: Seed.
+      budget: ``short`` or ``paper``.
+    """
+
+    method: str
+    seed: int
+    budget: str
+
+    @property
+    def arguments(self) -> str:
+        """Dataset and budget, as they stand behind the colon of ``--config``."""
+        return f"{dataset_of(self.method)},{self.budget}"
+
+    @property
+    def name(self) -> str:
+        """Name of its folder among the runs."""
+        return f"{self.method}-{self.seed}"
+
+
+QUICKSTART = TableRun("simclr", 0, "short")
+"""The run of the README's first command, on ``embedded``."""
+
+
+def rows_path(run: TableRun, folder: Path) -> Path:
+    """Locate the file of a run's row: one a dataset."""
+    return folder / f"{dataset_of(run.method)}.jsonl"
+
+
+def read_budget(path: Path, budget: str) -> list[Row]:
+    """Read the rows of one budget from the file of a dataset."""
+    return [row for row in read_rows(path) if row["budget"] == budget]
+
+
+def run_config(run: TableRun) -> build.Config:
+    """Make the config of a run: the committed one with its seed."""
+    config = load_config(run.method, run.arguments)
+    config.seed = run.seed
+    config.update_from_flattened_dict(teacher_options(run, Path()))
+    return build.plain(config)
+
+
+def teacher_options(run: TableRun, runs: Path) -> dict[str, str]:
+    """List what the config of a method with a teacher has beyond the committed one; the teacher's folder lies in ``runs``."""
+    if run.method not in TEACHERS:
+        return {}
+    file = teacher_folder(run, runs) / ENCODER
+    return {TEACHERS[run.method][1]: str(file), **WITH_TEACHER.get(run.method, {})}
+
+
+def teacher_folder(run: TableRun, runs: Path) -> Path:
+    """Locate the folder with the encoder that teaches a run."""
+    return runs / f"{TEACHERS[run.method][0]}-{run.seed}-encoder"
+
+
+def run_measures(method: str) -> tuple[str, ...]:
+    """List what is measured of a method's encoder."""
+    tuned = method in FINE_TUNED or ".masked." in names()[method]
+    return (*MEASURES, "finetune") if tuned else MEASURES
+
+
+def is_done(run: TableRun, folder: Path) -> bool:
+    """Tell whether there is a row of just this config."""
+    rows = {ROW_KEY(row): row for row in read_rows(rows_path(run, folder))}
+    row = rows.get((run.budget, run.method, run.seed))
+    if row is None:
+        return False
+    measures = run_measures(run.method)
+    if "finetune" in measures and "finetune_1_percent" not in row["evaluation"]["rows"][-1]:
+        return False
+    return build.same(row["config"], run_config(run), beside=("evaluate",))
+
+
+def outdated_rows(rows: Sequence[Row], configs: Sequence[build.Config]) -> list[str]:
+    """List the rows whose config is not the one that it would have now.
+
+    Args:
+      rows: Rows of a table or a study.
+      configs: Config of each as it is now.
+
+    Returns:
+      A line for each such row: its name, its seed and what differs.
+    """
+    return [
+        f"{row.get('variant', row.get('method'))}, seed {row['seed']}: {'; '.join(map(str, changes))}"
+        for row, config in zip(rows, configs, strict=True)
+        if (changes := config_changes(row["config"], config))
+    ]
+
+
+def config_changes(stored: build.Config, current: build.Config) -> list[Difference]:
+    """Compare two configs in what decides a result: all but where a run runs and what only watches it; evaluation counts."""
+    changes = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(current)))
+    return [
+        change
+        for change in changes
+        if change.path.startswith("watch.evaluate.") or change.path.partition(".")[0] not in INCIDENTAL
+    ]
+
+
+def make_runs(missing: Sequence[TableRun], runs: Path, folder: Path, jobs: int) -> None:
+    """Make runs, several at a time on even shares of the cores.
+
+    Args:
+      missing: What to make.
+      runs: Folder of the runs themselves.
+      folder: Folder of the rows.
+      jobs: Runs at a time.
+
+    Raises:
+      ValueError: Some failed; raised after the others are made.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    jobs = min(jobs, max(len(cores), 1))
+    shares = [cores[i::jobs] for i in range(jobs)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(make_run, run, runs, folder, shares) for run in missing]
+        failures = sum(not _print_outcome(future) for future in concurrent.futures.as_completed(futures))
+    if failures:
+        raise ValueError(
+            f"{failures} of {len(futures)} runs failed, see above; the same command tries them again"
+        )
+
+
+def _print_outcome(future: concurrent.futures.Future[str]) -> bool:
+    """Say how a run ended, when it ends; whether it went well."""
+    try:
+        print(future.result(), flush=True)
+    except (ValueError, OSError) as error:
+        print(f"FAILED: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def make_run(run: TableRun, runs: Path, folder: Path, shares: list[list[int]]) -> str:
+    """Train and evaluate one run on a share of the cores, and store its row.
+
+    Returns:
+      What it took, in words.
+
+    Raises:
+      ValueError: It failed or was stopped.
+    """
+    share = shares.pop()
+    try:
+        workdir = runs / run.budget / run.name
+        _make_teacher(run, workdir.parent, share)
+        row = _execute(run, run_config(run), commands(run, workdir), share, workdir)
+        write_row(rows_path(run, folder), row, ROW_KEY)
+    finally:
+        shares.append(share)
+    return _describe_cost(row)
+
+
+def make_quickstart(workdir: Path, path: Path) -> str:
+    """Make the run of the README's first command, and store its row.
+
+    Args:
+      workdir: Folder of the run.
+      path: File of the row.
+
+    Returns:
+      What it took, in words.
+    """
+    pretrain = ["pretrain", "--config=configs/simclr.py", f"--workdir={workdir}"]
+    evaluate = ["evaluate", f"--workdir={workdir}"]
+    row = _execute(QUICKSTART, quickstart_config(), (pretrain, evaluate), (), workdir)
+    write_row(path, row, ROW_KEY)
+    return _describe_cost(row)
+
+
+def quickstart_config() -> build.Config:
+    """Make the config of the README's first command."""
+    return build.plain(load_config(QUICKSTART.method))
+
+
+def _execute(
+    run: TableRun,
+    config: build.Config,
+    pretrain_and_evaluate: tuple[list[str], list[str]],
+    cores: Sequence[int],
+    workdir: Path,
+) -> Row:
+    pretrain, evaluate = pretrain_and_evaluate
+    spent = {"pretrain": run_command(pretrain, cores, workdir)}
+    last = last_scalars(read_jsonl(workdir / "metrics.jsonl"))
+    if last["step"] < config["steps"]:
+        raise ValueError(
+            f"{run.method}, seed {run.seed}, was stopped at step {last['step']} of {config['steps']}"
+        )
+    spent["evaluate"] = run_command(evaluate, cores, workdir)
+    return {
+        **run._asdict(),
+        "config": config,
+        "commands": [f"python -m experiments.{' '.join(command)}" for command in (pretrain, evaluate)],
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu_seconds": spent,
+        "final": last,
+        "evaluation": json.loads((workdir / "evaluation.json").read_text()),
+    }
+
+
+def _describe_cost(row: Row) -> str:
+    spent = row["cpu_seconds"]
+    return (
+        f"{row['method']}, seed {row['seed']}: {spent['pretrain']:.0f} CPU seconds of training, "
+        f"{spent['evaluate']:.0f} of evaluation"
+    )
+
+
+def commands(run: TableRun, workdir: Path) -> tuple[list[str], list[str]]:
+    """Arguments of ``python -m experiments.<verb>`` that train and evaluate a run, the verb first."""
+    options = [f"--config.{name}={value}" for name, value in teacher_options(run, workdir.parent).items()]
+    baselines = [name for name in BASELINES.get(run.method, ()) if run.seed == 0 or name == "random"]
+    evaluate = [
+        "evaluate",
+        f"--workdir={workdir}",
+        f"--measures={','.join(run_measures(run.method))}",
+        f"--yardsticks={','.join(baselines)}",
+    ]
+    return [*_pretrain(run, workdir), *options], evaluate
+
+
+def _pretrain(run: TableRun, workdir: Path) -> list[str]:
+    config = f"--config=configs/{run.method}.py:{run.arguments}"
+    return ["pretrain", config, f"--config.seed={run.seed}", f"--workdir={workdir}"]
+
+
+def _make_teacher(run: TableRun, runs: Path, share: Sequence[int]) -> None:
+    """Train and export the teacher of a run, if it has one and that is not there yet."""
+    if run.method not in TEACHERS or (teacher_folder(run, runs) / ENCODER).exists():
+        return
+    teacher = TableRun(TEACHERS[run.method][0], run.seed, run.budget)
+    workdir = runs / teacher.name
+    run_command(_pretrain(teacher, workdir), share, workdir)
+    run_command(["export", f"--workdir={workdir}", f"--out={teacher_folder(run, runs)}"], share, workdir)
+
+
+def last_scalars(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Collect the last value of each scalar of a run.
+
+    >>> last_scalars([{"step": 1, "loss": 2.0}, {"step": 2, "online/knn": 0.5}])
+    {'step': 2, 'loss': 2.0, 'online/knn': 0.5}
+    """
+    last: dict[str, Any] = {}
+    for record in records:
+        last |= record
+    return last
+
+
+def run_command(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:
+    """Run a launcher on some cores, its output in a log next to the workdir.
+
+    Returns:
+      Processor seconds of all its threads, which other work on the machine changes little; added up over the times that a
+      run was stopped and went on.
+
+    Raises:
+      ValueError: It failed; ends with what it said last.
+    """
+    log = workdir.with_name(f"{workdir.name}.{arguments[0]}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", f"experiments.{arguments[0]}", *arguments[1:]]
+    if cores:
+        command = ["taskset", "-c", ",".join(map(str, cores)), *command]
+    environment = {name: value for name, value in os.environ.items() if name != "SSL_JAX_TUNE_CPU"}
+    if arguments[0] == "evaluate":
+        # The probes are the same programs in every run. Trainings compile theirs: their processor time is in the table.
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(workdir.parent / "compiled"))
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    account = log.with_suffix(".cpu")
+    spent = usage.ru_utime + usage.ru_stime + (float(account.read_text()) if account.exists() else 0.0)
+    account.write_text(f"{spent:.1f}")
+    if code:
+        last = " ".join(log.read_text().strip().splitlines()[-2:])
+        raise ValueError(f"{' '.join(arguments)} failed (exit code {code}), log in {log}: {last}")
+    return round(spent, 1)
