@@ -29,7 +29,7 @@ def child(name: str, arg: str) -> dict[str, float]:
     import numpy as np
 
     from ssl_jax.config import build
-    from ssl_jax.train.loop import make_program
+    from ssl_jax.train.program import make_program
     from ssl_jax.train.sharding import make_mesh
 
     config = build.plain(importlib.import_module(f"configs.{name}").get_config(arg))

@@ -29,7 +29,7 @@ from ssl_jax.methods.masked import mae
 from ssl_jax.methods.method import Method
 from ssl_jax.models.network import Network
 from ssl_jax.optim.build import build as build_optimizer
-from ssl_jax.train.loop import make_program
+from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import make_mesh
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

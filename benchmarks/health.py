@@ -14,7 +14,7 @@ from benchmarks import pairs
 from configs import simclr
 from ssl_jax.config import build
 from ssl_jax.evaluate.online import Health
-from ssl_jax.train.loop import make_program, sample_batch
+from ssl_jax.train.program import make_program, sample_batch
 from ssl_jax.train.sharding import make_mesh
 
 

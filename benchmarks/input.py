@@ -28,6 +28,7 @@ from ssl_jax.data.sources import Source
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
+from ssl_jax.train.run import Run, Watch
 
 
 def make_folder(folder: Path, count: int, height: int, width: int) -> float:
@@ -116,13 +117,8 @@ def stalls(
     optimizer = build_optimizer("adamw", steps=steps, learning_rate=1e-3, batch_size=batch)
     kept = Stalls()
     fit(
-        method,
-        source,
-        optimizer=optimizer,
-        steps=steps,
-        batch_size=batch,
-        writer=lambda step: kept,
-        log_every=2,
+        Run(method, optimizer, source, steps=steps, batch_size=batch),
+        watch=Watch(writer=lambda step: kept, log_every=2),
     )
     return kept.shares[2:]
 

@@ -20,7 +20,9 @@ import numpy as np
 from benchmarks import pairs
 from configs import simclr
 from ssl_jax.config import build
-from ssl_jax.train.loop import fit, make_program
+from ssl_jax.train.loop import fit
+from ssl_jax.train.program import make_program
+from ssl_jax.train.run import Run, Watch
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.writers import JsonlWriter
@@ -69,15 +71,10 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     program = make_program(method, optimizer, batches[0], make_mesh())
     hook = Alternate(program, batches, every)
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.jsonl"
         fit(
-            method,
-            source,
-            optimizer=optimizer,
-            steps=every * (stretches + 1),
-            batch_size=batch,
-            hooks=[hook],
-            writer=lambda step: JsonlWriter(Path(folder) / "metrics.jsonl"),
-            log_every=10,
+            Run(method, optimizer, source, steps=every * (stretches + 1), batch_size=batch),
+            watch=Watch(writer=lambda step: JsonlWriter(path), hooks=[hook], log_every=10),
         )
     measured = pairs.paired(
         "(c) loop, SimCLR, embedded images",

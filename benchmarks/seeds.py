@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import pairs
 from ssl_jax.config import build
-from ssl_jax.train.loop import sample_batch
+from ssl_jax.train.program import sample_batch
 from ssl_jax.train.step import make_init, make_train_step
 
 LANES = 3

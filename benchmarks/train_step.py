@@ -23,7 +23,7 @@ from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.masked import mae
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.build import build as build_optimizer
-from ssl_jax.train.loop import Program, make_program
+from ssl_jax.train.program import Program, make_program
 from ssl_jax.train.sharding import make_mesh
 
 RATE, DECAY = 1e-3, 0.05

@@ -36,9 +36,9 @@ _CORRUPT = flags.DEFINE_float(
 
 def main() -> None:
     """Embed the images of ``--source``."""
-    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
-    spec = launch.needed("source", _SOURCE.value, "folder:PATH")
-    out = Path(launch.needed("out", _OUT.value, "FILE.npz"))
+    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    spec = launch.require_flag("source", _SOURCE.value, "folder:PATH")
+    out = Path(launch.require_flag("out", _OUT.value, "FILE.npz"))
     choice("out", out.suffix, (".npz", ".parquet"))
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out={str(out)!r}: its folder does not exist")

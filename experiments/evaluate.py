@@ -40,12 +40,13 @@ _MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as t
 _YARDSTICKS = flags.DEFINE_list(
     "yardsticks", list(YARDSTICKS), "What to measure beside it, of pixels, pca and random."
 )
+_CLUSTER = processes.define_flags()
 
 
 def main() -> None:
     """Evaluate the run in ``--workdir``."""
-    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
-    with processes.joined():
+    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    with processes.distributed(_CLUSTER()):
         run(workdir)
 
 

@@ -31,8 +31,8 @@ _STEP = flags.DEFINE_string(
 
 def main() -> None:
     """Export the encoder of ``--workdir`` to ``--out``."""
-    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
-    out = Path(launch.needed("out", _OUT.value, "FOLDER"))
+    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    out = Path(launch.require_flag("out", _OUT.value, "FOLDER"))
     config, method, model = build.restore(workdir, _STEP.value)
     view, channels = method.views[0], config["data"]["channels"]
     out.mkdir(parents=True, exist_ok=True)

@@ -47,9 +47,9 @@ GIVEN = ("encoder", "params", "state", "train", "test", "labels", "view", "share
 
 def main() -> None:
     """Fine-tune the run in ``--workdir``."""
-    workdir = Path(launch.needed("workdir", _WORKDIR.value, "DIR"))
+    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
     options = {**RECIPES[choice("recipe", _RECIPE.value, RECIPES)], **overrides(_SET.value)}
-    seeds = launch.seeds(_SEEDS.value)
+    seeds = launch.parse_seeds(_SEEDS.value)
     config, method, model = build.restore(workdir, _STEP.value)
     splits = [config["watch"]["evaluate"][f"{name}_split"] for name in ("train", "test")]
     train, test = (labelled(config, config["data"]["source"], split) for split in splits)

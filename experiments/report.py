@@ -48,7 +48,7 @@ _SPLIT = flags.DEFINE_string("split", None, "Split of the source; default: the t
 def main() -> None:
     """Write the page of ``--workdirs``."""
     folders = [name for name in _WORKDIRS.value or [] if name]
-    launch.needed("workdirs", ",".join(folders), "DIR[,DIR...]")
+    launch.require_flag("workdirs", ",".join(folders), "DIR[,DIR...]")
     names = runs.unique_names(folders)
     found = [runs.read_run(f, name=n) for f, n in zip(folders, names, strict=True)]
     out = Path(_OUT.value) if _OUT.value else found[0].workdir / _default_name(len(found))

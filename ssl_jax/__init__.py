@@ -4,4 +4,4 @@ Importing the package starts no JAX backend and imports no TensorFlow. Everythin
 ``from ssl_jax.methods.contrastive import simclr``, ``from ssl_jax.train import fit``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

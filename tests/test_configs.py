@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import pretrain
+from ssl_jax.cli import pretrain
 from ssl_jax.config import build, datasets
 from ssl_jax.config import recipe as base
 from ssl_jax.methods.registry import names

@@ -12,8 +12,6 @@ from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
 from ssl_jax.train.workdir import WorkdirInUseError
 
-_DEBUG = flags.DEFINE_bool("debug", False, "Show where an error was raised.")
-
 USER_ERRORS = (
     ValueError,
     OSError,
@@ -33,14 +31,15 @@ def run(main: Callable[[], None]) -> None:
 
     Exit codes: 0 done (or stopped and saved by a signal), 1 failed, 2 the command line or config is wrong.
     """
+    flags.DEFINE_bool("debug", False, "Show where an error was raised.")
     logging.set_verbosity(logging.WARNING)
     # Orbax logs the traceback of each of its threads; the error itself is raised, and told in a line.
     logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
-def needed(name: str, value: str | None, example: str) -> str:
-    """The value of a flag that has no default.
+def require_flag(name: str, value: Any, example: str) -> Any:
+    """Return the value of a flag that has no default.
 
     Raises:
       ValueError: it was not given.
@@ -50,8 +49,8 @@ def needed(name: str, value: str | None, example: str) -> str:
     return value
 
 
-def seeds(values: Sequence[str]) -> list[int]:
-    """The integers of a flag ``--seeds``.
+def parse_seeds(values: Sequence[str]) -> list[int]:
+    """Parse the integers of a flag ``--seeds``.
 
     Raises:
       ValueError: one is not an integer of 0 or more.
@@ -80,7 +79,7 @@ def _guarded(main: Callable[[], None]) -> None:
     try:
         main()
     except USER_ERRORS as error:
-        if _DEBUG.value:
+        if flags.FLAGS.debug:
             raise
         _fail(error, 1)
     except KeyboardInterrupt:
@@ -88,7 +87,7 @@ def _guarded(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def _beside(name: str) -> str:
+def _options_near(name: str) -> str:
     """What the config has where the command line looked for an option."""
     given = next((arg for arg in sys.argv if re.match(rf"--config\.([\w.]+\.)?{name}\b", arg)), None)
     file = next((arg.removeprefix("--config=") for arg in sys.argv if arg.startswith("--config=")), None)
@@ -102,11 +101,11 @@ def _beside(name: str) -> str:
 
 
 def _fail(error: BaseException, code: int) -> None:
-    say(error, hint="" if code == 2 else DEBUG_HINT)
+    print_error(error, hint="" if code == 2 else DEBUG_HINT)
     sys.exit(code)
 
 
-def say(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
+def print_error(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
     """Print an error as one message, whatever the libraries below wrapped it in."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if (
@@ -119,5 +118,5 @@ def say(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
     if instead:  # ml_collections wraps its hint in a quoted exception
         text = f"config has no option {instead[2]!r}: did you mean {instead[1]!r}?"
     elif re.fullmatch(r"[\"']*\w+[\"']*", text):  # nor a hint, where no name is near
-        text = f"config has no option {text.strip(QUOTES)!r}{_beside(text.strip(QUOTES))}"
+        text = f"config has no option {text.strip(QUOTES)!r}{_options_near(text.strip(QUOTES))}"
     sys.stderr.write(f"error: {text}{hint}\n")

@@ -22,7 +22,7 @@ from ssl_jax.core.hlo import Collective, collectives, traffic
 from ssl_jax.core.table import table
 from ssl_jax.core.types import Batch, PyTree
 from ssl_jax.methods.method import Method
-from ssl_jax.train.loop import Program, make_program, sample_batch
+from ssl_jax.train.program import Program, make_program, sample_batch
 from ssl_jax.train.sharding import batch_sharding
 
 AHEAD = 2
@@ -309,7 +309,7 @@ PURPOSES = {
 
 
 def name(plan: Plan) -> str:
-    """Of the file of a plan."""
+    """Name a plan by what it compiles and for what."""
     config = plan["config"]
     words = (
         config["method"]["name"],

@@ -1,7 +1,7 @@
-"""Several runs of one shape as lanes of one program: what ``experiments.sweep`` compiles once."""
+"""Several runs of one shape as one vmapped program: what ``experiments.sweep`` compiles once."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,22 +10,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import pretrain
-from ssl_jax.cli.search_space import SEED, Run
+from ssl_jax.cli import pretrain
+from ssl_jax.cli.search_space import SEED, Trial
 from ssl_jax.config import build
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Batch, PyTree
 from ssl_jax.data.labels import with_all_labels
-from ssl_jax.data.loader import Stream, stream
-from ssl_jax.data.place import local_share, prefetch
-from ssl_jax.train.checkpoint import Checkpoints, steps
-from ssl_jax.train.loop import sample_batch
-from ssl_jax.train.progress import Progress
-from ssl_jax.train.sharding import AXES, batch_sharding, replicated
+from ssl_jax.train import checkpoint
+from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.input import Batches, StackedStreams, open_stream
+from ssl_jax.train.loop import train_steps
+from ssl_jax.train.program import Program, sample_batch
+from ssl_jax.train.refresh import Refresher
+from ssl_jax.train.run import Hook, Run, Watch
+from ssl_jax.train.session import Session
+from ssl_jax.train.sharding import AXES, replicated
 from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import make_init, make_train_step
 from ssl_jax.train.workdir import INCIDENTAL, Workdir
+from ssl_jax.train.writers import MultiWriter, Writer
 
 TRACED = ("method.", "optimizer.")
 """Parts of a config whose float options may be traced."""
@@ -36,36 +40,22 @@ class NotTraceableError(ValueError):
 
 
 class Trained(NamedTuple):
-    """How the training of lanes ended.
+    """How the training of vectorized runs ended.
 
     Attributes:
       stopped_by: the signal that ended it early; empty if it is complete.
-      finite: of each lane, whether every step so far was finite.
+      finite: of each run, whether every step so far was finite.
     """
 
     stopped_by: str
     finite: list[bool]
 
 
-class Program(NamedTuple):
-    """The lanes, compiled together.
-
-    Attributes:
-      init: ``() -> TrainState``, every array with an axis of lanes in front.
-      step: ``(state, batches) -> (state, metrics)`` of all lanes; the batches have an axis of distinct seeds in front.
-      abstract: shapes, dtypes and shardings of the state.
-    """
-
-    init: Any
-    step: Any
-    abstract: PyTree
-
-
-def obstacle(config: build.Config, point: Mapping[str, Any]) -> str:
-    """Why runs that differ in these options cannot be lanes of one program; empty if they can."""
+def obstacle(config: build.Config, overrides: Mapping[str, Any]) -> str:
+    """Say why runs that differ in these options cannot be one program; empty if they can."""
     if config.get("refresh_every", 0):
         return f"{config['method']['name']} looks at all images between steps"
-    for path in point:
+    for path in overrides:
         part, _, name = path.partition(".")
         traced = path.startswith(TRACED) and isinstance(config[part].get(name), float)
         if path != SEED and not traced:
@@ -73,186 +63,205 @@ def obstacle(config: build.Config, point: Mapping[str, Any]) -> str:
     return ""
 
 
-def make_lanes(lanes: Sequence[Run], rows: Batch, mesh: Mesh) -> Program:
-    """Jit initialisation and step of all lanes; options in which they differ are traced.
+def make_vectorized_program(trials: Sequence[Trial], rows: Batch, mesh: Mesh) -> Program:
+    """Jit initialisation and step of all runs; options in which they differ are traced.
 
     Args:
-      lanes: of one shape: :func:`obstacle` finds nothing.
+      trials: of one shape: :func:`obstacle` finds nothing.
       rows: a raw batch of one example, for its shapes.
-      mesh: over which every lane's batch is split.
+      mesh: over which every run's batch is split.
+
+    Returns:
+      A program whose state and metrics have an axis of runs in front, and whose batches one of distinct seeds. ``init`` takes
+      the seed of each run. ``finite`` is always True of the whole: a run that is not finite stands still, the others go on.
 
     Raises:
-      NotTraceableError: a single run could have these options, lanes cannot.
+      NotTraceableError: a single run could have these options, vectorized runs cannot.
     """
-    config = lanes[0].config
-    names = [name for name in lanes[0].point if name != SEED]
-    values = {name: np.array([lane.point[name] for lane in lanes], np.float32) for name in names}
-    seeds, which = distinct([lane.config[SEED] for lane in lanes])
+    config = trials[0].config
+    names = [name for name in trials[0].overrides if name != SEED]
+    values = {name: np.array([trial.overrides[name] for trial in trials], np.float32) for name in names}
+    seeds, which = distinct([trial.config[SEED] for trial in trials])
     loop_views = None if mesh.size == 1 else False
 
-    def parts(point: Mapping[str, Any]) -> tuple[Any, Any]:
-        own = build.changed(config, point)
+    def build_parts(overrides: Mapping[str, Any]) -> tuple[Any, Any]:
+        own = build.changed(config, overrides)
         return build.method(own), build.optimizer(own)
 
-    def init_one(point: Mapping[str, Any], seed: Any) -> PyTree:
-        return make_init(*parts(point), rows)(seed)
+    def init_one(overrides: Mapping[str, Any], seed: Any) -> PyTree:
+        return make_init(*build_parts(overrides), rows)(seed)
 
-    def step_one(point: Mapping[str, Any], state: PyTree, batch: Batch) -> Any:
+    def step_one(overrides: Mapping[str, Any], state: PyTree, batch: Batch) -> Any:
         options = {name: config[name] for name in ("accumulate", "cached_gradients")}
-        return make_train_step(*parts(point), **options, loop_views=loop_views)(state, batch)
+        return make_train_step(*build_parts(overrides), **options, loop_views=loop_views)(state, batch)
 
-    def init() -> PyTree:
-        return jax.vmap(init_one)(values, np.array(seeds)[which])
+    def init(seeds: Any) -> PyTree:
+        return jax.vmap(init_one)(values, seeds)
 
     def step(state: PyTree, batches: Batch) -> Any:
         if len(seeds) == 1:
-            return jax.vmap(step_one, (0, 0, None))(values, state, jax.tree.map(lambda x: x[0], batches))
-        return jax.vmap(step_one)(values, state, jax.tree.map(lambda x: x[which], batches))
+            batch = jax.tree.map(lambda x: x[0], batches)
+            state, metrics = jax.vmap(step_one, (0, 0, None))(values, state, batch)
+        else:
+            state, metrics = jax.vmap(step_one)(values, state, jax.tree.map(lambda x: x[which], batches))
+        return state, {**metrics, "finite": True}
 
-    whole = replicated(mesh)
-    batch = jax.tree.map(
+    batches = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(seeds), config["batch_size"], *x.shape[1:]), x.dtype), rows
     )
     try:
-        abstract = jax.eval_shape(init)
-        jax.eval_shape(step, abstract, batch)
+        abstract = jax.eval_shape(init, np.array(seeds)[which])
+        jax.eval_shape(step, abstract, batches)
     except jax.errors.JAXTypeError as error:
         raise NotTraceableError(
             f"{', '.join(names)} cannot be traced by {config['method']['name']}"
         ) from error
+    everywhere = replicated(mesh)
     return Program(
-        jax.jit(init, out_shardings=whole),
-        jax.jit(step, donate_argnums=0, out_shardings=(whole, None)),
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract),
+        jax.jit(init, out_shardings=everywhere),
+        jax.jit(step, donate_argnums=0, out_shardings=(everywhere, None)),
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), abstract),
     )
 
 
 def distinct(seeds: Sequence[int]) -> tuple[list[int], np.ndarray]:
-    """The different seeds, and for each lane the place of its own among them.
+    """List the different seeds, and for each run the position of its own among them.
 
     >>> distinct([3, 5, 3])
     ([3, 5], array([0, 1, 0]))
     """
-    found = list(dict.fromkeys(seeds))
-    return found, np.array([found.index(seed) for seed in seeds])
+    different = list(dict.fromkeys(seeds))
+    return different, np.array([different.index(seed) for seed in seeds])
 
 
-class _Together(Iterator[Batch]):
-    """Batches of several seeds, along a new axis in front."""
+class EachRun:
+    """A hook that calls another one with the state of each run; scalars become lists."""
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self._streams = streams
+    def __init__(self, hook: Hook, count: int) -> None:
+        self.every, self._hook, self._count = hook.every, hook, count
 
-    def __next__(self) -> Batch:
-        return jax.tree.map(lambda *x: np.stack(x), *(next(each) for each in self._streams))
-
-    def close(self) -> None:
-        for each in self._streams:
-            each.close()
+    def __call__(self, step: int, state: TrainState) -> dict[str, list[float]]:
+        """Return the scalars of all runs."""
+        rows = [self._hook(step, state_of(state, number)) for number in range(self._count)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def train(lanes: Sequence[Run], scratch: Path) -> Trained:
-    """Train all lanes to their end; each leaves in its folder what ``experiments.pretrain`` would.
+class SplitWriter(MultiWriter):
+    """Hands to each writer its own of lists of scalars; what there is one of for all runs, such as speed, is left out."""
 
-    A lane whose loss or gradient is not finite stands still from there on, the others go on. The same call again goes on from
-    the last checkpoint of the lanes.
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Record the scalars of one step, those of each run with its writer."""
+        lists = {name: values for name, values in scalars.items() if isinstance(values, list)}
+        for number, writer in enumerate(self.writers):
+            writer.write(step, {name: values[number] for name, values in lists.items()})
+
+
+def train(trials: Sequence[Trial], scratch: Path) -> Trained:
+    """Train all runs to their end; each leaves in its folder what ``experiments.pretrain`` would.
+
+    A run whose loss or gradient is not finite stands still from there on, the others go on. The same call again goes on from
+    the last checkpoint of them together.
 
     Args:
-      lanes: of one shape.
-      scratch: folder for the checkpoints of all lanes together, removed at the end.
+      trials: of one shape.
+      scratch: folder for the checkpoints of all runs together, removed at the end.
 
     Returns:
       How it ended.
 
     Raises:
-      NotTraceableError: the lanes cannot be one program.
+      NotTraceableError: the runs cannot be one program.
       ValueError: arrays are to be sharded.
     """
-    config = lanes[0].config
+    config = trials[0].config
     mesh = build.mesh(config)
-    require(mesh.shape["fsdp"] == 1, "host.fsdp", mesh.shape["fsdp"], "1 for lanes; --mode=processes shards")
-    method = build.method(config)
-    data, batch_size = config["data"], config["batch_size"]
-    seeds, which = distinct([lane.config[SEED] for lane in lanes])
-    # The seed says which labels are there, of sources where most are hidden.
-    sources = [build.parts(lanes[int(np.argmax(which == k))].config).source for k in range(len(seeds))]
-    program = make_lanes(lanes, sample_batch(sources[0], method, crop_on=data["crop_on"]), mesh)
-    hooks = pretrain.hooks(config, method, with_all_labels(sources[0]))
+    sharded = mesh.shape["fsdp"]
+    require(sharded == 1, "host.fsdp", sharded, "1 for vectorized runs; --mode=processes shards")
+    runs = runs_of_seeds(trials)
+    sample = sample_batch(runs[0].source, runs[0].method, crop_on=runs[0].crop_on)
+    program = make_vectorized_program(trials, sample, mesh)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
-        for lane in lanes:
-            workdir = stack.enter_context(Workdir(lane.folder))
-            workdir.configure(lane.config, allowed=INCIDENTAL)
-        saving = {
-            "every": config["watch"]["checkpoint"]["every"],
-            "keep": config["watch"]["checkpoint"]["keep"],
-        }
-        points = [dict(lane.point) for lane in lanes]
-        checkpoints = stack.enter_context(Checkpoints(scratch, metadata={"points": points}, **saving))
+        stack.enter_context(StopRequest())
+        for trial in trials:
+            workdir = stack.enter_context(Workdir(trial.folder))
+            workdir.configure(trial.config, allowed=INCIDENTAL)
+        checkpoints = stack.enter_context(_open_checkpoints(trials, scratch))
         state = checkpoints.restore(program.abstract)
-        state = program.init() if state is None else state
-        start = int(np.max(state.step))
-        writers = [
-            pretrain.open_writer(lane.folder, lane.config, build.method(lane.config), start) for lane in lanes
-        ]
-        for writer in writers:
-            stack.callback(writer.close)
-        index, count = local_share(batch_sharding(mesh), batch_size)
-        streams = [
-            stream(
-                source,
-                views=method.views,
-                crop_on=data["crop_on"],
-                seed=seed,
-                batch_size=batch_size,
-                start_step=start,
-                workers=config["host"]["workers"],
-                max_corrupt_fraction=data["max_corrupt_fraction"],
-                process_index=index,
-                process_count=count,
-                labeled_fraction=build.labeled_fraction(config),
-            )
-            for seed, source in zip(seeds, sources, strict=True)
-        ]
-        batches = stack.enter_context(
-            prefetch(_Together(streams), NamedSharding(mesh, PartitionSpec(None, AXES)))
-        )
-        progress = Progress(config["steps"], start, batch_size * len(lanes))
-        stack.callback(progress.close)
-
-        def due(step: int, every: int) -> bool:
-            return step % every == 0 or step == config["steps"]
-
-        for step in range(start + 1, config["steps"] + 1):
-            state, metrics = program.step(state, next(batches))
-            if due(step, config["watch"]["log"]["every"]):
-                metrics = jax.device_get(metrics)
-                progress.report(step, {"loss": float(np.mean(metrics["loss"]))})
-                for number, writer in enumerate(writers):
-                    writer.write(step, {name: x[number] for name, x in metrics.items() if name != "finite"})
-            for hook in (hook for hook in hooks if due(step, hook.every)):
-                for number, writer in enumerate(writers):
-                    writer.write(step, hook(step, lane_of(state, number)))
-            if due(step, checkpoints.every):
-                checkpoints.save(step, state)
-            if stop.requested:
-                checkpoints.save(step, state)
-                return Trained(stop.requested, state.finite.tolist())
-        checkpoints.wait()
-        for number, lane in enumerate(lanes):
-            keep(lane, lane_of(state, number))
+        if state is None:
+            state = program.init(np.array([trial.config[SEED] for trial in trials]))
+        session = _open_session(trials, runs, program, mesh, state, checkpoints)
+        del state
+        fitted = train_steps(session, program.step)
+        finite = fitted.state.finite.tolist()
+        if fitted.stopped_by:
+            return Trained(fitted.stopped_by, finite)
+        for number, trial in enumerate(trials):
+            save_last(trial, state_of(fitted.state, number))
     shutil.rmtree(scratch, ignore_errors=True)
-    return Trained("", state.finite.tolist())
+    return Trained("", finite)
 
 
-def lane_of(state: PyTree, number: int) -> PyTree:
-    """The state of one lane."""
+def runs_of_seeds(trials: Sequence[Trial]) -> list[Run]:
+    """Make one run for each distinct seed, which says what images come, and which labels are there if most are hidden."""
+    seeds, which = distinct([trial.config[SEED] for trial in trials])
+    configs = [trials[int(np.argmax(which == k))].config for k in range(len(seeds))]
+    return [build.run(config, build.parts(config)) for config in configs]
+
+
+def _open_checkpoints(trials: Sequence[Trial], scratch: Path) -> Checkpoints:
+    options = trials[0].config["watch"]["checkpoint"]
+    metadata = {"trials": [dict(trial.overrides) for trial in trials]}
+    return Checkpoints(scratch, every=options["every"], keep=options["keep"], metadata=metadata)
+
+
+def _open_session(
+    trials: Sequence[Trial],
+    runs: Sequence[Run],
+    program: Program,
+    mesh: Mesh,
+    state: TrainState,
+    checkpoints: Checkpoints,
+) -> Session:
+    config, run = trials[0].config, runs[0]
+    workers = config["host"]["workers"]
+
+    def open_streams(step: int, among: np.ndarray | None) -> StackedStreams:
+        return StackedStreams([open_stream(each, mesh, step, among, workers=workers) for each in runs])
+
+    def open_writers(step: int) -> Writer:
+        return SplitWriter(
+            [
+                pretrain.open_writer(trial.folder, trial.config, build.method(trial.config), step)
+                for trial in trials
+            ]
+        )
+
+    hooks = pretrain.make_hooks(config, run.method, with_all_labels(run.source))
+    return Session(
+        state,
+        steps=run.steps,
+        images_per_step=run.batch_size * len(trials),
+        batches=Batches(open_streams, NamedSharding(mesh, PartitionSpec(None, AXES))),
+        refresher=Refresher(run.method, run.source, init=program.init, every=0, shardings=program.shardings),
+        watch=Watch(
+            writer=open_writers,
+            hooks=[EachRun(hook, len(trials)) for hook in hooks],
+            checkpoints=checkpoints,
+            log_every=config["watch"]["log"]["every"],
+            stall_seconds=config["watch"]["log"]["stall_seconds"],
+        ),
+        source=run.source.name,
+    )
+
+
+def state_of(state: PyTree, number: int) -> PyTree:
+    """Pick the state of one run."""
     return jax.tree.map(lambda x: x[number], state)
 
 
-def keep(lane: Run, state: TrainState) -> None:
-    """The checkpoint that a run of its own would leave at its end; of a lane that diverged, that before the bad step."""
-    folder, step = lane.folder / "checkpoints", int(state.step)
-    if step not in steps(folder):
-        with Checkpoints(folder, every=step or 1, metadata=lane.config) as checkpoints:
+def save_last(trial: Trial, state: TrainState) -> None:
+    """Save what a run of its own would at its end; of one that diverged, the state before the bad step."""
+    folder, step = trial.folder / "checkpoints", int(state.step)
+    if step not in checkpoint.steps(folder):
+        with Checkpoints(folder, every=step or 1, metadata=trial.config) as checkpoints:
             checkpoints.save(step, state)

@@ -24,6 +24,7 @@ from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.build import Optimizer
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
+from ssl_jax.train.run import Host, Run
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import CONFIG, INCIDENTAL, read_config
@@ -154,6 +155,35 @@ def parts(config: Config) -> Parts:
             f"keeps something: give --config.method.examples={len(images)}"
         )
     return Parts(method(config), optimizer(config), images)
+
+
+def run(config: Config, parts: Parts) -> Run:
+    """What decides the bits of a config's run.
+
+    Args:
+      config: of the run.
+      parts: what it is made of, from :func:`parts`.
+    """
+    data = config["data"]
+    return Run(
+        parts.method,
+        parts.optimizer,
+        parts.source,
+        steps=config["steps"],
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        accumulate=config["accumulate"],
+        cached_gradients=config["cached_gradients"],
+        crop_on=data["crop_on"],
+        max_corrupt_fraction=data["max_corrupt_fraction"],
+        labeled_fraction=labeled_fraction(config),
+        refresh_every=config.get("refresh_every", 0),
+    )
+
+
+def host(config: Config) -> Host:
+    """Where a config's run happens."""
+    return Host(mesh=mesh(config), workers=config["host"]["workers"])
 
 
 def labeled_fraction(config: Config) -> float | None:

@@ -22,6 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from ssl_jax.core import check
 from ssl_jax.core.trees import unflatten
 from ssl_jax.core.types import Params, PyTree, State
+from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
 from ssl_jax.train import storage
 from ssl_jax.train.state import TrainState
 
@@ -72,7 +73,7 @@ class Checkpoints:
       metadata: JSON-able mapping, stored with each checkpoint: the run's configuration.
 
     Attributes:
-      owed: what ``save`` was told of the checkpoint that was restored.
+      pending_hooks: whether the hooks of the step that was restored have not been called.
 
     Raises:
       ValueError: an argument out of range, or metadata that is not JSON-able.
@@ -96,14 +97,19 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.every = every
         self._keep, self._best = keep, best
-        self.owed = False
+        self.pending_hooks = False
         self._restored = False
         self._saving: int | None = None
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._policy = _LatestAndBest(keep)
 
     def save(
-        self, step: int, state: TrainState, *, metrics: Mapping[str, Any] | None = None, owed: bool = False
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        pending_hooks: bool = False,
     ) -> bool:
         """Save a state: returns when it has been copied from the devices, and is written in the background.
 
@@ -115,7 +121,7 @@ class Checkpoints:
           step: ``int(state.step)``, without waiting for the device.
           state: what to save.
           metrics: scalars at this step; the one named ``best`` ranks the checkpoint.
-          owed: whether the hooks of this step have not been called, so that a run that goes on here has to.
+          pending_hooks: whether the hooks of this step have not been called, so that a run that goes on here has to.
 
         Returns:
           Whether a checkpoint was made: not if there is one of this step.
@@ -137,10 +143,11 @@ class Checkpoints:
         scalars = {name: float(value) for name, value in (metrics or {}).items()}
         self._policy.values[step] = _rank(scalars, self._best)
         facts = {
+            LAYOUT_KEY: LAYOUT,
             "step": step,
             "best": self._best,
             "metrics": scalars,
-            "owed": owed,
+            "pending_hooks": pending_hooks,
             "metadata": self._metadata,
         }
         with self._explained():
@@ -162,6 +169,7 @@ class Checkpoints:
 
         Raises:
           MismatchError: a checkpoint is of another configuration; names the first path that differs.
+          ValueError: another version of ssl_jax wrote a checkpoint.
           NoUsableCheckpointError: there are checkpoints and all are damaged.
         """
         self.close()
@@ -178,7 +186,7 @@ class Checkpoints:
             damaged[step] = storage.agreed(problem)
             if items is not None and not damaged.pop(step):
                 storage.on_first_process(lambda: _set_aside(self.directory, damaged))
-                self._restored, self.owed = True, manifest["facts"].get("owed", False)
+                self._restored, self.pending_hooks = True, manifest["facts"]["pending_hooks"]
                 return TrainState(**items["model"], **items["opt"])
             _warn(self.directory, step, damaged[step])
         if damaged:
@@ -256,7 +264,7 @@ def restore_model(
       The model, with the metadata of its run.
 
     Raises:
-      ValueError: there is no such checkpoint, or it does not fit ``abstract``.
+      ValueError: there is no such checkpoint, another version of ssl_jax wrote it, or it does not fit ``abstract``.
       NoUsableCheckpointError: those asked for are damaged.
     """
     directory = Path(directory).absolute()
@@ -322,6 +330,7 @@ def _items(state: TrainState) -> dict[str, PyTree]:
 
 def _manifest(directory: Path, step: int) -> dict[str, Any]:
     manifest = storage.read_manifest(directory / str(step))
+    require_layout(manifest["facts"], str(directory / str(step)))
     if manifest["facts"]["step"] != step:
         raise storage.DamagedError(f"it is a checkpoint of step {manifest['facts']['step']}")
     return manifest

@@ -59,7 +59,7 @@ class Refresher:
             choice("refresh.reinit", name, shardings.params)
         self._init, self._update = init, jax.jit(self._plan.update, out_shardings=shardings.state)
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether a refresh comes before the update that follows ``step`` others."""
         return self._every > 0 and step % self._every == 0
 

@@ -10,33 +10,33 @@ from ssl_jax.train.progress import clock
 
 
 class Watchdog:
-    """Tells when no step has finished for a while, and again after twice, four times, ... as long.
+    """Reports when no step has finished for a while, and again after twice, four times, ... as long.
 
     A thread that looks at a clock and at what the loop says it waits for, and touches nothing else of the run. The clock is
     the monotonic one: setting the machine's time neither wakes it nor puts it to sleep.
 
     Args:
-      stall_seconds: seconds without a finished step, 0 or more; 0: it never tells.
-      tell: called with one line.
+      stall_seconds: seconds without a finished step, 0 or more; 0: it never reports.
+      report: called with one line.
 
     Raises:
-      ValueError: a negative patience.
+      ValueError: a negative number.
 
     >>> watchdog = Watchdog(60.0, print)
     >>> with watchdog.waiting("data"):
-    ...     watchdog._look(now=watchdog._since + 75)
+    ...     watchdog._check(now=watchdog._since + 75)
     no step has finished for 1:15 since the start: waiting for data
     >>> watchdog.finished(1)
     step 1 has finished
     >>> watchdog.close()
     """
 
-    def __init__(self, stall_seconds: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, stall_seconds: float, report: Callable[[str], None]) -> None:
         require(stall_seconds >= 0, "stall_seconds", stall_seconds, "a number of seconds of 0 or more")
-        self._stall_seconds, self._next, self._tell = stall_seconds, stall_seconds, tell
+        self._stall_seconds, self._next, self._report = stall_seconds, stall_seconds, report
         self._what, self._last = "the host", "the start"
         self._since = time.monotonic()
-        self._told = False
+        self._reported = False
         self._end, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
         if stall_seconds:
@@ -56,9 +56,9 @@ class Watchdog:
         """A step has finished."""
         with self._lock:
             self._since, self._last, self._next = time.monotonic(), f"step {step}", self._stall_seconds
-            told, self._told = self._told, False
-        if told:
-            self._tell(f"step {step} has finished")
+            reported, self._reported = self._reported, False
+        if reported:
+            self._report(f"step {step} has finished")
 
     def close(self) -> None:
         """Stop the thread."""
@@ -68,13 +68,13 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._end.wait(max(self._since + self._next - time.monotonic(), 0.01)):
-            self._look(time.monotonic())
+            self._check(time.monotonic())
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         with self._lock:
             seconds = now - self._since
             if seconds < self._next:
                 return
-            self._next, self._told = 2 * self._next, True
+            self._next, self._reported = 2 * self._next, True
             line = f"no step has finished for {clock(seconds)} since {self._last}: waiting for {self._what}"
-        self._tell(line)
+        self._report(line)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ssl_jax.core.files import write_atomically
+from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
 
 ABSENT = "<absent>"
 LOCK = ".lock"
@@ -117,7 +118,7 @@ class Workdir:
                 f"Use another workdir, restore these values, or allow the changes"
             )
         if self._primary and (changes or not self.resuming):
-            write_atomically(self.path / CONFIG, json.dumps(new, indent=2) + "\n")
+            write_atomically(self.path / CONFIG, json.dumps({LAYOUT_KEY: LAYOUT, **new}, indent=2) + "\n")
         return changes
 
     @property
@@ -144,7 +145,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     """The configuration of the run in a directory.
 
     Raises:
-      ValueError: there is none, or it cannot be read.
+      ValueError: there is none, it cannot be read, or another version of ssl_jax wrote it.
     """
     path = Path(workdir) / CONFIG
     try:
@@ -155,6 +156,8 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is no configuration: allowed is a JSON object")
+    require_layout(config, str(workdir))
+    del config[LAYOUT_KEY]
     return config
 
 

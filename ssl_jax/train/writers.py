@@ -140,16 +140,16 @@ class MultiWriter:
     """
 
     def __init__(self, writers: Sequence[Writer]) -> None:
-        self._writers = tuple(writers)
+        self.writers = tuple(writers)
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars of one step everywhere."""
-        for writer in self._writers:
+        for writer in self.writers:
             writer.write(step, scalars)
 
     def close(self) -> None:
         """Close all."""
-        errors = list(_errors(self._writers))
+        errors = list(_errors(self.writers))
         if errors:
             raise errors[0]
 
@@ -165,6 +165,18 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     lines = Path(path).read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1] if _step(line) is not None]
+
+
+def last_scalars(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the last value of each scalar of a run, ``step`` among them.
+
+    >>> last_scalars([{"step": 1, "loss": 2.0}, {"step": 2, "online/knn": 0.5}])
+    {'step': 2, 'loss': 2.0, 'online/knn': 0.5}
+    """
+    last: dict[str, Any] = {}
+    for record in records:
+        last |= record
+    return last
 
 
 def _step(line: bytes) -> int | None:

@@ -16,11 +16,12 @@ from ssl_jax.evaluate.online import Health
 from ssl_jax.methods.distillation import byol
 from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
+from ssl_jax.train.run import Run, Watch
 
 
 def test_each_kind_is_told_once():
     told = []
-    watch = CollapseWatch(tell=told.append, after=2)
+    watch = CollapseWatch(warn=told.append, after=2)
     for step in range(1, 12):
         watch.write(step, {"batch/spread": 0.001})
     assert len(told) == 1
@@ -30,7 +31,7 @@ def test_findings_are_kept_in_a_file_and_not_told_again_after_a_resume(tmp_path)
     path, told = tmp_path / "warnings.jsonl", []
 
     def watched(start, steps, name):
-        watch = CollapseWatch(tell=told.append, path=path, start=start, patience=1)
+        watch = CollapseWatch(warn=told.append, path=path, start=start, patience=1)
         for step in steps:
             watch.write(step, {name: 0.0})
         return [(line["step"], line["kind"]) for line in map(json.loads, path.read_text().splitlines())]
@@ -80,17 +81,14 @@ def test_a_run_with_collapsed_features_says_so(how, message):
     method = byol.build(encoder, views=views, hidden_dim=16, projection=8)
     method = flattened(method, how) if how else method
     told = []
-    fit(
-        method,
-        source,
-        optimizer=build_optimizer("sgd", steps=4, learning_rate=1e-3, batch_size=16),
-        steps=4,
-        batch_size=16,
+    optimizer = build_optimizer("sgd", steps=4, learning_rate=1e-3, batch_size=16)
+    watch = Watch(
         hooks=[Health(method, source, every=1, images=32)],
         writer=lambda step: CollapseWatch(
-            tell=told.append, collapse=[value.at(16) for value in method.collapse]
+            warn=told.append, collapse=[value.at(16) for value in method.collapse]
         ),
         log_every=1,
     )
+    fit(Run(method, optimizer, source, steps=4, batch_size=16), watch=watch)
     assert len(told) == (1 if how else 0), told
     assert not how or message in told[0]

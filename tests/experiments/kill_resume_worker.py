@@ -19,16 +19,16 @@ from pathlib import Path
 import jax
 
 from configs import deepcluster
-from experiments import pretrain
+from ssl_jax.cli import pretrain
 from ssl_jax.config import build
 from ssl_jax.data import batches
 from ssl_jax.evaluate import online as hooks
-from ssl_jax.train import loop, refresh, storage, writers
+from ssl_jax.train import refresh, session, storage, writers
 from ssl_jax.train.workdir import Workdir
 
 STEPS = 60
 MOMENTS = {
-    "step": (loop._Run, "advance"),
+    "step": (session.Session, "advance"),
     "save": (storage.Manifest, "_write"),
     "commit": (os, "rename"),
     "evaluation": (hooks.OnlineEvaluation, "__call__"),

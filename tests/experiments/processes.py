@@ -15,7 +15,7 @@ rank, count, port, *runs = sys.argv[1:]
 if int(count) > 1:
     jax.distributed.initialize("127.0.0.1:" + port, int(count), int(rank), initialization_timeout=300)
 from pathlib import Path
-from experiments import pretrain
+from ssl_jax.cli import pretrain
 from ssl_jax.config import build
 from ssl_jax.train.workdir import Workdir
 from tests.methods.case import config_of

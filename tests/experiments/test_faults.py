@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import pretrain
+from ssl_jax.cli import pretrain
 from ssl_jax.config import build
 from ssl_jax.core import trees
 from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import restore_model
-from ssl_jax.train.loop import NonFiniteError
+from ssl_jax.train.session import NonFiniteError
 from ssl_jax.train.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,7 +1,6 @@
 """A plan's memory is the compiled program's; its times are amounts over published speeds; wrong topologies are refused."""
 
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import pytest
 from ssl_jax.cli import hardware, planning
 from ssl_jax.config import build
 from ssl_jax.core.hlo import Collective
-from ssl_jax.train.loop import make_program, sample_batch
+from ssl_jax.core.rows import read_rows
+from ssl_jax.train.program import make_program, sample_batch
 from ssl_jax.train.sharding import batch_sharding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -143,7 +143,7 @@ def test_the_first_change_that_fits_is_proposed():
     assert "does not fit; host.data=1 host.fsdp=8 would" in planning.plans_table([plan])
 
 
-def test_plans_of_one_recipe_have_files_of_their_own():
+def test_plans_of_one_recipe_have_names_of_their_own():
     def name(fsdp, remat, keeps="nothing"):
         config = config_of(**{"encoder.remat": remat, "encoder.remat_keeps": keeps})
         return planning.name({"config": config, "topology": "v5e:4x4", "mesh": {"fsdp": fsdp}})
@@ -195,7 +195,7 @@ def test_a_plan_for_a_slice_that_is_not_there(tmp_path):
         "--config=configs/mae.py:smoke",
         "--topology=v5e:4x4",
     ]
-    options = ["--config.batch_size=64", f"--out={tmp_path}"]
+    options = ["--config.batch_size=64", f"--out={tmp_path}/plans.jsonl"]
     environment = {
         name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")
     }
@@ -203,9 +203,8 @@ def test_a_plan_for_a_slice_that_is_not_there(tmp_path):
         [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.iterdir()
-    plan = json.loads(path.read_text())
-    assert path.stem == "mae-vit_micro-64-v5e_4x4"
+    (plan,) = read_rows(tmp_path / "plans.jsonl")
+    assert planning.name(plan) == "mae-vit_micro-64-v5e_4x4"
     assert (plan["devices"], plan["chip"], plan["fits"]) == (16, "TPU v5e", True)
     assert all(value > 0 for value in plan["seconds"].values())
     assert any(row["kind"] == "all-reduce" and row["group"] == 16 for row in plan["collectives"])

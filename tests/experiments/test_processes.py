@@ -7,10 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from ssl_jax.cli.processes import joined
+from ssl_jax.cli.processes import Cluster, distributed
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
 from tests.experiments.processes import finished, launch, start, train
@@ -150,7 +148,5 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step_and_two_evaluate_
     ],
 )
 def test_flags_that_do_not_fit_together_are_refused(given, message):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(**given), pytest.raises(ValueError, match=message), joined():
+    with pytest.raises(ValueError, match=message), distributed(Cluster(**given)):
         pass

@@ -1,4 +1,4 @@
-"""A sweep's lanes are the single runs; it goes on where it stopped; runs that cannot be lanes are processes."""
+"""Vectorized runs are the single runs; a sweep goes on where it stopped; runs that cannot be vectorized are processes."""
 
 import importlib
 import json
@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import pretrain
-from ssl_jax.cli import search_space as points
-from ssl_jax.cli import vectorized_runs as lanes
+from ssl_jax.cli import pretrain, search_space, vectorized_runs
 from ssl_jax.config import build
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
+from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.workdir import Workdir
 from ssl_jax.train.writers import read_jsonl
 
@@ -31,16 +30,16 @@ def config_of(name="simclr", **changes):
     return config
 
 
-def runs_of(config, differing, folder):
-    found = [points.run_of(config, point, folder) for point in differing]
-    return [run._replace(config=build.changed(run.config, {"data.channels": 1})) for run in found]
+def make_trials(config, differing, folder):
+    trials = [search_space.make_trial(config, overrides, folder) for overrides in differing]
+    return [trial._replace(config=build.changed(trial.config, {"data.channels": 1})) for trial in trials]
 
 
 @pytest.mark.long
-def test_lanes_of_temperature_and_seed_are_the_single_runs(tmp_path):
+def test_vectorized_runs_of_temperature_and_seed_are_the_single_runs(tmp_path):
     """Losses, parameters and online probes, to rounding."""
-    runs = runs_of(config_of(), GRID, tmp_path / "lanes")
-    assert lanes.train(runs, tmp_path / "scratch").finite == [True] * 4
+    runs = make_trials(config_of(), GRID, tmp_path / "vectorized")
+    assert vectorized_runs.train(runs, tmp_path / "scratch").finite == [True] * 4
     assert not (tmp_path / "scratch").exists()
     losses = set()
     for run in runs:
@@ -68,10 +67,10 @@ def test_lanes_of_temperature_and_seed_are_the_single_runs(tmp_path):
 
 
 @pytest.mark.long
-def test_a_lane_that_diverges_stands_still_and_the_others_go_on(tmp_path):
+def test_a_run_that_diverges_stands_still_and_the_others_go_on(tmp_path):
     rates = [{"optimizer.learning_rate": rate} for rate in (1e-3, float("inf"))]
-    runs = runs_of(config_of(**{"optimizer.warmup_steps": 0}), rates, tmp_path)
-    trained = lanes.train(runs, tmp_path / "scratch")
+    runs = make_trials(config_of(**{"optimizer.warmup_steps": 0}), rates, tmp_path)
+    trained = vectorized_runs.train(runs, tmp_path / "scratch")
     assert trained.finite == [True, False]
     good, bad = (restore_model(run.folder / "checkpoints") for run in runs)
     assert good.step == 3 > bad.step
@@ -79,7 +78,7 @@ def test_a_lane_that_diverges_stands_still_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "point", "reason"),
+    ("name", "overrides", "reason"),
     [
         ("simclr", {"method.temperature": 0.2, "seed": 1, "optimizer.learning_rate": 0.1}, ""),
         ("simclr", {"method.projector_layers": 3}, "neither the seed nor a number"),
@@ -87,25 +86,28 @@ def test_a_lane_that_diverges_stands_still_and_the_others_go_on(tmp_path):
         ("deepcluster", {"seed": 1}, "looks at all images between steps"),
     ],
 )
-def test_what_can_be_a_lane(name, point, reason):
-    found = lanes.obstacle(points.run_of(config_of(name), point, Path()).config, point)
+def test_what_can_be_vectorized(name, overrides, reason):
+    trial = search_space.make_trial(config_of(name), overrides, Path())
+    found = vectorized_runs.obstacle(trial.config, overrides)
     assert bool(found) == bool(reason)
     assert reason in found
 
 
 def test_an_option_that_decides_about_shapes_is_not_traceable(tmp_path):
-    runs = runs_of(config_of("mae"), [{"method.mask_ratio": ratio} for ratio in (0.5, 0.75)], tmp_path)
+    runs = make_trials(config_of("mae"), [{"method.mask_ratio": ratio} for ratio in (0.5, 0.75)], tmp_path)
     rows = build.sample(runs[0].config)
-    with pytest.raises(lanes.NotTraceableError, match=r"method\.mask_ratio cannot be traced by mae"):
-        lanes.make_lanes(runs, rows, lanes.make_mesh())
+    with pytest.raises(
+        vectorized_runs.NotTraceableError, match=r"method\.mask_ratio cannot be traced by mae"
+    ):
+        vectorized_runs.make_vectorized_program(runs, rows, make_mesh())
 
 
-def test_random_points_keep_to_their_ranges_and_begin_alike():
-    over = dict(map(points.choices, ("a=0.001:10:log", "b=-1:1", "c=x,y", "seed=0,1,2")))
-    many, few = (points.points(over, draws=draws, seed=3) for draws in (200, 20))
+def test_random_overrides_keep_to_their_ranges_and_begin_alike():
+    grid = dict(map(search_space.parse_axis, ("a=0.001:10:log", "b=-1:1", "c=x,y", "seed=0,1,2")))
+    many, few = (search_space.combinations(grid, draws=draws, seed=3) for draws in (200, 20))
     assert many[:20] == few
-    assert points.points(over, draws=20, seed=4) != few
-    values = {name: [point[name] for point in many] for name in over}
+    assert search_space.combinations(grid, draws=20, seed=4) != few
+    values = {name: [overrides[name] for overrides in many] for name in grid}
     assert 0.001 <= min(values["a"]) < 0.01 < 1 < max(values["a"]) <= 10
     # Half the draws of a log-uniform distribution lie below the geometric mean of its ends.
     assert 0.4 < np.mean(np.array(values["a"]) < 0.1) < 0.6
@@ -116,25 +118,25 @@ def test_random_points_keep_to_their_ranges_and_begin_alike():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("temperature", "over='temperature': allowed is NAME=value"),
+        ("temperature", "grid='temperature': allowed is NAME=value"),
         ("a=1:0", "two numbers"),
         ("a=0:1:log", "0 < low"),
         ("a=1:x", "two numbers"),
         ("a=1:2:cubic", "two numbers"),
     ],
 )
-def test_a_malformed_choice_is_refused(text, message):
+def test_a_malformed_axis_is_refused(text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        points.choices(text)
+        search_space.parse_axis(text)
 
 
 def test_ranges_need_draws_and_options_must_exist(tmp_path):
     with pytest.raises(ValueError, match="a range goes with --random"):
-        points.points(dict([points.choices("a=1:2")]), draws=0, seed=0)
-    with pytest.raises(ValueError, match=r"over=method\.temprature"):
-        points.run_of(config_of(), {"method.temprature": 1}, tmp_path)
-    with pytest.raises(ValueError, match="over=steps=many"):
-        points.run_of(config_of(), {"steps": "many"}, tmp_path)
+        search_space.combinations(dict([search_space.parse_axis("a=1:2")]), draws=0, seed=0)
+    with pytest.raises(ValueError, match=r"grid=method\.temprature"):
+        search_space.make_trial(config_of(), {"method.temprature": 1}, tmp_path)
+    with pytest.raises(ValueError, match="grid=steps=many"):
+        search_space.make_trial(config_of(), {"steps": "many"}, tmp_path)
 
 
 def command(workdir, *arguments):
@@ -165,11 +167,11 @@ def sweeping(workdir, *arguments):
 
 @pytest.mark.long
 def test_a_sweep_goes_on_where_it_was_stopped_and_takes_further_values(tmp_path):
-    over = ("--over=method.temperature=0.1,0.5", "--over=seed=0,1", "--config.watch.checkpoint.every=5")
+    grid = ("--grid=method.temperature=0.1,0.5", "--grid=seed=0,1", "--config.watch.checkpoint.every=5")
     long = ("--config.steps=60", "--config.watch.online.every=60")
     first = tmp_path / "stopped"
     with subprocess.Popen(
-        command(first, *over, *long), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command(first, *grid, *long), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         watched = first / "temperature=0.1,seed=0" / "metrics.jsonl"
         deadline = time.monotonic() + 300
@@ -179,17 +181,17 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_takes_further_values(tmp_path)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
     assert len(read_jsonl(watched)) < 60
-    shown = sweeping(first, *over, *long)
+    shown = sweeping(first, *grid, *long)
     assert "0 of 4 runs are in" in shown
     whole = tmp_path / "whole"
-    sweeping(whole, *over, *long)
+    sweeping(whole, *grid, *long)
     for run in ("temperature=0.1,seed=0", "temperature=0.5,seed=1"):
         ours, theirs = (restore_model(folder / run / "checkpoints") for folder in (first, whole))
         assert ours.step == theirs.step == 60
         for path, value in trees.flatten(theirs.params).items():
             np.testing.assert_array_equal(trees.flatten(ours.params)[path], value)
-    assert "4 of 4 runs are in" in sweeping(first, *over, *long)
-    wider = (over[0], "--over=seed=0,1,2", *over[2:])
+    assert "4 of 4 runs are in" in sweeping(first, *grid, *long)
+    wider = (grid[0], "--grid=seed=0,1,2", *grid[2:])
     shown = sweeping(first, *wider, *long)
     assert "4 of 6 runs are in" in shown
     assert len(json.loads((first / "sweep.json").read_text())) == 6
@@ -199,8 +201,8 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_takes_further_values(tmp_path)
 
 @pytest.mark.long
 def test_runs_of_other_shapes_are_processes(tmp_path):
-    over = ("--over=method.projector_layers=1,2", "--config.steps=2")
-    shown = sweeping(tmp_path, *over)
+    grid = ("--grid=method.projector_layers=1,2", "--config.steps=2")
+    shown = sweeping(tmp_path, *grid)
     assert "one process a run: method.projector_layers is neither" in shown
     assert re.search(r"^1 .*\n2 |^2 .*\n1 ", shown, re.MULTILINE), shown
-    assert "2 of 2 runs are in" in sweeping(tmp_path, *over)
+    assert "2 of 2 runs are in" in sweeping(tmp_path, *grid)

@@ -12,7 +12,9 @@ from ssl_jax.augment import presets
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.optim.build import build as build_optimizer
-from ssl_jax.train.loop import fit, make_program
+from ssl_jax.train.loop import fit
+from ssl_jax.train.program import make_program
+from ssl_jax.train.run import Host, Run
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.step import make_train_step
 
@@ -60,6 +62,6 @@ def test_accumulated_gradient_of_a_mean_over_examples_is_that_of_the_whole_batch
     [({"batch_size": 9}, "batch_size=9"), ({"steps": 0}, "steps=0"), ({"accumulate": 3}, "accumulate=3")],
 )
 def test_numbers_that_do_not_fit_are_refused(change, message):
-    options = {"optimizer": SGD, "steps": 2, "batch_size": 8, "mesh": make_mesh(devices=jax.devices()[:2])}
+    options = {"steps": 2, "batch_size": 8, **change}
     with pytest.raises(ValueError, match=message):
-        fit(tiny(), ArraySource(IMAGES), **{**options, **change})
+        fit(Run(tiny(), SGD, ArraySource(IMAGES), **options), Host(mesh=make_mesh(devices=jax.devices()[:2])))

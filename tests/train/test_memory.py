@@ -15,7 +15,7 @@ from ssl_jax.core import trees
 from ssl_jax.core.flops import matmul_flops
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.optim.build import build as build_optimizer
-from ssl_jax.train.loop import make_program
+from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.step import make_train_step
 from tests.methods.case import BATCH, method_of, real_batch

@@ -16,11 +16,12 @@ from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.loop import fit
 from ssl_jax.train.refresh import reinitialize
+from ssl_jax.train.run import Host, Run, Watch
 from ssl_jax.train.sharding import make_mesh
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
 MOMENTUM = build_optimizer("sgd", steps=6, learning_rate=0.1, scaling="none", batch_size=8, momentum=0.9)
-OPTIONS = {"optimizer": MOMENTUM, "batch_size": 8, "refresh_every": 2}
+ONE = Host(mesh=make_mesh(devices=jax.devices()[:1]))
 
 
 class Remembering:
@@ -76,8 +77,10 @@ class Remembering:
         )
 
     def fit(self, steps, **options):
-        mesh = make_mesh(devices=jax.devices()[:1])
-        return fit(self.method, ArraySource(IMAGES), steps=steps, mesh=mesh, **{**OPTIONS, **options}).state
+        options = {"refresh_every": 2, **options}
+        checkpoints = options.pop("checkpoints", None)
+        run = Run(self.method, MOMENTUM, ArraySource(IMAGES), steps=steps, batch_size=8, **options)
+        return fit(run, ONE, Watch(checkpoints=checkpoints)).state
 
 
 def test_refresh_comes_before_the_first_step_and_every_n_with_a_row_for_every_image():
@@ -154,4 +157,4 @@ def test_what_does_not_fit_is_refused(plan, every, message):
 def test_a_method_without_refresh_refuses_an_interval():
     method = dataclasses.replace(Remembering().method, refresh=None)
     with pytest.raises(ValueError, match="refresh_every=2"):
-        fit(method, ArraySource(IMAGES), steps=1, mesh=make_mesh(devices=jax.devices()[:1]), **OPTIONS)
+        fit(Run(method, MOMENTUM, ArraySource(IMAGES), steps=1, batch_size=8, refresh_every=2), ONE)

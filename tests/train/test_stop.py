@@ -22,10 +22,14 @@ from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.method import Refresh
 from ssl_jax.optim.build import build as build_optimizer
-from ssl_jax.train import loop, storage
+from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, steps
 from ssl_jax.train.dump import read_dump
-from ssl_jax.train.loop import NonFiniteError, fit, make_program, sample_batch
+from ssl_jax.train.loop import fit
+from ssl_jax.train.program import make_program, sample_batch
+from ssl_jax.train.refresh import Refresher
+from ssl_jax.train.run import Host, Run, Watch
+from ssl_jax.train.session import NonFiniteError, Session
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.signals import Stopped, StopRequest
 from tests.data.images import encode
@@ -37,6 +41,7 @@ SGD = build_optimizer("sgd", steps=STEPS, learning_rate=0.1, scaling="none", bat
 ENCODER = models.build("convnet", widths=(4,), grid=1)
 METHOD = simclr.build(ENCODER, views=presets.simclr(8, blur_prob=0.0), projector_width=8, projection=4)
 ONE = make_mesh(devices=jax.devices()[:1])
+RUN_OPTIONS = {field.name for field in dataclasses.fields(Run)}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +55,13 @@ def whole(program):
 
 
 def run(program, source=SOURCE, *, method=METHOD, steps=STEPS, folder=None, **options):
-    options = {"optimizer": SGD, "batch_size": 8, "mesh": ONE, "program": program, **options}
+    of_run = {name: options.pop(name) for name in RUN_OPTIONS & options.keys()}
+    this = Run(method, SGD, source, steps=steps, batch_size=8, **of_run)
+    host = Host(mesh=ONE, program=program)
     if folder is None:
-        return fit(method, source, steps=steps, **options)
+        return fit(this, host, Watch(**options))
     with Checkpoints(folder, every=2, metadata={}) as checkpoints:
-        return fit(method, source, steps=steps, checkpoints=checkpoints, **options)
+        return fit(this, host, Watch(checkpoints=checkpoints, **options))
 
 
 def assert_same_bits(found, expected):
@@ -190,7 +197,7 @@ def test_a_request_during_a_refresh_saves_the_state_before_it(tmp_path):
     options = {"method": method, "refresh_every": 2, "steps": 4}
     expected = run(program, **options).state
     calls = []
-    extract = loop.Refresher._gather_features
+    extract = Refresher._gather_features
 
     def slow(self, state):
         calls.append(int(state.step))
@@ -199,7 +206,7 @@ def test_a_request_during_a_refresh_saves_the_state_before_it(tmp_path):
         return extract(self, state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Refresher, "_gather_features", slow)
+        patch.setattr(Refresher, "_gather_features", slow)
         stopped = run(program, folder=tmp_path, **options)
         assert stopped.stopped_by and steps(tmp_path) == [2]
         assert_same_bits(run(program, folder=tmp_path, **options).state, expected)
@@ -228,7 +235,7 @@ def test_a_run_that_dies_at_any_moment_ends_in_the_same_bits(program, whole, tmp
     if moment == "evaluation":
         options["hooks"] = [Look(act=die)]
     fragile = {
-        "step": (loop._Run, "advance"),
+        "step": (Session, "advance"),
         "save": (storage.Manifest, "_write"),
         "log": (Records, "write"),
     }
@@ -303,7 +310,7 @@ def test_a_step_that_is_made_not_finite_is_dumped_and_replays_exactly(tmp_path):
     program = make_program(method, SGD, sample_batch(SOURCE, method), ONE)
     options = {"method": method, "folder": tmp_path / "run"}
     with pytest.raises(NonFiniteError, match="step 4 is not finite"):
-        run(program, begin=bad(3), dumps=tmp_path / "dumps", **options)
+        run(program, init_state=bad(3), dumps=tmp_path / "dumps", **options)
     assert steps(tmp_path / "run") == [2]
 
     path = tmp_path / "dumps" / "step_3"

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_jax.train import loop
+from ssl_jax.train import session
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.progress import Progress
 from ssl_jax.train.watchdog import Watchdog
@@ -65,10 +65,10 @@ def test_it_tells_twice_as_late_each_time_and_once_when_it_goes_on():
     watchdog = Watchdog(3600.0, lines.append)
     with watchdog.waiting("data"):
         for hours in (0.9, 1.1, 1.9, 2.1, 3.9, 4.1):
-            watchdog._look(watchdog._since + 3600 * hours)
+            watchdog._check(watchdog._since + 3600 * hours)
     watchdog.finished(7)
     watchdog.finished(8)
-    watchdog._look(watchdog._since + 3700)
+    watchdog._check(watchdog._since + 3700)
     watchdog.close()
     assert lines == [
         "no step has finished for 1:06:00 since the start: waiting for data",
@@ -82,7 +82,7 @@ def test_it_tells_twice_as_late_each_time_and_once_when_it_goes_on():
 def test_a_watchdog_that_barks_all_the_time_changes_no_bit(program, whole, monkeypatch):  # noqa: F811
     lines: list[str] = []
     monkeypatch.setattr(Progress, "note", lambda self, line: lines.append(line))
-    monkeypatch.setattr(loop, "Watchdog", lambda stall_seconds, tell: Watchdog(1e-9, tell))
+    monkeypatch.setattr(session, "Watchdog", lambda stall_seconds, report: Watchdog(1e-9, report))
     assert_same_bits(run(program, source=_slowly()).state, whole)
     assert lines
 

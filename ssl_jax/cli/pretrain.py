@@ -1,0 +1,143 @@
+"""Pretraining in a folder: ``experiments.pretrain``, and what a sweep's runs do."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ssl_jax.config import build
+from ssl_jax.config.recipe import with_defaults
+from ssl_jax.core import trees
+from ssl_jax.data.labels import with_all_labels
+from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.collapse_watch import CollapseWatch, tell_user
+from ssl_jax.evaluate.online import Health, OnlineEvaluation
+from ssl_jax.methods.method import Method
+from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.dump import read_dump
+from ssl_jax.train.loop import fit
+from ssl_jax.train.program import make_program
+from ssl_jax.train.run import Hook, Watch
+from ssl_jax.train.sharding import batch_sharding
+from ssl_jax.train.signals import StopRequest
+from ssl_jax.train.workdir import INCIDENTAL, Workdir
+from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
+
+WARMUP_STEPS = 50
+"""Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
+
+
+def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False) -> None:
+    """Train as the config says, from the last checkpoint in the folder if there is one.
+
+    Raises:
+      ValueError: the config does not fit, or differs from that of the run in the folder.
+    """
+    # Before anything is written: a run that cannot start leaves no folder.
+    parts = build.parts(config)
+    with Workdir(folder, primary=jax.process_index() == 0) as workdir:
+        train(config, parts, workdir, allow_changes=allow_changes)
+
+
+def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_changes: bool = False) -> None:
+    """Train in a workdir that is held, and say how it ended."""
+    method, _, source = parts
+    config = {**config, "data": {**config["data"], "channels": source.channels}}
+    host = build.host(config)
+    complete = functools.partial(with_defaults, new=config)
+    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes, complete=complete)
+    first = jax.process_index() == 0
+    # Signals after the last step wait until it is saved.
+    with (
+        StopRequest(alone=jax.process_count() == 1),
+        open_checkpoints(config, workdir.path, source) as checkpoints,
+    ):
+        watch = Watch(
+            writer=(lambda step: open_writer(workdir.path, config, method, step)) if first else None,
+            # Watching uses every label, also where training sees few of them.
+            hooks=make_hooks(config, method, with_all_labels(source)),
+            checkpoints=checkpoints,
+            dumps=workdir.path / "nonfinite",
+            log_every=config["watch"]["log"]["every"],
+            stall_seconds=config["watch"]["log"]["stall_seconds"],
+        )
+        fitted = fit(build.run(config, parts), host, watch)
+    step = int(fitted.state.step)
+    if not first:
+        return
+    if fitted.stopped_by:
+        print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
+    else:
+        print(
+            f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}"
+        )
+
+
+def open_checkpoints(config: build.Config, folder: Path, source: Source) -> Checkpoints:
+    """Open the checkpoints of a run; with labels, the one of the best online kNN is kept too."""
+    options = config["watch"]["checkpoint"]
+    return Checkpoints(
+        folder / "checkpoints",
+        every=options["every"],
+        keep=options["keep"],
+        best="online/knn" if options["best"] and source.classes else None,
+        metadata=config,
+    )
+
+
+def make_hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
+    """Make the hooks: health of the features on a small batch and on a larger sample, and with labels the online probes."""
+    watch = config["watch"]
+    crop_ratio = watch["evaluate"]["crop_ratio"]
+    every = {"batch": watch["log"]["every"], "health": watch["online"]["every"]}
+    images = {"batch": watch["health"]["batch"], "health": watch["health"]["sample"]}
+    hooks: list[Hook] = [
+        Health(method, source, every=every[prefix], images=count, prefix=prefix, crop_ratio=crop_ratio)
+        for prefix, count in images.items()
+        if count
+    ]
+    if source.classes:
+        hooks.append(OnlineEvaluation(method, source, **watch["online"], crop_ratio=crop_ratio))
+    return hooks
+
+
+def open_writer(folder: Path, config: build.Config, method: Method, step: int) -> Writer:
+    """Open what takes the scalars of a run that starts or goes on after ``step`` updates, and what watches them."""
+    parts = 1 if config["cached_gradients"] else config["accumulate"]
+    log = config["watch"]["log"]
+    writers: list[Writer] = [
+        JsonlWriter(folder / "metrics.jsonl", resume_step=step + 1),
+        CollapseWatch(
+            collapse=[value.at(config["batch_size"] // parts) for value in method.collapse],
+            after=max(config["steps"] // 10, WARMUP_STEPS),
+            tell=tell_user,
+            path=folder / "warnings.jsonl",
+            start=step,
+        ),
+    ]
+    if log["tensorboard"]:
+        writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
+    if log["wandb"]:
+        writers.append(WandbWriter(project=log["wandb"], name=folder.name, config=config, dir=str(folder)))
+    return MultiWriter(writers)
+
+
+def replay(dump: Path) -> None:
+    """Run a dumped step again and say which gradients and outputs were not finite."""
+    workdir = dump.resolve().parent.parent
+    config = build.recorded(workdir)
+    method, optimizer = build.method(config), build.optimizer(config)
+    mesh = build.mesh(config)
+    options = {name: config[name] for name in ("accumulate", "cached_gradients")}
+    program = make_program(method, optimizer, build.sample(config), mesh, **options)
+    state, batch = read_dump(dump, program.abstract)
+    batch = jax.device_put(batch, batch_sharding(mesh))
+    before = jax.tree.map(np.asarray, state.params)
+    state, metrics = program.step(state, batch)
+    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    print(json.dumps(scalars, indent=2))
+    for path, leaf in trees.flatten(before).items():
+        if not np.isfinite(leaf).all():
+            print(f"not finite before the step: params/{path}")
