@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks import pairs
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View, make_views
 from ssl_jax.methods.contrastive import simclr
@@ -28,7 +28,6 @@ from ssl_jax.methods.distillation import dino
 from ssl_jax.methods.masked import mae
 from ssl_jax.methods.method import Method
 from ssl_jax.models.network import Network
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import make_mesh
 
@@ -108,7 +107,7 @@ def encoder(name: str, sizes: Sizes, **options: Any) -> Network:
 
 def steps(method: Method, batch: dict[str, Any], count: int) -> Callable[[], None]:
     """So many steps a call, on one batch that lies on the device."""
-    optimizer = build_optimizer(
+    optimizer = optim.from_options(
         "adamw", steps=10**6, learning_rate=1e-4, batch_size=256, scaling="none", schedule="constant"
     )
     program = make_program(method, optimizer, batch, make_mesh())

@@ -20,13 +20,12 @@ from PIL import Image
 
 from benchmarks import pairs
 from benchmarks.torch_augment import import_torchvision
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.loader import stream
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
 from ssl_jax.train.run import Run, Watch
 
@@ -114,7 +113,7 @@ def stalls(
 ) -> list[float]:
     """Stall shares of two-step stretches of ``fit``, without those that hold compilation."""
     method = simclr.build(models.build(encoder, **options), views=presets.simclr(size))
-    optimizer = build_optimizer("adamw", steps=steps, learning_rate=1e-3, batch_size=batch)
+    optimizer = optim.from_options("adamw", steps=steps, learning_rate=1e-3, batch_size=batch)
     kept = Stalls()
     fit(
         Run(method, optimizer, source, steps=steps, batch_size=batch),

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks import pairs, torch_models
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment.views import View
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.masked import mae
 from ssl_jax.methods.method import Method
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.program import Program, make_program
 from ssl_jax.train.sharding import make_mesh
 
@@ -36,7 +35,7 @@ def plain_view(size: int) -> View:
 
 def our_program(method: Method, batch: dict[str, Any]) -> tuple[Program, int]:
     """The compiled step with AdamW, and the number of trained parameters."""
-    optimizer = build_optimizer(
+    optimizer = optim.from_options(
         "adamw",
         steps=10**6,
         learning_rate=RATE,

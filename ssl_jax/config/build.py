@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.config.recipe import with_defaults
 from ssl_jax.core.check import call
@@ -22,7 +22,6 @@ from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.build import Optimizer
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
 from ssl_jax.train.run import Host, Run
 from ssl_jax.train.sharding import make_mesh
@@ -93,7 +92,7 @@ def same(there: Any, now: Config, *, beside: tuple[str, ...] = ()) -> bool:
 
 def optimizer(config: Config) -> Optimizer:
     """The optimizer that a config describes."""
-    return call(build_optimizer, where="config.optimizer", options=config["optimizer"])
+    return call(optim.from_options, where="config.optimizer", options=config["optimizer"])
 
 
 def mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.config.datasets import DATASETS, Dataset
-from ssl_jax.core.check import did_you_mean
+from ssl_jax.core.check import did_you_mean, options_of
 from ssl_jax.methods.registry import method_module
-from ssl_jax.optim.build import RULES
-from ssl_jax.optim.build import build as build_optimizer
 
 BUDGETS = ("smoke", "short", "paper")
 SMALL = 64
@@ -81,7 +79,7 @@ class Recipe(NamedTuple):
       epochs: passes over the training images.
       method: options of the method's ``build``.
       views: ``preset`` and its options.
-      optimizer: options of :func:`ssl_jax.optim.build.build`.
+      optimizer: options of :func:`ssl_jax.optim.options.from_options`.
       warmup_epochs: linear warm-up of the learning rate (half a bell with the schedule ``ramps``).
       rampdown_epochs: at the end, with the schedule ``ramps``.
       encoder: options of the encoder beyond those of :func:`encoder_options`.
@@ -309,7 +307,7 @@ def _views(data: Dataset, recipe: Recipe) -> ConfigDict:
 
 def _optimizer(config: ConfigDict, recipe: Recipe, epoch: int) -> ConfigDict:
     name = recipe.optimizer["name"]
-    defaults = _defaults(build_optimizer, without=()) | _defaults(RULES[name], without=("exclude",))
+    defaults = _defaults(optim.options_of(name))
     options = dict(recipe.optimizer)
     if options.pop("hold_each_epoch", False):
         options["steps_per_epoch"] = epoch
@@ -337,7 +335,7 @@ def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
         "method": _defaults(method_module(new["method"]["name"]).build, without=()),
         "encoder": _defaults(models.BUILDERS[new["encoder"]["name"]], without=()),
         "views": {field.name: field.default for field in dataclasses.fields(View)},
-        "optimizer": _defaults(build_optimizer, without=()) | _defaults(RULES[optimizer], without=()),
+        "optimizer": _defaults(optim.options_of(optimizer)),
     }
     plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # noqa: E731
     # Without few labels their share in the batch does nothing.
@@ -353,11 +351,13 @@ def with_defaults(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _defaults(function: Callable[..., Any], *, without: tuple[str, ...]) -> dict[str, Any]:
-    """Keyword options of a function and their defaults; a type's placeholder where the default is None."""
+def _defaults(
+    parameters: Callable[..., Any] | Mapping[str, inspect.Parameter], *, without: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Keyword options, of a function or given, and their defaults; a type's placeholder where the default is None."""
     options: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name in without or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+    for name, parameter in (options_of(parameters) if callable(parameters) else parameters).items():
+        if name in without:
             continue
         if parameter.default is None:
             options[name] = placeholder(_type_of(parameter.annotation))

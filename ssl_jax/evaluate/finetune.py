@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment.views import Jitter, View
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
@@ -17,7 +17,6 @@ from ssl_jax.data.sources import Source, Subset
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.features import extract_source
 from ssl_jax.train.loop import fit
 from ssl_jax.train.sharding import batch_sharding_of, whole
@@ -159,7 +158,7 @@ def finetune(
         batch_size >= 1, "share", share, f"so much that {jax.device_count()} devices have an image each"
     )
     steps = max(round(epochs * len(taken) / batch_size), 1)
-    optimizer = build_optimizer(
+    optimizer = optim.from_options(
         "adamw",
         steps=steps,
         batch_size=batch_size,

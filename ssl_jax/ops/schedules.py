@@ -190,28 +190,28 @@ def rampup(value: ScalarLike, steps: int, *, quiet: int = 0) -> Schedule:
     return risen
 
 
-def rampdown(value: ScalarLike, steps: int, *, over: int) -> Schedule:
-    """Half a bell down at the end: ``value · exp(−12.5 (s / over)²)``, s steps into the last ``over`` of ``steps``.
+def rampdown(value: ScalarLike, total_steps: int, *, steps: int) -> Schedule:
+    """Half a bell down at the end: ``value · exp(−12.5 (s / steps)²)``, s steps into the last ``steps`` of ``total_steps``.
 
     Args:
-      value: until then; at step ``steps`` it is ``e^−12.5``, 4e-6, of that.
-      steps: length of the whole.
-      over: 1 to ``steps``.
+      value: value before the end; at step ``total_steps`` it is ``e^−12.5``, 4e-6, of that.
+      total_steps: length of the whole.
+      steps: length of the half bell, 1 to ``total_steps``.
 
     Raises:
-      ValueError: an ``over`` out of its range.
+      ValueError: ``steps`` outside its range.
 
     Example:
-      >>> schedule = rampdown(1.0, 10, over=4)
+      >>> schedule = rampdown(1.0, 10, steps=4)
       >>> [round(float(schedule(k)), 4) for k in (0, 6, 8, 10)]
       [1.0, 1.0, 0.0439, 0.0]
 
     Reference: Laine & Aila, "Temporal Ensembling", ICLR 2017, appendix A: the learning rate in the last 50 of 300 epochs.
     """
-    check.require(1 <= over <= steps, "over", over, f"an integer from 1 to {steps}")
+    check.require(1 <= steps <= total_steps, "steps", steps, f"an integer from 1 to {total_steps}")
 
     def falling(step: Any) -> Array:
-        gone = _fraction(jnp.asarray(step) - (steps - over), over)
+        gone = _fraction(jnp.asarray(step) - (total_steps - steps), steps)
         return constant(value)(step) * jnp.exp(-12.5 * gone * gone)
 
     return falling
@@ -280,6 +280,6 @@ def _fraction(step: Any, steps: int) -> Array:
     return jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
 
 
-def _mix(start: ScalarLike, end: ScalarLike, fraction: Array) -> Array:
+def _mix(start: ScalarLike, end: ScalarLike | Array, fraction: Array) -> Array:
     # Two products instead of start + (end − start) · fraction: both ends come out exact.
     return (1.0 - fraction) * jnp.asarray(start, jnp.float32) + fraction * jnp.asarray(end, jnp.float32)

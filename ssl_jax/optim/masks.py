@@ -77,25 +77,26 @@ def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree
     return trees.map_with_path(until_of, params)
 
 
-def constant_lr(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def matches(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
     """Tree of bools: True where any of the regular expressions is found in a parameter's path.
 
     Args:
       params: the parameters.
+      option: name of the option that gives the patterns, for the error.
       patterns: regular expressions.
 
     Raises:
       ValueError: an expression that matches no parameter.
 
     >>> import jax.numpy as jnp
-    >>> constant_lr({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, patterns=["predictor"])
+    >>> matches({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, "constant_lr", ["predictor"])
     {'predictor': True, 'stem': False}
     """
-    _require_found(params, "constant_lr", patterns)
+    _require_found(params, option, patterns)
     return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
 
 
-def grouped(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def group_names(params: PyTree, patterns: Sequence[str]) -> PyTree:
     """Tree of strings: the one regular expression that is found in a parameter's path, or ``""``.
 
     Args:
@@ -106,7 +107,7 @@ def grouped(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
       ValueError: an expression that matches no parameter, or a parameter in which two are found.
 
     >>> import jax.numpy as jnp
-    >>> grouped({"discriminator": jnp.zeros(1), "encoder": jnp.zeros(1)}, patterns=["discriminator"])
+    >>> group_names({"discriminator": jnp.zeros(1), "encoder": jnp.zeros(1)}, ["discriminator"])
     {'discriminator': 'discriminator', 'encoder': ''}
     """
     _require_found(params, "groups", patterns)
@@ -119,7 +120,7 @@ def grouped(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     return trees.map_with_path(group, params)
 
 
-def skip_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def matched_texts(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
     """Tree of strings: the text that the first fitting regular expression finds in a parameter's path, or ``""``.
 
     Args:
@@ -131,10 +132,10 @@ def skip_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
 
     >>> import jax.numpy as jnp
     >>> x = jnp.zeros(1)
-    >>> skip_groups({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, patterns=["dense_."])
+    >>> matched_texts({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, "skip_zero_grads", ["dense_."])
     {'dense_0': {'bias': 'dense_0'}, 'dense_1': {'bias': 'dense_1'}}
     """
-    _require_found(params, "skip_zero_grads", patterns)
+    _require_found(params, option, patterns)
 
     def text(path: str, leaf: Array) -> str:
         found = (re.search(pattern, path) for pattern in patterns)
@@ -143,17 +144,17 @@ def skip_groups(params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     return trees.map_with_path(text, params)
 
 
-def where_live(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTree:
+def where_nonzero_grads(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTree:
     """Leaves as they are, exact zeros in groups whose gradients are all 0; leaves of the group ``""`` always stay.
 
     Args:
       tree: updates.
       gradients: a tree of the same form.
-      groups: tree of strings from ``skip_groups``.
+      groups: tree of strings from ``matched_texts``.
 
     >>> import jax.numpy as jnp
     >>> ones, none = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-    >>> where_live(ones, none, {"a": "a", "b": ""})
+    >>> where_nonzero_grads(ones, none, {"a": "a", "b": ""})
     {'a': Array([0.], dtype=float32), 'b': Array([1.], dtype=float32)}
     """
     members: dict[str, list[Array]] = {}
@@ -173,7 +174,7 @@ def any_nonzero(tree: PyTree) -> Array:
     return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(tree)]))
 
 
-def to_normalized_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
+def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
     """Updates that end on rows of norm 1 where any of the regular expressions is found in a parameter's path.
 
     There ``u`` becomes ``n(w + u) − w`` with ``n(x) = x/‖x‖`` along the last axis.
@@ -188,7 +189,7 @@ def to_normalized_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[st
 
     >>> import jax.numpy as jnp
     >>> weights = {"rows": jnp.array([[4.0, 0.0]])}
-    >>> updates = to_normalized_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
+    >>> updates = normalize_rows({"rows": jnp.array([[0.0, 3.0]])}, weights, patterns=["rows"])
     >>> (weights["rows"] + updates["rows"]).round(1).tolist() == jnp.array([[0.8, 0.6]]).tolist()
     True
     """
@@ -241,7 +242,8 @@ def hold(
     Args:
       rule: an optax transformation with extra arguments.
       until: step from which it runs; ``-1``: never, and it keeps no state.
-      skip_zero_grads: the state also stands still in steps in which all gradients are 0; the updates are for ``where_live`` to zero.
+      skip_zero_grads: whether the state also stands still in steps in which all gradients are 0; the updates are for
+        ``where_nonzero_grads`` to zero.
     """
     if until == FOR_EVER:
         return optax.with_extra_args_support(optax.set_to_zero())

@@ -7,14 +7,13 @@ import warnings
 import jax.numpy as jnp
 import pytest
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Subset
 from ssl_jax.evaluate.collapse_watch import CollapseWarning, CollapseWatch
 from ssl_jax.evaluate.online import Health
 from ssl_jax.methods.distillation import byol
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
 from ssl_jax.train.run import Run, Watch
 
@@ -81,7 +80,7 @@ def test_a_run_with_collapsed_features_says_so(how, message):
     method = byol.build(encoder, views=views, hidden_dim=16, projection=8)
     method = flattened(method, how) if how else method
     told = []
-    optimizer = build_optimizer("sgd", steps=4, learning_rate=1e-3, batch_size=16)
+    optimizer = optim.from_options("sgd", steps=4, learning_rate=1e-3, batch_size=16)
     watch = Watch(
         hooks=[Health(method, source, every=1, images=32)],
         writer=lambda step: CollapseWatch(

@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from ssl_jax import optim
 from ssl_jax.config import build
 from ssl_jax.core import trees
 from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.registry import names
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.loop import fit
 from ssl_jax.train.program import make_program
@@ -42,7 +42,7 @@ def case(request):
     config = config_of(request.param)
     method, optimizer, batch = build.method(config), build.optimizer(config), real_batch(config=config)
     # Adam makes steps of full size from the rounding noise of gradients that are 0 in theory (a bias before BatchNorm).
-    sgd = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
+    sgd = optim.from_options("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=BATCH)
     one, eight = (make_program(method, sgd, batch, make_mesh(devices=jax.devices()[:n])) for n in (1, 8))
     start = begun(method, one.init(0))
     inputs = (start.params, start.state, with_views(method, batch))

@@ -18,7 +18,7 @@ EVERY = {
     "step_decay": schedules.step_decay(0.3, (3, 5), 0.1),
     "per_epoch": schedules.per_epoch(linear(0.0, 1.0, 8), 3),
     "rampup": schedules.rampup(2.0, 6, quiet=2),
-    "rampdown": schedules.rampdown(2.0, 8, over=3),
+    "rampdown": schedules.rampdown(2.0, 8, steps=3),
     "rising_decay": schedules.rising_decay(0.8),
 }
 
@@ -144,7 +144,7 @@ def test_rampup_rises_from_e_to_the_minus_five_to_its_value_after_the_quiet_step
 
 def test_rampdown_falls_in_the_last_steps():
     expected = [0.3 * np.exp(-12.5 * (max(k - 5, 0) / 5) ** 2) for k in range(11)]
-    np.testing.assert_allclose(values(schedules.rampdown(0.3, 10, over=5), 11), expected, rtol=1e-5)
+    np.testing.assert_allclose(values(schedules.rampdown(0.3, 10, steps=5), 11), expected, rtol=1e-5)
 
 
 def test_rising_decay_makes_an_average_that_begins_as_the_mean():
@@ -160,8 +160,8 @@ def test_rising_decay_makes_an_average_that_begins_as_the_mean():
     [
         (lambda: schedules.rampup(1.0, -1), "steps=-1"),
         (lambda: schedules.rampup(1.0, 1, quiet=-1), "quiet=-1"),
-        (lambda: schedules.rampdown(1.0, 4, over=5), "over=5"),
-        (lambda: schedules.rampdown(1.0, 4, over=0), "over=0"),
+        (lambda: schedules.rampdown(1.0, 4, steps=5), "steps=5"),
+        (lambda: schedules.rampdown(1.0, 4, steps=0), "steps=0"),
     ],
 )
 def test_ramps_of_impossible_lengths_are_refused(make, message):

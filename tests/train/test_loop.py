@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.loop import fit
 from ssl_jax.train.program import make_program
 from ssl_jax.train.run import Host, Run
@@ -19,7 +18,7 @@ from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.step import make_train_step
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
-SGD = build_optimizer("sgd", steps=4, learning_rate=0.1, scaling="none", batch_size=8)
+SGD = optim.from_options("sgd", steps=4, learning_rate=0.1, scaling="none", batch_size=8)
 
 
 def tiny(**options):

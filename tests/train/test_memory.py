@@ -8,19 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import make_views
 from ssl_jax.core import trees
 from ssl_jax.core.flops import matmul_flops
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.step import make_train_step
 from tests.methods.case import BATCH, method_of, real_batch
 
-SGD = build_optimizer("sgd", steps=4, learning_rate=0.1, scaling="none", batch_size=BATCH)
+SGD = optim.from_options("sgd", steps=4, learning_rate=0.1, scaling="none", batch_size=BATCH)
 WITHOUT_BATCH_NORM = {"norm": "group"}
 
 

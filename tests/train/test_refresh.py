@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.method import Refresh, encoder_at
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.loop import fit
 from ssl_jax.train.refresh import reinitialize
@@ -20,7 +19,7 @@ from ssl_jax.train.run import Host, Run, Watch
 from ssl_jax.train.sharding import make_mesh
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
-MOMENTUM = build_optimizer("sgd", steps=6, learning_rate=0.1, scaling="none", batch_size=8, momentum=0.9)
+MOMENTUM = optim.from_options("sgd", steps=6, learning_rate=0.1, scaling="none", batch_size=8, momentum=0.9)
 ONE = Host(mesh=make_mesh(devices=jax.devices()[:1]))
 
 

@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax import models
+from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.folder import open_folder
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.method import Refresh
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, steps
 from ssl_jax.train.dump import read_dump
@@ -37,7 +36,7 @@ from tests.data.images import encode
 STEPS = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
 SOURCE = ArraySource(IMAGES)
-SGD = build_optimizer("sgd", steps=STEPS, learning_rate=0.1, scaling="none", batch_size=8)
+SGD = optim.from_options("sgd", steps=STEPS, learning_rate=0.1, scaling="none", batch_size=8)
 ENCODER = models.build("convnet", widths=(4,), grid=1)
 METHOD = simclr.build(ENCODER, views=presets.simclr(8, blur_prob=0.0), projector_width=8, projection=4)
 ONE = make_mesh(devices=jax.devices()[:1])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from ssl_jax import optim
 from ssl_jax.methods.parts.memory_bank import update_row_averages
-from ssl_jax.optim.build import build as build_optimizer
 from ssl_jax.optim.ema import debiased, ema
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
@@ -102,7 +102,7 @@ def test_target_is_read_before_it_is_written_and_new_images_have_none():
 
 def test_averages_may_be_spread_over_devices_by_a_rule():
     method, batch = method_of("temporal_ensembling", examples=64), real_batch()
-    optimizer = build_optimizer("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=16)
+    optimizer = optim.from_options("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=16)
     rules = [("ensemble", PartitionSpec("data"))]
     states = []
     for count, given in ((1, []), (8, [("ensemble/count", PartitionSpec()), *rules])):
