@@ -82,3 +82,15 @@ def test_importing_the_package_starts_no_backend_and_no_tensorflow():
         "assert not {'tensorflow', 'torch'} & set(sys.modules), 'imported TensorFlow or torch'\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
+def test_importing_the_package_defines_no_flag():
+    """Flags are the launchers'; two of them can then be imported into one process that parses none."""
+    code = (
+        "import pkgutil, importlib, ssl_jax\n"
+        "from absl import flags\n"
+        "for m in pkgutil.walk_packages(ssl_jax.__path__, 'ssl_jax.'): importlib.import_module(m.name)\n"
+        "own = [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith('ssl_jax')]\n"
+        "assert not own, own\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)

@@ -1,6 +1,5 @@
 """Pretraining in a folder: ``experiments.pretrain``, and what a sweep's runs do."""
 
-import functools
 import json
 from pathlib import Path
 
@@ -8,11 +7,10 @@ import jax
 import numpy as np
 
 from ssl_jax.config import build
-from ssl_jax.config.recipe import with_defaults
 from ssl_jax.core import trees
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
-from ssl_jax.evaluate.collapse_watch import CollapseWatch, tell_user
+from ssl_jax.evaluate.collapse_watch import CollapseWatch, print_warning
 from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.method import Method
 from ssl_jax.train.checkpoint import Checkpoints
@@ -46,8 +44,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
     method, _, source = parts
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     host = build.host(config)
-    complete = functools.partial(with_defaults, new=config)
-    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes, complete=complete)
+    workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
     first = jax.process_index() == 0
     # Signals after the last step wait until it is saved.
     with (
@@ -112,7 +109,7 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
         CollapseWatch(
             collapse=[value.at(config["batch_size"] // parts) for value in method.collapse],
             after=max(config["steps"] // 10, WARMUP_STEPS),
-            tell=tell_user,
+            warn=print_warning,
             path=folder / "warnings.jsonl",
             start=step,
         ),

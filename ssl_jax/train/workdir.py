@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -87,15 +87,13 @@ class Workdir:
         *,
         allowed: Iterable[str] = (),
         allow_changes: bool = False,
-        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
     ) -> list[Difference]:
         """Record the configuration, and on resuming refuse one that makes it another run.
 
         Args:
           config: JSON-able mapping.
-          allowed: paths (``log``, ``checkpoint.every``) below which values may change.
+          allowed: paths (``watch``, ``host.workers``) below which values may change.
           allow_changes: whether any value may.
-          complete: adds to a recorded configuration the options that have come since, with the values that it ran with.
 
         Returns:
           What changed since the directory was last configured; all of it is allowed.
@@ -107,7 +105,7 @@ class Workdir:
             new = _as_json(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: allowed is what JSON can hold ({error})") from error
-        before = _as_json(complete(read_config(self.path))) if self.resuming else {}
+        before = read_config(self.path) if self.resuming else {}
         changes = differences(before, new) if self.resuming else []
         allowed = tuple(allowed)
         refused = [change for change in changes if not _is_below(change.path, allowed)]

@@ -20,7 +20,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ssl_jax.train import storage
+from ssl_jax.train import checkpoint, storage
 from ssl_jax.train.checkpoint import Checkpoints, NoUsableCheckpointError, restore_model, steps
 from ssl_jax.train.sharding import make_mesh, state_shardings
 from ssl_jax.train.state import TrainState
@@ -84,6 +84,16 @@ def saved(directory, *numbers: int, **options) -> dict[int, TrainState]:
 def restored(directory) -> TrainState | None:
     with Checkpoints(directory, every=20, metadata=CONFIG) as checkpoints:
         return checkpoints.restore(abstract(make_state()))
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "LAYOUT", "ssl_jax 0.1")
+        saved(tmp_path, 20)
+    for read in (restored, restore_model):
+        with pytest.raises(ValueError, match=r"20 was written by ssl_jax 0\.1; this is ssl_jax 0\.2"):
+            read(tmp_path)
+    assert steps(tmp_path) == [20]
 
 
 def largest_file(directory: Path) -> Path:
@@ -390,7 +400,7 @@ CHILD = """
     import jax
     jax.config.update("jax_num_cpu_devices", 8)
     sys.path.insert(0, {tests!r})
-    from ssl_jax.train import storage
+    from ssl_jax.train import checkpoint, storage
     from ssl_jax.train.checkpoint import Checkpoints
     from test_checkpoint import CONFIG, make_state
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -129,13 +130,13 @@ def test_a_changed_value_is_refused_in_one_line_each_unless_allowed(tmp_path):
         assert read_config(tmp_path)["sizes"] == [8, 2]
 
 
-def test_an_option_that_came_since_is_no_change_at_the_value_the_run_had(tmp_path):
-    grown = {**CONFIGURATION, "clip": 3.0}
-    with Workdir(tmp_path) as workdir:
-        workdir.configure(CONFIGURATION)
-        assert workdir.configure(grown, complete=lambda old: {"clip": 3.0, **old}) == []
-        with pytest.raises(ValueError, match=r"clip: 1\.0 -> 3\.0"):
-            workdir.configure(grown, complete=lambda old: {"clip": 1.0, **old})
+@pytest.mark.parametrize(
+    ("mark", "version"), [({}, r"ssl_jax 0\.1"), ({"written_by": "ssl_jax 0.9"}, r"ssl_jax 0\.9")]
+)
+def test_a_run_of_another_version_is_refused_by_name(tmp_path, mark, version):
+    (tmp_path / CONFIG).write_text(json.dumps({**mark, **CONFIGURATION}))
+    with Workdir(tmp_path) as workdir, pytest.raises(ValueError, match=f"was written by {version}; this is"):
+        workdir.configure(CONFIGURATION, allow_changes=True)
 
 
 def test_an_allowed_path_covers_what_is_below_it_but_not_its_namesakes(tmp_path):
