@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ssl_jax.losses.barlow import barlow_twins
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.contrastive import dcl, hard_negative, info_nce, nt_xent
 from ssl_jax.losses.distillation import dino_loss
-from ssl_jax.losses.redundancy import barlow_twins, vicreg
+from ssl_jax.losses.variance_covariance import vicreg
 from ssl_jax.optim.ema import ema
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 

@@ -10,18 +10,10 @@ import pytest
 import scipy.linalg
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ssl_jax.losses.redundancy import (
-    barlow_cross_entropy,
-    barlow_twins,
-    cca,
-    linear_cca,
-    vicreg,
-    vicreg_covariance,
-    vicreg_invariance,
-    vicreg_variance,
-    whiten,
-    wmse,
-)
+from ssl_jax.losses.barlow import barlow_cross_entropy, barlow_twins
+from ssl_jax.losses.canonical_correlation import cca, linear_cca
+from ssl_jax.losses.variance_covariance import vicreg, vicreg_covariance, vicreg_invariance, vicreg_variance
+from ssl_jax.losses.whitening import whiten, wmse
 from tests.golden_files import assert_close, golden
 
 PRECISIONS = [(jnp.float32, 1e-5, 1e-5), (jnp.float64, 1e-9, 1e-8)]

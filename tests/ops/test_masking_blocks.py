@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.ops.masking import block_mask, masked_counts, masked_positions, scattered_mask
+from ssl_jax.ops.block_masking import block_mask, masked_counts, masked_positions, scattered_mask
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "min_area"))

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_jax.ops.block_masking import block_mask
 from ssl_jax.ops.masking import (
-    block_mask,
     filled_block_mask,
     grid_mask,
     mask_of_kind,
     mask_of_visible,
-    multiblock,
     uniform_mask,
     unit_mask,
 )
+from ssl_jax.ops.multiblock_masking import multiblock
 
 
 def many(function, count=400):

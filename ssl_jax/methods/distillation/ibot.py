@@ -111,7 +111,7 @@ def build(
       ValueError: an encoder that cannot hide patches, or an unknown ``mask`` or ``patch_head``.
 
     Reference: iBOT: Image BERT Pre-Training with Online Tokenizer, equations 1 to 3 and algorithm 1; bytedance/ibot.
-    Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.ops.masking.block_mask`.
+    Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.ops.block_masking.block_mask`.
     """
 
     check_patches(encoder, mask, patch_head)

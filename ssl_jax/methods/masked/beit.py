@@ -51,7 +51,7 @@ def build(
 
     Reference: BEiT: BERT Pre-Training of Image Transformers, section 2; microsoft/unilm ``beit``. Deviations: the tokenizer's
     image is the view scaled down by ``jax.image.resize`` (Lanczos), where the code cuts the same box out of the picture a
-    second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.ops.masking.block_mask`.
+    second time; it sees the view's colours; a fixed number of rectangles is drawn, see :func:`ssl_jax.ops.block_masking.block_mask`.
     """
     choice("mask", mask, MASK_KINDS)
     require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")

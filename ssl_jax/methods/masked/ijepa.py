@@ -15,7 +15,7 @@ from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network, grid_of
 from ssl_jax.models.transformer import gather_tokens
-from ssl_jax.ops.masking import multiblock
+from ssl_jax.ops.multiblock_masking import multiblock
 from ssl_jax.ops.patches import standardized
 from ssl_jax.ops.schedules import linear
 from ssl_jax.optim.ema import ema
@@ -43,7 +43,7 @@ def build(
     ``L = mean over the patches of all target blocks, and over features, of smooth_l1_β(predictor(encoder(context), place) −
     n(teacher(image)))``: the encoder sees the patches of a large block without those of the target blocks, the predictor is
     told the places, and the teacher, the EMA of the encoder, sees the whole image; n is layer normalisation without weights.
-    Blocks as in :func:`ssl_jax.ops.masking.multiblock`, at static shapes.
+    Blocks as in :func:`ssl_jax.ops.multiblock_masking.multiblock`, at static shapes.
 
     Args:
       encoder: a ViT without class token and registers.

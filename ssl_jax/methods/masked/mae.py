@@ -14,7 +14,8 @@ from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.mask_token import reconstruction, require_mask_token
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network, grid_of, prefix_of
-from ssl_jax.ops.masking import KINDS, Mask, mask_of_kind, scattered_mask
+from ssl_jax.ops.block_masking import scattered_mask
+from ssl_jax.ops.masking import KINDS, Mask, mask_of_kind
 from ssl_jax.ops.patches import normalize_patches, patchify, unnormalize_patches
 
 

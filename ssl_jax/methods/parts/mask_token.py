@@ -14,7 +14,8 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.method import CollapseValue, Method, Reconstruction
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
-from ssl_jax.ops.masking import block_mask, mask_of_kind
+from ssl_jax.ops.block_masking import block_mask
+from ssl_jax.ops.masking import mask_of_kind
 from ssl_jax.ops.patches import unpatchify
 
 Grid = tuple[int, int]

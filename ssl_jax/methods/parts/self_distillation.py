@@ -15,7 +15,7 @@ from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.network import Network, grid_of, prefix_of
-from ssl_jax.ops.masking import block_mask, masked_counts, masked_positions, scattered_mask
+from ssl_jax.ops.block_masking import block_mask, masked_counts, masked_positions, scattered_mask
 from ssl_jax.ops.schedules import as_schedule, linear
 from ssl_jax.optim.ema import Ema
 
@@ -32,8 +32,8 @@ class Masking(NamedTuple):
       kind: ``"block"`` (rectangles) or ``"random"``.
       crop_fraction: share of the crops in which patches are masked at all.
       ratio: least and largest share of masked patches in those.
-      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.masking.masked_counts`.
-      min_area: of a rectangle, see :func:`ssl_jax.ops.masking.block_mask`.
+      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.block_masking.masked_counts`.
+      min_area: of a rectangle, see :func:`ssl_jax.ops.block_masking.block_mask`.
     """
 
     kind: str

@@ -7,7 +7,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics
-from ssl_jax.losses.redundancy import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
+from ssl_jax.losses.barlow import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
@@ -46,7 +46,7 @@ def build(
         times that of the weights, to which ``scale=0.024`` comes down. May be traced.
       normalization: ``"batch"``; ablations of the paper: ``"features"``: each row instead of each dimension has mean 0 and
         variance 1, ``"none"``: projections are neither centred nor scaled.
-      objective: ``"squares"``, or ``"cross_entropy"``: :func:`ssl_jax.losses.redundancy.barlow_cross_entropy`, an ablation of
+      objective: ``"squares"``, or ``"cross_entropy"``: :func:`ssl_jax.losses.barlow.barlow_cross_entropy`, an ablation of
         the paper, for which a ``redundancy_weight`` of about 1 is the natural one.
       temperature: τ > 0 of the cross-entropy. May be traced.
       projector_layers: depth of g, an ablation of the paper; 0: none.

@@ -3,7 +3,7 @@
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
-from ssl_jax.losses.redundancy import cca
+from ssl_jax.losses.canonical_correlation import cca
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import pair_method
 from ssl_jax.models import heads
@@ -44,7 +44,7 @@ def build(
 
     Reference: Deep Canonical Correlation Analysis, equation 10. Deviations: there two networks without shared weights take
     two modalities, trained on all examples at once by L-BFGS; here one network takes two views of an image, in mini-batches, of
-    whose covariances nothing is kept. :func:`ssl_jax.losses.redundancy.linear_cca` fits the canonical directions of the
+    whose covariances nothing is kept. :func:`ssl_jax.losses.canonical_correlation.linear_cca` fits the canonical directions of the
     outputs afterwards.
     """
     projector = heads.mlp((projector_width, projection), dtype=compute_dtype(encoder))

@@ -5,7 +5,7 @@ import math
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
-from ssl_jax.losses.redundancy import vicreg
+from ssl_jax.losses.variance_covariance import vicreg
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import expander, pair_method
 from ssl_jax.models.network import Network
@@ -54,7 +54,7 @@ def build(
 
     Reference: VICReg, equations 1 to 6 and section 4; facebookresearch/vicreg. Deviations: both views pass through the network
     as one batch (there: one by one); hidden layers have no bias, which BatchNorm would cancel. As in the code s is divided by
-    the width and v is the mean of the views: see :func:`ssl_jax.losses.redundancy.vicreg`.
+    the width and v is the mean of the views: see :func:`ssl_jax.losses.variance_covariance.vicreg`.
     """
     projector = expander(
         encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection

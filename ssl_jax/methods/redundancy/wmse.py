@@ -3,7 +3,7 @@
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics
-from ssl_jax.losses.redundancy import wmse
+from ssl_jax.losses.whitening import wmse
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import views_method
 from ssl_jax.models import heads
