@@ -1,7 +1,7 @@
 """Three seeds in one vmapped program against three programs in turn: does sharing pay on this machine?
 
-SimCLR and MAE with the recipes of the results table; one step of three lanes on one batch, and a step of each lane by itself.
-On CPUs weights that differ by lane turn convolutions into grouped ones and products into batched ones; where the ratio is
+SimCLR and MAE with the recipes of the results table; one step of all three on one batch, and a step of each by itself.
+On CPUs weights that differ by run turn convolutions into grouped ones and products into batched ones; where the ratio is
 below 1, ``experiments.results`` is right to run seeds one by one.
 """
 
@@ -17,7 +17,7 @@ from ssl_jax.config import build
 from ssl_jax.train.program import sample_batch
 from ssl_jax.train.step import make_init, make_train_step
 
-LANES = 3
+SEEDS = 3
 
 
 def compare(name: str, options: argparse.Namespace) -> pairs.Measurement:
@@ -29,19 +29,19 @@ def compare(name: str, options: argparse.Namespace) -> pairs.Measurement:
     batch = jax.tree.map(lambda x: np.repeat(x, config["batch_size"], axis=0), sample)
     step, init = make_train_step(method, optimizer), make_init(method, optimizer, sample)
     together, alone = jax.jit(jax.vmap(step, in_axes=(0, None))), jax.jit(step)
-    seeds = np.arange(LANES)
+    seeds = np.arange(SEEDS)
     stacked = jax.jit(jax.vmap(init))(seeds)
     single = [jax.jit(init)(seed) for seed in seeds]
 
-    def lanes() -> object:
+    def vectorized() -> object:
         return jax.block_until_ready(together(stacked, batch))
 
     def in_turn() -> object:
         return [jax.block_until_ready(alone(state, batch)) for state in single]
 
-    times = pairs.alternate(lanes, in_turn, pairs=2 if options.quick else options.pairs, seconds=40)
+    times = pairs.alternate(vectorized, in_turn, pairs=2 if options.quick else options.pairs, seconds=40)
     return pairs.paired(
-        f"{LANES} seeds in one program, {name}",
+        f"{SEEDS} seeds in one program, {name}",
         times,
         against="one program a seed, in turn",
         batch=config["batch_size"],

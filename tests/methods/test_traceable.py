@@ -1,4 +1,4 @@
-"""Float hyper-parameters may be traced: one program sweeps over them, and each lane is its own single run."""
+"""Float hyper-parameters may be traced: one program sweeps over them, and each vectorized run is its own single run."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,15 @@ import numpy as np
 from tests.methods.case import method_of, start
 
 
-def assert_lanes_are_single_runs(run, values):
+def assert_vectorized_runs_are_single_runs(run, values):
     """``run(value)`` gives a tree; mapped over values it gives each value's own."""
     mapped = jax.jit(jax.vmap(run))(values)
     single = jax.jit(run)
-    for lane, value in enumerate(values):
+    for number, value in enumerate(values):
         for found, expected in zip(jax.tree.leaves(mapped), jax.tree.leaves(single(value)), strict=True):
             expected = np.asarray(expected)
             tolerance = 1e-5 * max(np.abs(expected).max(), 1.0)
-            np.testing.assert_allclose(found[lane], expected, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(found[number], expected, rtol=0, atol=tolerance)
     return mapped
 
 
@@ -28,7 +28,7 @@ def test_simclr_over_temperatures():
         value, gradients = jax.value_and_grad(loss)(params)
         return value, gradients["projector"]
 
-    losses, _ = assert_lanes_are_single_runs(run, jnp.array([0.1, 0.2, 0.5]))
+    losses, _ = assert_vectorized_runs_are_single_runs(run, jnp.array([0.1, 0.2, 0.5]))
     assert len(set(losses.tolist())) == 3
 
 
@@ -48,7 +48,7 @@ def test_byol_over_momenta_with_two_updates():
         (params, state), losses = jax.lax.scan(update, (start_params, start_state), jnp.arange(2))
         return losses, params["projector"], state["teacher"].params["projector"]
 
-    _, _, teachers = assert_lanes_are_single_runs(run, jnp.array([0.0, 0.9, 1.0]))
+    _, _, teachers = assert_vectorized_runs_are_single_runs(run, jnp.array([0.0, 0.9, 1.0]))
     # At 0 the teacher is the student, at 1 it has not moved.
     first = start_state["teacher"].params["projector"]["dense_0"]["kernel"]
     np.testing.assert_array_equal(teachers["dense_0"]["kernel"][2], first)
