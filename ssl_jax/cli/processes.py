@@ -33,27 +33,27 @@ class Cluster(NamedTuple):
 
 def define_flags() -> Callable[[], Cluster]:
     """Define a flag for each field of :class:`Cluster`; what is returned reads them."""
-    holders = Cluster(
-        flags.DEFINE_bool(
-            "distributed",
-            False,
-            "One of several processes that find each other by themselves: TPU pod, SLURM, GKE, Open MPI.",
-        ),
-        flags.DEFINE_string(
-            "coordinator",
-            None,
-            "HOST:PORT of process 0, for several processes elsewhere; with --processes, --process.",
-        ),
-        flags.DEFINE_integer("processes", None, "How many there are.", lower_bound=1),
-        flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0),
-        flags.DEFINE_integer(
-            "heartbeat",
-            60,
-            "Seconds without a sign of life of one process after which the others stop.",
-            lower_bound=5,
-        ),
+    by_themselves = flags.DEFINE_bool(
+        "distributed",
+        False,
+        "One of several processes that find each other by themselves: TPU pod, SLURM, GKE, Open MPI.",
     )
-    return lambda: Cluster(*(holder.value for holder in holders))
+    coordinator = flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, for several processes elsewhere; with --processes, --process.",
+    )
+    processes = flags.DEFINE_integer("processes", None, "How many there are.", lower_bound=1)
+    process = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+    heartbeat = flags.DEFINE_integer(
+        "heartbeat",
+        60,
+        "Seconds without a sign of life of one process after which the others stop.",
+        lower_bound=5,
+    )
+    return lambda: Cluster(
+        by_themselves.value, coordinator.value, processes.value, process.value, heartbeat.value
+    )
 
 
 LOST = (
