@@ -4,11 +4,17 @@ import math
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import dcl
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import pair_method, simclr_projector
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.siamese import (
+    embed_views,
+    pair_metrics,
+    project_views,
+    require_pair,
+    simclr_projector,
+)
+from ssl_jax.models.network import Network, chain
 
 
 def build(
@@ -53,20 +59,28 @@ def build(
     projector = simclr_projector(
         encoder, layers=projector_layers, width=projector_width, projection=projection
     )
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key, step
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
         value = dcl(
-            z1,
-            z2,
+            z[:, 0],
+            z[:, 1],
             temperature=temperature,
             sigma=sigma,
             detach_weights=detach_weights,
             block_size=block_size,
         )
-        return value, {}
-
-    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 2), "all projections are alike"),)
+        return value, (state, pair_metrics(z[:, 0], z[:, 1]))
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    require_pair(views)
+    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 2), "all projections are alike"),)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import pair_method
+from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_pair
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype, identity
+from ssl_jax.models.network import Network, chain, compute_dtype, identity
 
 MODES = ("subvector", "none", "linear", "mlp", "group")
 
@@ -73,25 +73,33 @@ def build(
     options: dict[str, Any] = {"hidden_bias": False, "last_bias": False, "dtype": compute_dtype(encoder)}
     projector = identity(features) if widths is None else heads.mlp(widths, last_norm=norm, **options)
     terms = groups if mode == "group" else 1
+    network = chain(encoder=encoder, projector=projector)
 
-    def parts(z: Array, key: Key) -> Array:
-        """``[terms, n, d]``: what enters each term of the loss."""
+    def select_features(z: Array, key: Key) -> Array:
+        """Select what enters each term of the loss: ``[terms, n, d₀]``."""
         if mode == "group":
             order = jax.random.permutation(key, features)
             return z[:, order].reshape(z.shape[0], groups, -1).swapaxes(0, 1)
         return (z[:, :subvector] if mode == "subvector" else z)[None]
 
-    def both_ways(x: Array, y: Array) -> Array:
-        one_way = functools.partial(info_nce, temperature=temperature, block_size=block_size)
-        return (one_way(x, y) + one_way(y, x)) / 2
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, step
-        losses = jax.vmap(both_ways)(parts(z1, key), parts(z2, key))
-        return jnp.sum(losses), {"information_bound": information_bound(jnp.mean(losses), z1.shape[0])}
-
-    meaning = "what enters the loss is alike for all images"
-    collapse = (CollapseValue("loss", lambda n: terms * math.log(n), meaning),)
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        embed_key, group_key = jax.random.split(key)
+        h, state = embed_views(encoder, params, state, batch, embed_key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        z1, z2 = (select_features(z[:, view], group_key) for view in (0, 1))  # [terms, n, d₀]
+        info = functools.partial(info_nce, temperature=temperature, block_size=block_size)
+        losses = jax.vmap(lambda x, y: (info(x, y) + info(y, x)) / 2)(z1, z2)
+        bound = information_bound(jnp.mean(losses), len(z))
+        return jnp.sum(losses), (state, {**pair_metrics(z[:, 0], z[:, 1]), "information_bound": bound})
 
     views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    require_pair(views)
+    meaning = "what enters the loss is alike for all images"
+    collapse = (CollapseValue("loss", lambda n: terms * math.log(n), meaning),)
+    return Method(views, init, loss, encoder, collapse=collapse)

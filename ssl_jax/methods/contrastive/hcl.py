@@ -4,12 +4,12 @@ import math
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import hard_negative
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import pair_method
+from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_pair
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.schedules import constant, linear
 
 
@@ -55,16 +55,23 @@ def build(
     """
     projector = heads.mlp((projector_width, projection), hidden_bias=False, dtype=compute_dtype(encoder))
     concentration = constant(beta) if anneal_steps is None else linear(beta, 0.0, anneal_steps)
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key
-        now = concentration(step)
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        annealed = concentration(step)
         value = hard_negative(
-            z1, z2, temperature=temperature, beta=now, tau_plus=tau_plus, block_size=block_size
+            z[:, 0], z[:, 1], temperature=temperature, beta=annealed, tau_plus=tau_plus, block_size=block_size
         )
-        return value, {"beta": now}
-
-    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 1), "all projections are alike"),)
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), "beta": annealed})
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    require_pair(views)
+    collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 1), "all projections are alike"),)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -1,5 +1,6 @@
 """MoCo v2 (He et al., CVPR 2020; Chen et al. 2020): InfoNCE against a queue of keys from a slowly moving encoder."""
 
+import functools
 import math
 
 import jax
@@ -14,7 +15,8 @@ from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
 from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
-from ssl_jax.methods.parts.siamese import pair_health
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher
+from ssl_jax.methods.parts.siamese import pair_metrics, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, grouped_apply
 from ssl_jax.ops.queue import queue_init, queue_push
@@ -76,59 +78,46 @@ def build(
     widths = (width,) * (projector_layers - 1) + (projection,)
     projector = heads.mlp(widths, hidden_norm="none", dtype=compute_dtype(encoder))
     network = chain(encoder=encoder, projector=projector)
-    average = ema(decay)
+    if bn_groups > 1:
+        network = network._replace(apply=functools.partial(grouped_apply, network, groups=bn_groups))
+    key_ema = ema(decay)
 
-    def embed(params: Params, state: State, images: Array, key: Key) -> tuple[Array, State]:
-        if bn_groups > 1:
-            (_, projections), state = grouped_apply(
-                network, params, state, images, groups=bn_groups, train=True, key=key
-            )
-        else:
-            (_, projections), state = network.apply(params, state, images, train=True, key=key)
-        return projections, state
-
-    def embed_keys(params: Params, state: State, images: Array, key: Key) -> tuple[Array, State]:
+    def embed_keys(key_encoder: EmaTeacher, images: Array, key: Key) -> tuple[Array, EmaTeacher]:
         if bn_groups == 1:
-            return embed(params, state, images, key)
+            (_, k), key_encoder = key_encoder.apply(network, images, key=key)
+            return k, key_encoder
         shuffle_key, key = jax.random.split(key)
         order = jax.random.permutation(shuffle_key, images.shape[0])
-        keys, state = embed(params, state, images[order], key)
-        return keys[order.argsort()], state
+        (_, k), key_encoder = key_encoder.apply(network, images[order], key=key)
+        return k[order.argsort()], key_encoder
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         network_key, queue_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
-        key_encoder = {"variables": average.init(params), "state": online}
-        return params, {
-            "online": online,
-            "key_encoder": key_encoder,
-            "queue": queue_init(queue_key, queue_size, projection),
-        }
+        queue = queue_init(queue_key, queue_size, projection)
+        key_encoder = EmaTeacher.init(key_ema, params, online)
+        return params, {"online": online, "key_encoder": key_encoder, "queue": queue}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        online, queue = state["online"], state["queue"]
-        teacher, teacher_state = state["key_encoder"]["variables"].average, state["key_encoder"]["state"]
-        views, value = batch["views"][0], jnp.float32(0)
-        directions = ((0, 1), (1, 0)) if symmetric else ((0, 1),)
-        for q_view, k_view in directions:
+        views, online, key_encoder = batch["views"][0], state["online"], state["key_encoder"]
+        negatives, queue = jax.lax.stop_gradient(state["queue"].items), state["queue"]  # [K, d]
+        losses = []
+        for q_view, k_view in ((0, 1), (1, 0)) if symmetric else ((0, 1),):
             key, q_key, k_key = jax.random.split(key, 3)
-            q, online = embed(params, online, views[:, q_view], q_key)
-            k, teacher_state = embed_keys(teacher, teacher_state, views[:, k_view], k_key)
-            k = jax.lax.stop_gradient(normalize(k))
-            negatives = jax.lax.stop_gradient(state["queue"].items)
-            value += info_nce(q, k, negatives, temperature=temperature, block_size=block_size) / len(
-                directions
-            )
+            (_, q), online = network.apply(params, online, views[:, q_view], train=True, key=q_key)  # [n, d]
+            k, key_encoder = embed_keys(key_encoder, views[:, k_view], k_key)
+            k = normalize(k)
+            losses.append(info_nce(q, k, negatives, temperature=temperature, block_size=block_size))
             queue = queue_push(queue, k)
-        key_encoder = {**state["key_encoder"], "state": teacher_state}
+        value = sum(losses, jnp.float32(0)) / len(losses)
         # A few queries tell how much of the queue repels.
         some = normalize(jax.lax.stop_gradient(q[:USAGE_QUERIES]))
-        attention = jax.nn.log_softmax(some @ state["queue"].items.T / temperature, axis=-1)
+        attention = jax.nn.log_softmax(some @ negatives.T / temperature, axis=-1)
         metrics = {
-            **pair_health(q, k),
+            **pair_metrics(q, k),
             "queue_usage": usage(attention),
             "information_bound": information_bound(value, queue_size + 1),
         }
@@ -136,10 +125,9 @@ def build(
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        _, variables = average.update(params, state["key_encoder"]["variables"])
-        return {**state, "key_encoder": {**state["key_encoder"], "variables": variables}}
-
-    collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
+        return {**state, "key_encoder": state["key_encoder"].update(key_ema, params)}
 
     views = presets.moco_v2() if views is None else views
+    require_pair(views)
+    collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
     return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)

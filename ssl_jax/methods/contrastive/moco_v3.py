@@ -1,21 +1,23 @@
 """MoCo v3 (Chen, Xie & He, ICCV 2021): InfoNCE between a predictor's output and a teacher's; no queue; made for ViTs."""
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.ema_teacher import rising, teacher_method
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads as models_heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 HEADS = ("resnet", "vit")
 
@@ -76,21 +78,37 @@ def build(
     predictor_end = {"resnet": "none", "vit": "batch_no_affine"}[kind]
     predictor = models_heads.mlp((hidden_dim, projection), last_norm=predictor_end, **options)
 
-    def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
-        losses = [info_nce(p, t, temperature=temperature, block_size=block_size) for p, t in pairs]
-        total = sum(losses, jnp.float32(0))
-        bound = information_bound(total / len(losses), pairs[0][0].shape[0])
-        return 2 * temperature * total, memory, {"information_bound": bound}
+    network = chain(encoder=encoder, projector=projector)
+    teacher_ema = cosine_ema(decay, decay_steps)
 
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        online_key, _, predictor_key = jax.random.split(key, 3)
+        params, online = network.init(online_key, batch["views"][0][:, 0])
+        teacher = EmaTeacher.init(teacher_ema, params, online)
+        params["predictor"], head_state = predictor.init(predictor_key, jnp.zeros((1, projection)))
+        return params, {"online": {**online, "predictor": head_state}, "teacher": teacher}
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        student_key, teacher_key = jax.random.split(key)
+        views = batch["views"][0]
+        z, online = apply_per_view(network, params, state["online"], views, student_key)  # [n, 2, d]
+        p, online["predictor"] = apply_per_view(predictor, params["predictor"], online["predictor"], z)
+        t, teacher = teacher_projections(network, state["teacher"], views, teacher_key)
+        info = functools.partial(info_nce, temperature=temperature, block_size=block_size)
+        both = info(p[:, 0], t[:, 1]) + info(p[:, 1], t[:, 0])
+        bound = information_bound(both / 2, len(p))
+        metrics = {**pair_metrics(p[:, 0], t[:, 1]), "information_bound": bound}
+        return 2 * temperature * both, ({"online": online, "teacher": teacher}, metrics)
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
+
+    views = presets.byol() if views is None else views
+    require_pair(views)
     meaning = "predictions or the teacher's projections are all alike"
     collapse = (CollapseValue("loss", lambda n: 4 * float(temperature) * math.log(n), meaning),)
-
-    return teacher_method(
-        encoder,
-        projector,
-        predictor,
-        loss_of,
-        average=rising(decay, decay_steps),
-        views=presets.byol() if views is None else views,
-        collapse=collapse,
-    )
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)

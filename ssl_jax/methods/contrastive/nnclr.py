@@ -14,7 +14,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
-from ssl_jax.methods.parts.siamese import pair_health
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.neighbors import nearest_neighbors
@@ -71,12 +71,12 @@ def build(
     and solo-learn do not, nor do we.
     """
     check.require(queue_size >= 1, "queue_size", queue_size, "an integer of 1 or more")
-    dtype = compute_dtype(encoder)
-    network = chain(
-        encoder=encoder,
-        projector=heads.mlp((projector_width, projector_width, projection), last_norm="batch", dtype=dtype),
-        predictor=heads.mlp((predictor_width, projection), dtype=dtype),
+    projector = heads.mlp(
+        (projector_width, projector_width, projection), last_norm="batch", dtype=compute_dtype(encoder)
     )
+    predictor = heads.mlp((predictor_width, projection), dtype=compute_dtype(encoder))
+    embed = chain(encoder=encoder, projector=projector)
+    network = chain(encoder=encoder, projector=projector, predictor=predictor)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         network_key, queue_key = jax.random.split(key)
@@ -92,61 +92,54 @@ def build(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        online, z, p = state["network"], [], []
-        for view, images in enumerate(batch["views"][0].swapaxes(0, 1)):
-            view_key = jax.random.fold_in(key, view)
-            (_, projections, predictions), online = network.apply(
-                params, online, images, train=True, key=view_key
-            )
-            z.append(jax.lax.stop_gradient(normalize(projections)))
-            p.append(predictions)
-        bank = jax.lax.stop_gradient(state["queue"].items)
-        similarities, indices = zip(
-            *(nearest_neighbors(rows, bank, block_size=search_block) for rows in z), strict=True
-        )
-        one_way = functools.partial(info_nce, temperature=temperature, block_size=block_size)
-        directions = ((indices[0], p[1]), (indices[1], p[0]))
-        value = sum((one_way(bank[i[:, 0]], p_) for i, p_ in directions), jnp.float32(0)) / 2
+        z, online = apply_per_view(embed, params, state["network"], batch["views"][0], key)  # [n, 2, d]
+        p, online["predictor"] = apply_per_view(predictor, params["predictor"], online["predictor"], z)
+        z = jax.lax.stop_gradient(normalize(z))
+        bank = jax.lax.stop_gradient(state["queue"].items)  # [K, d]
+        search = functools.partial(nearest_neighbors, block_size=search_block)
+        (similarities, nearest_1), (_, nearest_2) = search(z[:, 0], bank), search(z[:, 1], bank)  # [n, 1]
+        info = functools.partial(info_nce, temperature=temperature, block_size=block_size)
+        value = (info(bank[nearest_1[:, 0]], p[:, 1]) + info(bank[nearest_2[:, 0]], p[:, 0])) / 2
         metrics = {
-            **pair_health(z[0], z[1]),
-            **neighbor_health(indices[0][:, 0], state["labels"], batch["label"]),
-            "neighbor_similarity": jnp.mean(similarities[0]),
-            "information_bound": information_bound(value, z[0].shape[0]),
+            **pair_metrics(z[:, 0], z[:, 1]),
+            **neighbor_metrics(nearest_1[:, 0], state["labels"], batch["label"]),
+            "neighbor_similarity": jnp.mean(similarities),
+            "information_bound": information_bound(value, len(z)),
         }
-        queue = queue_push(state["queue"], z[0])
+        queue = queue_push(state["queue"], z[:, 0])
         labels = queue_push(state["labels"], jnp.asarray(batch["label"], jnp.float32)[:, None])
         return value, ({"network": online, "queue": queue, "labels": labels}, metrics)
 
-    collapse = (CollapseValue("loss", math.log, "predictions are all alike"),)
-
     views = presets.byol() if views is None else views
+    require_pair(views)
+    collapse = (CollapseValue("loss", math.log, "predictions are all alike"),)
     return Method(views, init, loss, encoder, encoder_at("network"), collapse=collapse)
 
 
-def neighbor_health(indices: Array, queued: Queue, labels: Array) -> Metrics:
-    """How many different entries a batch found, how evenly, and how often of its own label.
+def neighbor_metrics(indices: Array, queued: Queue, labels: Array) -> Metrics:
+    """Measure how many different entries are neighbours in a batch, how evenly, and how often of the same label.
 
     Args:
-      indices: ``[n]`` entries found.
+      indices: ``[n]`` nearest entry of each image.
       queued: labels ``[K, 1]`` of the entries, -1 where unknown.
-      labels: ``[n]`` of the batch, -1 where unknown.
+      labels: labels ``[n]`` of the batch, -1 where unknown.
 
     Returns:
       Scalars ``neighbor_distinct``, ``neighbor_entropy`` and ``neighbor_accuracy``.
 
     >>> import jax.numpy as jnp
     >>> queued = Queue(jnp.array([[0.0], [1.0], [-1.0]]), jnp.int32(0))
-    >>> health = neighbor_health(jnp.array([0, 0, 1, 2]), queued, jnp.array([0, 1, 1, 1]))
-    >>> float(health["neighbor_distinct"]), round(float(health["neighbor_accuracy"]), 4)
+    >>> metrics = neighbor_metrics(jnp.array([0, 0, 1, 2]), queued, jnp.array([0, 1, 1, 1]))
+    >>> float(metrics["neighbor_distinct"]), round(float(metrics["neighbor_accuracy"]), 4)
     (0.75, 0.6667)
     """
     count = indices.shape[0]
     hits = jnp.zeros(queued.items.shape[0]).at[indices].add(1.0)
-    found = queued.items[indices, 0]
-    known = (found >= 0) & (labels >= 0)
-    right = jnp.sum(known & (found == labels)) / jnp.maximum(jnp.sum(known), 1)
+    neighbor_labels = queued.items[indices, 0]
+    known = (neighbor_labels >= 0) & (labels >= 0)
+    correct = jnp.sum(known & (neighbor_labels == labels))
     return {
         "neighbor_distinct": jnp.sum(hits > 0) / count,
         "neighbor_entropy": entropy(jnp.log(hits / count)),
-        "neighbor_accuracy": right,
+        "neighbor_accuracy": correct / jnp.maximum(jnp.sum(known), 1),
     }

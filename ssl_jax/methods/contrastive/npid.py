@@ -14,7 +14,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.nce import cross_entropy, information_bound, nce, negative_sampling
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.memory_bank import update_memory_bank
-from ssl_jax.methods.parts.siamese import pair_health
+from ssl_jax.methods.parts.siamese import pair_metrics
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 
@@ -92,33 +92,36 @@ def build(
             state |= {"log_normalizer": jnp.float32(0), "normalized": jnp.bool_(False)}
         return params, state
 
-    def loss_of(
+    def loss_fn(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
         network_key, draw_key = jax.random.split(key)
         images, index = batch["views"][0][:, 0], batch["index"]
         (_, projections), online = network.apply(params, state["online"], images, train=True, key=network_key)
-        q, bank = normalize(projections), jax.lax.stop_gradient(state["bank"])
+        q, bank = normalize(projections), jax.lax.stop_gradient(state["bank"])  # [n, d], [M, d]
         drawn = jax.random.randint(draw_key, (q.shape[0], negatives), 0, examples)
-        own = jnp.sum(q * bank[index], axis=1) / temperature
-        others = jnp.einsum("nd,nkd->nk", q, bank[drawn], precision=jax.lax.Precision.HIGHEST) / temperature
+        positive_score = jnp.sum(q * bank[index], axis=1) / temperature  # [n]
+        products = jnp.einsum("nd,nkd->nk", q, bank[drawn], precision=jax.lax.Precision.HIGHEST)
+        scores = products / temperature  # [n, K]
         state = {**state, "online": online, "bank": update_memory_bank(bank, index, q, decay)}
-        choose = cross_entropy(own, others)
+        info_nce = cross_entropy(positive_score, scores)
         metrics = {
-            **pair_health(q, bank[index]),
-            "accuracy": jnp.mean(own >= jnp.max(others, axis=1)),
-            "information_bound": information_bound(jax.lax.stop_gradient(choose), negatives + 1),
+            **pair_metrics(q, bank[index]),
+            "accuracy": jnp.mean(positive_score >= jnp.max(scores, axis=1)),
+            "information_bound": information_bound(jax.lax.stop_gradient(info_nce), negatives + 1),
         }
         if loss == "cross_entropy":
-            return choose, (state, metrics)
+            return info_nce, (state, metrics)
         if loss == "negative_sampling":
-            return negative_sampling(own, others), (state, metrics)
-        found = math.log(examples) + _log_mean_exp(jnp.concatenate([own[:, None], others], axis=1))
-        log_normalizer = jnp.where(state["normalized"], state["log_normalizer"], found)
+            return negative_sampling(positive_score, scores), (state, metrics)
+        of_batch = math.log(examples) + _log_mean_exp(
+            jnp.concatenate([positive_score[:, None], scores], axis=1)
+        )
+        log_normalizer = jnp.where(state["normalized"], state["log_normalizer"], of_batch)
         log_normalizer = jax.lax.stop_gradient(log_normalizer)
         state |= {"log_normalizer": log_normalizer, "normalized": jnp.bool_(True)}
-        value = nce(own, others, log_normalizer=log_normalizer, noise=1 / examples)
+        value = nce(positive_score, scores, log_normalizer=log_normalizer, noise=1 / examples)
         return value, (state, {**metrics, "log_normalizer": log_normalizer})
 
     values = {
@@ -129,8 +132,7 @@ def build(
     collapse = (
         CollapseValue("loss", values[loss], "an image's own memory scores as those of other images do"),
     )
-
-    return Method(views, init, loss_of, encoder, encoder_at("online"), collapse=collapse)
+    return Method(views, init, loss_fn, encoder, encoder_at("online"), collapse=collapse)
 
 
 def _log_mean_exp(scores: Float[Array, "n k"]) -> Float[Array, ""]:

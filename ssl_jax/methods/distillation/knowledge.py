@@ -1,4 +1,4 @@
-"""Distillation from a static teacher without labels (Hinton et al. 2015; SEED, Fang et al. 2021; CompRess 2020)."""
+"""Distillation from a frozen teacher without labels (Hinton et al. 2015; SEED, Fang et al. 2021; CompRess 2020)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
-from ssl_jax.methods.parts.siamese import merge_views, pair_health, split_views
+from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 from ssl_jax.ops.queue import queue_init, queue_push
@@ -35,7 +35,7 @@ def build(
     teacher_temperature: float = 0.01,
     queue_size: int = 0,
 ) -> Method:
-    """Distillation from a static teacher.
+    """Distillation from a frozen teacher.
 
     With h = f(v) of the student, p = head(h) of the width of the teacher's features t = F(v'), F fixed:
 
@@ -90,7 +90,7 @@ def build(
     require(fits, "views", sizes, "views of one size" + (", two of them" if pairing == "other" else ""))
     source = read_teacher(teacher, encoder)
     network = chain(
-        encoder=encoder, head=student_head(encoder, source.network.features, head_layers, hidden_dim)
+        encoder=encoder, head=build_student_head(encoder, source.network.features, head_layers, hidden_dim)
     )
     scale, shift = renormalization(source.metadata, views[0])
     with_queue = mode == "similarity" and queue_size > 0
@@ -98,28 +98,21 @@ def build(
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         student_key, teacher_key, queue_key = jax.random.split(key, 3)
         images = batch["views"][0][:, 0]
-        params, state = network.init(student_key, images)
-        kept: State = {"online": state, "teacher": start_teacher(teacher, source, teacher_key, images)}
+        params, online = network.init(student_key, images)
+        state: State = {"online": online, "teacher": start_teacher(teacher, source, teacher_key, images)}
         if with_queue:
-            kept["queue"] = queue_init(queue_key, queue_size, source.network.features)
-        return params, kept
-
-    def teach(state: State, images: Array) -> Array:
-        fixed, own_statistics = state["teacher"], source.variables is None
-        features, _ = source.network.apply(
-            fixed.params, fixed.state, images * scale + shift, train=own_statistics
-        )
-        return jax.lax.stop_gradient(features)
+            state["queue"] = queue_init(queue_key, queue_size, source.network.features)
+        return params, state
 
     def similarity_loss(p: Array, t: Array, state: State) -> tuple[Array, State, Metrics]:
-        """``p`` and ``t`` ``[n, d]``, all views; new features enter the queue after the loss."""
+        """Compare ``p`` and ``t`` ``[n, d]`` of all views; the teacher's features enter the queue after the loss."""
         p, t = normalize(p), normalize(t)
         bank = state["queue"].items if with_queue else t
         student_logits, teacher_logits = p @ bank.T, t @ bank.T
         if with_queue:
-            own = [jnp.sum(x * t, axis=-1, keepdims=True) for x in (p, t)]
-            student_logits = jnp.concatenate([own[0], student_logits], axis=1)
-            teacher_logits = jnp.concatenate([own[1], teacher_logits], axis=1)
+            to_itself = [jnp.sum(x * t, axis=-1, keepdims=True) for x in (p, t)]
+            student_logits = jnp.concatenate([to_itself[0], student_logits], axis=1)
+            teacher_logits = jnp.concatenate([to_itself[1], teacher_logits], axis=1)
             state = {**state, "queue": queue_push(state["queue"], t[-queue_size:])}
         value = softened_kl(
             student_logits,
@@ -127,31 +120,31 @@ def build(
             student_temperature=student_temperature,
             teacher_temperature=teacher_temperature,
         )
-        said = (
-            jax.lax.stop_gradient(student_logits) / student_temperature,
-            teacher_logits / teacher_temperature,
-        )
-        student_says, teacher_says = (jnp.mean(entropy(jax.nn.log_softmax(x, axis=-1))) for x in said)
-        return value, state, {"student_entropy": student_says, "teacher_entropy": teacher_says}
+        sharpened = {
+            "student_entropy": jax.lax.stop_gradient(student_logits) / student_temperature,
+            "teacher_entropy": teacher_logits / teacher_temperature,
+        }
+        metrics = {name: jnp.mean(entropy(jax.nn.log_softmax(x))) for name, x in sharpened.items()}
+        return value, state, metrics
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        crops = batch["views"][0]
-        (features, predictions), online = network.apply(
-            params, state["online"], merge_views(crops), train=True, key=key
-        )
-        targets = teach(state, merge_views(crops if pairing == "same" else crops[:, ::-1]))
+        views = batch["views"][0]
+        (h, p), online = network.apply(params, state["online"], merge_views(views), train=True, key=key)
+        targets = merge_views(views if pairing == "same" else views[:, ::-1]) * scale + shift
+        # A random teacher has seen no images: its statistics are those of the batch.
+        t = state["teacher"].apply(source.network, targets, train=source.variables is None)  # [n v, d], as p
         state = {**state, "online": online}
         if mode == "similarity":
-            value, state, metrics = similarity_loss(predictions, targets, state)
+            value, state, metrics = similarity_loss(p, t, state)
         else:
-            value = (byol_loss if distance == "cosine" else feature_mse)(predictions, targets)
+            value = (byol_loss if distance == "cosine" else feature_mse)(p, t)
             metrics = {}
-        metrics["teacher_cosine"] = 1.0 - 0.5 * byol_loss(jax.lax.stop_gradient(predictions), targets)
-        seen = split_views(features, crops.shape[1])
-        return value, (state, {**pair_health(seen[:, 0], seen[:, -1]), **metrics})
+        metrics["teacher_cosine"] = 1.0 - 0.5 * byol_loss(jax.lax.stop_gradient(p), t)
+        h = split_views(h, views.shape[1])
+        return value, (state, {**pair_metrics(h[:, 0], h[:, -1]), **metrics})
 
     metric, value = ("loss", 2.0) if mode == "feature" and distance == "cosine" else ("teacher_cosine", 0.0)
     meaning = "predictions have nothing in common with the teacher's features"
@@ -160,8 +153,8 @@ def build(
     return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
 
 
-def student_head(encoder: Network, width: int, layers: int, hidden_dim: int) -> Network:
-    """The MLP from the student's features to the teacher's width."""
+def build_student_head(encoder: Network, width: int, layers: int, hidden_dim: int) -> Network:
+    """Build the MLP from the student's features to the teacher's width."""
     if layers == 0:
         allowed = f"1 or more: the student has {encoder.features} features, the teacher {width}"
         require(encoder.features == width, "head_layers", layers, allowed)

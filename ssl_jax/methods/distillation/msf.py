@@ -1,22 +1,23 @@
 """MeanShift (Koohpayegani et al., ICCV 2021): predict the nearest neighbours of the teacher's projection, itself among them."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
-from ssl_jax.core.types import Array, Metrics, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import mean_shift
-from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.ema_teacher import BOTH, rising, teacher_method
+from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.neighbors import nearest_neighbors
 from ssl_jax.ops.queue import Queue, queue_init, queue_push
+from ssl_jax.optim.ema import ema
 
 
 def build(
@@ -66,46 +67,68 @@ def build(
     hidden_dim = 2 * encoder.features if hidden_dim is None else hidden_dim
     projection = max(encoder.features // 4, 1) if projection is None else projection
     head = heads.mlp((hidden_dim, projection), dtype=compute_dtype(encoder))
+    network = chain(encoder=encoder, projector=head)
+    teacher_ema = ema(decay)
 
-    def loss_of(pairs: Sequence[tuple[Array, Array]], memory: State) -> tuple[Array, State, Metrics]:
-        value, bank, rows = toward_neighbors(pairs, memory["bank"], k=neighbors, block_size=block_size)
-        found = jnp.zeros(queue_size).at[rows].set(1.0)
-        return value, {"bank": bank}, {"distinct_neighbors": jnp.sum(found) / rows.size}
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        online_key, _, predictor_key, bank_key = jax.random.split(key, 4)
+        params, online = network.init(online_key, batch["views"][0][:, 0])
+        teacher = EmaTeacher.init(teacher_ema, params, online)
+        params["predictor"], head_state = head.init(predictor_key, jnp.zeros((1, projection)))
+        bank = queue_init(bank_key, queue_size, projection)
+        return params, {"online": {**online, "predictor": head_state}, "teacher": teacher, "bank": bank}
 
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        student_key, teacher_key = jax.random.split(key)
+        views = batch["views"][0]
+        strong, weak = (views, views) if symmetric else (views[:, :1], views[:, 1:])
+        z, online = apply_per_view(network, params, state["online"], strong, student_key)  # [n, v, d]
+        p, online["predictor"] = apply_per_view(head, params["predictor"], online["predictor"], z)
+        u, teacher = teacher_projections(network, state["teacher"], weak, teacher_key)
+        u = u[:, ::-1]  # each beside the prediction from the other view
+        value, bank, rows = attract_to_neighbors(p, u, state["bank"], k=neighbors, block_size=block_size)
+        taken = jnp.zeros(queue_size).at[rows].set(1.0)
+        metrics = {**pair_metrics(p[:, 0], u[:, 0]), "distinct_neighbors": jnp.sum(taken) / rows.size}
+        return value, ({"online": online, "teacher": teacher, "bank": bank}, metrics)
+
+    def after_update(params: Params, state: State, step: Array) -> State:
+        del step
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
+
+    views = presets.msf() if views is None else views
+    require_pair(views)
     collapse = (
         CollapseValue("loss", 0.0, "every image is at the neighbours of its target, as when all are alike"),
     )
-
-    return teacher_method(
-        encoder,
-        head,
-        head,
-        loss_of,
-        average=rising(decay, None),
-        views=presets.msf() if views is None else views,
-        collapse=collapse,
-        directions=BOTH if symmetric else BOTH[:1],
-        memory=lambda key: {"bank": queue_init(key, queue_size, projection)},
-    )
+    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
 
-def toward_neighbors(
-    pairs: Sequence[tuple[Array, Array]], bank: Queue, *, k: int, block_size: int | None
-) -> tuple[Array, Queue, Array]:
-    """Push the targets, search the bank for each one's k neighbours, and draw the predictions there.
+def attract_to_neighbors(
+    predictions: Float[Array, "n v d"],
+    targets: Float[Array, "n v d"],
+    bank: Queue,
+    *,
+    k: int,
+    block_size: int | None,
+) -> tuple[Float[Array, ""], Queue, Int[Array, "v n k"]]:
+    """Push the targets, search the bank for each one's k neighbours, and draw the predictions to them.
 
     Args:
-      pairs: predictions and targets ``[n, d]`` of each direction.
-      bank: as it was before this batch.
-      k: neighbours.
-      block_size: of the search.
+      predictions: ``[n, v, d]``, of v directions.
+      targets: ``[n, v, d]``, in the same order.
+      bank: the targets of earlier batches.
+      k: number of neighbours.
+      block_size: rows of the bank a block of the search; ``None``: the plain form.
 
     Returns:
-      ``(loss, bank, rows)``: the mean over directions, the bank with the targets, and the rows ``[directions, n, k]`` found.
+      ``(loss, bank, rows)``: the mean over directions, the bank with the targets, and the rows ``[v, n, k]`` of the neighbours.
     """
-    for _, targets in pairs:
-        bank = queue_push(bank, jax.lax.stop_gradient(normalize(targets)))
+    for u in targets.swapaxes(0, 1):
+        bank = queue_push(bank, jax.lax.stop_gradient(normalize(u)))
     items = jax.lax.stop_gradient(bank.items)
-    rows = [nearest_neighbors(targets, items, k, block_size=block_size)[1] for _, targets in pairs]
-    losses = [mean_shift(p, items[found]) for (p, _), found in zip(pairs, rows, strict=True)]
+    rows = [nearest_neighbors(u, items, k, block_size=block_size)[1] for u in targets.swapaxes(0, 1)]
+    losses = [mean_shift(p, items[i]) for p, i in zip(predictions.swapaxes(0, 1), rows, strict=True)]
     return sum(losses, jnp.float32(0)) / len(losses), bank, jnp.stack(rows)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
@@ -12,7 +13,8 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
-from ssl_jax.methods.parts.siamese import pair_health
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
+from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 from ssl_jax.optim.ema import Ema, EmaState, ema
@@ -96,9 +98,9 @@ def build(
         predictor_width,
         compute_dtype(encoder),
     )
-    head = identity(projection) if predictor == "none" else head
+    head, fixed = identity(projection) if predictor == "none" else head, predictor == "fixed"
     network = chain(encoder=encoder, projector=projector)
-    average = _average(decay, alternate_steps)
+    teacher_ema = _teacher_ema(decay, alternate_steps)
     expectation = None if expectation_decay is None else ema(expectation_decay)
     _refuse_combinations(
         stop_gradient=stop_gradient,
@@ -108,87 +110,79 @@ def build(
         expecting=expectation is not None,
         examples=examples,
     )
-    one_way = [(2 * i, 2 * i + 1) for i in range(samples)]
-    directions = one_way + [(b, a) for a, b in one_way] if symmetric else one_way
-    students, teachers = ({pair[i] for pair in directions} for i in (0, 1))
+    all_views, first, second = slice(None), slice(0, None, 2), slice(1, None, 2)
+    student_views, teacher_views = (all_views, all_views) if symmetric else (first, second)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         network_key, head_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
         head_params, head_state = head.init(head_key, jnp.zeros((1, projection)))
         state: State = {"online": {**online, "predictor": head_state}}
-        if average is not None:
-            state["teacher"] = average.init(params)
+        if teacher_ema is not None:
+            state["teacher"] = EmaTeacher.init(teacher_ema, params, online)
         if expectation is not None:
             state["expectation"] = jnp.zeros((examples, projection))
-        (state if predictor == "fixed" else params)["predictor"] = head_params
+        (state if fixed else params)["predictor"] = head_params
         return params, state
 
-    def embed(
-        params: Params, state: State, views: Array, key: Key
-    ) -> tuple[dict[int, Array], dict[int, Array], State]:
-        """Predictions and targets by view, and the online state."""
-        online, head_params = state["online"], (state if predictor == "fixed" else params)["predictor"]
-        predictions: dict[int, Array] = {}
-        targets: dict[int, Array] = {}
-        for view, images in enumerate(views.swapaxes(0, 1)):
-            student_key, teacher_key = jax.random.split(jax.random.fold_in(key, view))
-            if view in students or average is None:
-                (_, targets[view]), online = network.apply(
-                    params, online, images, train=True, key=student_key
-                )
-            if view in students:
-                predictions[view], head_state = head.apply(
-                    head_params, online["predictor"], targets[view], train=True
-                )
-                online = {**online, "predictor": head_state}
-            if view in teachers and average is not None:
-                # The targets' running statistics are read nowhere: each batch is normalised by its own.
-                weights = state["teacher"].average
-                (_, targets[view]), _ = network.apply(weights, online, images, train=True, key=teacher_key)
-        return predictions, targets, online
+    def project(params: Params, state: State, views: Array, key: Key) -> tuple[Array, Array, State]:
+        """Compute projections ``[n, v, d]`` that predict, and those that are targets, of the views in order."""
+        if teacher_ema is None:
+            z, online = apply_per_view(network, params, state["online"], views, key)
+            return z[:, student_views], z[:, teacher_views], {**state, "online": online}
+        student_key, teacher_key = jax.random.split(key)
+        z, online = apply_per_view(network, params, state["online"], views[:, student_views], student_key)
+        t, teacher = teacher_projections(network, state["teacher"], views[:, teacher_views], teacher_key)
+        return z, t, {**state, "online": online, "teacher": teacher}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        if predictor == "fixed":
-            state = {**state, "predictor": jax.lax.stop_gradient(state["predictor"])}
-        predictions, targets, online = embed(params, state, batch["views"][0], key)
-        pairs = [(predictions[student], targets[teacher]) for student, teacher in directions]
-        state = {**state, "online": online}
-        metrics = pair_health(targets[0], targets[1])
+        z, t, state = project(params, state, batch["views"][0], key)
+        head_params = jax.lax.stop_gradient(state["predictor"]) if fixed else params["predictor"]
+        p, state["online"]["predictor"] = apply_per_view(head, head_params, state["online"]["predictor"], z)
+        z1, z2 = (t[:, 0], t[:, 1]) if symmetric else (z[:, 0], t[:, 0])
+        metrics = pair_metrics(z1, z2)
+        t = swap_pairs(t) if symmetric else t  # each beside the prediction from the other view
         if expectation is not None:
             rows, index = state["expectation"], batch["index"]
-            before = EmaState(step, rows[index], jnp.float32(1))
-            pairs = [(p, expectation.update(normalize(z), before)[0]) for p, z in pairs]
-            mean = sum(target for _, target in pairs) / len(pairs)
-            state["expectation"] = jax.lax.stop_gradient(rows.at[index].set(mean))
+            t, _ = expectation.update(normalize(t), EmaState(step, rows[index][:, None], jnp.float32(1)))
+            state["expectation"] = jax.lax.stop_gradient(rows.at[index].set(jnp.mean(t, axis=1)))
         if stop_gradient:
-            pairs = [(p, jax.lax.stop_gradient(z)) for p, z in pairs]
+            t = jax.lax.stop_gradient(t)
         if similarity == "softmax":
-            metrics["target_entropy"] = teacher_entropy(jax.nn.log_softmax(pairs[0][1]))
-        value = sum((SIMILARITIES[similarity](p, z) for p, z in pairs), jnp.float32(0)) / len(pairs)
-        return value, (state, metrics)
+            metrics["target_entropy"] = teacher_entropy(jax.nn.log_softmax(t[:, 0]))
+        distances = [SIMILARITIES[similarity](p[:, v], t[:, v]) for v in range(p.shape[1])]
+        return sum(distances, jnp.float32(0)) / len(distances), (state, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        if average is None:
+        if teacher_ema is None:
             return state
-        branch = {name: params[name] for name in ("encoder", "projector")}
-        return {**state, "teacher": average.update(branch, state["teacher"])[1]}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
+    views = presets.moco_v2() if views is None else views
+    require_pair(views)
     meaning = "every view is predicted perfectly, as when all are alike"
     # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
     collapse = () if similarity == "softmax" else (CollapseValue("loss", -1.0, meaning),)
+    return Method(views * samples, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
-    views = (presets.moco_v2() if views is None else views) * samples
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+
+def swap_pairs(views: Float[Array, "n v d"]) -> Float[Array, "n v d"]:
+    """Swap the views of each pair: those at 0 and 1, at 2 and 3, ...
+
+    >>> swap_pairs(jnp.arange(4).reshape(1, 4, 1)).ravel().tolist()
+    [1, 0, 3, 2]
+    """
+    n, count, width = views.shape
+    return views.reshape(n, count // 2, 2, width)[:, :, ::-1].reshape(views.shape)
 
 
 def _heads(
     batch_norm: str, hidden: tuple[int, ...], projection: int, bottleneck: int, dtype: str
 ) -> tuple[Network, Network]:
-    """Projector and predictor, BatchNorm going as far as asked. A layer has a bias where no BatchNorm follows."""
+    """Build projector and predictor, BatchNorm going as far as asked. A layer has a bias where no BatchNorm follows."""
     reach = BATCH_NORMS.index(batch_norm)
     options: dict[str, Any] = {"hidden_norm": "batch" if reach else "none", "hidden_bias": not reach}
     last: dict[str, Any] = {"last_norm": "batch_no_affine" if reach > 1 else "none", "last_bias": reach <= 1}
@@ -197,8 +191,8 @@ def _heads(
     return projector, heads.mlp((bottleneck, projection), **options, **last, dtype=dtype)
 
 
-def _average(decay: float | Schedule | None, alternate_steps: int) -> Ema | None:
-    """What makes the weights of the targets; a snapshot is an average whose decay is 0 now and then and else 1."""
+def _teacher_ema(decay: float | Schedule | None, alternate_steps: int) -> Ema | None:
+    """Build the average of the targets' weights; a snapshot is one whose decay is 0 now and then and else 1."""
     if alternate_steps == 1:
         return None if decay is None else ema(decay)
     return ema(lambda count: jnp.where((count + 1) % alternate_steps == 0, 0.0, 1.0))
@@ -220,8 +214,8 @@ def _refuse_combinations(
         "stop_gradient=False and expectation_decay": not stop_gradient and expecting,
         "similarity='softmax' and expectation_decay": softmax and expecting,
     }
-    for pair, found in excluding.items():
-        if found:
+    for pair, both_given in excluding.items():
+        if both_given:
             raise ValueError(f"{pair} exclude each other: give one of them")
     allowed = "the number of training images, as expectation_decay is given"
     require(not expecting or (examples is not None and examples >= 1), "examples", examples, allowed)

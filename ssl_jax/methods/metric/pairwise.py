@@ -4,11 +4,18 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import contrastive_margin, label_ids, pair_masks
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import merge_views, pair_method, simclr_projector
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.siamese import (
+    embed_views,
+    merge_views,
+    pair_metrics,
+    project_views,
+    require_pair,
+    simclr_projector,
+)
+from ssl_jax.models.network import Network, chain
 
 
 def build(
@@ -62,12 +69,20 @@ def build(
     projector = simclr_projector(
         encoder, layers=projector_layers, width=projector_width, projection=projection
     )
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del key, step
-        ids = label_ids(batch["label"]) if labels else jnp.arange(z1.shape[0])
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        ids = label_ids(batch["label"]) if labels else jnp.arange(len(z))
         value, (positives, negatives) = contrastive_margin(
-            merge_views(jnp.stack([z1, z2], axis=1)),
+            merge_views(z),
             *pair_masks(jnp.repeat(ids, 2)),
             margin=margin,
             positive_margin=positive_margin,
@@ -77,9 +92,10 @@ def build(
             p=p,
             squared=squared,
         )
-        return value, {"active_positives": positives, "active_negatives": negatives}
-
-    collapse = (CollapseValue("loss", margin**power / power, "all projections are alike"),)
+        metrics = {"active_positives": positives, "active_negatives": negatives}
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})
 
     views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    require_pair(views)
+    collapse = (CollapseValue("loss", margin**power / power, "all projections are alike"),)
+    return Method(views, init, loss, encoder, collapse=collapse)

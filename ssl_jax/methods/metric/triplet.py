@@ -6,12 +6,19 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import label_ids, pair_masks
 from ssl_jax.losses.metric import triplet as triplet_loss
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import merge_views, pair_method, simclr_projector
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.siamese import (
+    embed_views,
+    merge_views,
+    pair_metrics,
+    project_views,
+    require_pair,
+    simclr_projector,
+)
+from ssl_jax.models.network import Network, chain
 
 
 def build(
@@ -68,12 +75,20 @@ def build(
     projector = simclr_projector(
         encoder, layers=projector_layers, width=projector_width, projection=projection
     )
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del key, step
-        ids = label_ids(batch["label"]) if labels else jnp.arange(z1.shape[0])
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        ids = label_ids(batch["label"]) if labels else jnp.arange(len(z))
         value, active = triplet_loss(
-            merge_views(jnp.stack([z1, z2], axis=1)),
+            merge_views(z),
             *pair_masks(jnp.repeat(ids, 2)),
             margin=margin,
             soft=soft,
@@ -86,13 +101,13 @@ def build(
             # Without labels the other view is the only positive.
             max_positives=None if labels else 1,
         )
-        return value, {"active": active}
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), "active": active})
 
+    views = presets.simclr() if views is None else views
+    require_pair(views)
     meaning = "all projections are alike, or no triplet is in the right order"
     collapse = (CollapseValue("loss", lambda _: math.log1p(math.exp(margin)) if soft else margin, meaning),)
     if mining == "semi_hard":
         # The loss is 0 when all is alike, and 0 when all is learned.
         collapse = (CollapseValue("embedding_std", 0.0, "all projections are alike"),)
-
-    views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -31,18 +31,18 @@ class FrozenTeacher(NamedTuple):
     params: Params
     state: State
 
-    def apply(self, network: Network, images: Array, **options: Any) -> Any:
-        """Apply a network with these weights in inference mode, without gradient."""
-        outputs, _ = network.apply(self.params, self.state, images, train=False, **options)
+    def apply(self, network: Network, images: Array, *, train: bool = False, **options: Any) -> Any:
+        """Apply a network with these weights, without gradient; with ``train`` by the statistics of the batch."""
+        outputs, _ = network.apply(self.params, self.state, images, train=train, **options)
         return jax.lax.stop_gradient(outputs)
 
 
 def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> PretrainedNetwork:
-    """The encoder in a file, or one of the student's architecture without variables for ``""``.
+    """Read an encoder from a file; for ``""`` return one of the student's architecture, without variables.
 
     Args:
       path: the file, or ``""``.
-      encoder: the student's.
+      encoder: the student's network.
       option: name of the path in errors.
 
     Raises:
@@ -60,7 +60,7 @@ def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Pre
 
 
 def renormalization(metadata: Mapping[str, Any], view: View) -> tuple[Array, Array]:
-    """Factor and offset a channel that turn a view's normalisation into the one of a teacher's file.
+    """Return factor and offset of each channel that turn a view's normalisation into the one of a teacher's file.
 
     ``(x σ + μ − μ') / σ'`` with (μ, σ) of the view and (μ', σ') of the teacher; 1 and 0 where the file does not say.
 
@@ -68,13 +68,14 @@ def renormalization(metadata: Mapping[str, Any], view: View) -> tuple[Array, Arr
     >>> scale.tolist(), shift.tolist()
     ([2.0], [-1.0])
     """
-    own = {"mean": view.mean, "std": view.std}
-    none = {"mean": (0.0,), "std": (1.0,)}
-    mean, std = (jnp.asarray(own[name] or none[name], jnp.float32) for name in own)
-    other_mean, other_std = (
-        jnp.asarray(metadata.get(name, own[name]) or none[name], jnp.float32) for name in own
+    identity = {"mean": (0.0,), "std": (1.0,)}
+    student = {"mean": view.mean, "std": view.std}
+    teacher = {name: metadata.get(name, numbers) for name, numbers in student.items()}
+    (mean, std), (teacher_mean, teacher_std) = (
+        [jnp.asarray(numbers[name] or identity[name], jnp.float32) for name in identity]
+        for numbers in (student, teacher)
     )
-    return std / other_std, (mean - other_mean) / other_std
+    return std / teacher_std, (mean - teacher_mean) / teacher_std
 
 
 def start_teacher(
@@ -103,11 +104,11 @@ def require_fit(
     """Raise a ValueError unless a teacher's variables have the shapes that images of this shape need."""
     needed = jax.eval_shape(teacher.network.init, jax.random.key(0), images)
     expected = {name: leaf.shape for name, leaf in trees.flatten(needed).items()}
-    found = {name: leaf.shape for name, leaf in trees.flatten(variables).items()}
-    wrong = [name for name in expected if expected[name] != found.get(name)]
+    shapes = {name: leaf.shape for name, leaf in trees.flatten(variables).items()}
+    wrong = [name for name in expected if expected[name] != shapes.get(name)]
     if wrong:
         name = wrong[0]
         raise ValueError(
             f"{option}={path!r}: allowed is an encoder for images of {images.shape[-1]} channels; its {name[2:]} has the "
-            f"shape {found.get(name)}, these images need {expected[name]}"
+            f"shape {shapes.get(name)}, these images need {expected[name]}"
         )

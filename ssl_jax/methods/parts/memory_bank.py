@@ -12,13 +12,13 @@ from ssl_jax.optim.ema import Ema, EmaState, ema
 def update_memory_bank(
     bank: Float[Array, "m d"], index: Int[Array, " n"], q: Float[Array, "n d"], decay: float | Array
 ) -> Float[Array, "m d"]:
-    """The memory after a batch: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
+    """Write a batch into the memory: ``u_y ← n(decay · u_y + (1 − decay) · q)`` for the images y of the batch.
 
     Args:
       bank: ``[m, d]`` unit rows.
-      index: ``[n]`` which rows; of equal ones the last is written.
+      index: ``[n]`` row of each image; of equal ones the last is written.
       q: ``[n, d]`` unit rows; no gradient passes.
-      decay: 0 to 1.
+      decay: share of the old row, 0 to 1.
 
     Returns:
       The new bank; rows of other images are untouched.
@@ -33,28 +33,28 @@ def update_memory_bank(
 
 
 def drop_duplicate_writes(index: Int[Array, " n"], rows: int) -> Int[Array, " n"]:
-    """Where to write with ``mode="drop"``: of equal places the last stays, the others go beyond the end, to ``rows``.
+    """Return rows to write to with ``mode="drop"``: of equal ones the last stays, the others go beyond the end, to ``rows``.
 
-    The order of several writes to one place is not defined.
+    The order of several writes to one row is not defined.
 
     >>> drop_duplicate_writes(jnp.array([1, 0, 1]), 5).tolist()
     [5, 0, 1]
     """
-    place = jnp.arange(index.shape[0])
-    repeated = jnp.any((index[:, None] == index[None, :]) & (place[:, None] < place[None, :]), axis=1)
+    order = jnp.arange(index.shape[0])
+    repeated = jnp.any((index[:, None] == index[None, :]) & (order[:, None] < order[None, :]), axis=1)
     return jnp.where(repeated, rows, index)
 
 
 def update_row_averages(
     average: Ema, memory: EmaState, index: Int[Array, " n"], rows: Float[Array, "n d"]
 ) -> EmaState:
-    """A memory of averages after a batch: rows ``index`` take in ``rows``, each with a weight of its own.
+    """Write a batch into a memory of averages: rows ``index`` take in ``rows``, each with a weight of its own.
 
     Args:
       average: :func:`ssl_jax.optim.ema.ema` with ``debias`` and a constant decay.
       memory: ``average`` ``[m, d]`` and ``weight`` ``[m, 1]``; :func:`ssl_jax.optim.ema.debiased` reads it.
-      index: ``[n]`` which rows; of equal ones the last is written.
-      rows: ``[n, d]``; no gradient passes.
+      index: ``[n]`` row of each image; of equal ones the last is written.
+      rows: ``[n, d]`` what the averages take in; no gradient passes.
 
     Returns:
       The new memory; other rows are untouched.
@@ -67,6 +67,7 @@ def update_row_averages(
     """
     old = memory._replace(average=memory.average[index], weight=memory.weight[index])
     _, new = average.update(jax.lax.stop_gradient(rows), old)
-    place = drop_duplicate_writes(index, memory.average.shape[0])
-    write = lambda table, values: table.at[place].set(values, mode="drop")  # noqa: E731
-    return new._replace(average=write(memory.average, new.average), weight=write(memory.weight, new.weight))
+    rows_to_write = drop_duplicate_writes(index, memory.average.shape[0])
+    average_rows = memory.average.at[rows_to_write].set(new.average, mode="drop")
+    weight_rows = memory.weight.at[rows_to_write].set(new.weight, mode="drop")
+    return new._replace(average=average_rows, weight=weight_rows)

@@ -1,6 +1,6 @@
 """Views through one network: how siamese methods embed and project them, the projectors, the metrics of a pair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, chain, compute_dtype, identity
+from ssl_jax.models.network import Network, compute_dtype, identity
 
 
 def require_pair(views: tuple[View, ...]) -> None:
@@ -231,51 +230,3 @@ def direction_std(x: Float[Array, "n d"]) -> Float[Array, ""]:
     """
     unit = normalize(jax.lax.stop_gradient(x))
     return jnp.mean(jnp.std(unit, axis=0)) * jnp.sqrt(1.0 * unit.shape[-1])
-
-
-# What follows leaves with the last method that stands on it.
-PairLoss = Callable[[Array, Array, Batch, Key, Array], tuple[Array, Metrics]]
-ViewsLoss = Callable[[Array, Batch, Key, Array], tuple[Array, Metrics]]
-pair_health = pair_metrics
-
-
-def pair_method(
-    encoder: Network,
-    projector: Network,
-    loss_of: PairLoss,
-    *,
-    views: tuple[View, ...],
-    collapse: tuple[CollapseValue, ...],
-) -> Method:
-    require(len(views) == 2, "views", len(views), "two")
-
-    def loss_of_both(z: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        return loss_of(z[:, 0], z[:, 1], batch, key, step)
-
-    return views_method(encoder, projector, loss_of_both, views=views, collapse=collapse)
-
-
-def views_method(
-    encoder: Network,
-    projector: Network,
-    loss_of: ViewsLoss,
-    *,
-    views: tuple[View, ...],
-    collapse: tuple[CollapseValue, ...],
-) -> Method:
-    require_one_size(views)
-    network = chain(encoder=encoder, projector=projector)
-
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        return network.init(key, batch["views"][0][:, 0])
-
-    def loss(
-        params: Params, state: State, batch: Batch, key: Key, step: Array
-    ) -> tuple[Array, tuple[State, Metrics]]:
-        embed_key, loss_key = jax.random.split(key)
-        h, state = embed_views(encoder, params, state, batch, embed_key)
-        z, state = project_views(projector, params, state, h)
-        value, metrics = loss_of(z, batch, loss_key, step)
-        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})
-
-    return Method(views, init, loss, encoder, collapse=collapse)

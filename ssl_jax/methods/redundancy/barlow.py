@@ -6,11 +6,11 @@ from typing import Any
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.barlow import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import expander, pair_method
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.siamese import embed_views, expander, pair_metrics, project_views, require_pair
+from ssl_jax.models.network import Network, chain
 
 OBJECTIVES = ("squares", "cross_entropy")
 
@@ -69,19 +69,31 @@ def build(
     projector = expander(
         encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection
     )
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key, step
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
         weights: dict[str, Any] = {
             "invariance_weight": invariance_weight,
             "redundancy_weight": redundancy_weight,
             "normalization": normalization,
         }
         if objective == "squares":
-            return barlow_twins(z1, z2, scale=scale, **weights)
-        value, terms = barlow_cross_entropy(z1, z2, temperature=temperature, **weights)
-        return value * scale, terms
+            value, terms = barlow_twins(z[:, 0], z[:, 1], scale=scale, **weights)
+        else:
+            value, terms = barlow_cross_entropy(z[:, 0], z[:, 1], temperature=temperature, **weights)
+            value = scale * value
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **terms})
 
+    views = presets.byol() if views is None else views
+    require_pair(views)
     d = projector.features
     squares = d * invariance_weight
     entropies = redundancy_weight * math.log(max(d * (d - 1), 1)) - invariance_weight * math.log(d)
@@ -91,6 +103,4 @@ def build(
     if normalization != "batch":
         # Of constant projections the correlations are not 0 then, and the loss can be anything.
         collapse = (CollapseValue("embedding_std", 0.0, "projections are constant"),)
-
-    views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse)

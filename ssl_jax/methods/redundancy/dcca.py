@@ -2,12 +2,12 @@
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.canonical_correlation import cca
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import pair_method
+from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_pair
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 
 def build(
@@ -48,15 +48,24 @@ def build(
     outputs afterwards.
     """
     projector = heads.mlp((projector_width, projection), dtype=compute_dtype(encoder))
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key, step
-        value, correlations = cca(z1, z2, ridge=ridge, top_k=top_k)
-        return value, {"largest_correlation": correlations[0], "smallest_correlation": correlations[-1]}
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
 
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        value, correlations = cca(z[:, 0], z[:, 1], ridge=ridge, top_k=top_k)
+        metrics = {"largest_correlation": correlations[0], "smallest_correlation": correlations[-1]}
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})
+
+    views = presets.simclr() if views is None else views
+    require_pair(views)
     collapse = (
         CollapseValue("loss", 0.0, "projections are constant, or those of two views are not correlated"),
     )
-
-    views = presets.simclr() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -4,11 +4,11 @@ import math
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.variance_covariance import vicreg
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import expander, pair_method
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.siamese import embed_views, expander, pair_metrics, project_views, require_pair
+from ssl_jax.models.network import Network, chain
 
 
 def build(
@@ -59,25 +59,33 @@ def build(
     projector = expander(
         encoder, layers=projector_layers, width=projector_width, norm=projector_norm, projection=projection
     )
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z1: Array, z2: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, key, step
-        return vicreg(
-            z1,
-            z2,
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        h, state = embed_views(encoder, params, state, batch, key)  # [n, 2, f]
+        z, state = project_views(projector, params, state, h)  # [n, 2, d]
+        value, terms = vicreg(
+            z[:, 0],
+            z[:, 1],
             invariance_weight=invariance_weight,
             variance_weight=variance_weight,
             covariance_weight=covariance_weight,
             target=target,
             epsilon=epsilon,
         )
-
-    most = target - math.sqrt(epsilon)
-    meaning = "projections are constant: the variance term does not hold"
-    collapse = (
-        CollapseValue("loss", variance_weight * most, meaning),
-        CollapseValue("variance", most, meaning),
-    )
+        return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **terms})
 
     views = presets.byol() if views is None else views
-    return pair_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    require_pair(views)
+    meaning = "projections are constant: the variance term does not hold"
+    collapse = (
+        CollapseValue("loss", lambda _: variance_weight * (target - math.sqrt(epsilon)), meaning),
+        CollapseValue("variance", lambda _: target - math.sqrt(epsilon), meaning),
+    )
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -1,13 +1,15 @@
 """W-MSE (Ermolov et al., ICML 2021): views agree after whitening in the batch, which a constant does not survive."""
 
+import jax
+
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.whitening import wmse
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.siamese import views_method
+from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_one_size
 from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network, chain, compute_dtype
 
 
 def build(
@@ -49,18 +51,29 @@ def build(
     √ε are no longer whitened. Views pass through the encoder as one batch (there: one by one).
     """
     projector = heads.mlp((projector_width, projection), dtype=compute_dtype(encoder))
+    network = chain(encoder=encoder, projector=projector)
 
-    def loss_of(z: Array, batch: Batch, key: Key, step: Array) -> tuple[Array, Metrics]:
-        del batch, step
-        return wmse(key, z, w_size=w_size, w_iter=w_iter, epsilon=epsilon, normalize=normalize), {}
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        return network.init(key, batch["views"][0][:, 0])
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        embed_key, group_key = jax.random.split(key)
+        h, state = embed_views(encoder, params, state, batch, embed_key)  # [n, v, f]
+        z, state = project_views(projector, params, state, h)  # [n, v, d]
+        value = wmse(group_key, z, w_size=w_size, w_iter=w_iter, epsilon=epsilon, normalize=normalize)
+        return value, (state, pair_metrics(z[:, 0], z[:, 1]))
+
+    views = presets.wmse() if views is None else views
+    require_one_size(views)
 
     def collapsed_loss(batch_size: int) -> float:
-        """Unbiased covariance: the mean square of a whitened dimension is (size − 1)/size."""
+        """Return the loss of unrelated views: a whitened dimension has mean square (size − 1)/size."""
         size = batch_size if w_size is None else w_size
         return 2.0 if normalize else 2 * (size - 1) / size
 
     meaning = "whitened views of an image are no more alike than those of two images"
     collapse = (CollapseValue("loss", collapsed_loss, meaning),)
-
-    views = presets.wmse() if views is None else views
-    return views_method(encoder, projector, loss_of, views=views, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse)

@@ -1,1 +1,1 @@
-"""Training with labels: the yardstick of the same budget."""
+"""Training with labels: the baseline of the same budget."""

@@ -1,4 +1,4 @@
-"""Supervised training with labels: no self-supervision, the yardstick of the same encoder, views and budget."""
+"""Supervised training with labels: no self-supervision, the baseline of the same encoder, views and budget."""
 
 import math
 
@@ -79,15 +79,14 @@ def build(
         (_, logits), state = network.apply(params, state, images, train=True, key=network_key)
         share = known / jnp.maximum(jnp.sum(known), 1.0)
         value = jnp.sum(share * optax.softmax_cross_entropy(logits, targets))
-        right = jnp.argmax(logits, axis=-1) == labels
-        return value, (state, {"accuracy": jnp.sum(share * right)})
-
-    collapse = (
-        CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
-    )
+        correct = jnp.argmax(logits, axis=-1) == labels
+        return value, (state, {"accuracy": jnp.sum(share * correct)})
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         return {"classifier": network.apply(params, state, images)[0][1]}
 
     views = presets.mae() if views is None else views
+    collapse = (
+        CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
+    )
     return Method(views, init, loss, encoder, collapse=collapse, classify=classify)

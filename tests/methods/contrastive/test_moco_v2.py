@@ -41,7 +41,7 @@ def test_key_encoder_moves_by_one_minus_the_decay():
     method = method_of("moco_v2", decay=0.75)
     params, state, _ = start(method)
     moved = jax.tree.map(lambda x: x + 1.0, params)
-    average = method.after_update(moved, state, jnp.int32(0))["key_encoder"]["variables"].average
+    average = method.after_update(moved, state, jnp.int32(0))["key_encoder"].params
     for found, before in zip(jax.tree.leaves(average), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(found, before + 0.25, atol=1e-6)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax.core.numerics import normalize
 from ssl_jax.losses.contrastive import info_nce
-from ssl_jax.methods.contrastive.nnclr import neighbor_health
+from ssl_jax.methods.contrastive.nnclr import neighbor_metrics
 from ssl_jax.models import heads
 from ssl_jax.ops.neighbors import nearest_neighbors
 from ssl_jax.ops.queue import Queue, queue_push
@@ -26,13 +26,13 @@ def test_search_loss_and_push_equal_golden():
     bank, z0, z1, p0, p1 = (
         jnp.asarray(file[f"in__{n}"], jnp.float32) for n in ("bank", "z0", "z1", "p0", "p1")
     )
-    found = [bank[nearest_neighbors(z, bank)[1][:, 0]] for z in (z0, z1)]
+    neighbors = [bank[nearest_neighbors(z, bank)[1][:, 0]] for z in (z0, z1)]
     for i in (0, 1):
-        assert_close(found[i], file[f"lightly__out__nn{i}"], tolerance=1e-6)
+        assert_close(neighbors[i], file[f"lightly__out__nn{i}"], tolerance=1e-6)
     queue = queue_push(Queue(bank, jnp.int32(0)), z1)
     assert_close(queue.items, file["lightly__out__bank_after"], tolerance=1e-6)
     one_way = jax.jit(jax.value_and_grad(lambda nn, p: info_nce(nn, p, temperature=0.1), argnums=1))
-    (first, to_p1), (second, to_p0) = one_way(found[0], p1), one_way(found[1], p0)
+    (first, to_p1), (second, to_p0) = one_way(neighbors[0], p1), one_way(neighbors[1], p0)
     np.testing.assert_allclose(first, file["solo__out__direction01"], rtol=1e-5)
     np.testing.assert_allclose(second, file["solo__out__direction10"], rtol=1e-5)
     np.testing.assert_allclose((first + second) / 2, file["solo__loss"], rtol=1e-5)
@@ -78,7 +78,7 @@ def test_no_gradient_passes_through_the_projections_themselves():
 
 def test_hubs_show_in_distinct_neighbors_and_entropy():
     queued = Queue(jnp.full((8, 1), 3.0), jnp.int32(0))
-    one = neighbor_health(jnp.zeros(4, jnp.int32), queued, jnp.full(4, -1))
+    one = neighbor_metrics(jnp.zeros(4, jnp.int32), queued, jnp.full(4, -1))
     assert [float(one[f"neighbor_{n}"]) for n in ("distinct", "entropy", "accuracy")] == [0.25, 0.0, 0.0]
 
 

@@ -32,9 +32,9 @@ def test_other_losses_collapse_to_their_declared_constants(loss):
     method = method_of("npid", **{**OPTIONS, "loss": loss})
     params, state, batch = start(method)
     found, *_ = loss_of(method, jax.tree.map(jnp.zeros_like, params), state, batch)
-    (sign,) = (value.at(16) for value in method.collapse)
+    (collapse,) = (value.at(16) for value in method.collapse)
     assert found == pytest.approx(constants(8)[loss], rel=1e-5)
-    assert sign.value == pytest.approx(constants(8)[loss])
+    assert collapse.value == pytest.approx(constants(8)[loss])
 
 
 def test_memory_is_read_then_written_for_the_batch_alone_and_the_normalizer_is_set_once():
@@ -54,7 +54,7 @@ def test_memory_is_read_then_written_for_the_batch_alone_and_the_normalizer_is_s
     assert float(metrics["alignment"]) > 0.5 and float(later["alignment"]) < 1e-6
 
 
-def test_remember_averages_then_normalizes_and_of_equal_images_keeps_the_last():
+def test_update_averages_then_normalizes_and_of_equal_images_keeps_the_last():
     random = np.random.default_rng(0)
     bank, q = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in random.normal(size=(2, 5, 3)))
     index, expected = [4, 1, 4, 0, 1], bank.copy()

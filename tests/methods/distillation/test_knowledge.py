@@ -1,4 +1,4 @@
-"""Distillation from a static teacher."""
+"""Distillation from a frozen teacher."""
 
 import functools
 
@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from ssl_jax import models
 from ssl_jax.methods.distillation import knowledge
+from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher
 from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
 
@@ -40,7 +41,7 @@ def with_teacher(exported, **options):
 def test_the_weights_of_the_file_are_used_with_its_normalisation(exported):
     _, params, state = exported
     method, mine, kept, batch = with_teacher(exported, mode="feature", distance="mse", pairing="same")
-    jax.tree.map(np.testing.assert_array_equal, kept["teacher"], {"params": params, "state": state})
+    jax.tree.map(np.testing.assert_array_equal, kept["teacher"], FrozenTeacher(params, state))
     view = method.views[0]
     crops = batch["views"][0].reshape(-1, 28, 28, 1)
     pixels = crops * view.std[0] + view.mean[0]
@@ -56,7 +57,7 @@ def test_loss_is_zero_where_the_student_is_the_teacher(mode):
     options = {"mode": mode, "student_temperature": 0.1, "teacher_temperature": 0.1}
     method = method_of("knowledge", **SAME, **options)
     params, state, batch = start(method)
-    state = {**state, "teacher": {**state["teacher"], "params": params["encoder"]}}
+    state = {**state, "teacher": state["teacher"]._replace(params=params["encoder"])}
     loss, _, metrics = loss_of(method, params, state, batch)
     assert loss == pytest.approx(0.0, abs=1e-5)
     assert float(metrics["teacher_cosine"]) == pytest.approx(1.0, abs=1e-5)
@@ -100,7 +101,7 @@ def test_similarity_loss_is_that_of_the_formula():
         x = np.asarray(encoder.apply(params, state, crops, train=True)[0], np.float64)
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
-    teacher = embed(state["teacher"]["params"], state["teacher"]["state"])
+    teacher = embed(*state["teacher"])
     student = embed(params["encoder"], state["online"]["encoder"])
     logs = [
         s - np.log(np.exp(s).sum(1, keepdims=True))

@@ -28,7 +28,7 @@ def collapsed(case):
 
 
 def one_direction(q, u, bank, k, block_size=None):
-    value, *rest = msf.toward_neighbors([(q, u)], bank, k=k, block_size=block_size)
+    value, *rest = msf.attract_to_neighbors(q[:, None], u[:, None], bank, k=k, block_size=block_size)
     return value, rest
 
 
@@ -61,7 +61,8 @@ def test_both_directions_search_a_bank_that_holds_the_targets_of_both():
     """A loop from the definition: distances of unit vectors to every row, the k smallest of them."""
     bank = Queue(normalize(rows(0, 12, 6)), jnp.int32(10))
     pairs = [(rows(1, 4, 6), rows(2, 4, 6)), (rows(3, 4, 6), rows(4, 4, 6))]
-    value, after, found = msf.toward_neighbors(pairs, bank, k=3, block_size=None)
+    predictions, targets = (jnp.stack(x, axis=1) for x in zip(*pairs, strict=True))
+    value, after, nearest_rows = msf.attract_to_neighbors(predictions, targets, bank, k=3, block_size=None)
     unit = lambda x: np.asarray(x, np.float64) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     items = np.asarray(bank.items, np.float64)
     for i, target in enumerate(np.concatenate([unit(u) for _, u in pairs])):
@@ -73,7 +74,7 @@ def test_both_directions_search_a_bank_that_holds_the_targets_of_both():
             nearest = np.argsort(((items - target) ** 2).sum(1))[:3]
             distances += [((prediction - items[j]) ** 2).sum() for j in nearest]
     np.testing.assert_allclose(value, np.mean(distances), rtol=1e-5)
-    assert [int(row) for row in found[:, :, 0].ravel()] == [(10 + i) % 12 for i in range(8)]
+    assert [int(row) for row in nearest_rows[:, :, 0].ravel()] == [(10 + i) % 12 for i in range(8)]
 
 
 def small(**options):
@@ -99,7 +100,6 @@ def test_one_neighbour_is_byol_on_the_same_inputs():
     ):
         del tree["dense_1"]["bias"]
     twin = byol.build(ENCODER, hidden_dim=12, projection=8)
-    state = {**state, "memory": {}}
     expected, _ = jax.jit(twin.loss)(params, state, batch, jax.random.key(1), jnp.int32(0))
     np.testing.assert_allclose(2 * found, expected, rtol=1e-5)
 
@@ -110,10 +110,10 @@ def test_one_direction_takes_predictions_of_the_first_view_and_targets_of_the_se
     value, (new, _) = loss(params, state, batch, jax.random.key(1), jnp.int32(0))
     other = {"views": (batch["views"][0].at[:, 0].add(rows(6, 12, 10)),)}
     moved, (same, _) = loss(params, state, other, jax.random.key(1), jnp.int32(0))
-    np.testing.assert_array_equal(new["memory"]["bank"].items, same["memory"]["bank"].items)
+    np.testing.assert_array_equal(new["bank"].items, same["bank"].items)
     assert abs(moved - value) > 1e-4
-    assert new["memory"]["bank"].pointer == 12
-    np.testing.assert_allclose(np.linalg.norm(new["memory"]["bank"].items, axis=1), 1, rtol=1e-5)
+    assert new["bank"].pointer == 12
+    np.testing.assert_allclose(np.linalg.norm(new["bank"].items, axis=1), 1, rtol=1e-5)
 
 
 def test_neighbours_that_are_all_the_same_rows_are_few():

@@ -168,7 +168,7 @@ def test_a_momentum_encoder_gives_the_targets_and_moves_by_its_decay():
     z, p = by_hand(params, batch_of(3)["views"][0])[0], by_hand(other, batch_of(3)["views"][0])[1]
     loss = call(other, state, batch_of(3), decay=0.75)[0][0]
     np.testing.assert_allclose(loss, (distance(p[0], z[1]) + distance(p[1], z[0])) / 2, rtol=1e-4)
-    moved = method.after_update(other, state, jnp.int32(0))["teacher"].average
+    moved = method.after_update(other, state, jnp.int32(0))["teacher"].params
     assert set(moved) == {"encoder", "projector"}
     expected = {name: jax.tree.map(lambda x: x + 0.25 * 0.3, params[name]) for name in moved}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), moved, expected)

@@ -23,7 +23,7 @@ def test_with_labels_images_of_one_class_attract_and_those_without_are_alone():
         assert float(metrics["active_positives"]) == pytest.approx(share)
 
 
-def test_the_declared_sign_follows_margin_and_power():
+def test_the_declared_collapse_value_follows_margin_and_power():
     for options, value in (({"margin": 1.5, "power": 1}, 1.5), ({"margin": 2.0, "power": 2}, 2.0)):
-        (sign,) = (value.at(8) for value in method_of("pairwise", **options).collapse)
-        np.testing.assert_allclose(sign.value, value)
+        (collapse,) = (value.at(8) for value in method_of("pairwise", **options).collapse)
+        np.testing.assert_allclose(collapse.value, value)

@@ -12,15 +12,15 @@ def collapsed(case):
     return zero_params_loss(case), case.config["method"]["margin"]
 
 
-def test_the_declared_sign_follows_the_variant():
+def test_the_declared_collapse_value_follows_the_variant():
     for options, metric, value in (
         ({"soft": True, "margin": 0.0, "mining": "batch_hard"}, "loss", math.log(2)),
         ({"margin": 0.7}, "loss", 0.7),
         # Its loss is 0 when all is alike, and when all is learned.
         ({"mining": "semi_hard"}, "embedding_std", 0.0),
     ):
-        (sign,) = (value.at(16) for value in method_of("triplet", **options).collapse)
-        assert (sign.metric, sign.value) == (metric, pytest.approx(value))
+        (collapse,) = (value.at(16) for value in method_of("triplet", **options).collapse)
+        assert (collapse.metric, collapse.value) == (metric, pytest.approx(value))
 
 
 def test_with_labels_other_images_of_the_class_are_positives():

@@ -23,25 +23,25 @@ def test_the_loss_is_the_scaled_sum_of_the_terms_that_are_reported():
     )
 
 
-def test_cross_entropy_is_the_other_objective_with_its_own_sign():
+def test_cross_entropy_is_the_other_objective_with_its_own_collapse_value():
     options = {"temperature": 0.5, "redundancy_weight": 0.9, "scale": 2.0, "projection": 16}
     method = method_of("barlow", objective="cross_entropy", **options)
     loss, _, metrics = loss_of(method, *start(method))
     np.testing.assert_allclose(loss, 2 * (metrics["invariance"] + 0.9 * metrics["redundancy"]), rtol=1e-6)
-    (sign,) = (value.at(16) for value in method.collapse)
-    assert sign.value == pytest.approx(2 * (0.9 * np.log(16 * 15) - np.log(16)))
+    (collapse,) = (value.at(16) for value in method.collapse)
+    assert collapse.value == pytest.approx(2 * (0.9 * np.log(16 * 15) - np.log(16)))
 
 
-def test_without_normalisation_over_the_batch_the_spread_is_the_sign():
-    (sign,) = (value.at(16) for value in method_of("barlow", normalization="features").collapse)
-    assert (sign.metric, sign.value) == ("embedding_std", 0.0)
+def test_without_normalisation_over_the_batch_the_spread_tells_collapse():
+    (collapse,) = (value.at(16) for value in method_of("barlow", normalization="features").collapse)
+    assert (collapse.metric, collapse.value) == ("embedding_std", 0.0)
 
 
-def test_the_declared_sign_follows_weight_scale_and_width():
-    (sign,) = (
+def test_the_declared_collapse_value_follows_weight_scale_and_width():
+    (collapse,) = (
         value.at(16) for value in method_of("barlow", invariance_weight=0.5, scale=0.1, projection=8).collapse
     )
-    assert sign.value == pytest.approx(0.4)
+    assert collapse.value == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("name", ["barlow", "vicreg"])

@@ -19,7 +19,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms_that_are_reported():
     np.testing.assert_allclose(loss, np.dot([2, 3, 5], terms), rtol=1e-6)
 
 
-def test_the_declared_signs_follow_weight_target_and_epsilon():
+def test_the_declared_collapse_values_follow_weight_target_and_epsilon():
     loss, variance = (
         value.at(16) for value in method_of("vicreg", variance_weight=10.0, target=2.0, epsilon=0.01).collapse
     )

@@ -37,10 +37,10 @@ def test_groups_are_drawn_anew_for_each_key():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_the_declared_sign_without_normalisation_counts_the_group():
+def test_the_declared_collapse_value_without_normalisation_counts_the_group():
     for size, expected in ((8, 2 * 7 / 8), (None, 2 * 15 / 16)):
-        (sign,) = (value.at(16) for value in method_of("wmse", normalize=False, w_size=size).collapse)
-        assert sign.value == pytest.approx(expected)
+        (collapse,) = (value.at(16) for value in method_of("wmse", normalize=False, w_size=size).collapse)
+        assert collapse.value == pytest.approx(expected)
 
 
 def test_groups_that_do_not_fit_are_refused_with_batch_group_and_width():
