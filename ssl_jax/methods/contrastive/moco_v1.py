@@ -12,10 +12,10 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
+    projection: int = 128,
     temperature: float = 0.07,
     queue_size: int = 65536,
     decay: float | Schedule = 0.999,
-    projection: int = 128,
     symmetric: bool = False,
     bn_groups: int = 1,
     block_size: int | None = None,
@@ -28,10 +28,10 @@ def build(
     Args:
       encoder: the network to train.
       views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.moco_v1`.
+      projection: width of g's output.
       temperature: τ > 0. May be traced.
       queue_size: number of negatives K.
       decay: momentum m of the key encoder, 0 to 1, or a schedule of it. A float may be traced.
-      projection: width of g's output.
       symmetric: average over both directions (each view queries the other; both keys enter the queue).
       bn_groups: groups of the batch with BatchNorm statistics of their own, shuffled for the keys. 1: none.
       block_size: queue entries a block of the loss that never holds the N x K matrix; ``None``: the plain form.
@@ -48,11 +48,11 @@ def build(
     return moco_v2.build(
         encoder,
         views=presets.moco_v1() if views is None else views,
+        projector_layers=1,
+        projection=projection,
         temperature=temperature,
         queue_size=queue_size,
         decay=decay,
-        projector_layers=1,
-        projection=projection,
         symmetric=symmetric,
         bn_groups=bn_groups,
         block_size=block_size,

@@ -26,10 +26,10 @@ def build(
     positive_margin: float = 0.0,
     power: int = 2,
     reduction: str = "mean",
+    labels: bool = False,
     normalize: bool = True,
     p: int = 2,
     squared: bool = False,
-    labels: bool = False,
     projector_layers: int = 2,
     projector_width: int | None = None,
     projection: int = 128,
@@ -47,11 +47,11 @@ def build(
       positive_margin: m⁺ ≥ 0, down to which positives attract. May be traced.
       power: q, 1 or 2 (the paper).
       reduction: ``"mean"``, or ``"nonzero"``: the mean over pairs that cost something.
+      labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
+        its own.
       normalize: projections are L2-normalised (the paper's are not).
       p: D is the distance of the p-norm, p = 1, 2 (the paper), ...
       squared: D is the squared distance.
-      labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
-        its own.
       projector_layers: depth of g; 0 (the paper): none.
       projector_width: width of g's hidden layers; ``None``: the encoder's features.
       projection: width of g's output.

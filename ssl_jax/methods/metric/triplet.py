@@ -26,13 +26,13 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     margin: float = 0.2,
-    soft: bool = False,
     mining: str = "all",
-    reduction: str = "mean",
+    soft: bool = False,
+    swap: bool = False,
     normalize: bool = True,
     p: int = 2,
     squared: bool = False,
-    swap: bool = False,
+    reduction: str = "mean",
     labels: bool = False,
     projector_layers: int = 2,
     projector_width: int | None = None,
@@ -48,14 +48,14 @@ def build(
       encoder: the network to train.
       views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
       margin: m ≥ 0; 0.2 in FaceNet (with ``squared``). May be traced.
-      soft: ``log(1 + exp(D_ap − D_an + m))`` in place of the hinge.
       mining: ``"all"``, ``"semi_hard"``, ``"hard"`` or ``"batch_hard"``. From random weights ``"batch_hard"`` with the hinge
         may pull all projections together, to a loss of m.
-      reduction: ``"mean"``, or ``"nonzero"``: the mean over triplets that cost something.
+      soft: ``log(1 + exp(D_ap − D_an + m))`` in place of the hinge.
+      swap: the nearer of anchor and positive stands against the negative.
       normalize: projections are L2-normalised.
       p: D is the distance of the p-norm.
       squared: D is the squared distance.
-      swap: the nearer of anchor and positive stands against the negative.
+      reduction: ``"mean"``, or ``"nonzero"``: the mean over triplets that cost something.
       labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
         its own.
       projector_layers: depth of g; 0: none.
