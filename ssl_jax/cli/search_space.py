@@ -145,7 +145,7 @@ def make_trial(base: ConfigDict, overrides: Mapping[str, Any], root: Path) -> Tr
 
 
 def is_done(trial: Trial) -> bool:
-    """Whether the result of a trial is there.
+    """Return whether the result of a trial is there.
 
     Raises:
       ValueError: the folder holds a run of another config.

@@ -85,8 +85,8 @@ def make_vectorized_program(trials: Sequence[Trial], rows: Batch, mesh: Mesh) ->
     loop_views = None if mesh.size == 1 else False
 
     def build_parts(overrides: Mapping[str, Any]) -> tuple[Any, Any]:
-        own = build.changed(config, overrides)
-        return build.method(own), build.optimizer(own)
+        varied = build.changed(config, overrides)
+        return build.method(varied), build.optimizer(varied)
 
     def init_one(overrides: Mapping[str, Any], seed: Any) -> PyTree:
         return make_init(*build_parts(overrides), rows)(seed)

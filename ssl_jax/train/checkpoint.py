@@ -52,7 +52,7 @@ class RestoredModel(NamedTuple):
 
 
 def steps(directory: str | Path) -> list[int]:
-    """Steps of which a committed checkpoint exists, ascending; whether it is whole shows when it is read.
+    """List the steps of which a committed checkpoint exists, ascending; whether it is whole shows when it is read.
 
     >>> steps("/nowhere")
     []
@@ -155,7 +155,7 @@ class Checkpoints:
         return True
 
     def restore(self, abstract_state: TrainState) -> TrainState | None:
-        """The latest checkpoint that is whole, with one warning for each damaged one that is passed over.
+        """Restore the latest checkpoint that is whole, with one warning for each damaged one that is passed over.
 
         Damaged checkpoints later than the one restored are renamed to ``<step>.damaged``, so that the run can
         save those steps again. If nothing can be restored, nothing is renamed.
@@ -359,12 +359,12 @@ class _LatestAndBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        found = sorted(checkpoint.step for checkpoint in checkpoints)
-        kept = set(found[-self._keep :])
-        ranked = [step for step in found if self.values.get(step, -math.inf) > -math.inf]
+        existing = sorted(checkpoint.step for checkpoint in checkpoints)
+        preserved = set(existing[-self._keep :])
+        ranked = [step for step in existing if self.values.get(step, -math.inf) > -math.inf]
         if ranked:
-            kept.add(max(ranked, key=lambda step: (self.values[step], step)))
-        return [checkpoint.step in kept for checkpoint in checkpoints]
+            preserved.add(max(ranked, key=lambda step: (self.values[step], step)))
+        return [checkpoint.step in preserved for checkpoint in checkpoints]
 
 
 def _warn(directory: Path, step: int, reason: str) -> None:

@@ -65,21 +65,21 @@ def extract(
     >>> import numpy as np
     >>> batch = {"image": np.zeros((2, 4, 4, 1), np.uint8), "label": np.array([3, -1]),
     ...          "index": np.array([0, 0]), "mask": np.array([True, False])}
-    >>> found = extract(lambda images: images.reshape(len(images), -1), [batch], view=views.View())
-    >>> found.features.shape, found.labels.tolist()
+    >>> extracted = extract(lambda images: images.reshape(len(images), -1), [batch], view=views.View())
+    >>> extracted.features.shape, extracted.labels.tolist()
     ((1, 16), [3])
     """
     parts: list[tuple[Any, Any, Any]] = []
-    whole = None
+    everywhere = None
     if sharding is not None and not sharding.is_fully_addressable:
         assert isinstance(sharding, NamedSharding)
-        whole = NamedSharding(sharding.mesh, PartitionSpec())
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     late: Any = None
     for batch in batches:
         images, rows = batch["image"], tuple(batch[name] for name in ("label", "index", "mask"))
         if sharding is not None:
             images, rows = place((images, rows), sharding)
-        encoded = _encode(encode, view, whole, variables, images, rows)
+        encoded = _encode(encode, view, everywhere, variables, images, rows)
         if late is not None:
             parts.append(_fetch(*late))  # one batch late, so that device and host overlap
         late = encoded
@@ -104,7 +104,7 @@ def extract_source(
     crop_ratio: float = 1.0,
     max_corrupt_fraction: float = 0.01,
 ) -> Features:
-    """:func:`extract` of all images of a source. With several processes each reads its part of every batch.
+    """Apply :func:`extract` to all images of a source. With several processes each reads its part of every batch.
 
     Args:
       encode: as for :func:`extract`.
@@ -138,14 +138,16 @@ def extract_source(
 def _encode(
     encode: Callable[..., Array],
     view: views.View,
-    whole: jax.sharding.Sharding | None,
+    everywhere: jax.sharding.Sharding | None,
     variables: tuple[Any, ...],
     images: AnyArray,
     rows: tuple[AnyArray, ...],
 ) -> tuple[Array, tuple[AnyArray, ...]]:
-    """Features and rows of a batch; on every device all of them, if ``whole`` says so."""
+    """Features and rows of a batch; on every device all of them, if ``everywhere`` says how."""
     features = encode(*variables, views.normalize_for_evaluation(images, view)).astype(jnp.float32)
-    return (features, rows) if whole is None else jax.lax.with_sharding_constraint((features, rows), whole)
+    if everywhere is None:
+        return features, rows
+    return jax.lax.with_sharding_constraint((features, rows), everywhere)
 
 
 def _fetch(encoded: Any, rows: tuple[Any, Any, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -77,7 +77,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``.
+    """Write seconds as ``m:ss`` or ``h:mm:ss``.
 
     >>> clock(75), clock(3725)
     ('1:15', '1:02:05')

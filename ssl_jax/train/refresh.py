@@ -12,7 +12,7 @@ from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.ops.clustering_scores import normalized_mutual_information
 from ssl_jax.train.features import extract_source
-from ssl_jax.train.sharding import batch_sharding_of, whole
+from ssl_jax.train.sharding import batch_sharding_of, to_host
 from ssl_jax.train.state import TrainState
 
 BATCH = 256
@@ -60,11 +60,11 @@ class Refresher:
         self._init, self._update = init, jax.jit(self._plan.update, out_shardings=shardings.state)
 
     def is_due(self, step: int) -> bool:
-        """Whether a refresh comes before the update that follows ``step`` others."""
+        """Return whether a refresh comes before the update that follows ``step`` others."""
         return self._every > 0 and step % self._every == 0
 
     def __call__(self, step: int, state: TrainState) -> TrainState:
-        """The state after the refresh that is due after ``step`` updates."""
+        """Return the state after the refresh that is due after ``step`` updates."""
         assert self._plan is not None
         features = None if step > 0 and self._plan.features_once else self._gather_features(state)
         state = state._replace(state=self._update(state.state, features, _key(state, step, REFRESH)))
@@ -74,15 +74,15 @@ class Refresher:
         return reinitialize(state, self._init(seed), self._plan.reinit)
 
     def scalars(self, state: TrainState) -> dict[str, float]:
-        """After a refresh: how much the clusters tell of those before, as ``refresh/nmi``; nothing the first time."""
+        """Measure after a refresh how much the clusters tell of those before, as ``refresh/nmi``; nothing the first time."""
         if self._plan is None or self._plan.cluster_labels is None:
             return {}
-        pairs = zip(*whole(self._plan.cluster_labels(state.state)), strict=True)
+        pairs = zip(*to_host(self._plan.cluster_labels(state.state)), strict=True)
         shared = [normalized_mutual_information(*pair) for pair in pairs]
         return {} if np.isnan(shared).any() else {"refresh/nmi": float(np.mean(shared))}
 
     def order(self, step: int, state: TrainState) -> np.ndarray | None:
-        """Indices of the images between the last refresh before or at ``step`` and the next; ``None``: all of them.
+        """Return the indices of the images between the last refresh before or at ``step`` and the next; ``None``: all of them.
 
         Args:
           step: updates made.
@@ -91,7 +91,7 @@ class Refresher:
         if self._plan is None or self._plan.order is None:
             return None
         key = _key(state, step - step % self._every, ORDER)
-        return whole(jax.jit(self._plan.order)(state.state, key))
+        return to_host(jax.jit(self._plan.order)(state.state, key))
 
     def _gather_features(self, state: TrainState) -> np.ndarray:
         """What the method describes of every image; a corrupt one has the row of the next, which training sees in its place."""
@@ -116,7 +116,7 @@ def _key(state: TrainState, step: int, purpose: int) -> Key:
 
 
 def reinitialize(state: TrainState, fresh: TrainState, names: tuple[str, ...]) -> TrainState:
-    """A state in which some parameters, with their moments in the optimizer, are those of another.
+    """Make a state in which some parameters, with their moments in the optimizer, are those of another.
 
     Args:
       state: of a run.

@@ -30,7 +30,7 @@ FSDP_MIN_SIZE = 2**16
 
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh with the axes ``data`` and ``fsdp`` over all devices of all processes.
+    """Make a mesh with the axes ``data`` and ``fsdp`` over all devices of all processes.
 
     Args:
       data: devices along ``data``; -1: what ``fsdp`` leaves.
@@ -71,12 +71,12 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of an array that every device holds whole."""
+    """Return the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of a batch: the first axis split over every device of the mesh, whatever its axes are for.
+    """Return the sharding of a batch: the first axis split over every device of the mesh, whatever its axes are for.
 
     >>> import jax
     >>> batch_sharding(make_mesh(devices=jax.devices()[:1])).spec == PartitionSpec(("data", "fsdp"))
@@ -86,16 +86,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding_of(state: TrainState) -> NamedSharding | None:
-    """The sharding of batches on the mesh that a state lives on; ``None`` if it lives on none."""
-    found = state.step.sharding
-    return batch_sharding(found.mesh) if isinstance(found, NamedSharding) else None  # type: ignore[arg-type]
+    """Return the sharding of batches on the mesh that a state lives on; ``None`` if it lives on none."""
+    sharding = state.step.sharding
+    return batch_sharding(sharding.mesh) if isinstance(sharding, NamedSharding) else None  # type: ignore[arg-type]
 
 
-def whole(tree: PyTree) -> PyTree:
-    """The arrays of a tree as numpy's, whole in every process, whatever devices of whatever process hold their parts.
+def to_host(tree: PyTree) -> PyTree:
+    """Copy the arrays of a tree to numpy, whole in every process, whatever devices of whatever process hold their parts.
 
     >>> import jax.numpy as jnp
-    >>> whole({"a": jnp.arange(2)})
+    >>> to_host({"a": jnp.arange(2)})
     {'a': array([0, 1], dtype=int32)}
     """
 
@@ -110,7 +110,7 @@ def whole(tree: PyTree) -> PyTree:
 def state_shardings(
     abstract_state: PyTree, mesh: Mesh, *, rules: Sequence[Rule] = (), fsdp_min_size: int = FSDP_MIN_SIZE
 ) -> PyTree:
-    """Sharding of every array of a state.
+    """Choose the sharding of every array of a state.
 
     The first rule whose pattern is found in the array's path decides. Without one, an array of
     ``fsdp_min_size`` or more elements is split over ``fsdp`` along its largest axis that ``fsdp`` divides

@@ -49,7 +49,7 @@ class StopRequest:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """For waits and looks of which nothing has to be kept: a request raises :class:`Stopped` in them, one made before too.
+        """Break off what is waited for, of which nothing is kept, when a request comes or has come: raises :class:`Stopped`.
 
         >>> with StopRequest() as stop, stop.interruptible():
         ...     signal.raise_signal(signal.SIGTERM)

@@ -80,7 +80,7 @@ class Manifest:
 
 
 def describe(leaf: Any) -> dict[str, Any]:
-    """Shape and dtype of an array, JSON-able.
+    """Describe an array by shape and dtype, JSON-able.
 
     >>> import numpy as np
     >>> describe(np.ones((2, 3), np.float32))
@@ -90,12 +90,12 @@ def describe(leaf: Any) -> dict[str, Any]:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether an array, or the description of one, holds typed PRNG keys."""
+    """Return whether an array, or the description of one, holds typed PRNG keys."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def to_host(leaf: Any) -> np.ndarray | None:
-    """The bits of an array in host memory, of keys their data; ``None`` if this process does not hold all."""
+    """Copy the bits of an array to host memory, of keys their data; ``None`` if this process does not hold all."""
     if is_key(leaf):
         leaf = jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -112,7 +112,7 @@ def _start_copy(leaf: Any) -> None:
 
 
 def checksums(arrays: Iterable[np.ndarray | None]) -> list[int | None]:
-    """CRC-32 of the bytes of each array, several at a time (zlib lets other threads run).
+    """Compute the CRC-32 of the bytes of each array, several at a time (zlib lets other threads run).
 
     >>> import numpy as np
     >>> checksums([np.arange(3, dtype=np.uint8), None])
@@ -134,7 +134,7 @@ def _checksum_of_json(content: Any) -> int:
 
 
 def strict_json(value: Any) -> Any:
-    """The same value with infinities and NaN as strings, which JSON has no numbers for.
+    """Return the same value with infinities and NaN as strings, which JSON has no numbers for.
 
     >>> strict_json({"loss": float("nan"), "steps": [1, 2.5]})
     {'loss': 'nan', 'steps': [1, 2.5]}
@@ -147,7 +147,7 @@ def strict_json(value: Any) -> Any:
 
 
 def packed(items: Items, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What orbax is given to save: each item as nested plain dicts, and the manifest.
+    """Return what orbax is given to save: each item as nested plain dicts, and the manifest.
 
     Arrays without elements, which orbax does not store, are in the manifest only.
     """
@@ -160,14 +160,14 @@ def _stored(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def patient() -> ocp.Context:
-    """Orbax's settings for writing, without an end to its patience; a write that hangs is the watchdog's to tell."""
+    """Return orbax's settings for writing, without a time-out; a write that hangs is the watchdog's to tell."""
     context = ocp.Context()
     context.asynchronous.timeout_secs = TEN_YEARS
     return context
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a directory: ``facts`` and, under ``items``, each array's shape, dtype and checksum.
+    """Read the manifest of a directory: ``facts`` and, under ``items``, each array's shape, dtype and checksum.
 
     Raises:
       DamagedError: it is missing or not as it was written.
@@ -210,14 +210,14 @@ def require_fit(directory: Path, manifest: Mapping[str, Any], items: Items) -> N
       MismatchError: names the first path that differs, with both shapes and dtypes.
     """
     for item, tree in items.items():
-        found = {path: _text(entry) for path, entry in manifest["items"].get(item, {}).items()}
+        stored = {path: _text(entry) for path, entry in manifest["items"].get(item, {}).items()}
         wanted = {path: _text(describe(leaf)) for path, leaf in flatten(tree).items()}
-        for path in [*wanted, *found]:
-            here, there = wanted.get(path, "absent"), found.get(path, "absent")
-            if here != there:
+        for path in [*wanted, *stored]:
+            ours, theirs = wanted.get(path, "absent"), stored.get(path, "absent")
+            if ours != theirs:
                 raise MismatchError(
-                    f"{directory} does not fit this configuration: {path} is {there} in the checkpoint and "
-                    f"{here} in the run. Restore the configuration that wrote it, or use another directory"
+                    f"{directory} does not fit this configuration: {path} is {theirs} in the checkpoint and "
+                    f"{ours} in the run. Restore the configuration that wrote it, or use another directory"
                 )
 
 
@@ -268,9 +268,9 @@ def _read(directory: Path, item: str, abstract: dict[str, Any]) -> PyTree:
 
 
 def _verify(described: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
-    for (path, leaf), found in zip(flat.items(), checksums(map(to_host, flat.values())), strict=True):
+    for (path, leaf), checksum in zip(flat.items(), checksums(map(to_host, flat.values())), strict=True):
         written = described[path]["crc32"]
-        if None not in (written, found) and written != found:
+        if None not in (written, checksum) and written != checksum:
             raise DamagedError(f"{path} {_text(describe(leaf))} fails its checksum")
 
 
@@ -288,14 +288,14 @@ def _without_elements(leaf: Any) -> Any:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The error at the bottom of a chain of causes: orbax wraps the true one."""
+    """Return the error at the bottom of a chain of causes: orbax wraps the true one."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def agreed(problem: str) -> str:
-    """The same verdict in every process: a process without a problem of its own hears of the others'."""
+    """Agree on one verdict in every process: a process without a problem of its own hears of the others'."""
     if jax.process_count() == 1:
         return problem
     others = multihost_utils.process_allgather(np.asarray(bool(problem)))
@@ -303,7 +303,7 @@ def agreed(problem: str) -> str:
 
 
 def of_first_process(answer: bool) -> bool:
-    """What the first process finds, in every process: a shared file system may show the others something else."""
+    """Return what the first process finds, in every process: a shared file system may show the others something else."""
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))

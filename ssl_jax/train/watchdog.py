@@ -45,7 +45,7 @@ class Watchdog:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """What the run waits for while this is entered."""
+        """Say what the run waits for while this is entered."""
         before, self._what = self._what, what
         try:
             yield
@@ -53,7 +53,7 @@ class Watchdog:
             self._what = before
 
     def finished(self, step: int) -> None:
-        """A step has finished."""
+        """Note that a step has finished."""
         with self._lock:
             self._since, self._last, self._next = time.monotonic(), f"step {step}", self._stall_seconds
             reported, self._reported = self._reported, False

@@ -140,7 +140,7 @@ class Workdir:
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
-    """The configuration of the run in a directory.
+    """Read the configuration of the run in a directory.
 
     Raises:
       ValueError: there is none, it cannot be read, or another version of ssl_jax wrote it.
@@ -160,7 +160,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
-    """Where two configurations differ, by path; lists are compared whole.
+    """List where two configurations differ, by path; lists are compared whole.
 
     >>> for change in differences({"optim": {"lr": 0.1, "name": "sgd"}}, {"optim": {"lr": 0.2}, "seed": 1}):
     ...     print(change)

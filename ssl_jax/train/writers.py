@@ -61,18 +61,18 @@ class JsonlWriter:
 
     def _rewrite(self, resume_step: int | None) -> None:
         text = self.path.read_bytes()
-        whole = [line for line in text.split(b"\n") if line]
-        if whole and not text.endswith(b"\n"):
-            whole.pop()  # cut off by a kill
-        steps = [_step(line) for line in whole]
+        lines = [line for line in text.split(b"\n") if line]
+        if lines and not text.endswith(b"\n"):
+            lines.pop()  # cut off by a kill
+        steps = [_step(line) for line in lines]
         if None in steps:
             warnings.warn(f"{self.path}: left out {steps.count(None)} damaged lines", stacklevel=4)
-        kept = [
+        remaining = [
             line
-            for line, step in zip(whole, steps, strict=True)
+            for line, step in zip(lines, steps, strict=True)
             if step is not None and (resume_step is None or step < resume_step)
         ]
-        content = b"".join(line + b"\n" for line in kept)
+        content = b"".join(line + b"\n" for line in remaining)
         if content == text:
             return
         temporary = self.path.with_name(self.path.name + ".tmp")
@@ -155,7 +155,7 @@ class MultiWriter:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a file that ``JsonlWriter`` wrote; a last line that a kill cut off, and damaged ones, are left out.
+    """Read the records of a file that ``JsonlWriter`` wrote; a last line that a kill cut off, and damaged ones, are left out.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
