@@ -15,6 +15,7 @@ from PIL import Image
 from configs import simclr
 from ssl_jax.config import build
 from ssl_jax.config import recipe as base
+from ssl_jax.core.version import LAYOUT, LAYOUT_KEY
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage, parse_split
@@ -110,12 +111,12 @@ JSON = st.recursive(
 @AMOUNTS
 def test_nothing_in_the_place_of_a_configuration_breaks_its_reader(examples, tmp_path):
     path = tmp_path / "config.json"
-    whole = json.dumps(build.plain(simclr.get_config("smoke"))).encode()
+    whole = json.dumps({LAYOUT_KEY: LAYOUT, **build.to_dict(simclr.get_config("smoke"))}).encode()
 
     def check(content):
         path.write_bytes(content)
         try:
-            assert isinstance(build.recorded(tmp_path), dict)
+            assert isinstance(build.read_config(tmp_path), dict)
         except ValueError as error:
             assert "config.json" in str(error)
 
@@ -184,7 +185,7 @@ def test_no_override_breaks_the_command_line(examples):
             values(["test", f"--config.{path}={text}"])
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError):
             return
-        found = build.plain(config)
+        found = build.to_dict(config)
         for part in path.split("."):
             found = found[part]
         assert found is None or isinstance(found, str | int | float | tuple)

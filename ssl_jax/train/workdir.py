@@ -154,7 +154,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is no configuration: allowed is a JSON object")
-    require_layout(config, str(workdir))
+    require_layout(config, str(path))
     del config[LAYOUT_KEY]
     return config
 
