@@ -21,7 +21,7 @@ from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.registry import method_module
-from ssl_jax.optim.build import Optimizer
+from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
 from ssl_jax.train.run import Host, Run
 from ssl_jax.train.sharding import make_mesh

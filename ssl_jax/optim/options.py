@@ -8,9 +8,9 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array
 from ssl_jax.ops import schedules
 from ssl_jax.optim import masks, rules
-from ssl_jax.optim.build import Optimizer, ParamGroup, build
 from ssl_jax.optim.lars import lars
 from ssl_jax.optim.learning_rate import LearningRate, scale_by_batch
+from ssl_jax.optim.optimizer import Optimizer, ParamGroup, build
 
 RULES: dict[str, Callable[..., rules.Rule]] = {
     "adam": rules.adam,
@@ -47,7 +47,7 @@ def from_options(
         ``factor``, ``rampdown_steps``, ``steps_per_epoch`` (:class:`ssl_jax.optim.learning_rate.LearningRate`);
         ``weight_decay`` and, if given, ``weight_decay_end``, where it goes on a cosine (DINO: .04 to .4); ``exclude``, which
         parameters get neither decay nor LARS's adaptation (:func:`ssl_jax.optim.masks.is_excluded`); those of
-        :func:`ssl_jax.optim.build.build`; those of the rule: ``momentum``, ``nesterov`` (sgd, lars); ``trust_coefficient``,
+        :func:`ssl_jax.optim.optimizer.build`; those of the rule: ``momentum``, ``nesterov`` (sgd, lars); ``trust_coefficient``,
         ``trust_norm``, ``learning_rate_in_buffer`` (lars); ``b1``, ``b2``, ``epsilon`` (adam, adamw).
 
     Raises:

@@ -10,7 +10,7 @@ from ssl_jax.core.types import Batch
 from ssl_jax.data.loader import stream
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
-from ssl_jax.optim.build import Optimizer
+from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train.fsdp import sharded_method
 from ssl_jax.train.sharding import FSDP_MIN_SIZE, Rule, state_shardings
 from ssl_jax.train.state import TrainState

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
-from ssl_jax.optim.build import Optimizer
+from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.program import Program
 from ssl_jax.train.sharding import Rule
@@ -32,7 +32,7 @@ class Run:
 
     Attributes:
       method: from a ``build`` of :mod:`ssl_jax.methods`.
-      optimizer: from :mod:`ssl_jax.optim.build`, whose horizon should be ``steps``.
+      optimizer: from :mod:`ssl_jax.optim`, whose horizon should be ``steps``.
       source: from :func:`ssl_jax.data.open.open_source`, or ``ArraySource(images)``.
       steps: updates in all.
       batch_size: images a step, over all devices and processes; a multiple of the number of devices.

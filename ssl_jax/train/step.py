@@ -12,7 +12,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, PyTree, State
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.parts.siamese import embed_views
-from ssl_jax.optim.build import Optimizer
+from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train.state import TrainState
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -58,7 +58,7 @@ def make_train_step(
 
     Args:
       method: what to train.
-      optimizer: from :func:`ssl_jax.optim.build.build`.
+      optimizer: from :func:`ssl_jax.optim.optimizer.build`.
       accumulate: parts of the batch, a divisor of it: activations of one at a time are held. Each sees the views that the
         whole batch would. Gradients are averaged: that of the whole batch for losses that are means over examples, while
         negatives, BatchNorm and the like see one part only, and queues move once for each.

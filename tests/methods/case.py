@@ -15,7 +15,7 @@ from ssl_jax.data.frames import Clips
 from ssl_jax.data.loader import stream
 from ssl_jax.data.open import open_source
 from ssl_jax.methods.method import Method
-from ssl_jax.optim.build import Optimizer
+from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train.program import Program
 
 BATCH = 16

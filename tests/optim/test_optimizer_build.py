@@ -9,6 +9,7 @@ import pytest
 from ssl_jax import optim
 from ssl_jax.ops import schedules
 from ssl_jax.optim import rules
+from ssl_jax.optim.options import RULES
 
 PARAMS = {
     "body": {"kernel": jnp.arange(1.0, 5.0).reshape(2, 2), "bias": jnp.ones(2)},
@@ -38,7 +39,7 @@ def rates(optimizer, *steps):
     return [float(optimizer.learning_rate(step)) for step in steps]
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_bfloat16_gradients_move_float32_parameters_and_the_state_keeps_its_types(name):
     optimizer = optim.from_options(name, weight_decay=0.1, **COMMON)
     update = jax.jit(optimizer.update)
@@ -52,7 +53,7 @@ def test_bfloat16_gradients_move_float32_parameters_and_the_state_keeps_its_type
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), updates, full)
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_zero_gradients_without_decay_move_nothing_and_zero_parameters_stay_finite(name):
     optimizer = optim.from_options(name, **COMMON)
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -62,7 +63,7 @@ def test_zero_gradients_without_decay_move_nothing_and_zero_parameters_stay_fini
         assert np.isfinite(update).all()
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_jit_equals_eager_with_everything_switched_on(name):
     optimizer = optim.from_options(
         name,
@@ -83,7 +84,7 @@ def test_jit_equals_eager_with_everything_switched_on(name):
         state = compiled[1]
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_a_quadratic_is_descended(name):
     optimizer = optim.from_options(name, steps=40, learning_rate=0.1, batch_size=256, schedule="constant")
     start = {"kernel": jnp.array([[3.0, -2.0]]), "bias": jnp.array([1.0])}
@@ -98,7 +99,7 @@ def test_a_quadratic_is_descended(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_hyper_parameters_may_be_traced_and_swept_by_vmap(name):
     @jax.jit
     def kernel(learning_rate, weight_decay):
@@ -179,7 +180,7 @@ def test_the_update_uses_the_scheduled_learning_rate_and_decay_of_its_step():
         params = optax.apply_updates(params, updates)
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_frozen_parameters_do_not_move_by_a_bit_and_then_do(name):
     optimizer = optim.from_options(name, weight_decay=0.5, freeze=(("^head", 2), ("body/bias", -1)), **COMMON)
     trail = run(optimizer, 4)
@@ -190,7 +191,7 @@ def test_frozen_parameters_do_not_move_by_a_bit_and_then_do(name):
         assert (updates["body"]["kernel"] != 0).all()
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_a_parameter_that_thaws_starts_like_a_fresh_one(name):
     options = {"weight_decay": 0.5, "schedule": "constant", **COMMON}
     thawed = run(optim.from_options(name, freeze=(("head", 3),), **options), 5)[3:]
@@ -265,7 +266,7 @@ def test_update_without_parameters_is_refused():
         optimizer.update(GRADIENTS, optimizer.init(PARAMS))
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("steps_per_epoch", [None, 3])
 def test_constant_lr_parameters_keep_the_peak_after_the_warm_up_with_every_rule(name, steps_per_epoch):
     """The rule by itself at the closed form of the rate: a line to the peak, then the peak for ever."""
@@ -274,7 +275,7 @@ def test_constant_lr_parameters_keep_the_peak_after_the_warm_up_with_every_rule(
     decaying = run(optim.from_options(name, **options), 10)
     hold = steps_per_epoch or 1
     line = lambda t: 0.1 * jnp.minimum((t // hold * hold) / 4, 1.0)  # noqa: E731
-    alone = optim.build(optim.ParamGroup(optim.RULES[name](), line, schedules.constant(0.1)))
+    alone = optim.build(optim.ParamGroup(RULES[name](), line, schedules.constant(0.1)))
     by_hand = run(alone, 10, gradients=GRADIENTS["head"], params=PARAMS["head"])
     for t in range(10):
         expected = {"head": by_hand[t], "body": decaying[t]["body"]}
@@ -393,7 +394,7 @@ def test_groups_that_match_nothing_or_are_misspelt_are_refused(groups, message):
         optim.from_options("adamw", groups=groups, **COMMON).init(PARAMS)
 
 
-@pytest.mark.parametrize("name", optim.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_skip_zero_grads_parameters_stand_still_with_their_moments_where_all_their_gradients_are_zero(name):
     """The head has gradients in steps 0 to 2, the body in steps 3 to 5, with decay and momentum on for both."""
     optimizer = optim.from_options(
