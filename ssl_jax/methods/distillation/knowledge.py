@@ -60,12 +60,12 @@ def build(
         random network. Images are brought to the mean and standard deviation that the file names.
       pairing: ``"same"`` or ``"other"``.
       mode: ``"feature"`` or ``"similarity"``.
-      distance: of the mode ``"feature"``: ``"cosine"`` or ``"mse"``.
+      distance: in the mode ``"feature"``, ``"cosine"`` or ``"mse"``.
       head_layers: depth of the student's head, an MLP with BatchNorm; 0: none, where the widths agree.
       hidden_dim: width of its hidden layers.
-      student_temperature: τ_s of the mode ``"similarity"``.
-      teacher_temperature: τ_t of the mode ``"similarity"``; lower is sharper.
-      queue_size: of the mode ``"similarity"``; 0: no queue.
+      student_temperature: τ_s in the mode ``"similarity"``.
+      teacher_temperature: τ_t in the mode ``"similarity"``; lower is sharper.
+      queue_size: length of the queue in the mode ``"similarity"``; 0: none.
 
     Returns:
       The method. ``encode`` gives the student encoder's features; ``state["teacher"]`` holds the teacher.

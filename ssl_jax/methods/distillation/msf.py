@@ -44,7 +44,7 @@ def build(
       views: two views of one size, the student's first; ``None``: :func:`ssl_jax.augment.presets.msf`, strong and weak.
       neighbors: k, 1 to ``queue_size``.
       queue_size: rows of the bank; a small one has no near neighbours early in a run. At least the targets of a step.
-      decay: of the teacher, 0 to 1, or a schedule of it. A float may be traced.
+      decay: decay of the teacher, 0 to 1, or a schedule of it. A float may be traced.
       symmetric: the mean over both directions; the targets of both views enter the bank before either search.
       hidden_dim: width of the hidden layer of g and h; ``None``: twice the encoder's features, as in the authors' code.
       projection: width of their outputs; ``None``: a quarter of the encoder's features.

@@ -18,7 +18,7 @@ class EmaTeacher(NamedTuple):
     """Teacher in a method's state: an average of the student's parameters, with batch statistics of its own.
 
     Attributes:
-      average: of the parameters, from :func:`ssl_jax.optim.ema.ema`.
+      average: average of the parameters, from :func:`ssl_jax.optim.ema.ema`.
       state: the teacher's own batch statistics.
 
     >>> moving = ema(0.5)
@@ -90,7 +90,7 @@ def cosine_ema(decay: float | Array | Schedule, steps: int | None) -> Ema:
 
 
 def linear_ema(decay: float | Array | Schedule, steps: int | None) -> Ema:
-    """Do the same on a straight line: ``m(t) = m₀ + (1 − m₀) t/T`` (I-JEPA)."""
+    """Build the average whose decay rises to 1 on a straight line: ``m(t) = m₀ + (1 − m₀) t/T`` (I-JEPA)."""
     return _ema_with_end(decay, steps, linear)
 
 

@@ -33,7 +33,7 @@ def embed_each_size(
     """Compute the features of crops of several sizes, those of one size as one batch: batch statistics are per size.
 
     Args:
-      encoder: in training mode.
+      encoder: f, in training mode.
       params: its parameters.
       state: its state, which passes through the sizes in turn.
       crops: for each size ``[b, v, h, w, c]``.
@@ -86,7 +86,7 @@ def project_views(
       params: the method's parameters.
       state: a dict with ``name``.
       features: h, from :func:`embed_views`.
-      name: where the variables of g stand in params and state.
+      name: key of g's variables in params and state.
 
     Returns:
       ``(z, state)``.
@@ -105,7 +105,7 @@ def apply_per_view(
     """Apply a network to one view after the other: BatchNorm statistics are per view.
 
     Args:
-      network: in training mode; of a :func:`ssl_jax.models.network.chain` the last output is taken.
+      network: a network, in training mode; of a :func:`ssl_jax.models.network.chain` the last output is taken.
       params: its parameters.
       state: its state, which passes through the views in turn.
       views: ``[b, v, ...]``, images or features.
@@ -126,9 +126,9 @@ def simclr_projector(encoder: Network, *, layers: int, width: int | None, projec
     """Build SimCLR's projector: dense layers without bias, BatchNorm and ReLU between them, a BatchNorm without β at the end.
 
     Args:
-      encoder: whose features it takes.
+      encoder: the network whose features it takes.
       layers: depth, the paper's ablation: 0 (none), 1 (linear), 2 (SimCLR), 3 (SimCLR v2).
-      width: of the hidden layers; ``None``: the encoder's features, as in the paper.
+      width: width of the hidden layers; ``None``: the encoder's features, as in the paper.
       projection: width of the output.
 
     Returns:
@@ -156,10 +156,10 @@ def expander(encoder: Network, *, layers: int, width: int, norm: str, projection
     """Build the projector of Barlow Twins and VICReg: dense layers without bias, normalisation and ReLU between, nothing after.
 
     Args:
-      encoder: whose features it takes.
+      encoder: the network whose features it takes.
       layers: depth, 3 in the papers; 0: none.
-      width: of the hidden layers.
-      norm: of the hidden layers, ``"batch"``, ``"group"`` or ``"none"``; see :func:`ssl_jax.models.heads.mlp`.
+      width: width of the hidden layers.
+      norm: normalisation of the hidden layers, ``"batch"``, ``"group"`` or ``"none"``; see :func:`ssl_jax.models.heads.mlp`.
       projection: width of the output.
 
     Returns:

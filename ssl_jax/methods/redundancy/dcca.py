@@ -31,7 +31,7 @@ def build(
       encoder: the network to train.
       views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
       ridge: r > 0, in the units of a variance. May be traced.
-      top_k: how many of the largest correlations count; ``None``: all.
+      top_k: number of largest correlations that count; ``None``: all.
       projector_width: width of g's hidden layer.
       projection: width of g's output.
 
@@ -43,9 +43,9 @@ def build(
       ValueError: ``top_k`` out of range or a batch of at most ``projection`` images (at the first loss).
 
     Reference: Deep Canonical Correlation Analysis, equation 10. Deviations: there two networks without shared weights take
-    two modalities, trained on all examples at once by L-BFGS; here one network takes two views of an image, in mini-batches, of
-    whose covariances nothing is kept. :func:`ssl_jax.losses.canonical_correlation.linear_cca` fits the canonical directions of the
-    outputs afterwards.
+    two modalities, trained on all examples at once by L-BFGS; here one network takes two views of an image, in mini-batches,
+    each with covariances of its own. :func:`ssl_jax.losses.canonical_correlation.linear_cca` fits the canonical directions of
+    the outputs afterwards.
     """
     projector = heads.mlp((projector_width, projection), dtype=compute_dtype(encoder))
     network = chain(encoder=encoder, projector=projector)
