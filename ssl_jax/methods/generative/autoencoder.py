@@ -2,8 +2,10 @@
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
+from ssl_jax.core.check import require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.autoencoder import autoencoding_method
+from ssl_jax.methods.parts.autoencoder import Autoencoder, feature_std
 from ssl_jax.models.network import Network
 
 
@@ -41,4 +43,16 @@ def build(
     Greedy Layer-Wise Training of Deep Networks (2007), equation 5 for the cross-entropy.
     """
     views = presets.mae() if views is None else views
-    return autoencoding_method(encoder, views=views, loss=loss, tie=tied, decoder_channels=decoder_channels)
+    require(len(views) == 1, "views", len(views), "one view")
+    networks = Autoencoder(encoder, views[0], loss, tied, decoder_channels)
+    networks.check()
+
+    def compute_loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        x = batch["views"][0][:, 0]
+        features, outputs, state = networks.apply(params, state, x, train=True, key=key)
+        return networks.error(outputs, x), (state, {"feature_std": feature_std(features)})
+
+    return Method(views, networks.init, compute_loss, encoder, reconstruct=networks.reconstruct)

@@ -1,16 +1,17 @@
 """BiGAN (Donahue et al., ICLR 2017): an encoder learns to invert a generator because a discriminator sees pairs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
-from ssl_jax.augment.color import normalize
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.adversarial import telling_apart
 from ssl_jax.methods.method import Method, Reconstruction
-from ssl_jax.methods.parts.autoencoder import pixel_range
+from ssl_jax.methods.parts.autoencoder import from_pixels, reconstruct_all
 from ssl_jax.models import heads
 from ssl_jax.models.generator import generator
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -63,64 +64,62 @@ def build(
     require(latent >= 1, "latent", latent, "an integer of 1 or more")
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    scale, dtype = pixel_range(views[0]), compute_dtype(encoder)
-    head = heads.mlp((latent,), dtype=dtype)
-    inference = chain(encoder=encoder, head=head)
-    judge = discriminator(width=discriminator_channels, hidden_dim=hidden_dim, dtype=dtype)
+    dtype = compute_dtype(encoder)
+    inference = chain(encoder=encoder, head=heads.mlp((latent,), dtype=dtype))
+    critic = discriminator(width=discriminator_channels, hidden_dim=hidden_dim, dtype=dtype)
 
     def generator_for(images: Array) -> Network:
         return generator(size=images.shape[1], channels=images.shape[-1], width=decoder_channels, dtype=dtype)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, generator_key, judge_key = jax.random.split(key, 3)
+        encoder_key, generator_key, critic_key = jax.random.split(key, 3)
         images, code = batch["views"][0][:, 0], jnp.zeros((1, latent))
         params, state = inference.init(encoder_key, images)
         params["generator"], state["generator"] = generator_for(images).init(generator_key, code)
-        params["discriminator"], state["discriminator"] = judge.init(judge_key, images[:1], code=code)
+        params["discriminator"], state["discriminator"] = critic.init(critic_key, images[:1], code=code)
         return params, state
 
     def generate(
         params: Params, state: State, code: Array, images: Array, *, train: bool
     ) -> tuple[Array, State]:
-        """G(z), in the normalisation of ``images``, of which only the shape is read."""
-        outputs, kept = generator_for(images).apply(
-            params["generator"], state["generator"], code, train=train
-        )
-        return normalize(jax.nn.sigmoid(outputs), **scale), {**state, "generator": kept}
-
-    def draw(key: Key, count: int) -> Array:
-        if prior == "normal":
-            return jax.random.normal(key, (count, latent))
-        return jax.random.uniform(key, (count, latent), minval=-1.0)
+        """Compute G(z) in the normalisation of ``images``, of which only the shape is read."""
+        variables = params["generator"], state["generator"]
+        outputs, generator_state = generator_for(images).apply(*variables, code, train=train)
+        return from_pixels(jax.nn.sigmoid(outputs), views[0]), {**state, "generator": generator_state}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
-        images = batch["views"][0][:, 0]
-        latent_key, encoder_key = jax.random.split(key)
-        z = draw(latent_key, images.shape[0])
-        (_, code), state = inference.apply(params, state, images, train=True, key=encoder_key)
-        made, state = generate(params, state, z, images, train=True)
+        x = batch["views"][0][:, 0]
+        prior_key, encoder_key = jax.random.split(key)
+        z = draw_prior(prior_key, prior, (x.shape[0], latent))
+        (_, code), state = inference.apply(params, state, x, train=True, key=encoder_key)  # E(x)
+        generated, state = generate(params, state, z, x, train=True)  # G(z)
 
-        def scores(judging: Params, kept: State, x: Array, code: Array) -> tuple[Array, State]:
-            return judge.apply(judging, kept, x, code=code, train=True)
+        score = functools.partial(critic.apply, train=True)
+        stop, d, d_state = jax.lax.stop_gradient, params["discriminator"], state["discriminator"]
+        real, d_state = score(d, d_state, x, code=stop(code))
+        fake, d_state = score(d, d_state, stop(generated), code=z)
+        discriminator_loss = telling_apart(real, fake)
+        real, _ = score(stop(d), d_state, x, code=code)
+        fake, _ = score(stop(d), d_state, generated, code=z)
+        generator_loss = telling_apart(fake, real)
 
-        stop = jax.lax.stop_gradient
-        judging, kept = params["discriminator"], state["discriminator"]
-        of_real, kept = scores(judging, kept, images, stop(code))
-        of_made, kept = scores(judging, kept, stop(made), z)
-        told = telling_apart(of_real, of_made)
-        of_real, _ = scores(stop(judging), kept, images, code)
-        of_made, _ = scores(stop(judging), kept, made, z)
-        confused = telling_apart(of_made, of_real)
-        metrics = {"discriminator_loss": told, "generator_loss": confused}
-        return told + confused, ({**state, "discriminator": kept}, metrics)
+        metrics = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
+        return discriminator_loss + generator_loss, ({**state, "discriminator": d_state}, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         del key
         (_, code), _ = inference.apply(params, state, images)
-        made, _ = generate(params, state, code, images, train=False)
-        return Reconstruction(images, made, jnp.ones((*images.shape[:3], 1), bool))
+        generated, _ = generate(params, state, code, images, train=False)
+        return reconstruct_all(images, generated)
 
     return Method(views, init, loss, encoder, reconstruct=reconstruct)
+
+
+def draw_prior(key: Key, prior: str, shape: tuple[int, ...]) -> Array:
+    """Draw z: standard normal, or uniform from −1 to 1."""
+    if prior == "normal":
+        return jax.random.normal(key, shape)
+    return jax.random.uniform(key, shape, minval=-1.0)

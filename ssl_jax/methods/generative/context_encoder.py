@@ -1,5 +1,7 @@
 """Context encoder (Pathak et al., CVPR 2016): what fills a hole, from its surroundings, judged by a discriminator too."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -49,7 +51,7 @@ def build(
       blocks: their number, 1 or more; they may overlap.
       overlap: pixels at the border of a hole in the centre that the encoder sees and F makes again nevertheless.
       overlap_weight: w there; 1 elsewhere. May be traced.
-      join: ``"channelwise"``: what joins the places of the encoder's last map,
+      join: ``"channelwise"``: what joins the positions of the encoder's last map,
         :func:`ssl_jax.models.generator.channelwise_dense`; ``"dense"``: F starts from the encoder's features.
       adversarial: with a discriminator or without its three terms. Without one an optimizer has no group for it.
       reconstruction_weight: λ_rec. May be traced.
@@ -83,9 +85,10 @@ def build(
     maps = name.startswith(("convnet", "resnet"))
     require(join == "dense" or maps, "encoder", name, "a convolutional one, or join='dense'")
     dtype = compute_dtype(encoder)
-    begin = (size - side) // 2
-    region = (slice(None), slice(begin, begin + side), slice(begin, begin + side))
-    judge = discriminator(width=discriminator_channels, hidden_dim=1, dtype=dtype)
+    corner = (size - side) // 2
+    region = (slice(None), slice(corner, corner + side), slice(corner, corner + side))
+    output = "tokens" if join == "channelwise" else "features"
+    critic = discriminator(width=discriminator_channels, hidden_dim=1, dtype=dtype)
 
     def decoder_for(images: Array) -> Network:
         return generator(size=side, channels=images.shape[-1], width=decoder_channels, dtype=dtype)
@@ -93,10 +96,8 @@ def build(
     def joint_for(code: Array) -> Network:
         return channelwise_dense(channels=code.shape[-1], dtype=dtype)
 
-    output = "tokens" if join == "channelwise" else "features"
-
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, join_key, decoder_key, judge_key = jax.random.split(key, 4)
+        encoder_key, join_key, decoder_key, critic_key = jax.random.split(key, 4)
         images = batch["views"][0][:, 0]
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
@@ -110,38 +111,37 @@ def build(
             params["join"], _ = joint_for(code).init(join_key, code)
         params["decoder"], state["decoder"] = decoder_for(images).init(decoder_key, jnp.zeros(code.shape))
         if adversarial:
-            params["discriminator"], state["discriminator"] = judge.init(judge_key, images[region])
+            params["discriminator"], state["discriminator"] = critic.init(critic_key, images[region])
         return params, state
 
     def draw_holes(key: Key, count: int) -> Array:
-        """Which pixels the encoder does not see, ``[count, h, w, 1]``."""
+        """Draw which pixels the encoder does not see, ``[count, h, w, 1]``."""
         if hole == "center":
             inner = side - 2 * overlap
-            one = rectangle((size, size), begin + overlap, begin + overlap, inner, inner)
-            return jnp.broadcast_to(one[..., None], (count, size, size, 1))
-        square = size // 4
+            center = rectangle((size, size), corner + overlap, corner + overlap, inner, inner)
+            return jnp.broadcast_to(center[..., None], (count, size, size, 1))
+        edge = size // 4
 
-        def squares(k: Key) -> Array:
-            corners = jax.random.randint(k, (blocks, 2), 0, size - square + 1)
-            found = jax.vmap(lambda c: rectangle((size, size), c[0], c[1], square, square))(corners)
-            return jnp.any(found, axis=0)[..., None]
+        def draw_squares(k: Key) -> Array:
+            corners = jax.random.randint(k, (blocks, 2), 0, size - edge + 1)
+            squares = jax.vmap(lambda c: rectangle((size, size), c[0], c[1], edge, edge))(corners)
+            return jnp.any(squares, axis=0)[..., None]
 
-        return jax.vmap(squares)(jax.random.split(key, count))
+        return jax.vmap(draw_squares)(jax.random.split(key, count))
 
     def predict(
         params: Params, state: State, images: Array, masked: Array, *, train: bool, key: Key | None = None
     ) -> tuple[Array, State]:
-        """What fills the region, and the state after."""
-        seen, state = jnp.where(masked, 0.0, images), dict(state)
-        code, state["encoder"] = encoder.apply(
-            params["encoder"], state["encoder"], seen, train=train, key=key, output=output
-        )
+        """Predict what fills the region: ``F``."""
+        state = dict(state)
+        variables = params["encoder"], state["encoder"]
+        visible = jnp.where(masked, 0.0, images)
+        code, state["encoder"] = encoder.apply(*variables, visible, train=train, key=key, output=output)
         if join == "channelwise":
             code, _ = joint_for(code).apply(params["join"], {}, code)
-        made, state["decoder"] = decoder_for(images).apply(
-            params["decoder"], state["decoder"], code, train=train
-        )
-        return made, state
+        variables = params["decoder"], state["decoder"]
+        predictions, state["decoder"] = decoder_for(images).apply(*variables, code, train=train)
+        return predictions, state
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -150,33 +150,35 @@ def build(
         images = batch["views"][0][:, 0]
         hole_key, encoder_key = jax.random.split(key)
         masked = draw_holes(hole_key, images.shape[0])
-        made, state = predict(params, state, images, masked, train=True, key=encoder_key)
+        fake, state = predict(params, state, images, masked, train=True, key=encoder_key)
         real, inside = images[region], jnp.broadcast_to(masked, images.shape)[region]
         if hole == "center":
             weights = jnp.where(inside, 1.0, overlap_weight)
         else:
             weights = inside / jnp.mean(1.0 * inside)
             # The discriminator sees the holes alone.
-            real, made = real * inside, made * inside
-        error = weighted_mse(made, real, weights)
+            real, fake = real * inside, fake * inside
+        error = weighted_mse(fake, real, weights)
         if not adversarial:
             return reconstruction_weight * error, (state, {"reconstruction_loss": error})
 
-        def score(judging: Params, kept: State, x: Array) -> tuple[Array, State]:
-            return judge.apply(judging, kept, x, train=True)
-
-        stop = jax.lax.stop_gradient
-        of_real, kept = score(params["discriminator"], state["discriminator"], real)
-        of_made, kept = score(params["discriminator"], kept, stop(made))
-        told = telling_apart(of_real, of_made)
-        fooled = fooling(score(stop(params["discriminator"]), kept, made)[0])
-        value = reconstruction_weight * error + adversarial_weight * fooled + told
-        metrics = {"reconstruction_loss": error, "generator_loss": fooled, "discriminator_loss": told}
-        return value, ({**state, "discriminator": kept}, metrics)
+        score = functools.partial(critic.apply, train=True)
+        stop, d = jax.lax.stop_gradient, params["discriminator"]
+        real_logits, d_state = score(d, state["discriminator"], real)
+        fake_logits, d_state = score(d, d_state, stop(fake))
+        discriminator_loss = telling_apart(real_logits, fake_logits)
+        generator_loss = fooling(score(stop(d), d_state, fake)[0])
+        value = reconstruction_weight * error + adversarial_weight * generator_loss + discriminator_loss
+        metrics = {
+            "reconstruction_loss": error,
+            "generator_loss": generator_loss,
+            "discriminator_loss": discriminator_loss,
+        }
+        return value, ({**state, "discriminator": d_state}, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         masked = draw_holes(key, images.shape[0])
-        made, _ = predict(params, state, images, masked, train=False)
-        return Reconstruction(images, images.at[region].set(made), masked)
+        predictions, _ = predict(params, state, images, masked, train=False)
+        return Reconstruction(images, images.at[region].set(predictions), masked)
 
     return Method(views, init, loss, encoder, reconstruct=reconstruct)

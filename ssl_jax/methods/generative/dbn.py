@@ -1,5 +1,7 @@
 """Deep belief network (Hinton et al. 2006): restricted Boltzmann machines on top of each other, trained one after the other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -9,9 +11,13 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.energy import contrastive_divergence, gibbs
 from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.parts.autoencoder import reconstruct_all
 from ssl_jax.models.network import Network
 from ssl_jax.models.perceptron import flat
 from ssl_jax.ops.schedules import stage
+
+FOLLOWS = {"run_steps": "steps"}
+"""Options whose values follow others of the config."""
 
 
 def build(
@@ -73,55 +79,58 @@ def build(
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, chain_key = jax.random.split(key)
         images = batch["views"][0][:, 0]
-        network, state = encoder.init(encoder_key, images)
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
         below = (flat(images.shape), *widths[:-1])
-        visible = {f"dense_{k}": jnp.zeros(width) for k, width in enumerate(below)}
-        starts = {
+        params["visible"] = {f"dense_{k}": jnp.zeros(width) for k, width in enumerate(below)}
+        state["chains"] = {
             f"dense_{k}": jax.random.uniform(jax.random.fold_in(chain_key, k), (chains, width))
             for k, width in enumerate(below if chains else ())
         }
-        return {"encoder": network, "visible": visible}, {"encoder": state, "chains": starts}
+        return params, state
 
     def machine(params: Params, k: int) -> tuple[Array, Array, Array]:
-        """W, b and a of layer k."""
+        """Return W, b and a of layer k."""
         layer = params["encoder"][f"dense_{k}"]
         return layer["kernel"], layer["bias"], params["visible"][f"dense_{k}"]
 
-    def up(params: Params, images: Array, layers: int) -> Array:
-        """Probabilities of the units of a layer; the pixels of layer 0."""
+    def infer(params: Params, images: Array, layers: int) -> Array:
+        """Compute the probabilities of the units of a layer; the pixels for layer 0."""
         units = images.reshape(images.shape[0], -1)
         for k in range(layers):
             kernel, bias, _ = machine(params, k)
             units = jax.nn.sigmoid(units @ kernel + bias)
         return units
 
-    def train_layer(k: int, params: Params, running: State, images: Array, key: Key):
-        """Loss of one machine, its chains after the step, and how well it makes the layer below again."""
+    def layer_loss(
+        k: int, params: Params, chain_states: State, images: Array, key: Key
+    ) -> tuple[Array, State, Array]:
+        """Compute the loss of one machine, its chains after the step, and its error in reconstructing the layer below."""
         kernel, bias, visible_bias = machine(params, k)
-        data = jax.lax.stop_gradient(up(params, images, k))
-        start = running[f"dense_{k}"] if chains else data
+        data = jax.lax.stop_gradient(infer(params, images, k))
+        start = chain_states[f"dense_{k}"] if chains else data
         samples = gibbs(key, start, kernel, bias, visible_bias, steps=gibbs_steps)
         value = contrastive_divergence(data, samples, kernel, bias, visible_bias)
         again = jax.nn.sigmoid(jax.nn.sigmoid(data @ kernel + bias) @ kernel.T + visible_bias)
-        running = {**running, f"dense_{k}": samples} if chains else running
-        return value, running, jax.lax.stop_gradient(jnp.mean((data - again) ** 2))
+        chain_states = {**chain_states, f"dense_{k}": samples} if chains else chain_states
+        return value, chain_states, jax.lax.stop_gradient(jnp.mean((data - again) ** 2))
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         images = batch["views"][0][:, 0]
         now = stage_at(step)
-        stages = [lambda p, c, x, r, k=k: train_layer(k, p, c, x, r) for k in range(depth)]
-        value, running, error = jax.lax.switch(now, stages, params, state["chains"], images, key)
+        stages = [functools.partial(layer_loss, k) for k in range(depth)]
+        value, chain_states, error = jax.lax.switch(now, stages, params, state["chains"], images, key)
         metrics = {"reconstruction_error": error, "stage": now.astype(jnp.float32)}
-        return value, ({**state, "chains": running}, metrics)
+        return value, ({**state, "chains": chain_states}, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
         del key
-        units = up(params, images, depth)
+        units = infer(params, images, depth)
         for k in reversed(range(depth)):
             kernel, _, visible_bias = machine(params, k)
             units = jax.nn.sigmoid(units @ kernel.T + visible_bias)
-        return Reconstruction(images, units.reshape(images.shape), jnp.ones((*images.shape[:3], 1), bool))
+        return reconstruct_all(images, units.reshape(images.shape))
 
     return Method(views, init, loss, encoder, reconstruct=reconstruct)

@@ -1,10 +1,15 @@
 """Denoising autoencoder (Vincent et al., ICML 2008): the clean image is made from the features of a corrupted one."""
 
+import jax
+import jax.numpy as jnp
+
 from ssl_jax.augment import presets
+from ssl_jax.augment.noise import CORRUPTIONS
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array
-from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.autoencoder import autoencoding_method
+from ssl_jax.core.check import choice, require
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
+from ssl_jax.methods.method import Method, Reconstruction
+from ssl_jax.methods.parts.autoencoder import Autoencoder, corrupt_images, feature_std
 from ssl_jax.models.network import Network
 
 
@@ -52,15 +57,28 @@ def build(
     depth, not a stack (:mod:`ssl_jax.methods.generative.greedy`); each pixel is corrupted by itself, where a fixed number is
     drawn there.
     """
+    choice("corruption", corruption, CORRUPTIONS)
     views = presets.mae() if views is None else views
-    return autoencoding_method(
-        encoder,
-        views=views,
-        loss=loss,
-        tie=tied,
-        decoder_channels=decoder_channels,
-        corruption=corruption,
-        level=level,
-        corrupted_weight=corrupted_weight,
-        clean_weight=clean_weight,
-    )
+    require(len(views) == 1, "views", len(views), "one view")
+    networks = Autoencoder(encoder, views[0], loss, tied, decoder_channels)
+    networks.check()
+
+    def compute_loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        x = batch["views"][0][:, 0]
+        noise_key, encoder_key = jax.random.split(key)
+        corrupted, touched = corrupt_images(noise_key, x, views[0], kind=corruption, level=level)
+        features, outputs, state = networks.apply(params, state, corrupted, train=True, key=encoder_key)
+        value = networks.error(outputs, x, jnp.where(touched, corrupted_weight, clean_weight))
+        return value, (state, {"feature_std": feature_std(features), "corrupted": jnp.mean(1.0 * touched)})
+
+    def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
+        corrupted, touched = corrupt_images(key, images, views[0], kind=corruption, level=level)
+        _, outputs, _ = networks.apply(params, state, corrupted)
+        # Where nothing is corrupted nothing is copied either: all pixels come out of the features.
+        masked = jnp.any(touched, axis=-1, keepdims=True) | (corruption == "none")
+        return Reconstruction(images, networks.decoded(outputs), masked)
+
+    return Method(views, networks.init, compute_loss, encoder, reconstruct=reconstruct)

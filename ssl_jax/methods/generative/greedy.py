@@ -1,19 +1,24 @@
 """Greedy layer-wise pre-training (Bengio et al., NeurIPS 2006): one layer's autoencoder after the other, then all together."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.augment import presets
-from ssl_jax.augment.color import normalize, unnormalize
-from ssl_jax.augment.noise import CORRUPTIONS, corrupt
+from ssl_jax.augment.noise import CORRUPTIONS
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import Method, Reconstruction
-from ssl_jax.methods.parts.autoencoder import ERRORS, pixel_range
+from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.autoencoder import ERRORS, Autoencoder, corrupt_each, corrupt_images
 from ssl_jax.models.network import Network
-from ssl_jax.models.perceptron import ACTIVATIONS, flat, mirror
+from ssl_jax.models.perceptron import ACTIVATIONS
 from ssl_jax.ops.schedules import stage
+
+FOLLOWS = {"run_steps": "steps"}
+"""Options whose values follow others of the config."""
 
 
 def build(
@@ -65,67 +70,39 @@ def build(
     require(0 <= joint < 1, "joint", joint, "a share of the run, in [0, 1)")
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    scale = pixel_range(views[0])
+    networks = Autoencoder(encoder, views[0], loss)
     depth = len(encoder.config["widths"])
     stage_at = stage(tuple(int(run_steps * (1 - joint) * (k + 1) / depth) for k in range(depth)))
     activate = ACTIVATIONS[activation]
+    noise: dict[str, Any] = {"kind": corruption, "level": level}
 
-    def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, decoder_key = jax.random.split(key)
-        images = batch["views"][0][:, 0]
-        network, state = encoder.init(encoder_key, images)
-        decoder, _ = mirror(encoder, flat(images.shape)).init(decoder_key, jnp.zeros((1, encoder.features)))
-        return {"encoder": network, "decoder": decoder}, {"encoder": state}
-
-    def corrupted(key: Key, x: Array) -> Array:
-        keys = jax.random.split(key, x.shape[0])
-        return jax.vmap(lambda k, one: corrupt(k, one, kind=corruption, level=level)[0])(keys, x)
-
-    def seen_of(key: Key, images: Array) -> Array:
-        return normalize(corrupted(key, unnormalize(images, **scale)), **scale)
-
-    def pixels_of(images: Array) -> Array:
-        """What the decoder's last layer is compared with."""
-        return images if loss == "mse" else unnormalize(images, **scale)
-
-    def error(outputs: Array, targets: Array) -> Array:
-        targets = targets.reshape(outputs.shape)
-        return ERRORS[loss](outputs, targets, jnp.ones_like(outputs))
-
-    def layer_loss(k: int, params: Params, images: Array, key: Key) -> Array:
+    def layer_loss(k: int, params: Params, state: State, images: Array, key: Key) -> Array:
         """Stage k: the autoencoder of one layer on what the layers below make of clean images."""
+        encode = lambda x, layer: encoder.apply(params["encoder"], state["encoder"], x, layer=layer)[0]  # noqa: E731
         below = images
         for i in range(k):
-            below, _ = encoder.apply(params["encoder"], {}, below, layer=i)
+            below = encode(below, i)
         below = jax.lax.stop_gradient(below)
-        seen = corrupted(key, below) if k else seen_of(key, images)
-        units, _ = encoder.apply(params["encoder"], {}, seen, layer=k)
-        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, units, layer=k)
+        corrupt = corrupt_each(key, below, **noise) if k else corrupt_images(key, images, views[0], **noise)
+        units = encode(corrupt[0], k)
+        decoder = networks.decoder(images)
+        outputs, _ = decoder.apply(params["decoder"], state["decoder"], units, layer=k)
         if k == 0:
-            return error(outputs, pixels_of(images))
-        return error(activate(outputs) if loss == "mse" else outputs, below)
+            return networks.error(outputs, images)
+        return ERRORS[loss](activate(outputs) if loss == "mse" else outputs, below, jnp.ones_like(outputs))
 
-    def joint_loss(params: Params, images: Array, key: Key) -> Array:
-        features, _ = encoder.apply(params["encoder"], {}, seen_of(key, images))
-        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, features)
-        return error(outputs, pixels_of(images))
+    def joint_loss(params: Params, state: State, images: Array, key: Key) -> Array:
+        """Last stage: the autoencoder of all layers."""
+        corrupted, _ = corrupt_images(key, images, views[0], **noise)
+        _, outputs, _ = networks.apply(params, state, corrupted)
+        return networks.error(outputs, images)
 
-    def loss_of(
+    def compute_loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        images = batch["views"][0][:, 0]
-        now = stage_at(step)
-        stages = [lambda p, x, r, k=k: layer_loss(k, p, x, r) for k in range(depth)]
-        value = jax.lax.switch(now, [*stages, joint_loss], params, images, key)
+        images, now = batch["views"][0][:, 0], stage_at(step)
+        stages = [functools.partial(layer_loss, k) for k in range(depth)]
+        value = jax.lax.switch(now, [*stages, joint_loss], params, state, images, key)
         return value, (state, {"stage": now.astype(jnp.float32)})
 
-    def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
-        del key
-        features, _ = encoder.apply(params["encoder"], {}, images)
-        outputs, _ = mirror(encoder, flat(images.shape)).apply(params["decoder"], {}, features)
-        outputs = outputs.reshape(images.shape)
-        if loss == "cross_entropy":
-            outputs = normalize(jax.nn.sigmoid(outputs), **scale)
-        return Reconstruction(images, outputs, jnp.ones((*images.shape[:3], 1), bool))
-
-    return Method(views, init, loss_of, encoder, reconstruct=reconstruct)
+    return Method(views, networks.init, compute_loss, encoder, reconstruct=networks.reconstruct)

@@ -10,10 +10,17 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
-from ssl_jax.methods.parts.mask_token import MASK_KINDS, draw_mask, require_mask_token
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher
+from ssl_jax.methods.parts.mask_token import (
+    MASK_KINDS,
+    draw_block_masks,
+    encode_masked,
+    require_masking,
+    token_metrics,
+)
 from ssl_jax.models import heads
 from ssl_jax.models.build import without_drop_path
-from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
+from ssl_jax.models.network import Network, chain, compute_dtype, prefix_of
 from ssl_jax.ops.patches import standardized
 from ssl_jax.optim.ema import ema
 
@@ -31,7 +38,7 @@ def build(
     """data2vec.
 
     ``L = mean over masked patches and features of smooth_l1_β(W t + b − y)``: t is the student's token of a masked patch, and y
-    what the teacher, who sees the whole image, makes of the place::
+    what the teacher, who sees the whole image, makes of the patch::
 
         y = n( 1/k Σ_{last k blocks} n(output of the block) )        n(x) = (x − mean x) / √(var x + 1e-5), over features
 
@@ -57,28 +64,17 @@ def build(
     Reference: data2vec: A General Framework for Self-supervised Learning in Speech, Vision and Language, section 3;
     facebookresearch/data2vec_vision.
     """
-    require_mask_token(encoder)
+    require_masking(encoder, mask_ratio)
     choice("mask", mask, MASK_KINDS)
-    require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
     depth = int(encoder.config["depth"])
     require(1 <= layers <= depth, "layers", layers, f"an integer from 1 to the encoder's {depth} blocks")
-    views = presets.mae(area=(0.08, 1.0)) if views is None else views
-    require(len(views) == 1, "views", len(views), "one view")
-    prefix, width, average = prefix_of(encoder), encoder.features, ema(decay)
-    watching = without_drop_path(encoder)
-    head = heads.mlp((width,), dtype=compute_dtype(encoder))
+    teacher_ema, teacher_network = ema(decay), without_drop_path(encoder)
+    head = heads.mlp((encoder.features,), dtype=compute_dtype(encoder))
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        encoder_key, head_key = jax.random.split(key)
-        params, state = encoder.init(encoder_key, batch["views"][0][:, 0])
-        linear, _ = head.init(head_key, jnp.zeros((1, 1, width)))
-        return {"encoder": params, "head": linear}, {"encoder": state, "teacher": average.init(params)}
-
-    def targets_of(state: State, images: Array) -> Array:
-        outputs, _ = watching.apply(state["teacher"].average, state["encoder"], images, output="layers")
-        last = [outputs[f"blocks_{i}"][:, prefix:] for i in range(depth - layers, depth)]
-        mean = sum(standardized(at_least_float32(x)) for x in last) / layers
-        return jax.lax.stop_gradient(standardized(jnp.asarray(mean)))
+        params, state = chain(encoder=encoder, head=head).init(key, batch["views"][0][:, 0])
+        teacher = EmaTeacher.init(teacher_ema, params["encoder"], state["encoder"])
+        return params, {"encoder": state["encoder"], "teacher": teacher}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -86,26 +82,24 @@ def build(
         del step
         images = batch["views"][0][:, 0]
         mask_key, encoder_key = jax.random.split(key)
-        keys = jax.random.split(mask_key, images.shape[0])
-        grid = grid_of(encoder, images)
-        masked = jax.vmap(lambda k: draw_mask(k, grid, kind=mask, ratio=mask_ratio))(keys)
-        targets = targets_of(state, images)
-        options = {"train": True, "key": encoder_key, "mask": masked, "output": "tokens"}
-        tokens, online = encoder.apply(params["encoder"], state["encoder"], images, **options)
-        predictions, _ = head.apply(params["head"], {}, tokens[:, prefix:])
-        value = masked_smooth_l1(predictions, targets, masked, beta=beta)
-        metrics = {
-            "target_std": jnp.mean(jnp.std(targets, axis=(0, 1))),
-            "token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens[:, prefix:]), axis=0)),
-            "masked": jnp.mean(1.0 * masked),
-        }
-        return value, ({**state, "encoder": online}, metrics)
+        masked = draw_block_masks(mask_key, encoder, images, kind=mask, ratio=mask_ratio)  # [b, l]
+
+        outputs, _ = state["teacher"].apply(teacher_network, images, train=False, output="layers")
+        last = [outputs[f"blocks_{i}"][:, prefix_of(encoder) :] for i in range(depth - layers, depth)]
+        mean = sum(standardized(at_least_float32(x)) for x in last) / layers
+        y = standardized(jnp.asarray(mean))  # [b, l, d]
+
+        tokens, state = encode_masked(encoder, params, state, images, masked, key=encoder_key)  # [b, l, d]
+        predictions, _ = head.apply(params["head"], {}, tokens)
+        value = masked_smooth_l1(predictions, y, masked, beta=beta)
+        target_std = jnp.mean(jnp.std(y, axis=(0, 1)))
+        return value, (state, {**token_metrics(tokens, masked), "target_std": target_std})
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        _, teacher = average.update(params["encoder"], state["teacher"])
-        return {**state, "teacher": teacher}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params["encoder"])}
 
-    collapse = (CollapseValue("target_std", 0.0, "the teacher says the same of every patch"),)
-
+    views = presets.mae(area=(0.08, 1.0)) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    collapse = (CollapseValue("target_std", 0.0, "the teacher's targets are the same for every patch"),)
     return Method(views, init, loss, encoder, after_update=after_update, collapse=collapse)

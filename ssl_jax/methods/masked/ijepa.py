@@ -11,14 +11,16 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, linear_ema
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network, grid_of
 from ssl_jax.models.transformer import gather_tokens
-from ssl_jax.ops.multiblock_masking import multiblock
+from ssl_jax.ops.multiblock_masking import Blocks, multiblock
 from ssl_jax.ops.patches import standardized
-from ssl_jax.ops.schedules import linear
-from ssl_jax.optim.ema import ema
+
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
 
 
 def build(
@@ -40,9 +42,9 @@ def build(
 ) -> Method:
     """I-JEPA.
 
-    ``L = mean over the patches of all target blocks, and over features, of smooth_l1_β(predictor(encoder(context), place) −
-    n(teacher(image)))``: the encoder sees the patches of a large block without those of the target blocks, the predictor is
-    told the places, and the teacher, the EMA of the encoder, sees the whole image; n is layer normalisation without weights.
+    ``L = mean over the patches of all target blocks, and over features, of smooth_l1_β(predictor(encoder(context), position)
+    − n(teacher(image)))``: the encoder sees the patches of a large block without those of the target blocks, the predictor is
+    told the positions, and the teacher, the EMA of the encoder, sees the whole image; n is layer normalisation without weights.
     Blocks as in :func:`ssl_jax.ops.multiblock_masking.multiblock`, at static shapes.
 
     Args:
@@ -63,7 +65,7 @@ def build(
 
     Returns:
       The method. ``encode`` gives the mean of the teacher's tokens. Metrics: ``target_std``, the deviation of the targets over
-      images, averaged over places and features, 0 when all images look the same to the teacher; ``context``, the share of the
+      images, averaged over patches and features, 0 when all images look the same to the teacher; ``context``, the share of the
       patches that the encoder sees.
 
     Raises:
@@ -82,12 +84,9 @@ def build(
     require(
         plain, "encoder", config.get("name", ""), "a ViT with class_token=False, pool='mean', no registers"
     )
-    views = presets.mae(area=(0.3, 1.0), flip_prob=0.0) if views is None else views
-    require(len(views) == 1, "views", len(views), "one view")
     if isinstance(decay, float):
         require(0 <= decay <= 1, "decay", decay, "a number from 0 to 1")
-    schedule = decay if decay_steps is None or callable(decay) else linear(decay, 1.0, decay_steps)
-    average, teacher = ema(schedule), without_drop_path(encoder)
+    teacher_ema, teacher_network = linear_ema(decay, decay_steps), without_drop_path(encoder)
     shapes: dict[str, Any] = {
         "targets": targets,
         "target_scale": target_scale,
@@ -109,26 +108,27 @@ def build(
             remat_keeps=config["remat_keeps"],
         )
 
-    def blocks_of(key: Key, images: Array) -> Any:
-        size_key, place_key = jax.random.split(key)
+    def draw_blocks(key: Key, images: Array) -> Blocks:
+        """Draw the context ``[b, c]`` and the targets ``[b, t, n]`` of each image: indices of patches, and which count."""
+        size_key, position_key = jax.random.split(key)
         grid = grid_of(encoder, images)
         least = min(least_context, grid[0] * grid[1] // 2)
-        keys = jax.random.split(place_key, images.shape[0])
+        keys = jax.random.split(position_key, images.shape[0])
         return multiblock(keys, size_key, grid, least_context=least, **shapes)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, predictor_key = jax.random.split(key)
         images = batch["views"][0][:, 0]
-        params, state = encoder.init(encoder_key, images)
-        blocks = jax.eval_shape(blocks_of, key, images)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blocks)
-        predictor, _ = predictor_for(images).init(
-            predictor_key, jnp.zeros((*zeros.context.shape, encoder.features)), **places(zeros)
-        )
-        return {"encoder": params, "predictor": predictor}, {
-            "encoder": state,
-            "teacher": average.init(params),
-        }
+        params: Params = {}
+        state: State = {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
+        shapes = jax.eval_shape(draw_blocks, key, images)
+        blocks = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        tokens = jnp.zeros((*blocks.context.shape, encoder.features))
+        predictor = predictor_for(images)
+        params["predictor"], _ = predictor.init(predictor_key, tokens, **predictor_inputs(blocks))
+        state["teacher"] = EmaTeacher.init(teacher_ema, params["encoder"], state["encoder"])
+        return params, state
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -136,51 +136,45 @@ def build(
         del step
         images = batch["views"][0][:, 0]
         block_key, encoder_key, predictor_key = jax.random.split(key, 3)
-        blocks = blocks_of(block_key, images)
-        seen, _ = teacher.apply(state["teacher"].average, state["encoder"], images, output="tokens")
-        wanted = standardized(jax.lax.stop_gradient(seen))
-        tokens, online = encoder.apply(
-            params["encoder"],
-            state["encoder"],
-            images,
-            train=True,
-            key=encoder_key,
-            keep=blocks.context,
-            present=blocks.context_filled,
-            output="tokens",
-        )
-        predictions, _ = predictor_for(images).apply(
-            params["predictor"], {}, tokens, train=True, key=predictor_key, **places(blocks)
-        )
-        batch_size, width = len(images), encoder.features
-        goals = gather_tokens(wanted, blocks.targets.reshape(batch_size, -1))
-        value = masked_smooth_l1(
-            predictions.reshape(batch_size, -1, width),
-            goals,
-            blocks.targets_filled.reshape(batch_size, -1),
-            beta=beta,
-        )
+        blocks = draw_blocks(block_key, images)
+        tokens, teacher = state["teacher"].apply(teacher_network, images, train=False, output="tokens")
+        y = standardized(tokens)  # [b, l, d]
+
+        variables = params["encoder"], state["encoder"]
+        options = {"keep": blocks.context, "present": blocks.context_filled, "output": "tokens"}
+        context, encoder_state = encoder.apply(*variables, images, train=True, key=encoder_key, **options)
+        options = {"train": True, "key": predictor_key, **predictor_inputs(blocks)}
+        predictions, _ = predictor_for(images).apply(params["predictor"], {}, context, **options)
+
+        targets = gather_tokens(y, merge_blocks(blocks.targets))  # [b, t n, d]
+        filled = merge_blocks(blocks.targets_filled)  # [b, t n]
+        value = masked_smooth_l1(merge_blocks(predictions), targets, filled, beta=beta)
         metrics = {
-            "target_std": jnp.mean(jnp.std(wanted, axis=0)),
-            "context": jnp.sum(blocks.context_filled) / wanted[..., 0].size,
+            "target_std": jnp.mean(jnp.std(y, axis=0)),
+            "context": jnp.sum(blocks.context_filled) / y[..., 0].size,
         }
-        return value, ({**state, "encoder": online}, metrics)
+        return value, ({"encoder": encoder_state, "teacher": teacher}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        _, moved = average.update(params["encoder"], state["teacher"])
-        return {**state, "teacher": moved}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params["encoder"])}
 
     def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
         del params
-        return state["teacher"].average, state["encoder"]
+        return state["teacher"].params, state["teacher"].state
 
+    views = presets.mae(area=(0.3, 1.0), flip_prob=0.0) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
     collapse = (CollapseValue("target_std", 0.0, "all images look the same to the teacher"),)
-
     return Method(views, init, loss, encoder, encoder_variables, after_update, collapse=collapse)
 
 
-def places(blocks: Any) -> dict[str, Array]:
-    """Blocks as the options of the predictor."""
+def predictor_inputs(blocks: Blocks) -> dict[str, Array]:
+    """Return blocks as the options of the predictor."""
     names = ("context", "present", "targets", "wanted")
     return dict(zip(names, blocks, strict=True))
+
+
+def merge_blocks(x: Array) -> Array:
+    """Reshape ``[b, t, n, ...]`` to ``[b, t n, ...]``: the patches of all blocks in a row."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])

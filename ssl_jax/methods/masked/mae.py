@@ -11,11 +11,16 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
 from ssl_jax.methods.method import Method, Reconstruction
-from ssl_jax.methods.parts.mask_token import reconstruction, require_mask_token
+from ssl_jax.methods.parts.mask_token import (
+    draw_masks,
+    reconstruct_patches,
+    require_mask_ratio,
+    require_mask_token,
+)
 from ssl_jax.models.decoders import mae_decoder
 from ssl_jax.models.network import Network, grid_of, prefix_of
 from ssl_jax.ops.block_masking import scattered_mask
-from ssl_jax.ops.masking import KINDS, Mask, mask_of_kind
+from ssl_jax.ops.masking import KINDS
 from ssl_jax.ops.patches import normalize_patches, patchify, unnormalize_patches
 
 
@@ -36,7 +41,7 @@ def build(
 
     ``L = Σ_masked mean_pixels (x̂ − x)² / #masked`` over the whole batch, x̂ the decoder's output, x the patches of the view,
     each by itself standardised where ``norm_pix`` (unbiased variance, ε = 1e-6). The encoder runs on the class token and
-    the ``int(L (1 − mask_ratio))`` visible patches only; the decoder on all of them, a shared token in the masked places.
+    the ``int(L (1 − mask_ratio))`` visible patches only; the decoder on all of them, with a shared token for the masked ones.
 
     Args:
       encoder: a ViT of :mod:`ssl_jax.models.vit`.
@@ -64,7 +69,7 @@ def build(
     choice("mask", mask, KINDS)
     name = encoder.config.get("name", "")
     require(str(name).startswith("vit"), "encoder", name, "a ViT: MAE drops patches before the encoder")
-    require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
+    require_mask_ratio(mask_ratio)
     require(0 <= secondary < 1, "secondary", secondary, "a number in [0, 1)")
     if secondary:
         require_mask_token(encoder)
@@ -96,52 +101,45 @@ def build(
 
     def predict(
         params: Params, state: State, images: Array, key: Key, *, train: bool
-    ) -> tuple[Array, Array, Mask, State]:
-        """Predictions ``[b, l, p]`` of all patches from the visible ones, and the tokens of those."""
+    ) -> tuple[Array, Array, Array, State]:
+        """Predict all patches ``[b, l, p² c]`` from the tokens ``[b, v, d]`` of the visible ones; ``[b, l]`` are masked."""
         mask_key, encoder_key, decoder_key = jax.random.split(key, 3)
-        grid, keys = grid_of(encoder, images), jax.random.split(mask_key, images.shape[0])
-        kinds: dict[str, Any] = {"kind": mask, "ratio": mask_ratio, "unit": unit}
-        places = jax.vmap(lambda k: mask_of_kind(k, grid, **kinds))(keys)
-        visible = places.keep.shape[1]
-        veiled = None
-        if secondary:
-            count = jnp.int32(int(visible * secondary))
-            veiled = jax.vmap(lambda k: scattered_mask(jax.random.fold_in(k, 1), visible, count))(keys)
-        state = dict(state)
-        tokens, state["encoder"] = encoder.apply(
-            params["encoder"],
-            state["encoder"],
-            images,
-            train=train,
-            key=encoder_key,
-            keep=places.keep,
-            mask=veiled,
-            output="tokens",
-        )
-        predictions, state["decoder"] = decoder_for(images).apply(
-            params["decoder"], state["decoder"], tokens, restore=places.restore, train=train, key=decoder_key
-        )
-        return predictions, tokens, places, state
+        masks = draw_masks(mask_key, encoder, images, kind=mask, ratio=mask_ratio, unit=unit)
+        replaced = draw_secondary_masks(mask_key, masks.keep, secondary) if secondary else None  # [b, v]
+
+        variables = params["encoder"], state["encoder"]
+        options: dict[str, Any] = {"keep": masks.keep, "mask": replaced, "output": "tokens"}
+        tokens, encoder_state = encoder.apply(*variables, images, train=train, key=encoder_key, **options)
+
+        variables = params["decoder"], state["decoder"]
+        options = {"restore": masks.restore, "train": train, "key": decoder_key}
+        predictions, decoder_state = decoder_for(images).apply(*variables, tokens, **options)
+        return predictions, tokens, masks.masked, {"encoder": encoder_state, "decoder": decoder_state}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
         images = batch["views"][0][:, 0]
-        targets = patchify(images, patch=patch)
-        if norm_pix:
-            targets = normalize_patches(targets)
-        predictions, tokens, places, state = predict(params, state, images, key, train=True)
-        value = masked_mse(predictions, targets, places.masked)
+        x = patchify(images, patch=patch)  # [b, l, p² c]
+        x = normalize_patches(x) if norm_pix else x
+        predictions, tokens, masked, state = predict(params, state, images, key, train=True)
         metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
-        return value, (state, metrics)
+        return masked_mse(predictions, x, masked), (state, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:
-        patches = patchify(images, patch=patch)
-        predictions, _, places, _ = predict(params, state, images, key, train=False)
+        predictions, _, masked, _ = predict(params, state, images, key, train=False)
         if norm_pix:
-            predictions = unnormalize_patches(predictions, patches)
-        return reconstruction(images, predictions, places.masked, patch=patch)
+            predictions = unnormalize_patches(predictions, patchify(images, patch=patch))
+        return reconstruct_patches(images, predictions, masked, patch=patch)
 
     views = presets.mae() if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
     return Method(views, init, loss, encoder, reconstruct=reconstruct)
+
+
+def draw_secondary_masks(key: Key, keep: Array, share: float) -> Array:
+    """Draw which of the visible patches ``[b, v]`` the encoder sees as its mask token: a share of them, True = replaced."""
+    visible, keys = keep.shape[1], jax.random.split(key, len(keep))
+    count = jnp.int32(int(visible * share))
+    return jax.vmap(lambda k: scattered_mask(jax.random.fold_in(k, 1), visible, count))(keys)

@@ -1,15 +1,23 @@
 """MaskFeat (Wei et al., CVPR 2022): the oriented gradients of masked patches."""
 
+import jax
+
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
-from ssl_jax.core.types import Array, Key, Metrics, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.mask_token import Grid, hiding_method
-from ssl_jax.models.network import Network
+from ssl_jax.methods.parts.mask_token import (
+    draw_masks,
+    encode_masked,
+    require_masking,
+    token_metrics,
+)
+from ssl_jax.models import heads
+from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.hog import hog
-from ssl_jax.ops.masking import KINDS, mask_of_kind
+from ssl_jax.ops.masking import KINDS
 from ssl_jax.ops.patches import patchify
 
 
@@ -49,23 +57,30 @@ def build(
     Deviation: exactly ``mask_ratio`` of the patches are masked; there blocks are drawn until 40 % are reached or exceeded.
     """
     choice("mask", mask, KINDS)
-    require(0 < mask_ratio < 1, "mask_ratio", mask_ratio, "a number between 0 and 1, both excluded")
-    patch = int(encoder.config.get("patch", cell))
+    require_masking(encoder, mask_ratio)
+    patch = int(encoder.config["patch"])
     require(cell >= 1 and patch % cell == 0, "cell", cell, f"a divisor of the patch of {patch} pixels")
     cells = patch // cell
 
-    def mask_of(key: Key, grid: Grid) -> Array:
-        return mask_of_kind(key, grid, kind=mask, ratio=mask_ratio).masked
+    def head_for(images: Array) -> Network:
+        return heads.mlp((cells * cells * images.shape[-1] * bins,), dtype=compute_dtype(encoder))
 
-    def loss_of(predictions: Array, images: Array, masked: Array, fixed: State) -> tuple[Array, Metrics]:
-        del fixed
+    def init(key: Key, batch: Batch) -> tuple[Params, State]:
+        images = batch["views"][0][:, 0]
+        return chain(encoder=encoder, head=head_for(images)).init(key, images)
+
+    def loss(
+        params: Params, state: State, batch: Batch, key: Key, step: Array
+    ) -> tuple[Array, tuple[State, Metrics]]:
+        del step
+        images = batch["views"][0][:, 0]
+        mask_key, encoder_key = jax.random.split(key)
+        masked = draw_masks(mask_key, encoder, images, kind=mask, ratio=mask_ratio).masked  # [b, l]
+        tokens, state = encode_masked(encoder, params, state, images, masked, key=encoder_key)  # [b, l, d]
+        predictions, _ = head_for(images).apply(params["head"], {}, tokens)
         targets = patchify(hog(images, cell=cell, bins=bins, window=window), patch=cells)
-        return masked_mse(predictions, targets, masked), {}
+        return masked_mse(predictions, targets, masked), (state, token_metrics(tokens, masked))
 
-    return hiding_method(
-        encoder,
-        lambda channels: cells * cells * channels * bins,
-        loss_of,
-        mask_of=mask_of,
-        views=presets.mae(area=(0.5, 1.0)) if views is None else views,
-    )
+    views = presets.mae(area=(0.5, 1.0)) if views is None else views
+    require(len(views) == 1, "views", len(views), "one view")
+    return Method(views, init, loss, encoder)

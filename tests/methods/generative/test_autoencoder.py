@@ -43,9 +43,9 @@ def test_loss_is_the_mean_square_error_of_the_decoder():
         x = x @ layer["kernel"] + layer["bias"]
     expected = np.mean((x.reshape(images.shape) - images) ** 2)
     np.testing.assert_allclose(loss_of(method, params, state, batch)[0], expected, rtol=1e-5)
-    shown = jax.jit(method.reconstruct)(params, state, jnp.asarray(images), jax.random.key(0))
-    np.testing.assert_allclose(shown.predictions, x.reshape(images.shape), atol=1e-5)
-    assert shown.masked.all()
+    reconstruction = jax.jit(method.reconstruct)(params, state, jnp.asarray(images), jax.random.key(0))
+    np.testing.assert_allclose(reconstruction.predictions, x.reshape(images.shape), atol=1e-5)
+    assert reconstruction.masked.all()
 
 
 def test_cross_entropy_is_of_pixels_between_zero_and_one():
@@ -54,8 +54,8 @@ def test_cross_entropy_is_of_pixels_between_zero_and_one():
     zero = jax.tree.map(jnp.zeros_like, params)
     assert loss_of(method, zero, state, batch)[0] == pytest.approx(np.log(2), rel=1e-5)
     images = batch["views"][0][:, 0]
-    shown = jax.jit(method.reconstruct)(zero, state, images, jax.random.key(0)).predictions
-    np.testing.assert_allclose(shown, (0.5 - 0.286) / 0.353, rtol=1e-5)
+    predictions = jax.jit(method.reconstruct)(zero, state, images, jax.random.key(0)).predictions
+    np.testing.assert_allclose(predictions, (0.5 - 0.286) / 0.353, rtol=1e-5)
     # Certain of every pixel, and right but for gray ones: what is left is their entropy.
     pixels = np.asarray(images) * 0.353 + 0.286
     assert pixels.min() >= -1e-6

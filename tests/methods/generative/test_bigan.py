@@ -53,9 +53,9 @@ def test_reconstruction_is_the_generator_on_the_code_in_the_range_of_pixels(prio
     method = method_of("bigan", prior=prior)
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
-    pixels = np.asarray(shown.predictions) * 0.353 + 0.286
-    assert shown.predictions.shape == images.shape
+    reconstruction = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
+    pixels = np.asarray(reconstruction.predictions) * 0.353 + 0.286
+    assert reconstruction.predictions.shape == images.shape
     assert 0 <= pixels.min() <= pixels.max() <= 1
     assert jax.eval_shape(method.encode, params, state, images).shape == (16, method.encoder.features)
 

@@ -29,18 +29,18 @@ def test_prediction_knows_nothing_of_the_hole_and_the_error_nothing_of_the_rest(
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
     reconstruct = jax.jit(method.reconstruct)
-    shown = reconstruct(params, state, images, jax.random.key(3))
-    inside = np.asarray(shown.masked)
+    reconstruction = reconstruct(params, state, images, jax.random.key(3))
+    inside = np.asarray(reconstruction.masked)
     if hole == "center":
         assert inside.sum() == 16 * 10 * 10
         assert inside[:, 9:19, 9:19].all()
     else:
         assert 49 / 784 <= inside.mean() <= 1 / 4
         assert (inside[0] != inside[1]).any()
-    other = jnp.where(shown.masked, -images, images)
+    other = jnp.where(reconstruction.masked, -images, images)
     again = reconstruct(params, state, other, jax.random.key(3))
     region = (slice(None), slice(7, 21), slice(7, 21)) if hole == "center" else slice(None)
-    np.testing.assert_array_equal(shown.predictions[region], again.predictions[region])
+    np.testing.assert_array_equal(reconstruction.predictions[region], again.predictions[region])
 
     # Outputs of 0 cost the mean square of what is to be made, wherever else the image changes.
     zero = jax.tree.map(jnp.zeros_like, params)

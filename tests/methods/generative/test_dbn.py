@@ -71,9 +71,9 @@ def test_features_are_the_probabilities_of_the_last_layer():
         layer = params["encoder"][name]
         units = jax.nn.sigmoid(units @ layer["kernel"] + layer["bias"])
     np.testing.assert_allclose(method.encode(params, state, images), units, atol=1e-6)
-    shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0)).predictions
-    assert shown.shape == images.shape
-    assert 0 <= float(shown.min()) <= float(shown.max()) <= 1
+    predictions = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0)).predictions
+    assert predictions.shape == images.shape
+    assert 0 <= float(predictions.min()) <= float(predictions.max()) <= 1
 
 
 @pytest.mark.parametrize(

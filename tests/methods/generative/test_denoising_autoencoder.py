@@ -38,11 +38,11 @@ def test_the_encoder_sees_masked_pixels_black_and_what_is_shown_says_so():
     method = method_of("denoising_autoencoder", level=1.0)
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
-    assert shown.masked.all()
+    reconstruction = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
+    assert reconstruction.masked.all()
     # All pixels black: every image has the same reconstruction, that of a black one.
-    np.testing.assert_allclose(shown.predictions[0], shown.predictions[1], atol=1e-6)
-    np.testing.assert_array_equal(shown.images, images)
+    np.testing.assert_allclose(reconstruction.predictions[0], reconstruction.predictions[1], atol=1e-6)
+    np.testing.assert_array_equal(reconstruction.images, images)
 
 
 def test_bad_corruptions_are_refused_by_name():

@@ -43,7 +43,7 @@ def test_layers_outside_their_stage_keep_their_bits_with_their_moments():
         stages.append(stage)
         for k, name in enumerate(("dense_0", "dense_1")):
             parts = [(p["encoder"][name], p["decoder"][name]) for p in (before[0], params)]
-            inner = [m.rule.inner_states[f"from_0_lazy_{k}"] for m in (before[1], moments)]
+            inner = [m.rule.inner_states[f"from_0_skip_{k}"] for m in (before[1], moments)]
             if stage in (k, 2):
                 # The warm-up begins at a learning rate of 0.
                 moved = [(a != b).any() for a, b in zip(*map(jax.tree.leaves, parts), strict=True)]

@@ -29,20 +29,20 @@ def tokenizer_file(folder, *, vocabulary_size=8, stride=4, channels=1, name="dva
     return str(path), network, params, state
 
 
-def test_targets_are_the_tokenizers_best_words_of_the_whole_image_at_its_scale(tmp_path):
+def test_targets_are_the_tokenizers_best_tokens_of_the_whole_image_at_its_scale(tmp_path):
     path, network, params, state = tokenizer_file(tmp_path)
     method = method_of("beit", tokenizer=path, mask="filled", mask_ratio=0.9)
     variables, kept, batch = start(method)
     images = batch["views"][0][:, 0]
     small = jax.image.resize(images, (16, 16, 16, 1), "lanczos3")
-    words = np.asarray(jnp.argmax(network.apply(params, state, small, output="logits")[0], -1)).reshape(
+    tokens = np.asarray(jnp.argmax(network.apply(params, state, small, output="logits")[0], -1)).reshape(
         16, 16
     )
-    # The layer's bias is the prediction: its loss counts how often each word is masked.
+    # The layer's bias is the prediction: its loss counts how often each token is masked.
     layer = variables["head"]["dense_0"]
     layer["kernel"] = jnp.zeros_like(layer["kernel"])
     layer["bias"] = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
-    costs = -np.asarray(jax.nn.log_softmax(layer["bias"]))[words]
+    costs = -np.asarray(jax.nn.log_softmax(layer["bias"]))[tokens]
     value, _, _ = loss_of(method, variables, kept, batch)
     low, high = ((costs.sum(1) - edge).sum() / (16 * 15) for edge in (costs.max(1), costs.min(1)))
     assert low <= value <= high
@@ -54,11 +54,11 @@ def test_the_tokenizer_sees_images_as_it_learned_them(tmp_path):
     method = method_of("beit", tokenizer=path)
     params, state, batch = start(method)
     (view,) = method.views
-    words = {}
+    losses = {}
     for factor in (1.0, 2.0):
         changed = {**batch, "views": (batch["views"][0] * factor,)}
-        words[factor] = loss_of(method, params, state, changed)[0]
-    assert words[1.0] != words[2.0]
+        losses[factor] = loss_of(method, params, state, changed)[0]
+    assert losses[1.0] != losses[2.0]
     assert view.mean is not None
 
 
@@ -75,7 +75,9 @@ def test_the_tokenizer_is_part_of_the_state_and_stays_as_it_is():
     method = method_of("beit")
     params, state, batch = start(method)
     _, after, _ = loss_of(method, params, state, batch)
-    for old, new in zip(jax.tree.leaves(state["fixed"]), jax.tree.leaves(after["fixed"]), strict=True):
+    for old, new in zip(
+        jax.tree.leaves(state["tokenizer"]), jax.tree.leaves(after["tokenizer"]), strict=True
+    ):
         np.testing.assert_array_equal(old, new)
 
 

@@ -48,7 +48,7 @@ def test_teacher_follows_the_student_after_the_update():
     moved = {**params, "encoder": jax.tree.map(lambda x: x + 1, params["encoder"])}
     after = method.after_update(moved, state, jnp.int32(0))
     for old, new in zip(
-        jax.tree.leaves(state["teacher"].average), jax.tree.leaves(after["teacher"].average), strict=True
+        jax.tree.leaves(state["teacher"].params), jax.tree.leaves(after["teacher"].params), strict=True
     ):
         np.testing.assert_allclose(new, old + 0.25, rtol=1e-5, atol=1e-6)
 

@@ -31,26 +31,26 @@ def test_loss_is_error_plus_weighted_divergence():
 
 def test_temperature_falls_on_a_cosine_and_stays_without_a_length():
     method = method_of("dvae", temperature=2.0, temperature_end=0.5, decay_steps=8)
-    found = [float(loss_of(method, *start(method), step=s)[2]["temperature"]) for s in (0, 4, 8)]
-    np.testing.assert_allclose(found, [2.0, 1.25, 0.5], rtol=1e-6)
+    temperatures = [float(loss_of(method, *start(method), step=s)[2]["temperature"]) for s in (0, 4, 8)]
+    np.testing.assert_allclose(temperatures, [2.0, 1.25, 0.5], rtol=1e-6)
     method = method_of("dvae", temperature=2.0, decay_steps=None)
     assert float(loss_of(method, *start(method), step=5)[2]["temperature"]) == 2.0
 
 
-def test_straight_through_shows_the_decoder_one_word_a_place():
-    # With one-hot draws at any temperature the output is one of a finite set: that of single words.
+def test_straight_through_gives_the_decoder_one_code_a_position():
+    # With one-hot draws at any temperature the output is one of a finite set: that of single codes.
     method = method_of("dvae", straight_through=True, temperature=5.0, decay_steps=None)
     soft = method_of("dvae", temperature=5.0, decay_steps=None)
     params, state, batch = start(method)
     one = {**params, "codebook": jnp.ones_like(params["codebook"])}
-    # All words alike: hard and soft draws, which both sum to 1, give the same.
+    # All codes alike: hard and soft draws, which both sum to 1, give the same.
     np.testing.assert_allclose(
         loss_of(method, one, state, batch)[0], loss_of(soft, one, state, batch)[0], rtol=1e-5
     )
     assert loss_of(method, params, state, batch)[0] != loss_of(soft, params, state, batch)[0]
 
 
-def test_perplexity_counts_the_words_in_use():
+def test_perplexity_counts_the_codes_in_use():
     method = method_of("dvae")
     params, state, batch = start(method)
     logits = params["encoder"]["logits"]
@@ -68,15 +68,15 @@ def test_smooth_error_equals_its_formula():
         assert loss_of(method, zero, state, flat)[0] == pytest.approx(expected)
 
 
-def test_reconstruction_comes_out_of_the_best_words():
+def test_reconstruction_comes_out_of_the_best_codes():
     method = method_of("dvae")
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
-    assert shown.predictions.shape == images.shape
-    assert shown.masked.all()
+    reconstruction = jax.jit(method.reconstruct)(params, state, images, jax.random.key(0))
+    assert reconstruction.predictions.shape == images.shape
+    assert reconstruction.masked.all()
     again = jax.jit(method.reconstruct)(params, state, images, jax.random.key(1))
-    np.testing.assert_array_equal(shown.predictions, again.predictions)
+    np.testing.assert_array_equal(reconstruction.predictions, again.predictions)
 
 
 def test_features_and_scores_of_the_encoder_have_their_shapes():

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ssl_jax.models.decoders import jepa_predictor
-from tests.methods.case import loss_of, method_of, start
+from tests.methods.case import loss_of, method_of, start, with_average
 from tests.models.fill import random_variables
 
 
 def collapsed(case):
-    """A teacher that says 0 everywhere, and predictions 0: nothing is left, which is why the targets' spread is the sign."""
+    """A teacher whose tokens are all 0, and predictions 0: nothing is left, so the targets' spread tells the collapse."""
     params, state, batch = start(case.method)
     zero = jax.tree.map(jnp.zeros_like, params)
     still = {**state, "teacher": jax.tree.map(jnp.zeros_like, state["teacher"])}
@@ -22,7 +22,7 @@ def collapsed(case):
     return loss, 0.0
 
 
-def test_loss_at_zero_predictions_is_the_mean_of_what_the_teacher_says():
+def test_loss_at_zero_predictions_is_half_the_variance_of_the_targets_over_beta():
     method = method_of("ijepa", beta=100.0)
     params, state, batch = start(method)
     zero = jax.tree.map(jnp.zeros_like, params)
@@ -40,18 +40,18 @@ def test_no_gradient_reaches_the_teacher_and_it_follows_in_a_straight_line():
             fresh = method.after_update(params, fresh, jnp.int32(0))
         after = method.after_update(moved, fresh, jnp.int32(step))
         for old, new in zip(
-            jax.tree.leaves(state["teacher"].average), jax.tree.leaves(after["teacher"].average), strict=True
+            jax.tree.leaves(state["teacher"].params), jax.tree.leaves(after["teacher"].params), strict=True
         ):
             np.testing.assert_allclose(new, old + share, rtol=1e-4, atol=1e-5)
     gradient = jax.grad(
         lambda teacher: method.loss(
             params,
-            {**state, "teacher": state["teacher"]._replace(average=teacher)},
+            {**state, "teacher": with_average(state["teacher"], teacher)},
             batch,
             jax.random.key(2),
             0,
         )[0]
-    )(state["teacher"].average)
+    )(state["teacher"].params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -71,10 +71,10 @@ def predicted(seed=0, **changes):
     return np.asarray(predictor.apply(params, state, tokens, **{**inputs, **changes})[0])
 
 
-def test_predictions_depend_on_the_places_and_the_present_context_only():
+def test_predictions_depend_on_the_positions_and_the_present_context_only():
     base = predicted()
-    places = predicted(targets=jnp.array([[[5, 2, 0], [6, 7, 3]]]))
-    np.testing.assert_allclose(places[0, 0, :2], base[0, 0, 1::-1], atol=1e-5)
+    swapped = predicted(targets=jnp.array([[[5, 2, 0], [6, 7, 3]]]))
+    np.testing.assert_allclose(swapped[0, 0, :2], base[0, 0, 1::-1], atol=1e-5)
     assert np.abs(base[0, 0, 0] - base[0, 0, 1]).max() > 1e-3
     absent = predicted(tokens=lambda x: x.at[0, 3].add(5.0))
     np.testing.assert_allclose(absent[0, 0, :2], base[0, 0, :2], atol=1e-5)
@@ -83,7 +83,7 @@ def test_predictions_depend_on_the_places_and_the_present_context_only():
     assert np.abs(present[0, 1] - base[0, 1]).max() > 1e-3
 
 
-def test_blocks_are_predicted_each_by_itself_and_unwanted_places_disturb_nobody():
+def test_blocks_are_predicted_each_by_itself_and_unwanted_positions_change_no_prediction():
     base = predicted()
     other = predicted(targets=jnp.array([[[2, 5, 3], [0, 1, 2]]]))
     np.testing.assert_allclose(other[0, 0, :2], base[0, 0, :2], atol=1e-5)

@@ -26,12 +26,12 @@ def test_masks_of_every_kind_hide_their_share_and_nothing_of_it_is_seen(mask, ra
     method = method_of("mae", mask=mask, mask_ratio=ratio, unit=unit)
     params, state, batch = start(method)
     images = batch["views"][0][:, 0]
-    shown = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2))
-    assert float(shown.masked.mean()) == ratio
+    reconstruction = jax.jit(method.reconstruct)(params, state, images, jax.random.key(2))
+    assert float(reconstruction.masked.mean()) == ratio
     raw = method_of("mae", mask=mask, mask_ratio=ratio, unit=unit, norm_pix=False)
     predictions = [
         jax.jit(raw.reconstruct)(params, state, x, jax.random.key(2)).predictions
-        for x in (images, jnp.where(shown.masked, -images, images))
+        for x in (images, jnp.where(reconstruction.masked, -images, images))
     ]
     np.testing.assert_allclose(*predictions, atol=1e-6)
 
@@ -43,9 +43,11 @@ def test_secondary_masking_hides_visible_patches_from_the_encoder_and_not_from_t
     plain = method_of("mae", encoder={"mask_token": True}, **options)
     params, state, batch = start(veiled)
     images = batch["views"][0][:, 0]
-    shown = [jax.jit(m.reconstruct)(params, state, images, jax.random.key(2)) for m in (veiled, plain)]
-    np.testing.assert_array_equal(shown[0].masked, shown[1].masked)
-    assert np.abs(shown[0].predictions - shown[1].predictions).max() > 1e-4
+    first, second = (
+        jax.jit(m.reconstruct)(params, state, images, jax.random.key(2)) for m in (veiled, plain)
+    )
+    np.testing.assert_array_equal(first.masked, second.masked)
+    assert np.abs(first.predictions - second.predictions).max() > 1e-4
 
     def reach(method):
         """How many patches of the first image change its prediction."""

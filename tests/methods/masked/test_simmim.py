@@ -24,9 +24,9 @@ def test_loss_is_that_of_the_hidden_patches_in_a_loop(loss):
     method = method_of("simmim", loss=loss)
     params, state, batch = start(method)
     value, _, metrics = loss_of(method, params, state, batch)
-    shown = jax.jit(method.reconstruct)(params, state, batch["views"][0][:, 0], jax.random.key(2))
+    reconstruction = jax.jit(method.reconstruct)(params, state, batch["views"][0][:, 0], jax.random.key(2))
     errors = []
-    for arrays in zip(*(patchify(x, patch=7) for x in shown), strict=True):
+    for arrays in zip(*(patchify(x, patch=7) for x in reconstruction), strict=True):
         image, prediction, masked = (np.asarray(x, np.float64) for x in arrays)
         for true, predicted, one in zip(image, prediction, masked, strict=True):
             if one.any():
