@@ -28,7 +28,7 @@ from ssl_jax.data.sources import CorruptImage, Element, Source
 
 SEARCH = 1000
 """How many examples in a row may be corrupt before the search for a substitute gives up."""
-ORDER, CROPS, WINDOWS, LABELLED, UNLABELLED = range(5)  # what a random stream is for: no two share one
+ORDER, CROPS, WINDOWS, LABELED, UNLABELED = range(5)  # what a random stream is for: no two share one
 
 
 class TooManyCorrupt(RuntimeError):
@@ -99,13 +99,13 @@ class Mixture:
 
     Attributes:
       count: labelled rows of the global batch.
-      labelled: indices of the labelled examples.
-      unlabelled: indices of the others.
+      labeled: indices of the labelled examples.
+      unlabeled: indices of the others.
     """
 
     count: int
-    labelled: np.ndarray
-    unlabelled: np.ndarray
+    labeled: np.ndarray
+    unlabeled: np.ndarray
 
     def indices(self, seed: int, step: int, part: Part) -> np.ndarray:
         """Which examples a process loads at a step, in the order of its rows."""
@@ -116,11 +116,11 @@ class Mixture:
         known, rest = (
             example_indices(seed, step * size + begin, end - begin, max(len(among), 1), purpose=purpose)
             for size, begin, end, among, purpose in (
-                (self.count, from_known, to_known, self.labelled, LABELLED),
-                (others, from_rest, to_rest, self.unlabelled, UNLABELLED),
+                (self.count, from_known, to_known, self.labeled, LABELED),
+                (others, from_rest, to_rest, self.unlabeled, UNLABELED),
             )
         )
-        return np.concatenate([self.labelled[known], self.unlabelled[rest]])
+        return np.concatenate([self.labeled[known], self.unlabeled[rest]])
 
 
 def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixture:
@@ -137,7 +137,7 @@ def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixt
     >>> from ssl_jax.data.sources import ArraySource
     >>> source = ArraySource(np.zeros([4, 8, 8, 1], np.uint8), [0, -1, 1, -1])
     >>> mixture_of(source, 0.25, 8)
-    Mixture(count=2, labelled=array([0, 2], dtype=int32), unlabelled=array([1, 3], dtype=int32))
+    Mixture(count=2, labeled=array([0, 2], dtype=int32), unlabeled=array([1, 3], dtype=int32))
     """
     check.require(
         0 < labeled_fraction <= 1, "labeled_fraction", labeled_fraction, "a share of the batch in (0, 1]"
@@ -150,9 +150,9 @@ def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixt
     known = labels_of(source) >= 0
     mixture = Mixture(count, *(np.flatnonzero(part).astype(np.int32) for part in (known, ~known)))
     check.require(
-        len(mixture.labelled) > 0, "labeled_fraction", labeled_fraction, f"None: {source.name} has no labels"
+        len(mixture.labeled) > 0, "labeled_fraction", labeled_fraction, f"None: {source.name} has no labels"
     )
-    enough = labeled_fraction == 1 or len(mixture.unlabelled) > 0
+    enough = labeled_fraction == 1 or len(mixture.unlabeled) > 0
     check.require(
         enough, "labeled_fraction", labeled_fraction, f"None or 1: every image of {source.name} has a label"
     )

@@ -246,10 +246,10 @@ def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
     if pixels.shape[-1] not in (2, 4) or mode == "RGBX":
         return pixels
     white = np.iinfo(pixels.dtype).max
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    color, alpha = pixels[..., :-1], pixels[..., -1:]
     if (alpha == white).all():
-        return colour
-    mixed = colour.astype(np.uint64) * alpha + white * (white - alpha.astype(np.uint64))
+        return color
+    mixed = color.astype(np.uint64) * alpha + white * (white - alpha.astype(np.uint64))
     return ((mixed + white // 2) // white).astype(pixels.dtype)
 
 

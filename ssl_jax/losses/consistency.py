@@ -9,18 +9,18 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 
-OVER = ("batch", "labelled")
+NORMALIZE_BY = ("batch", "labeled")
 
 
-def labelled_cross_entropy(
-    logits: Float[Array, "b c"], labels: Int[Array, " b"], *, over: str = "batch"
+def labeled_cross_entropy(
+    logits: Float[Array, "b c"], labels: Int[Array, " b"], *, normalize_by: str = "batch"
 ) -> Float[Array, ""]:
     """Cross-entropy of the labelled examples: ``Σ_{i: y_i ≥ 0} −log softmax(logits_i)_{y_i} / n``.
 
     Args:
       logits: ``[b, c]``, any float dtype.
       labels: ``[b]`` y; -1: none.
-      over: n: ``"batch"``, all b examples, so that the share of labelled ones scales the loss; ``"labelled"``, those.
+      normalize_by: n: ``"batch"``, all b examples, so that the share of labelled ones scales the loss; ``"labeled"``, those.
 
     Returns:
       Scalar, float32 (float64 for float64 logits); 0 without a label.
@@ -30,16 +30,16 @@ def labelled_cross_entropy(
 
     Example:
       >>> logits, labels = jnp.zeros((4, 2)), jnp.array([0, -1, -1, 1])
-      >>> [round(float(labelled_cross_entropy(logits, labels, over=n)), 4) for n in ("batch", "labelled")]
+      >>> [round(float(labeled_cross_entropy(logits, labels, normalize_by=n)), 4) for n in ("batch", "labeled")]
       [0.3466, 0.6931]
 
     Reference: Laine & Aila, Temporal Ensembling, ICLR 2017, algorithm 1: the sum over the labelled part of a batch is
     divided by the whole batch, as in the authors' code and in that of Mean Teacher.
     """
-    check.choice("over", over, OVER)
+    check.choice("normalize_by", normalize_by, NORMALIZE_BY)
     known = labels >= 0
     costs = optax.softmax_cross_entropy_with_integer_labels(at_least_float32(logits), jnp.maximum(labels, 0))
-    count = labels.shape[0] if over == "batch" else jnp.maximum(jnp.sum(known), 1)
+    count = labels.shape[0] if normalize_by == "batch" else jnp.maximum(jnp.sum(known), 1)
     return jnp.sum(jnp.where(known, costs, 0.0)) / count
 
 

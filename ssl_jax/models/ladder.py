@@ -36,7 +36,7 @@ class Path(NamedTuple):
 
 
 def normalize_halves(
-    x: Float[Array, "b ... d"], labelled: Bool[Array, " b"]
+    x: Float[Array, "b ... d"], labeled: Bool[Array, " b"]
 ) -> tuple[Float[Array, "b ... d"], Float[Array, "2 d"], Float[Array, "2 d"]]:
     """Normalise labelled and unlabelled examples, each by the statistics of their own kind.
 
@@ -44,7 +44,7 @@ def normalize_halves(
 
     Args:
       x: ``[b, ..., d]``, any float dtype.
-      labelled: which examples are of the first kind.
+      labeled: which examples are of the first kind.
 
     Returns:
       Normalised examples in float32 or wider, and means and variances of both kinds (0 where there is no example).
@@ -55,19 +55,19 @@ def normalize_halves(
     ([-1.0, 1.0, -1.0, 1.0], [2.0, 20.0], [1.0, 100.0])
     """
     wide = at_least_float32(x)
-    share = jnp.stack([labelled, ~labelled]).astype(wide.dtype)
+    share = jnp.stack([labeled, ~labeled]).astype(wide.dtype)
     share = share / jnp.maximum(jnp.sum(share, axis=1, keepdims=True), 1.0)
-    kind = labelled.reshape(-1, *[1] * (x.ndim - 1))
+    kind = labeled.reshape(-1, *[1] * (x.ndim - 1))
 
     def moment(values: Array) -> Array:
         positions = jnp.mean(values.reshape(values.shape[0], -1, values.shape[-1]), axis=1)
         return jnp.sum(share[:, :, None] * positions, axis=1)
 
     mean = moment(wide)
-    centred = wide - jnp.where(kind, mean[0], mean[1])
-    var = moment(centred * centred)
+    centered = wide - jnp.where(kind, mean[0], mean[1])
+    var = moment(centered * centered)
     factor = jax.lax.rsqrt(var + EPSILON)
-    return centred * jnp.where(kind, factor[0], factor[1]), mean, var
+    return centered * jnp.where(kind, factor[0], factor[1]), mean, var
 
 
 class HalvesNorm(nn.Module):
@@ -75,7 +75,7 @@ class HalvesNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, labelled: Bool[Array, " b"], *, train: bool
+        self, x: Array, labeled: Bool[Array, " b"], *, train: bool
     ) -> tuple[Array, Float[Array, "2 d"], Float[Array, "2 d"]]:
         width = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
@@ -84,8 +84,8 @@ class HalvesNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
             y = (at_least_float32(x) - mean) * jax.lax.rsqrt(var + EPSILON)
             return y, jnp.stack([mean, mean]), jnp.stack([var, var])
-        y, both_means, both_vars = normalize_halves(x, labelled)
-        count = jnp.sum(labelled) * (x.size // (x.shape[0] * x.shape[-1]))
+        y, both_means, both_vars = normalize_halves(x, labeled)
+        count = jnp.sum(labeled) * (x.size // (x.shape[0] * x.shape[-1]))
         unbiased = both_vars[0] * count / jnp.maximum(count - 1, 1)
         for running, now in ((running_mean, both_means[0]), (running_var, unbiased)):
             moved = DECAY * running.value + (1.0 - DECAY) * jax.lax.stop_gradient(now)
@@ -108,12 +108,12 @@ class LadderEncoder(nn.Module):
         *,
         train: bool,
         output: str = "features",
-        labelled: Bool[Array, " b"] | None = None,
+        labeled: Bool[Array, " b"] | None = None,
         noise: float | Array | None = None,
         input_noise: float | Array = 0.0,
     ) -> Any:
         check.choice("output", output, OUTPUTS)
-        labelled = jnp.ones(images.shape[0], bool) if labelled is None else labelled
+        labeled = jnp.ones(images.shape[0], bool) if labeled is None else labeled
 
         def corrupted(x: Array, deviation: float | Array) -> Array:
             if noise is None:
@@ -125,7 +125,7 @@ class LadderEncoder(nn.Module):
         z, means, variances, layers = [h], [], [], {}
 
         def layer(name: str, x: Array) -> Array:
-            y, mean, var = HalvesNorm(name=f"{name}_norm")(x, labelled, train=train)
+            y, mean, var = HalvesNorm(name=f"{name}_norm")(x, labeled, train=train)
             z.append(corrupted(y, 0.0 if noise is None else noise))
             means.append(mean)
             variances.append(var)
@@ -175,7 +175,7 @@ def ladder(
       dtype: compute dtype of the products, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
 
     Returns:
-      ``Network`` on images ``[b, h, w, c]``, features those of the last hidden layer. Options of apply: ``labelled`` bool
+      ``Network`` on images ``[b, h, w, c]``, features those of the last hidden layer. Options of apply: ``labeled`` bool
       ``[b]`` (all of them if it is left out); ``noise`` and ``input_noise``, deviations in the layers and on the pixels, with
       which it needs a key; ``output="logits"``, ``"layers"`` (activations by name) or ``"path"`` (:class:`Path`).
 
@@ -242,7 +242,7 @@ class LadderDecoder(nn.Module):
         *,
         train: bool,
         z: Sequence[Array],
-        labelled: Bool[Array, " b"],
+        labeled: Bool[Array, " b"],
     ) -> dict[int, Array]:
         del train
         estimates: dict[int, Array] = {}
@@ -254,7 +254,7 @@ class LadderDecoder(nn.Module):
                 above = nn.Dense(width, use_bias=False, kernel_init=WEIGHTS, dtype=self.dtype, name=name)(
                     above
                 )
-            u, _, _ = normalize_halves(above, labelled)
+            u, _, _ = normalize_halves(above, labeled)
             above = estimates[i] = denoise(z[i], u, self.param(f"a_{i}", _start, (10, width)))
         return estimates
 
@@ -270,7 +270,7 @@ def ladder_decoder(*, lowest: int = 0, dtype: str = "float32") -> Network:
 
     Returns:
       ``Network`` on the probabilities ``[b, classes]`` of the corrupted path, with the options ``z`` (its layers) and
-      ``labelled``, of ``init`` too; its output is a dict by number of the layer.
+      ``labeled``, of ``init`` too; its output is a dict by number of the layer.
     """
     return from_linen(LadderDecoder(lowest, jnp.dtype(dtype)), features=0)
 

@@ -58,9 +58,9 @@ def bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target source
     [[1.0, 0.0], [0.0, 1.0]]
     """
     a = -0.75
-    centre = (np.arange(target) + 0.5) * (source / target) - 0.5
-    taps = np.floor(centre).astype(int)[:, None] + np.arange(-1, 3)
-    distance = np.abs(centre[:, None] - taps)
+    center = (np.arange(target) + 0.5) * (source / target) - 0.5
+    taps = np.floor(center).astype(int)[:, None] + np.arange(-1, 3)
+    distance = np.abs(center[:, None] - taps)
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))

@@ -15,7 +15,7 @@ from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array, Key
 from ssl_jax.ops.patches import normalize_patches
 
-FORMS = ("centre", "all")
+FORMS = ("center", "all")
 OBJECTIVES = ("max_avg", "max_min")
 FILTERS = ("box", "linear", "cubic", "lanczos3")
 EMPTY = 0.01
@@ -173,12 +173,12 @@ def make_tiles(
     return normalize_patches(tiles.reshape(*tiles.shape[:2], -1), epsilon=EMPTY).reshape(tiles.shape)
 
 
-def neighbour_pairs(grid: int, *, form: str = "centre") -> Int[np.ndarray, "n 3"]:
+def neighbor_pairs(grid: int, *, form: str = "center") -> Int[np.ndarray, "n 3"]:
     """Pairs of cells that touch, by a side or a corner, and where the second lies from the first.
 
     Args:
       grid: cells a side.
-      form: ``"centre"``: of 3 x 3 cells the middle one with each of the others; ``"all"``: each cell with each of its
+      form: ``"center"``: of 3 x 3 cells the middle one with each of the others; ``"all"``: each cell with each of its
         neighbours, in both orders.
 
     Returns:
@@ -189,17 +189,17 @@ def neighbour_pairs(grid: int, *, form: str = "centre") -> Int[np.ndarray, "n 3"
       ValueError: an unknown form, or a grid that has no such pairs.
 
     Example:
-      >>> neighbour_pairs(2, form="all")[:3].tolist()
+      >>> neighbor_pairs(2, form="all")[:3].tolist()
       [[0, 1, 4], [0, 2, 6], [0, 3, 7]]
 
-    References: Doersch et al. 2015; cdoersch/deepcontext (``"all"``); mmselfsup (``"centre"``).
+    References: Doersch et al. 2015; cdoersch/deepcontext (``"all"``); mmselfsup (``"center"``).
     """
     check.choice("form", form, FORMS)
-    if form == "centre":
+    if form == "center":
         check.require(grid == 3, "grid", grid, "3: a centre with eight neighbours; or form='all'")
     check.require(grid >= 2, "grid", grid, "2 or more")
     steps = [step for step in itertools.product((-1, 0, 1), repeat=2) if step != (0, 0)]
-    cells = [(1, 1)] if form == "centre" else list(np.ndindex(grid, grid))
+    cells = [(1, 1)] if form == "center" else list(np.ndindex(grid, grid))
     rows = [
         (y * grid + x, (y + down) * grid + x + right, direction)
         for y, x in cells

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.losses.consistency import labelled_cross_entropy, mean_divergence, mean_squared_difference
+from ssl_jax.losses.consistency import labeled_cross_entropy, mean_divergence, mean_squared_difference
 
 RNG = np.random.default_rng(0)
 X, Y = (RNG.normal(size=(6, 4)) * 2 for _ in range(2))
@@ -21,9 +21,9 @@ def softmax(x):
     return e / e.sum()
 
 
-def cross_entropy_loop(logits, labels, over):
+def cross_entropy_loop(logits, labels, normalize_by):
     costs = [-math.log(softmax(row)[y]) for row, y in zip(logits, labels, strict=True) if y >= 0]
-    return sum(costs) / (len(logits) if over == "batch" else len(costs))
+    return sum(costs) / (len(logits) if normalize_by == "batch" else len(costs))
 
 
 def squared_loop(x, y, mask=None):
@@ -42,12 +42,12 @@ def divergence_loop(x, y):
 
 CASES = {
     "cross entropy over the batch": (
-        lambda x, y: labelled_cross_entropy(x, jnp.asarray(LABELS)),
+        lambda x, y: labeled_cross_entropy(x, jnp.asarray(LABELS)),
         lambda x, y: cross_entropy_loop(x, LABELS, "batch"),
     ),
     "cross entropy over the labelled": (
-        lambda x, y: labelled_cross_entropy(x, jnp.asarray(LABELS), over="labelled"),
-        lambda x, y: cross_entropy_loop(x, LABELS, "labelled"),
+        lambda x, y: labeled_cross_entropy(x, jnp.asarray(LABELS), normalize_by="labeled"),
+        lambda x, y: cross_entropy_loop(x, LABELS, "labeled"),
     ),
     "squared": (mean_squared_difference, squared_loop),
     "squared, masked": (
@@ -88,9 +88,9 @@ def test_gradients_equal_differences_of_the_loops(name):
 
 def test_without_labels_the_cross_entropy_is_zero_with_a_zero_gradient():
     nothing = jnp.full(6, -1)
-    for over in ("batch", "labelled"):
-        value, gradient = jax.value_and_grad(labelled_cross_entropy)(
-            jnp.asarray(X, jnp.float32), nothing, over=over
+    for normalize_by in ("batch", "labeled"):
+        value, gradient = jax.value_and_grad(labeled_cross_entropy)(
+            jnp.asarray(X, jnp.float32), nothing, normalize_by=normalize_by
         )
         assert float(value) == 0.0 and not np.any(gradient)
 
@@ -99,17 +99,17 @@ def test_the_share_of_labels_scales_the_cross_entropy_over_the_batch():
     logits = jnp.zeros((8, 10))
     for count in (2, 4, 8):
         labels = jnp.where(jnp.arange(8) < count, 3, -1)
-        value = labelled_cross_entropy(logits, labels)
+        value = labeled_cross_entropy(logits, labels)
         np.testing.assert_allclose(value, count / 8 * math.log(10), rtol=1e-6)
 
 
 def test_extreme_logits_stay_finite():
     far = jnp.array([[1e4, -1e4, 0.0]])
-    for loss in (mean_divergence, lambda x, y: labelled_cross_entropy(x, jnp.array([1]))):
+    for loss in (mean_divergence, lambda x, y: labeled_cross_entropy(x, jnp.array([1]))):
         value, gradient = jax.value_and_grad(loss)(far, -far)
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
 def test_an_unknown_count_is_refused():
-    with pytest.raises(ValueError, match="over='all'"):
-        inspect.unwrap(labelled_cross_entropy)(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), over="all")
+    with pytest.raises(ValueError, match="normalize_by='all'"):
+        inspect.unwrap(labeled_cross_entropy)(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), normalize_by="all")

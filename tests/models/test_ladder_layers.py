@@ -28,8 +28,8 @@ def test_halves_are_normalised_by_their_own_statistics():
 
 def test_a_missing_half_and_a_single_example_stay_finite():
     x = jnp.asarray(RNG.normal(size=(10, 3)), jnp.float32)
-    for labelled in (jnp.zeros(10, bool), jnp.ones(10, bool), jnp.arange(10) == 0):
-        value, gradient = jax.value_and_grad(lambda v, k: (normalize_halves(v, k)[0] ** 3).sum())(x, labelled)
+    for labeled in (jnp.zeros(10, bool), jnp.ones(10, bool), jnp.arange(10) == 0):
+        value, gradient = jax.value_and_grad(lambda v, k: (normalize_halves(v, k)[0] ** 3).sum())(x, labeled)
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -67,9 +67,9 @@ def test_denoising_function_equals_its_formula():
 def test_estimates_are_zero_at_first():
     decoder = ladder_decoder()
     z = [jnp.asarray(RNG.normal(size=(10, d)), jnp.float32) for d in (6, 4, 3)]
-    params, state = decoder.init(jax.random.key(0), z[-1], z=z, labelled=HALF)
+    params, state = decoder.init(jax.random.key(0), z[-1], z=z, labeled=HALF)
     assert sorted(params) == ["a_0", "a_1", "a_2", "dense_0", "dense_1"] and state == {}
-    estimates, _ = decoder.apply(params, {}, jax.nn.softmax(z[-1]), z=z, labelled=HALF)
+    estimates, _ = decoder.apply(params, {}, jax.nn.softmax(z[-1]), z=z, labeled=HALF)
     assert {i: e.shape for i, e in estimates.items()} == {0: (10, 6), 1: (10, 4), 2: (10, 3)}
     assert not any(np.any(e) for e in estimates.values())
 
@@ -85,7 +85,7 @@ def test_clean_layers_have_unit_variance_and_noise_is_added_to_them(network):
     network, params, state = network
     images = jnp.asarray(RNG.normal(size=(10, 5, 5, 1)), jnp.float32)
     apply = lambda **options: network.apply(  # noqa: E731
-        params, state, images, train=True, labelled=HALF, output="path", **options
+        params, state, images, train=True, labeled=HALF, output="path", **options
     )[0]
     clean = apply()
     np.testing.assert_array_equal(clean.z[0], images.reshape(10, -1))
@@ -103,7 +103,7 @@ def test_clean_layers_have_unit_variance_and_noise_is_added_to_them(network):
 def test_running_statistics_are_those_of_the_labelled_and_stay_without_any(network):
     network, params, state = network
     images = jnp.asarray(RNG.normal(size=(10, 5, 5, 1)), jnp.float32)
-    run = lambda x, labelled: network.apply(params, state, x, train=True, labelled=labelled)[1]  # noqa: E731
+    run = lambda x, labeled: network.apply(params, state, x, train=True, labeled=labeled)[1]  # noqa: E731
     first = run(images, HALF)["batch_stats"]["dense_0_norm"]
     products = np.asarray(images.reshape(10, -1) @ params["dense_0"]["kernel"])[:4]
     np.testing.assert_allclose(first["mean"], 0.1 * products.mean(axis=0), rtol=1e-4, atol=1e-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.ops.tiles import FILTERS, Layout, cut_tiles, halve, make_tiles, neighbour_pairs, permutations
+from ssl_jax.ops.tiles import FILTERS, Layout, cut_tiles, halve, make_tiles, neighbor_pairs, permutations
 
 
 def places(count, height, width, layout, channels=1):
@@ -114,7 +114,7 @@ def test_colours_are_projected_image_by_image_and_dropped_tile_by_tile():
 
 
 def test_pairs_are_all_neighbours_in_both_orders():
-    found = {tuple(row) for row in neighbour_pairs(4, form="all").tolist()}
+    found = {tuple(row) for row in neighbor_pairs(4, form="all").tolist()}
     compass = {(-1, -1): 0, (-1, 0): 1, (-1, 1): 2, (0, -1): 3, (0, 1): 4, (1, -1): 5, (1, 0): 6, (1, 1): 7}
     expected = set()
     for first, second in itertools.permutations(range(16), 2):
@@ -126,14 +126,14 @@ def test_pairs_are_all_neighbours_in_both_orders():
 
 
 def test_pairs_of_the_centre_go_through_the_directions():
-    found = neighbour_pairs(3)
+    found = neighbor_pairs(3)
     assert found[:, 0].tolist() == [4] * 8
     assert found[:, 1].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
     assert found[:, 2].tolist() == list(range(8))
     with pytest.raises(ValueError, match="grid=4: allowed is 3"):
-        neighbour_pairs(4)
+        neighbor_pairs(4)
     with pytest.raises(ValueError, match="form='ring'"):
-        neighbour_pairs(3, form="ring")
+        neighbor_pairs(3, form="ring")
 
 
 @pytest.mark.parametrize(("objective", "worth"), [("max_avg", sum), ("max_min", min)])

@@ -25,7 +25,7 @@ class Moments(NamedTuple):
 
 def make_state(width: int = 4) -> TrainState:
     params = {"w": jnp.linspace(0, 1, 8 * width, dtype=jnp.bfloat16).reshape(8, width)}
-    state = {"centre": jnp.array([jnp.nan, 1.0]), "queue": {}}
+    state = {"center": jnp.array([jnp.nan, 1.0]), "queue": {}}
     opt_state = (Moments(jnp.int32(7), jax.tree.map(jnp.ones_like, params)), ())
     return TrainState(jnp.int32(7), params, state, opt_state, jax.random.key(3), jnp.bool_(True))
 

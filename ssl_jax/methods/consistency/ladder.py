@@ -24,7 +24,7 @@ def build(
     costs: tuple[float, ...] = (1000.0, 10.0, 0.1),
     noise: float = 0.3,
     input_noise: float = 0.3,
-    over: str = "labelled",
+    normalize_by: str = "labeled",
 ) -> Method:
     """Ladder network.
 
@@ -45,7 +45,7 @@ def build(
         classifier under noise.
       noise: deviation in the layers, .3 for 100 labels, .2 for 1000. May be traced.
       input_noise: deviation on the pixels. May be traced.
-      over: n: ``"labelled"``: their number, as by the authors, whose labelled and unlabelled batches are two; or ``"batch"``.
+      normalize_by: n: ``"labeled"``: their number, as by the authors, whose labelled and unlabelled batches are two; or ``"batch"``.
 
     Returns:
       The method. ``encode`` gives the last hidden layer of the clean pass, ``classify`` its logits. Metrics:
@@ -79,7 +79,7 @@ def build(
         params, state = encoder.init(encoder_key, images)
         path: Path = jax.eval_shape(lambda x: encoder.apply(params, state, x, output="path")[0], images)
         z = [jnp.zeros(layer.shape) for layer in path.z]
-        decoding, _ = decoder.init(decoder_key, z[-1], z=z, labelled=jnp.ones(1, bool))
+        decoding, _ = decoder.init(decoder_key, z[-1], z=z, labeled=jnp.ones(1, bool))
         return {"encoder": params, "decoder": decoding}, {"encoder": state}
 
     def loss(
@@ -88,14 +88,14 @@ def build(
         del step
         images, labels = batch["views"][0][:, 0], batch["label"]
         known, variables = labels >= 0, (params["encoder"], state["encoder"])
-        options = {"train": True, "labelled": known, "output": "path"}
+        options = {"train": True, "labeled": known, "output": "path"}
         clean, kept = encoder.apply(*variables, images, **options)
         corrupted, _ = encoder.apply(
             *variables, images, key=key, noise=noise, input_noise=input_noise, **options
         )
         probabilities = jax.nn.softmax(corrupted.logits)
-        estimates, _ = decoder.apply(params["decoder"], {}, probabilities, z=corrupted.z, labelled=known)
-        cost, metrics = supervised_cost(corrupted.logits, labels, over)
+        estimates, _ = decoder.apply(params["decoder"], {}, probabilities, z=corrupted.z, labeled=known)
+        cost, metrics = supervised_cost(corrupted.logits, labels, normalize_by)
         errors = {layer: denoising_error(clean, estimates[layer], layer, ~known) for layer in used}
         denoising = sum((used[layer] * error for layer, error in errors.items()), jnp.float32(0))
         metrics |= {f"error_{layer}": error for layer, error in errors.items()}
@@ -109,10 +109,10 @@ def build(
     return Method(views, init, loss, encoder, collapse=collapse, classify=classify)
 
 
-def denoising_error(clean: Path, estimate: Array, layer: int, unlabelled: Array) -> Array:
+def denoising_error(clean: Path, estimate: Array, layer: int, unlabeled: Array) -> Array:
     """Mean squared error of an estimate of a clean layer, over the units and the unlabelled images; 0 without any."""
     if layer:
         mean, var = clean.mean[layer - 1][1], clean.var[layer - 1][1]
         estimate = (estimate - mean) * jax.lax.rsqrt(var + EPSILON)
     squared = (clean.z[layer] - estimate) ** 2
-    return masked_mean(jnp.mean(squared.reshape(len(squared), -1), axis=1)[:, None], unlabelled[:, None])
+    return masked_mean(jnp.mean(squared.reshape(len(squared), -1), axis=1)[:, None], unlabeled[:, None])

@@ -31,7 +31,7 @@ def build(
     own_start: bool = False,
     noise: float = 0.15,
     dropout: float = 0.5,
-    over: str = "batch",
+    normalize_by: str = "batch",
 ) -> Method:
     """Mean Teacher.
 
@@ -63,7 +63,7 @@ def build(
       own_start: the teacher starts from weights of its own, as in the authors' PyTorch code, not from the student's.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: of the features, before the classifier. May be traced.
-      over: ``"batch"``: the first sum is divided by B, as by the authors; ``"labelled"``: by the labelled images.
+      normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
       The method. ``encode`` gives the features of the teacher's encoder; ``classify`` the logits of the teacher
@@ -102,7 +102,7 @@ def build(
         (_, targets, *_), own = network.apply(
             teacher["variables"].average, teacher["state"], both[:, -1], train=True, key=teacher_key
         )
-        cost, metrics = supervised_cost(logits[0], batch["label"], over)
+        cost, metrics = supervised_cost(logits[0], batch["label"], normalize_by)
         distance = disagreement(logits[-1], jax.lax.stop_gradient(targets))
         value = cost + rising(step) * distance
         if logit_distance is not None:

@@ -23,7 +23,7 @@ def build(
     quiet_steps: int = 0,
     noise: float = 0.15,
     dropout: float = 0.5,
-    over: str = "batch",
+    normalize_by: str = "batch",
 ) -> Method:
     """Π-model.
 
@@ -45,7 +45,7 @@ def build(
       quiet_steps: steps at the start at which the weight is 0, the first epoch in the authors' code.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: of the features, before the classifier. May be traced.
-      over: ``"batch"``: the first sum is divided by B, as by the authors; ``"labelled"``: by the labelled images.
+      normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
       The method. ``encode`` gives the encoder's features; ``classify`` the logits of the classifier without noise. Metrics:
@@ -73,7 +73,7 @@ def build(
         both, (first_key, second_key) = batch["views"][0], jax.random.split(key)
         (_, logits), state = network.apply(params, state, both[:, 0], train=True, key=first_key)
         (_, others), state = network.apply(params, state, both[:, -1], train=True, key=second_key)
-        cost, metrics = supervised_cost(logits, batch["label"], over)
+        cost, metrics = supervised_cost(logits, batch["label"], normalize_by)
         consistency = mean_squared_difference(jax.nn.softmax(logits), jax.nn.softmax(others))
         metrics |= {"consistency": consistency, "weight": rising(step)}
         return cost + rising(step) * consistency, (state, metrics)

@@ -28,7 +28,7 @@ def build(
     quiet_steps: int = 0,
     noise: float = 0.15,
     dropout: float = 0.5,
-    over: str = "batch",
+    normalize_by: str = "batch",
 ) -> Method:
     """Temporal ensembling.
 
@@ -55,7 +55,7 @@ def build(
       quiet_steps: steps at the start at which the weight is 0.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: of the features, before the classifier. May be traced.
-      over: ``"batch"``: the first sum is divided by B, as by the authors; ``"labelled"``: by the labelled images.
+      normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
       The method. State: ``online``, the batch statistics, and ``ensemble``, Z (``average``) and ``1 − α^n`` (``weight``).
@@ -90,7 +90,7 @@ def build(
             ensemble._replace(average=ensemble.average[index], weight=ensemble.weight[index])
         )
         seen = before.weight[:, 0] > 0
-        cost, metrics = supervised_cost(logits, batch["label"], over)
+        cost, metrics = supervised_cost(logits, batch["label"], normalize_by)
         consistency = mean_squared_difference(predictions, debiased(before), mask=seen)
         metrics |= {"consistency": consistency, "weight": rising(step), "seen": jnp.mean(seen)}
         state = {"online": online, "ensemble": update_row_averages(average, ensemble, index, predictions)}

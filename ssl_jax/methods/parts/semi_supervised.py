@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
-from ssl_jax.losses.consistency import labelled_cross_entropy
+from ssl_jax.losses.consistency import labeled_cross_entropy
 from ssl_jax.methods.method import CollapseValue
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -81,17 +81,20 @@ def dropped(key: Key, x: Float[Array, "..."], rate: float | Array) -> Float[Arra
 
 
 def supervised_cost(
-    logits: Float[Array, "b c"], labels: Int[Array, " b"], over: str
+    logits: Float[Array, "b c"], labels: Int[Array, " b"], normalize_by: str
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The cross-entropy of :func:`ssl_jax.losses.consistency.labelled_cross_entropy`, and what to log of it.
+    """The cross-entropy of :func:`ssl_jax.losses.consistency.labeled_cross_entropy`, and what to log of it.
 
     Returns:
       The cost, and ``cross_entropy`` and ``accuracy``, means over the labelled examples of the batch (0 without any).
     """
     known = labels >= 0
     right = jnp.sum(known & (jnp.argmax(logits, axis=-1) == labels)) / jnp.maximum(jnp.sum(known), 1)
-    mean = labelled_cross_entropy(jax.lax.stop_gradient(logits), labels, over="labelled")
-    return labelled_cross_entropy(logits, labels, over=over), {"cross_entropy": mean, "accuracy": right}
+    mean = labeled_cross_entropy(jax.lax.stop_gradient(logits), labels, normalize_by="labeled")
+    return labeled_cross_entropy(logits, labels, normalize_by=normalize_by), {
+        "cross_entropy": mean,
+        "accuracy": right,
+    }
 
 
 def classifier_collapse(classes: int) -> tuple[CollapseValue, ...]:

@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import top_k
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.consistency import labelled_cross_entropy
+from ssl_jax.losses.consistency import labeled_cross_entropy
 from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.siamese import direction_std, merge_views
 from ssl_jax.models import heads
@@ -84,7 +84,7 @@ def build(
             "accuracy": jnp.sum(known * (jnp.argmax(logits, axis=1) == classes)),
             "embedding_std": direction_std(features),
         }
-        value = labelled_cross_entropy(logits, classes, over="labelled")
+        value = labeled_cross_entropy(logits, classes, normalize_by="labeled")
         return value, ({**state, "online": online}, metrics)
 
     def gradient_energies(params: Params, state: State, images: Array) -> Array:

@@ -23,7 +23,7 @@ def build(
     views: tuple[View, ...] | None = None,
     examples: int = 1_281_167,
     classes: int = 10,
-    labelled: int = 100,
+    labeled: int = 100,
     threshold: float = 0.95,
     soft: bool = False,
     balance: bool = True,
@@ -36,7 +36,7 @@ def build(
     ``p = softmax(W f(x) + b)``, and those with ``max p ≥ threshold`` join the labelled ones, with y the one-hot argmax of p, or
     p itself. The length of a round is the run's ``refresh_every``.
 
-    Of ``labelled`` images, at even distances in the source, the labels are used; those of all others, where there are any,
+    Of ``labeled`` images, at even distances in the source, the labels are used; those of all others, where there are any,
     serve the metric ``pseudo_accuracy`` alone.
 
     Args:
@@ -44,7 +44,7 @@ def build(
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
       examples: number of training images.
       classes: number of classes, 2 or more.
-      labelled: images whose labels are used, 1 to ``examples``.
+      labeled: images whose labels are used, 1 to ``examples``.
       threshold: least probability of a pseudo-label, 0 to 1; 0: all images. May be traced.
       soft: y is p instead of one-hot; holds ``examples · classes`` numbers.
       balance: images are drawn evenly over the classes of their (pseudo-)labels
@@ -55,7 +55,7 @@ def build(
     Returns:
       The method. ``encode`` gives the encoder's features. Metrics: ``accuracy`` on the targets; ``pseudo_share``, the share of
       all images that have a pseudo-label; ``pseudo_accuracy``, the share of right ones in the batch, 0 where it has none;
-      ``round``. State: ``online``, ``round``, ``labelled``, ``truth`` (labels met) and ``labels`` ``[examples]``.
+      ``round``. State: ``online``, ``round``, ``labeled``, ``truth`` (labels met) and ``labels`` ``[examples]``.
 
     Raises:
       ValueError: an option out of its range.
@@ -66,7 +66,7 @@ def build(
     other noise than the views and the encoder's own.
     """
     require(classes >= 2, "classes", classes, "an integer of 2 or more")
-    require(1 <= labelled <= examples, "labelled", labelled, f"an integer from 1 to the {examples} examples")
+    require(1 <= labeled <= examples, "labeled", labeled, f"an integer from 1 to the {examples} examples")
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     classifier = heads.mlp((classes,), dtype=compute_dtype(encoder), kernel_init=0.01)
@@ -76,7 +76,7 @@ def build(
         params, online = network.init(key, batch["views"][0][:, 0])
         none = jnp.full(examples, -1, jnp.int32)
         state: State = {"online": online, "truth": none, "labels": none}
-        state |= {"labelled": jnp.zeros(examples, bool), "round": jnp.int32(-1), "share": jnp.float32(0)}
+        state |= {"labeled": jnp.zeros(examples, bool), "round": jnp.int32(-1), "share": jnp.float32(0)}
         if soft:
             state["probabilities"] = jnp.zeros((examples, classes))
         return params, state
@@ -87,7 +87,7 @@ def build(
         del step
         images, index = batch["views"][0][:, 0], batch["index"]
         (_, logits), online = network.apply(params, state["online"], images, train=True, key=key)
-        given = state["labelled"][index] & (batch["label"] >= 0)
+        given = state["labeled"][index] & (batch["label"] >= 0)
         labels = jnp.where(given, batch["label"], state["labels"][index])
         targets = jnp.eye(classes, dtype=logits.dtype)[labels]
         if soft:
@@ -112,20 +112,20 @@ def build(
     def relabel(state: State, probabilities: Array, key: Key) -> State:
         del key
         count = len(probabilities)
-        positions = np.unique(np.linspace(0, count - 1, min(labelled, count)).round().astype(int))
+        positions = np.unique(np.linspace(0, count - 1, min(labeled, count)).round().astype(int))
         given = jnp.zeros(examples, bool).at[positions].set(True)
         trained = state["round"] >= 0
         sure = trained & (jnp.max(probabilities, axis=1) >= threshold) & ~given[:count]
         guesses = jnp.where(sure, jnp.argmax(probabilities, axis=1), -1).astype(jnp.int32)
         labels = jnp.where(given, state["truth"], jnp.full(examples, -1, jnp.int32).at[:count].set(guesses))
-        state = {**state, "labelled": given, "labels": labels, "round": state["round"] + 1}
+        state = {**state, "labeled": given, "labels": labels, "round": state["round"] + 1}
         if soft:
             state["probabilities"] = state["probabilities"].at[:count].set(probabilities)
         return {**state, "share": jnp.mean(sure)}
 
     def order(state: State, key: Key) -> Array:
         # Labelled images that were not met yet are a class of their own.
-        members = jnp.where(state["labels"] < 0, jnp.where(state["labelled"], classes, -1), state["labels"])
+        members = jnp.where(state["labels"] < 0, jnp.where(state["labeled"], classes, -1), state["labels"])
         if balance:
             return sample_clusters_evenly(key, members, classes + 1)
         return sample_clusters_evenly(key, jnp.minimum(members, 0), 1)

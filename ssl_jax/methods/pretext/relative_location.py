@@ -15,7 +15,7 @@ from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.siamese import embed_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
-from ssl_jax.ops.tiles import Layout, make_tiles, neighbour_pairs
+from ssl_jax.ops.tiles import Layout, make_tiles, neighbor_pairs
 
 DIRECTIONS = 8
 
@@ -24,7 +24,7 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    form: str = "centre",
+    form: str = "center",
     grid: int = 3,
     tile: int = 64,
     gap: int = 0,
@@ -49,7 +49,7 @@ def build(
     Args:
       encoder: the network to train.
       views: one view, large enough for the tiles; ``None``: :func:`ssl_jax.augment.presets.mae` of 255 pixels without flips.
-      form: ``"centre"``: eight pairs from the middle of 3 x 3 tiles (mmselfsup); ``"all"``: all neighbours in both orders
+      form: ``"center"``: eight pairs from the middle of 3 x 3 tiles (mmselfsup); ``"all"``: all neighbours in both orders
         (the authors).
       grid: tiles a side.
       tile: side of a tile in pixels.
@@ -80,7 +80,7 @@ def build(
     require(len(views) == 1, "views", len(views), "one view")
     layout.require_room("views", views[0].size, views[0].size)
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
-    first, second, directions = jnp.asarray(neighbour_pairs(grid, form=form)).T
+    first, second, directions = jnp.asarray(neighbor_pairs(grid, form=form)).T
     widths = (hidden_dim,) * hidden_layers + (DIRECTIONS,)
     head = heads.mlp(widths, hidden_bias=False, dtype=compute_dtype(encoder))
 

@@ -8,7 +8,7 @@ import pytest
 from ssl_jax import models
 from ssl_jax.methods.consistency import ladder
 from tests.methods.case import loss_of, method_of, start
-from tests.methods.consistency.test_pi_model import half_labelled, without_classes
+from tests.methods.consistency.test_pi_model import half_labeled, without_classes
 
 
 def collapsed(case):
@@ -19,7 +19,7 @@ def collapsed(case):
 def test_without_labels_the_loss_is_the_denoising_and_all_is_finite():
     method = method_of("ladder")
     params, state, batch = start(method)
-    for labels in (np.full(16, -1), half_labelled(batch)["label"], np.r_[3, np.full(15, -1)]):
+    for labels in (np.full(16, -1), half_labeled(batch)["label"], np.r_[3, np.full(15, -1)]):
         some = {**batch, "label": labels.astype(np.int32)}
         gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
         (value, (kept, metrics)), to_params = gradient(params, state, some, jax.random.key(2), jnp.int32(0))
@@ -31,7 +31,7 @@ def test_without_labels_the_loss_is_the_denoising_and_all_is_finite():
 def test_costs_weigh_the_errors_of_their_layers_and_the_last_serves_the_rest():
     method = method_of("ladder", costs=(3.0, 2.0, 0.5))
     params, state, batch = start(method)
-    _, _, metrics = loss_of(method, params, state, half_labelled(batch))
+    _, _, metrics = loss_of(method, params, state, half_labeled(batch))
     errors = [float(metrics[f"error_{i}"]) for i in range(4)]
     np.testing.assert_allclose(metrics["denoising"], np.dot([3.0, 2.0, 0.5, 0.5], errors), rtol=1e-5)
     # Estimates are 0 at the start: the error at the pixels is their mean square.
@@ -43,7 +43,7 @@ def test_gamma_has_the_top_cost_alone_and_decodes_nothing_else():
     method = method_of("ladder", model="gamma", costs=(4.0,))
     params, state, batch = start(method)
     assert sorted(params["decoder"]) == ["a_3"]
-    _, _, metrics = loss_of(method, params, state, half_labelled(batch))
+    _, _, metrics = loss_of(method, params, state, half_labeled(batch))
     assert [name for name in metrics if name.startswith("error")] == ["error_3"]
     np.testing.assert_allclose(metrics["denoising"], 4.0 * metrics["error_3"], rtol=1e-6)
 
@@ -53,7 +53,7 @@ def test_without_costs_it_is_a_classifier_under_noise():
     for method in (plain, none):
         params, state, batch = start(method)
         assert params["decoder"] == {}
-        batch = half_labelled(batch)
+        batch = half_labeled(batch)
         value, _, metrics = loss_of(method, params, state, batch)
         images, known = batch["views"][0][:, 0], jnp.asarray(batch["label"] >= 0)
         path, _ = method.encoder.apply(
@@ -64,7 +64,7 @@ def test_without_costs_it_is_a_classifier_under_noise():
             key=jax.random.key(2),
             noise=0.3,
             input_noise=0.3,
-            labelled=known,
+            labeled=known,
             output="path",
         )
         log_q = jax.nn.log_softmax(path.logits)
@@ -76,7 +76,7 @@ def test_unlabelled_images_do_not_move_the_classifiers_loss():
     """Each half has statistics of its own."""
     method = method_of("ladder", costs=())
     params, state, batch = start(method)
-    batch = half_labelled(batch)
+    batch = half_labeled(batch)
     views = batch["views"][0]
     other = {**batch, "views": (views.at[8:].set(5.0 * views[8:] + 1.0),)}
     first, second = (loss_of(method, params, state, b) for b in (batch, other))
@@ -100,7 +100,7 @@ def test_gamma_model_runs_on_convolutions():
         ladder.build(encoder)
     method = ladder.build(encoder, views=method_of("ladder").views, model="gamma", costs=(1.0,))
     params, state, batch = start(method)
-    value, _, metrics = loss_of(method, params, state, half_labelled(batch))
+    value, _, metrics = loss_of(method, params, state, half_labeled(batch))
     assert np.isfinite(value) and float(metrics["error_3"]) > 0
     assert method.encode(params, state, batch["views"][0][:, 0]).shape == (16, 8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.methods.case import loss_of, method_of, start
-from tests.methods.consistency.test_pi_model import PLAIN, check_labels, half_labelled, without_classes
+from tests.methods.consistency.test_pi_model import PLAIN, check_labels, half_labeled, without_classes
 
 
 def collapsed(case):
@@ -58,7 +58,7 @@ def test_teacher_has_batch_statistics_of_its_own_view():
 def test_loss_is_the_cross_entropy_plus_the_weighted_difference_from_the_teacher(kind):
     method = method_of("mean_teacher", **PLAIN, weight=5.0, consistency=kind)
     params, state, batch = start(method)
-    batch = half_labelled(batch)
+    batch = half_labeled(batch)
     held = state["teacher"]["variables"]
     teacher = jax.tree.map(lambda x: 1.3 * x, held.average)
     state["teacher"]["variables"] = held._replace(average=teacher)

@@ -31,7 +31,7 @@ def collapsed(case):
     return without_classes(case)
 
 
-def half_labelled(batch):
+def half_labeled(batch):
     """Labels 0, 1, ... of the first half."""
     return {**batch, "label": np.where(np.arange(16) < 8, np.arange(16), -1).astype(np.int32)}
 
@@ -52,9 +52,11 @@ def check_labels(name, **options):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(to_params))
     # Half of the labels: the cost over the batch is half of that over the labelled.
     costs = [
-        loss_of(method_of(name, **{**PLAIN, "weight": 0.0, **options, "over": n}), params, state, some)[0]
-        for some in (half_labelled(batch),)
-        for n in ("batch", "labelled")
+        loss_of(
+            method_of(name, **{**PLAIN, "weight": 0.0, **options, "normalize_by": n}), params, state, some
+        )[0]
+        for some in (half_labeled(batch),)
+        for n in ("batch", "labeled")
     ]
     assert costs[0] == pytest.approx(0.5 * costs[1], rel=1e-6)
 
@@ -66,7 +68,7 @@ def test_labels_few_or_none():
 def test_loss_is_the_cross_entropy_plus_the_weighted_difference_of_two_passes():
     method = method_of("pi_model", **PLAIN, weight=7.0)
     params, state, batch = start(method)
-    batch = half_labelled(batch)
+    batch = half_labeled(batch)
     params["classifier"]["dense_0"]["kernel"] *= 100.0
     value, _, metrics = loss_of(method, params, state, batch)
     images, logits = batch["views"][0], []

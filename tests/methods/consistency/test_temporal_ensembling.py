@@ -119,7 +119,11 @@ def test_averages_may_be_spread_over_devices_by_a_rule():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"examples": 0}, "examples=0"), ({"decay": 1.5}, r"decay=1\.5"), ({"over": "all"}, "over='all'")],
+    [
+        ({"examples": 0}, "examples=0"),
+        ({"decay": 1.5}, r"decay=1\.5"),
+        ({"normalize_by": "all"}, "normalize_by='all'"),
+    ],
 )
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):

@@ -34,7 +34,7 @@ def confident(count, classes=3, sure=0.9, seed=0):
     return rows, best
 
 
-OPTIONS = {"classes": 3, "labelled": 4, "threshold": 0.8, "examples": 60}
+OPTIONS = {"classes": 3, "labeled": 4, "threshold": 0.8, "examples": 60}
 
 
 def test_a_round_has_the_labelled_images_and_those_that_the_network_is_sure_of():
@@ -42,7 +42,7 @@ def test_a_round_has_the_labelled_images_and_those_that_the_network_is_sure_of()
     probabilities, best = confident(40)
     first, second = rounds(method, probabilities)
     given = [0, 13, 26, 39]
-    assert np.flatnonzero(first["labelled"]).tolist() == given
+    assert np.flatnonzero(first["labeled"]).tolist() == given
     assert (int(first["round"]), int(second["round"])) == (0, 1)
     assert not (first["labels"] >= 0).any()
     sure = [i for i in range(0, 40, 2) if i not in given]
@@ -97,7 +97,7 @@ def test_other_labels_change_nothing():
     params, _, batch = start(method)
     _, state = rounds(method, confident(40)[0])
     batch["label"] = jnp.ones(16, jnp.int32)
-    other = {**batch, "label": jnp.where(state["labelled"][:16], 1, 2)}
+    other = {**batch, "label": jnp.where(state["labeled"][:16], 1, 2)}
     first, second = (loss_of(method, params, state, x) for x in (batch, other))
     assert first[0] == second[0]
     for a, b in zip(jax.tree.leaves(first[1]), jax.tree.leaves(second[1]), strict=True):
@@ -110,7 +110,7 @@ def test_restart_draws_the_network_anew():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"classes": 1}, "classes=1"), ({"labelled": 0}, "labelled=0")]
+    ("options", "message"), [({"classes": 1}, "classes=1"), ({"labeled": 0}, "labelled=0")]
 )
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):

@@ -18,7 +18,7 @@ def collapsed(case):
     return zero_params_loss(case), math.log(8)
 
 
-@pytest.mark.parametrize(("form", "grid"), [("centre", 3), ("all", 3), ("all", 2)])
+@pytest.mark.parametrize(("form", "grid"), [("center", 3), ("all", 3), ("all", 2)])
 def test_a_head_that_sees_where_tiles_lie_is_always_right(form, grid):
     """Of places p the direction with step s is the one with the greatest 2 s·(p_j − p_i) − s², which is linear."""
     size = 5 * grid
@@ -63,7 +63,7 @@ def test_whole_images_are_encoded_by_what_was_trained_on_tiles():
             "views='28 x 28 pixels': allowed is 33 or more a side: 3 x 3 tiles of 10 pixels.*overlap",
         ),
         ({"form": "ring"}, "form='ring'"),
-        ({"form": "centre", "grid": 2}, "grid=2: allowed is 3"),
+        ({"form": "center", "grid": 2}, "grid=2: allowed is 3"),
         ({"gap": -1}, "gap=-1"),
         ({"hidden_layers": -1}, "hidden_layers=-1"),
     ],
