@@ -23,21 +23,6 @@ def normalize(x: Float[Array, "... d"], *, epsilon: float = 1e-12) -> Float[Arra
     return x * jax.lax.rsqrt(jnp.maximum(squared, epsilon**2))
 
 
-def safe_norm(x: Float[Array, "... d"], *, epsilon: float = 0.0) -> Float[Array, "..."]:
-    """Euclidean norm of the last axis, ``sqrt(Σx² + epsilon)``, with gradient 0 instead of NaN at ``x = 0``.
-
-    >>> import jax, jax.numpy as jnp
-    >>> float(safe_norm(jnp.array([3.0, 4.0])))
-    5.0
-    >>> jax.grad(lambda v: safe_norm(v))(jnp.zeros(2)).tolist()
-    [0.0, 0.0]
-    """
-    x = at_least_float32(x)
-    squared = jnp.sum(x * x, axis=-1) + epsilon
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
-
-
 def cosine_similarity(x: Float[Array, "... d"], y: Float[Array, "... d"]) -> Float[Array, "..."]:
     """Cosine of the angle between vectors along the last axis; 0 where either is 0.
 

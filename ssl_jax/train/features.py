@@ -12,8 +12,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ssl_jax.augment import views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch
+from ssl_jax.data.device_put import local_share, put_batch
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.place import local_share, place
 from ssl_jax.data.sources import Source
 
 AnyArray = Array | np.ndarray
@@ -78,7 +78,7 @@ def extract(
     for batch in batches:
         images, rows = batch["image"], tuple(batch[name] for name in ("label", "index", "mask"))
         if sharding is not None:
-            images, rows = place((images, rows), sharding)
+            images, rows = put_batch((images, rows), sharding)
         encoded = _encode(encode, view, everywhere, variables, images, rows)
         if late is not None:
             parts.append(_fetch(*late))  # one batch late, so that device and host overlap

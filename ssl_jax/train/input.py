@@ -7,8 +7,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssl_jax.core.types import Batch
+from ssl_jax.data.device_put import Prefetch, local_share, prefetch
 from ssl_jax.data.loader import Stream, stream
-from ssl_jax.data.place import Prefetch, local_share, prefetch
 from ssl_jax.train.run import Run
 from ssl_jax.train.sharding import batch_sharding
 

@@ -348,7 +348,7 @@ def test_workers_do_not_change_the_stream_and_a_killed_one_is_named_clearly():
 FORGETFUL = """
 import numpy as np, jax
 from ssl_jax.data.loader import stream
-from ssl_jax.data.place import prefetch
+from ssl_jax.data.device_put import prefetch
 from ssl_jax.data.sources import ArraySource
 if __name__ == "__main__":
     batches = stream(ArraySource(np.zeros([9, 4, 4], np.uint8)), seed=0, batch_size=4, workers=2)

@@ -45,7 +45,8 @@ def build(
         classifier under noise.
       noise: deviation in the layers, .3 for 100 labels, .2 for 1000. May be traced.
       input_noise: deviation on the pixels. May be traced.
-      normalize_by: n: ``"labeled"``: their number, as by the authors, whose labelled and unlabelled batches are two; or ``"batch"``.
+      normalize_by: n: ``"labeled"``: their number, as by the authors, whose labelled and unlabelled batches are two; or
+        ``"batch"``.
 
     Returns:
       The method. ``encode`` gives the last hidden layer of the clean pass, ``classify`` its logits. Metrics:

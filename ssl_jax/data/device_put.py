@@ -44,9 +44,9 @@ def _contiguous_part(rows: set[tuple[int, int]], batch_size: int) -> tuple[int, 
     """``(index, count)`` of the part that the row ranges of one process cover together."""
     start, stop = min(rows)[0], max(stop for _, stop in rows)
     size = stop - start
-    whole = sum(last - first for first, last in rows) == size
+    contiguous = sum(last - first for first, last in rows) == size
     check.require(
-        whole and batch_size % size == 0 and start % size == 0,
+        contiguous and batch_size % size == 0 and start % size == 0,
         "sharding",
         sorted(rows),
         "one contiguous, equal part of the batch a process: list the mesh's devices process by process",
@@ -54,7 +54,7 @@ def _contiguous_part(rows: set[tuple[int, int]], batch_size: int) -> tuple[int, 
     return start // size, batch_size // size
 
 
-def place(batch: Any, sharding: jax.sharding.Sharding) -> Any:
+def put_batch(batch: Any, sharding: jax.sharding.Sharding) -> Any:
     """One global array a leaf, from the part of the batch that this process loaded.
 
     Row i of the part becomes row ``index * rows + i`` of the global array, ``index`` being this process's
@@ -71,7 +71,7 @@ def place(batch: Any, sharding: jax.sharding.Sharding) -> Any:
       ValueError: the rows cannot be divided evenly among the devices (raised by JAX, naming the sizes).
 
     >>> import numpy as np
-    >>> place({"label": np.arange(3)}, jax.sharding.SingleDeviceSharding(jax.devices()[0]))["label"].shape
+    >>> put_batch({"label": np.arange(3)}, jax.sharding.SingleDeviceSharding(jax.devices()[0]))["label"].shape
     (3,)
     """
     return jax.make_array_from_process_local_data(sharding, batch)
@@ -102,9 +102,9 @@ class Prefetch(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._finish.alive:
             raise StopIteration
-        begin = time.perf_counter()
+        start = time.perf_counter()
         batch, error = self._ready.get()
-        self.wait_seconds += time.perf_counter() - begin
+        self.wait_seconds += time.perf_counter() - start
         self._slots.release()
         if error is not None:
             self.close()
@@ -129,7 +129,7 @@ def _produce(iterator, sharding, ready, slots, stop) -> None:
         if stop.is_set():
             return
         try:
-            ready.put((place(next(iterator), sharding), None))
+            ready.put((put_batch(next(iterator), sharding), None))
         except BaseException as error:
             ready.put((None, error))
             return

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from ssl_jax.data.device_put import Prefetch, _contiguous_part, local_share, prefetch, put_batch
 from ssl_jax.data.loader import stream
-from ssl_jax.data.place import Prefetch, _contiguous_part, local_share, place, prefetch
 from ssl_jax.data.sources import ArraySource
 
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -40,7 +40,7 @@ def test_the_global_array_is_the_same_on_every_mesh(data, fsdp):
         "label": np.arange(16, dtype=np.int32),
     }
     sharding = sharding_over(data, fsdp)
-    placed = place(batch, sharding)
+    placed = put_batch(batch, sharding)
     assert jax.tree.structure(placed) == jax.tree.structure(batch)
     for host, device in zip(jax.tree.leaves(batch), jax.tree.leaves(placed), strict=True):
         np.testing.assert_array_equal(host, device)
@@ -50,7 +50,7 @@ def test_the_global_array_is_the_same_on_every_mesh(data, fsdp):
 
 def test_rows_that_the_devices_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="6"):
-        place(np.zeros(6), sharding_over(8))
+        put_batch(np.zeros(6), sharding_over(8))
 
 
 def test_one_process_loads_everything():
@@ -176,7 +176,7 @@ if count > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", count, rank, initialization_timeout=60)
 from jax.experimental.multihost_utils import process_allgather
 from ssl_jax.data.loader import stream
-from ssl_jax.data.place import local_share, prefetch
+from ssl_jax.data.device_put import local_share, prefetch
 from ssl_jax.data.sources import ArraySource
 devices = np.array(jax.devices())[:: -1 if backwards else 1]
 mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
