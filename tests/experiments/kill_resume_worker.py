@@ -33,7 +33,7 @@ MOMENTS = {
     "commit": (os, "rename"),
     "evaluation": (hooks.OnlineEvaluation, "__call__"),
     "health": (hooks.Health, "__call__"),
-    "refresh": (refresh.Refresher, "_gathered"),
+    "refresh": (refresh.Refresher, "_gather_features"),
     "prefetch": (batches.TrainingBatches, "__call__"),
     "record": (writers.JsonlWriter, "write"),
 }
@@ -64,13 +64,13 @@ def arm(moment: str, count: int, delay: float) -> None:
 
 
 def train(workdir: Path) -> None:
-    config = build.plain(deepcluster.get_config("smoke"))
+    config = build.to_dict(deepcluster.get_config("smoke"))
     config |= {"steps": STEPS, "refresh_every": 8}
     config["watch"]["checkpoint"]["every"], config["watch"]["online"]["every"] = 3, 7
     # Enough images that a moment in the middle of reading them all is one.
     config["data"]["split"] = "train[:600]"
     with Workdir(workdir) as held:
-        pretrain.train(config, build.parts(config), held)
+        pretrain.train(config, build.run_objects(config), held)
 
 
 def live(workdir: Path, fate: tuple[str, int, float] | None) -> int:
