@@ -7,7 +7,7 @@ from typing import Any
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Text that points from a wrong name to the nearest right one, and lists what is allowed.
+    """Point from a wrong name to the nearest right one, and list what is allowed.
 
     >>> did_you_mean("temprature", ["temperature", "decay"])
     "did you mean 'temperature'? allowed: decay, temperature"
@@ -47,7 +47,7 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword parameters of a function, by name.
+    """Return the keyword parameters of a function, by name.
 
     >>> list(options_of(lambda x, *, depth=2: x))
     ['x', 'depth']

@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def matmul_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
-    """Operations of all matrix products and convolutions of a program: two for each multiplication and addition.
+    """Count the operations of all matrix products and convolutions of a program: two for each multiplication and addition.
 
     ``2 m k n`` of a product ``[m, k] x [k, n]``; of a convolution two for each pair of an output and a true input that it
     reads, so that padding and holes are not counted. The body of a scan counts once a turn, what is computed again in the

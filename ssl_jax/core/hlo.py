@@ -59,7 +59,7 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """The communications of a compiled program, in the order of its text.
+    """List the communications of a compiled program, in the order of its text.
 
     What stands in the body of a loop counts as often as the loop turns, or once where the text does not tell. Of the two halves
     of an asynchronous communication one is counted. Communication of a device with itself is left out.
@@ -96,7 +96,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def traffic(text: str) -> int:
-    """Bytes that a compiled program reads from and writes to a device's memory, in one run.
+    """Count the bytes that a compiled program reads from and writes to a device's memory, in one run.
 
     What each instruction takes and gives, a fusion counting as one. Arrays that the compiler keeps in a faster memory (``S(1)``
     in their layout) do not count; loops count as in :func:`collectives`. Caches may spare some of it.

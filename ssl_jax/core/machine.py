@@ -9,7 +9,7 @@ import jax
 
 
 def machine() -> dict[str, str | int]:
-    """Hardware class and versions, without anything that tells one machine from another of its class.
+    """Describe hardware class and versions, without anything that tells one machine from another of its class.
 
     Returns:
       ``device`` (the accelerator's or the processor's name), ``devices``, ``cores`` (that this process may use),

@@ -24,7 +24,7 @@ def normalize(x: Float[Array, "... d"], *, epsilon: float = 1e-12) -> Float[Arra
 
 
 def cosine_similarity(x: Float[Array, "... d"], y: Float[Array, "... d"]) -> Float[Array, "..."]:
-    """Cosine of the angle between vectors along the last axis; 0 where either is 0.
+    """Compute the cosine of the angle between vectors along the last axis; 0 where either is 0.
 
     >>> import jax.numpy as jnp
     >>> float(cosine_similarity(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])))
@@ -34,7 +34,7 @@ def cosine_similarity(x: Float[Array, "... d"], y: Float[Array, "... d"]) -> Flo
 
 
 def entropy(log_probabilities: Float[Array, "... k"]) -> Float[Array, "..."]:
-    """Shannon entropy in nats, ``−Σ p log p``, of distributions given by their logarithms.
+    """Compute the Shannon entropy in nats, ``−Σ p log p``, of distributions given by their logarithms.
 
     >>> import jax.numpy as jnp
     >>> round(float(entropy(jnp.log(jnp.full(4, 0.25)))), 6)
@@ -55,7 +55,7 @@ def at_least_float32(x: Array) -> Array:
 
 
 def top_k(x: Float[Array, "... n"], k: int) -> tuple[Float[Array, "... k"], Int[Array, "... k"]]:
-    """``jax.lax.top_k``, kept apart from what uses it; of equal entries the earlier comes first.
+    """Call ``jax.lax.top_k``, kept apart from what uses it; of equal entries the earlier comes first.
 
     XLA would merge slices of the result into top_k, which turns it into a full sort (7 times slower on CPU at n = 10 000). One
     barrier for both results would end the process where x is spread over devices: XLA's partitioner (jaxlib 0.10.2) fails on
@@ -72,7 +72,7 @@ def top_k(x: Float[Array, "... n"], k: int) -> tuple[Float[Array, "... k"], Int[
 def rectangle(
     shape: tuple[int, int], top: ScalarLike, left: ScalarLike, height: ScalarLike, width: ScalarLike
 ) -> Bool[Array, "rows columns"]:
-    """Which places of a grid lie in a rectangle; its corner and sides may be traced.
+    """Mark the places of a grid that lie in a rectangle; its corner and sides may be traced.
 
     >>> rectangle((2, 3), 0, 1, 1, 2).tolist()
     [[False, True, True], [False, False, False]]

@@ -15,7 +15,7 @@ def table(
     digits: int = 1,
     markdown: bool = False,
 ) -> str:
-    """Rows of results as aligned text, or as a Markdown table.
+    """Format rows of results as aligned text, or as a Markdown table.
 
     Args:
       rows: one mapping a row, from column to value: a number, a pair (mean, std) shown as ``mean ± std``,

@@ -10,7 +10,7 @@ from ssl_jax.core.types import PyTree
 
 
 def path_string(path: tuple[Any, ...]) -> str:
-    """Key path of ``jax.tree_util`` as a string with slashes.
+    """Format a key path of ``jax.tree_util`` as a string with slashes.
 
     >>> import jax
     >>> [path_string(p) for p, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1}, "c": [2]})]
@@ -29,7 +29,7 @@ def map_with_path(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> 
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
-    """Tree to a flat dict from path to leaf, in tree order.
+    """Flatten a tree to a dict from path to leaf, in tree order.
 
     >>> flatten({"a": {"b": 1, "c": 2}})
     {'a/b': 1, 'a/c': 2}
@@ -38,7 +38,7 @@ def flatten(tree: PyTree) -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """Flat dict from path to leaf back to nested dicts (every level a dict).
+    """Turn a flat dict from path to leaf back into nested dicts (every level a dict).
 
     >>> unflatten({'a/b': 1, 'a/c': 2})
     {'a': {'b': 1, 'c': 2}}
@@ -54,7 +54,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def matches(patterns: Iterable[str], path: str) -> bool:
-    """Whether any regular expression is found in the path.
+    """Tell whether any regular expression is found in the path.
 
     >>> matches(["bias$", "norm"], "encoder/norm1/scale"), matches(["bias$"], "head/kernel")
     (True, False)
@@ -63,7 +63,7 @@ def matches(patterns: Iterable[str], path: str) -> bool:
 
 
 def size(tree: PyTree) -> int:
-    """Number of array elements in a tree.
+    """Count the array elements in a tree.
 
     >>> import numpy as np
     >>> size({"a": np.ones((2, 3)), "b": np.ones(4)})

@@ -46,7 +46,7 @@ _kept_permutation = functools.lru_cache(maxsize=4)(_permutation)
 
 
 def example_indices(seed: int, start: int, count: int, length: int, *, purpose: int = ORDER) -> np.ndarray:
-    """Which examples lie at the positions ``start ... start + count - 1`` of the endless shuffled sequence.
+    """Return the examples at the positions ``start ... start + count - 1`` of the endless shuffled sequence.
 
     Epoch e holds the positions ``e * length ... (e + 1) * length - 1`` and every example once.
 
@@ -124,7 +124,7 @@ class Mixture:
 
 
 def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixture:
-    """Batches of ``batch_size`` of which a share is labelled.
+    """Mix batches of ``batch_size`` of which a share is labelled.
 
     Args:
       source: with labelled examples.

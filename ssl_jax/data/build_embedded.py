@@ -51,7 +51,7 @@ SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the first ``count`` examples of each class, in the order of the file.
+    """Return the positions of the first ``count`` examples of each class, in the order of the file.
 
     >>> first_of_each_class(np.array([1, 0, 1, 1, 0]), 2)
     array([0, 1, 2, 4])

@@ -14,7 +14,7 @@ from ssl_jax.core.types import Batch
 
 
 def local_share(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, int]:
-    """Which part of every global batch this process must load: part ``index`` of ``count`` equal parts.
+    """Return which part of every global batch this process must load: part ``index`` of ``count`` equal parts.
 
     Part k of n holds the positions ``k * batch_size / n`` up to ``(k + 1) * batch_size / n`` of the global
     batch. A mesh may list devices in another order than the processes' ranks, so that process 0 does not hold
@@ -55,7 +55,7 @@ def _contiguous_part(rows: set[tuple[int, int]], batch_size: int) -> tuple[int, 
 
 
 def put_batch(batch: Any, sharding: jax.sharding.Sharding) -> Any:
-    """One global array a leaf, from the part of the batch that this process loaded.
+    """Make one global array a leaf, from the part of the batch that this process loaded.
 
     Row i of the part becomes row ``index * rows + i`` of the global array, ``index`` being this process's
     ``local_share``; so the global array is the same array for every number of processes and devices.

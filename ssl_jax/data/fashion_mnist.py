@@ -61,7 +61,7 @@ def _embedded_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_embedded(split: str = "train") -> Source:
-    """The shipped part of Fashion-MNIST: 1,000 train and 200 test images a class, 28 x 28 gray, in memory.
+    """Open the shipped part of Fashion-MNIST: 1,000 train and 200 test images a class, 28 x 28 gray, in memory.
 
     Args:
       split: ``train`` or ``test``, or a part such as ``train[:50%]``; the order is shuffled, so a part has
@@ -80,7 +80,7 @@ def open_embedded(split: str = "train") -> Source:
 
 
 def open_embedded_color(split: str = "train") -> Source:
-    """The shipped images in colours of our own: 28 x 28 in three channels, see :func:`tint`. For methods that need colour.
+    """Open the shipped images in colours of our own: 28 x 28 in three channels, see :func:`tint`. For methods that need colour.
 
     The colours are invented, and follow from the gray pixels alone: nothing about the labels is in them.
 
@@ -108,7 +108,7 @@ def _tinted_arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tint(images: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w 3"]:
-    """Gray images in colour: the hue of a pixel goes once round with the mean of the 7 x 7 pixels about it.
+    """Color gray images: the hue of a pixel goes once round with the mean of the 7 x 7 pixels about it.
 
     ``c = g + g/2 · cos(2π (u − k/3))`` for the channels k = 0, 1, 2 with the gray value g and the mean u, in [0, 1] and
     clipped: black stays black, and equal grays have other colours in other surroundings.
@@ -135,7 +135,7 @@ def open_fashion_mnist(
     path: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
-    """All of Fashion-MNIST: 60,000 train and 10,000 test images, 28 x 28 gray, in memory.
+    """Open all of Fashion-MNIST: 60,000 train and 10,000 test images, 28 x 28 gray, in memory.
 
     Args:
       split: ``train`` or ``test``, or a part such as ``train[:50%]``.

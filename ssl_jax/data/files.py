@@ -23,7 +23,7 @@ SAMPLE = 256
 
 
 def sample_indices(length: int) -> list[int]:
-    """Up to `SAMPLE` positions, evenly spread; all of them in a smaller source.
+    """Return up to `SAMPLE` positions, evenly spread; all of them in a smaller source.
 
     >>> sample_indices(3), sample_indices(10**6)[:3], len(sample_indices(10**6))
     ([0, 1, 2], [0, 3922, 7843], 256)
@@ -33,7 +33,7 @@ def sample_indices(length: int) -> list[int]:
 
 
 def sampled_headers(files: Iterable[tuple[str, Any]]) -> tuple[list[Header], list[CorruptImage]]:
-    """Headers of the files that have one, and what was wrong with the others.
+    """Read the headers of files; return those that have one, and what was wrong with the others.
 
     Args:
       files: pairs of a name and a path, bytes, or a `CorruptImage` that stands for a record without an image.
@@ -57,7 +57,7 @@ def sampled_headers(files: Iterable[tuple[str, Any]]) -> tuple[list[Header], lis
 def infer_format(
     headers: list[Header], *, channels: int | None, dtype: str | None, where: str
 ) -> tuple[int, str]:
-    """Channels and dtype of a source from a sample of its headers, where the user does not give them.
+    """Infer channels and dtype of a source from a sample of its headers, where the user does not give them.
 
     All gray -> 1; gray and colour -> 3; all of N channels -> N. All 16 bit -> uint16; all floats -> float32;
     else uint8.
@@ -87,7 +87,7 @@ def infer_format(
 
 
 def as_promised(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: str) -> np.ndarray:
-    """The image, or a `CorruptImage` where the source says that all have another shape."""
+    """Return the image, or a `CorruptImage` where the source says that all have another shape."""
     if shape is not None and image.shape != shape:
         raise CorruptImage(name, f"shape {image.shape} where all others have {shape}")
     return image
@@ -110,7 +110,7 @@ def _open_without_waiting(path: str, mode: int) -> int:
 
 
 def printable(name: str) -> str:
-    """A file's name as it may be shown on a terminal and written as UTF-8: what moves the cursor or is no text is escaped.
+    """Escape what moves the cursor or is no text in a file's name, so that it may be shown and written as UTF-8.
 
     >>> printable("a\\x1b[2Jb.png"), printable("caf\u00e9.png")
     ('a\\\\x1b[2Jb.png', 'café.png')

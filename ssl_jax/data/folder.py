@@ -32,7 +32,7 @@ def open_folder(
     channels: int | None = None,
     dtype: str | None = None,
 ) -> Source:
-    """A folder of images.
+    """Open a folder of images.
 
     JPEG, PNG, BMP, GIF (first frame), TIFF, WebP, PPM and .npy ``[h, w]`` or ``[h, w, c]``; see ``decode.py``
     for what becomes of palettes, alpha and depths. Hidden files and files with other suffixes are left out
@@ -127,7 +127,7 @@ class FolderSource:
 
 
 def list_images(root: Path, start: str = "") -> tuple[list[str], dict[str, int]]:
-    """Names of the image files under a folder, sorted, and how many other files there are by suffix.
+    """List the image files under a folder, sorted, and count other files by suffix.
 
     Follows links to folders, each real folder once; leaves out what is hidden (its name begins with a dot).
 
@@ -158,7 +158,7 @@ def list_images(root: Path, start: str = "") -> tuple[list[str], dict[str, int]]
 
 
 def split_folder(root: Path, name: str) -> str:
-    """The sub-folder of a split: ``""`` where the folder has no splits."""
+    """Return the sub-folder of a split: ``""`` where the folder has no splits."""
     splits = sorted(
         entry.name
         for entry in root.iterdir()

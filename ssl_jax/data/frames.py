@@ -130,7 +130,7 @@ def open_frames(
     channels: int | None = None,
     dtype: str | None = None,
 ) -> Clips:
-    """Clips: a folder a clip, its image files the frames in the order of their names; or ``moving``, which is made here.
+    """Open clips: a folder a clip, its image files the frames in the order of their names; or ``moving``, which is made here.
 
     Every folder with image files in it is a clip, at any depth. Numbers in names need leading zeros (``0007.png``). Splits are
     sub-folders as in :func:`ssl_jax.data.folder.open_folder`. Frames in ``class/clip/frame`` have the class of their clip,

@@ -40,7 +40,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def has_idx(folder: Path) -> bool:
-    """Whether a folder has the four files of a set, gzipped or not."""
+    """Tell whether a folder has the four files of a set, gzipped or not."""
     return all(_find(folder, split, kind) is not None for split in FILES for kind in ("images", "labels"))
 
 

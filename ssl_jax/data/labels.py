@@ -11,7 +11,7 @@ from ssl_jax.data.sources import CorruptImage, Element, Source, Subset
 def balanced_draw(
     labels: Int[Array | np.ndarray, " n"], *, classes: int, per_class: int, seed: int | tuple[int, ...]
 ) -> Int[np.ndarray, "classes per_class"]:
-    """Positions of ``per_class`` random examples of each class, without repetition.
+    """Draw the positions of ``per_class`` random examples of each class, without repetition.
 
     Raises:
       ValueError: a class with fewer examples.
@@ -30,7 +30,7 @@ def balanced_draw(
 
 
 def labels_of(source: Source) -> Int[np.ndarray, " n"]:
-    """The label of every example, -1 where there is none; images are read only where the source keeps no table of labels.
+    """Return the label of every example, -1 where there is none; images are read only where there is no table of labels.
 
     >>> from ssl_jax.data.sources import ArraySource
     >>> labels_of(Subset(ArraySource(np.zeros([3, 2, 2], np.uint8), [5, 6, 7]), [2, 0])).tolist()
@@ -104,5 +104,5 @@ class FewLabels:
 
 
 def with_all_labels(source: Source) -> Source:
-    """The source whose labels ``FewLabels`` hides; any other source as it is."""
+    """Return the source whose labels ``FewLabels`` hides; any other source as it is."""
     return source.source if isinstance(source, FewLabels) else source

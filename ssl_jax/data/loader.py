@@ -208,7 +208,7 @@ def stream(
     among: np.ndarray | None = None,
     labeled_fraction: float | None = None,
 ) -> Stream:
-    """Endless training batches: this process's part of steps ``start_step``, ``start_step + 1``, ...
+    """Stream endless training batches: this process's part of steps ``start_step``, ``start_step + 1``, ...
 
     Position p of step s holds example ``order[e][i]`` with ``(e, i) = divmod(s * batch_size + p,
     len(source))``, ``order[e]`` being the permutation of epoch e. So every example comes once an epoch,
@@ -297,7 +297,7 @@ def epoch(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Stream:
-    """Every example once, in order, for evaluation; images are brought to one size.
+    """Stream every example once, in order, for evaluation; images are brought to one size.
 
     An image of another size is resized so that its shorter side has ``size / crop_ratio`` pixels, and its
     centre is cropped; one that has the size already stays as it is. The last batch is filled up with rows

@@ -35,7 +35,7 @@ def open_parquet(
     dtype: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
-    """A Hugging Face set: a parquet file, a folder of them, or ``owner/name[:config]`` of the hub.
+    """Open a Hugging Face set: a parquet file, a folder of them, or ``owner/name[:config]`` of the hub.
 
     Args:
       path: file, folder, or name of the hub (needs the network once, and the package ``datasets``).

@@ -182,7 +182,7 @@ def parse_split(split: str) -> tuple[str, str | None, str | None]:
 
 
 def slice_bounds(length: int, start: str | None, stop: str | None) -> tuple[int, int]:
-    """Positions of a part of ``length`` examples; percents are rounded to the nearest example.
+    """Return the positions of a part of ``length`` examples; percents are rounded to the nearest example.
 
     >>> slice_bounds(200, "50%", None), slice_bounds(200, None, "-10"), slice_bounds(3, None, "50%")
     ((100, 200), (0, 190), (0, 2))
@@ -196,7 +196,7 @@ def slice_bounds(length: int, start: str | None, stop: str | None) -> tuple[int,
 
 
 def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
-    """The part of a source that the brackets of ``split`` ask for; the source itself where there are none.
+    """Return the part of a source that the brackets of ``split`` ask for; the source itself where there are none.
 
     Args:
       source: the whole split.
@@ -228,7 +228,7 @@ def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
 
 
 def evenly(source: Source, count: int) -> Subset:
-    """At most ``count`` elements of a source, at even distances, the first and the last among them.
+    """Return at most ``count`` elements of a source, at even distances, the first and the last among them.
 
     >>> part = evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
     >>> [part[i]["label"] for i in range(3)]

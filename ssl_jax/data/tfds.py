@@ -18,7 +18,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def prepare_command(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """The command that prepares a set for ``tfds:<name>``.
+    """Return the command that prepares a set for ``tfds:<name>``.
 
     >>> print(prepare_command("cifar10"))  # doctest: +ELLIPSIS
     python -c "import ...; tfds.builder('cifar10', file_format='array_record').download_and_prepare()"
@@ -29,7 +29,7 @@ def prepare_command(name: str, *, data_dir: str | os.PathLike[str] | None = None
 
 
 def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder of a prepared set, its newest version where the name does not say which, or None.
+    """Return the folder of a prepared set, its newest version where the name does not say which, or None.
 
     Only looks at the disk: asking TFDS itself may wait for the network.
 
@@ -48,7 +48,7 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
 
 
 def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | None = None) -> Source:
-    """A set prepared by TensorFlow Datasets.
+    """Open a set prepared by TensorFlow Datasets.
 
     Args:
       name: ``name``, ``name/config``, ``name:1.0.0``, or the folder of a prepared set.

@@ -123,7 +123,7 @@ def read_layout(file: BinaryIO) -> Layout:
 
 
 def why_unreadable(layout: Layout) -> str:
-    """What of a layout is not supported by `read_pixels`; empty if nothing."""
+    """Say what of a layout is not supported by `read_pixels`; empty if nothing."""
     if layout.compression not in (1, 8, 32946):
         return f"TIFF compression {layout.compression} of channels is not supported: deflate it, or use .npy"
     if layout.predictor not in (1, 2) or (layout.predictor == 2 and layout.dtype.kind == "f"):

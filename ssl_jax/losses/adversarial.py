@@ -9,7 +9,7 @@ from ssl_jax.core.types import Array
 
 
 def telling_apart(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[Array, ""]:
-    """The discriminator's loss: cross-entropy of "real" for the one kind and "fake" for the other.
+    """Compute the discriminator's loss: cross-entropy of "real" for the one kind and "fake" for the other.
 
     ``−mean log σ(real) − mean log (1 − σ(fake))``
 
@@ -35,7 +35,7 @@ def telling_apart(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[A
 
 
 def fooling(logits: Float[Array, " n"]) -> Float[Array, ""]:
-    """The generator's loss: cross-entropy of "real" for what it made, ``−mean log σ(logits)``.
+    """Compute the generator's loss: cross-entropy of "real" for what it made, ``−mean log σ(logits)``.
 
     Args:
       logits: of the discriminator, any float dtype.

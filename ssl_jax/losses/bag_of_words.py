@@ -13,7 +13,7 @@ KINDS = ("kl", "cross_entropy")
 
 
 def crop_border(maps: Float[Array, "b h w c"], border: int) -> Float[Array, "b h2 w2 c"]:
-    """Maps without the outermost ``border`` locations on each side, where features come from padding.
+    """Remove the outermost ``border`` locations on each side of maps, where features come from padding.
 
     Args:
       maps: ``[b, h, w, c]`` any dtype.
@@ -39,7 +39,7 @@ def crop_border(maps: Float[Array, "b h w c"], border: int) -> Float[Array, "b h
 
 
 def local_average(maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Means over all windows of 3 x 3 neighbouring locations, none of which leaves the map.
+    """Average all windows of 3 x 3 neighbouring locations, none of which leaves the map.
 
     Args:
       maps: ``[b, h, w, c]``, h and w of 3 or more, any float dtype.
@@ -67,7 +67,7 @@ def local_average(maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 def distances_to_words(
     features: Float[Array, "*batch c"], words: Float[Array, "k c"]
 ) -> Float[Array, "*batch k"]:
-    """Squared Euclidean distances of local features to visual words, ``d²_uk = ‖f_u − v_k‖²``.
+    """Compute the squared Euclidean distances of local features to visual words, ``d²_uk = ‖f_u − v_k‖²``.
 
     Args:
       features: ``[..., c]`` local features f, any float dtype, not normalised.
@@ -102,7 +102,7 @@ def distances_to_words(
 def soft_assign(
     distances: Float[Array, "*batch k"], scale: ScalarLike, *, inverse_delta: ScalarLike = 15.0
 ) -> Float[Array, "*batch k"]:
-    """Soft assignment of local features to words, ``q_uk = softmax_k(−d²_uk δ⁻¹ / μ)``.
+    """Assign local features softly to words, ``q_uk = softmax_k(−d²_uk δ⁻¹ / μ)``.
 
     μ keeps the softness as features grow or shrink: OBoW takes a running mean of each location's least distance.
 
@@ -130,7 +130,7 @@ def soft_assign(
 
 
 def hard_assign(distances: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
-    """Assignment of local features to their nearest word, ``q_uk = 1`` for ``k = argmin_j d²_uj``, else 0.
+    """Assign local features to their nearest word, ``q_uk = 1`` for ``k = argmin_j d²_uj``, else 0.
 
     Args:
       distances: ``[..., k]`` squared distances d².
@@ -150,7 +150,7 @@ def hard_assign(distances: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]
 
 
 def bag_of_words(codes: Float[Array, "b *locations k"], *, pool: str = "max") -> Float[Array, "b k"]:
-    """The bag of visual words of each image: assignments pooled over its locations, then divided by their sum.
+    """Compute the bag of visual words of each image: assignments pooled over its locations, then divided by their sum.
 
     ``y_k = p_k / Σ_j p_j`` with ``p_k = max_u q_uk`` or ``Σ_u q_uk``. Of hard assignments ``"sum"`` counts the words and
     ``"max"`` says which are there.
@@ -186,7 +186,7 @@ def bag_of_words(codes: Float[Array, "b *locations k"], *, pool: str = "max") ->
 def word_logits(
     features: Float[Array, "*batch d"], weights: Float[Array, "k d"], scale: ScalarLike
 ) -> Float[Array, "*batch k"]:
-    """Logits of words, ``scale · f·w_k / ‖w_k‖``: a linear layer of unit rows and one magnitude, without bias.
+    """Compute the logits of words, ``scale · f·w_k / ‖w_k‖``: a linear layer of unit rows and one magnitude, without bias.
 
     Only the direction of a row counts, which is normalised here at every call: no word can gain by a longer row. Gradients
     reach all three. Features are not normalised.
@@ -220,7 +220,7 @@ def word_logits(
 def bow_loss(
     logits: Float[Array, "b v k"], bags: Float[Array, " b #v k"], *, kind: str = "kl"
 ) -> Float[Array, ""]:
-    """How well the words of an image are predicted from its crops.
+    """Compute how well the words of an image are predicted from its crops.
 
     With y the bag, detached, and ``Ω = softmax(logits)``, a mean over images and crops of::
 
@@ -263,7 +263,7 @@ def bow_loss(
 
 
 def perplexities(bags: Float[Array, "n k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """How many words a batch and an image use: exponentials of entropies; health metrics, no losses.
+    """Compute how many words a batch and an image use: exponentials of entropies; health metrics, no losses.
 
     ``batch = exp H(mean_i y_i)`` and ``image = mean_i exp H(y_i)`` with ``H(y) = −Σ_k y_k log y_k``. A vocabulary is healthy
     where the batch uses far more words than an image does.

@@ -24,7 +24,7 @@ def barlow_twins(
     normalization: str = "batch",
     epsilon: ScalarLike = 1e-5,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """Barlow Twins: the cross-correlation of two views' dimensions should be the identity.
+    """Compute the loss of Barlow Twins: the cross-correlation of two views' dimensions should be the identity.
 
     ::
 
@@ -80,7 +80,7 @@ def barlow_cross_entropy(
     normalization: str = "batch",
     epsilon: ScalarLike = 1e-5,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """Barlow Twins with a cross-entropy in place of the squares, an ablation of its paper.
+    """Compute the loss of Barlow Twins with a cross-entropy in place of the squares, an ablation of its paper.
 
     ::
 

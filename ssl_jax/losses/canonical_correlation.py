@@ -20,7 +20,7 @@ def cca(
     ridge: ScalarLike = 1e-3,
     top_k: int | None = None,
 ) -> tuple[Scalar, Float[Array, " k"]]:
-    """Canonical correlation: minus the sum of the canonical correlations of two embeddings.
+    """Compute the loss of deep CCA: minus the sum of the canonical correlations of two embeddings.
 
     ``loss = −Σ_k σ_k(T)`` with the largest ``top_k`` singular values σ (all of them: the nuclear norm) of
     ``T = L1⁻¹ Σ12 L2⁻ᵀ``, ``L_a L_aᵀ = Σ_aa + r I``; Σ are unbiased covariances over the batch, r = ``ridge``. Any other root
@@ -91,7 +91,7 @@ def linear_cca(
     ridge: ScalarLike = 1e-4,
     components: int | None = None,
 ) -> LinearCca:
-    """The linear maps of two feature matrices that are correlated most, in closed form: the yardstick of deep CCA.
+    """Fit the linear maps of two feature matrices that are correlated most, in closed form: the baseline of deep CCA.
 
     ``A = L1⁻ᵀ U``, ``B = L2⁻ᵀ V`` with L and ``T = U S Vᵀ`` as in :func:`cca`: columns of A and B are the directions, S the
     correlations. Fitted on the outputs of a trained deep CCA it gives their canonical coordinates.

@@ -20,7 +20,7 @@ def balanced_codes(
     hard: bool = False,
     log_domain: bool = True,
 ) -> Float[Array, "b g k"]:
-    """SwAV's codes: for each global crop, assignments of the batch that use the prototypes about equally.
+    """Compute SwAV's codes: for each global crop, assignments of the batch that use the prototypes about equally.
 
     ``q = Sinkhorn(scores / ε)`` over the b images and the l earlier ones together, of which the rows of the batch are kept.
 
@@ -73,7 +73,7 @@ def balanced_codes(
 def swapped_prediction(
     scores: Float[Array, "b v k"], codes: Float[Array, "b g k"], *, temperature: ScalarLike = 0.1
 ) -> Float[Array, ""]:
-    """SwAV's loss: the code of each global crop is predicted from every other crop.
+    """Compute SwAV's loss: the code of each global crop is predicted from every other crop.
 
     With q = ``codes``, detached, and ``p_v = softmax(scores_v / temperature)``::
 
@@ -109,7 +109,7 @@ def swapped_prediction(
 def cluster_cross_entropy(
     scores: Float[Array, "h b v k"], labels: Int[Array, "h b"], *, temperature: ScalarLike = 0.1
 ) -> Float[Array, ""]:
-    """DeepCluster-v2's loss: all crops of an image are classified as the cluster of that image, under several clusterings.
+    """Compute DeepCluster-v2's loss: all crops of an image are classified as its cluster, under several clusterings.
 
     ::
 

@@ -15,7 +15,7 @@ NORMALIZE_BY = ("batch", "labeled")
 def labeled_cross_entropy(
     logits: Float[Array, "b c"], labels: Int[Array, " b"], *, normalize_by: str = "batch"
 ) -> Float[Array, ""]:
-    """Cross-entropy of the labelled examples: ``Σ_{i: y_i ≥ 0} −log softmax(logits_i)_{y_i} / n``.
+    """Compute the cross-entropy of the labelled examples: ``Σ_{i: y_i ≥ 0} −log softmax(logits_i)_{y_i} / n``.
 
     Args:
       logits: ``[b, c]``, any float dtype.
@@ -46,7 +46,7 @@ def labeled_cross_entropy(
 def mean_squared_difference(
     x: Float[Array, "b c"], y: Float[Array, "b c"], *, mask: Bool[Array, " b"] | None = None
 ) -> Float[Array, ""]:
-    """``1/(b c) Σ_i m_i ‖x_i − y_i‖²``: of probabilities the consistency cost, of logits the distance of two heads.
+    """Compute ``1/(b c) Σ_i m_i ‖x_i − y_i‖²``: of probabilities the consistency cost, of logits the distance of two heads.
 
     Args:
       x: ``[b, c]``, any float dtype.
@@ -67,7 +67,7 @@ def mean_squared_difference(
 
 
 def mean_divergence(logits: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float[Array, ""]:
-    """``1/b Σ_i KL(softmax(targets_i) ‖ softmax(logits_i))``: what Mean Teacher takes on ImageNet.
+    """Compute ``1/b Σ_i KL(softmax(targets_i) ‖ softmax(logits_i))``: what Mean Teacher takes on ImageNet.
 
     Args:
       logits: ``[b, c]`` of the student, any float dtype.

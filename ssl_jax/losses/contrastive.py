@@ -17,7 +17,7 @@ def nt_xent(
     temperature: ScalarLike = 0.1,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Normalised temperature-scaled cross entropy: each view finds its partner among the other 2n − 1 views.
+    """Compute the normalised temperature-scaled cross entropy: each view finds its partner among the other 2n − 1 views.
 
     With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image and
     τ = ``temperature``::
@@ -65,7 +65,7 @@ def info_nce(
     temperature: ScalarLike = 0.07,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """InfoNCE: each query finds its key among negatives, which are a given set or the other rows' keys.
+    """Compute InfoNCE: each query finds its key among negatives, which are a given set or the other rows' keys.
 
     With the unit rows q of ``queries``, k of ``keys`` and c of ``negatives``, and τ = ``temperature``::
 
@@ -124,7 +124,7 @@ def dcl(
     detach_weights: bool = True,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Decoupled contrastive loss: NT-Xent without the positive among the candidates; weighted: DCLW.
+    """Compute the decoupled contrastive loss: NT-Xent without the positive among the candidates; weighted: DCLW.
 
     With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image and
     τ = ``temperature``::
@@ -184,7 +184,7 @@ def hard_negative(
     tau_plus: ScalarLike = 0.1,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Contrastive loss that weighs negatives by their hardness and corrects for false ones (HCL).
+    """Compute the contrastive loss that weighs negatives by their hardness and corrects for false ones (HCL).
 
     With the 2n unit rows ``u`` of ``z1`` and ``z2``, ``p(i)`` the row of the other view of the same image, sums over
     the M = 2n − 2 rows j of other images, τ = ``temperature``, β = ``beta`` and τ⁺ = ``tau_plus``::

@@ -11,7 +11,7 @@ from ssl_jax.core.types import Array, Key
 def gumbel_softmax(
     key: Key, logits: Float[Array, "*b k"], *, temperature: ScalarLike, hard: bool = False
 ) -> Float[Array, "*b k"]:
-    """A relaxed draw of a word: ``softmax((logits + g) / τ)``, ``g = −log(−log u)`` independent Gumbel numbers.
+    """Draw a relaxed word: ``softmax((logits + g) / τ)``, ``g = −log(−log u)`` independent Gumbel numbers.
 
     As τ → 0 it becomes the one-hot vector of ``argmax(logits + g)``, which is a draw from ``softmax(logits)``.
 
@@ -42,7 +42,7 @@ def gumbel_softmax(
 
 
 def kl_from_uniform(logits: Float[Array, "*b k"]) -> Float[Array, ""]:
-    """Divergence of ``q = softmax(logits)`` from the uniform distribution, ``log k − H(q)``, averaged over all places.
+    """Compute the mean divergence of ``q = softmax(logits)`` from the uniform distribution, ``log k − H(q)``.
 
     Args:
       logits: ``[..., k]`` with k ≥ 2, any float dtype.

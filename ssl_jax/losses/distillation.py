@@ -10,7 +10,7 @@ from ssl_jax.losses.prototypes import crop_cross_entropy
 
 
 def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
-    """Negative mean cosine similarity, ``−1/n Σ_i cos(p_i, z_i)``.
+    """Compute the negative mean cosine similarity, ``−1/n Σ_i cos(p_i, z_i)``.
 
     Nothing is detached here: SimSiam passes ``jax.lax.stop_gradient(z)`` and averages the two directions.
 
@@ -36,7 +36,7 @@ def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Arr
 
 
 def softmax_similarity(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
-    """Cross entropy of softmaxes, ``−1/n Σ_i softmax(z_i)·log softmax(p_i)``: SimSiam's other similarity.
+    """Compute the cross entropy of softmaxes, ``−1/n Σ_i softmax(z_i)·log softmax(p_i)``: SimSiam's other similarity.
 
     The d entries stand for as many pseudo-categories. Nothing is detached here, as in :func:`negative_cosine`.
 
@@ -65,7 +65,7 @@ def softmax_similarity(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[
 
 
 def byol_loss(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""]:
-    """BYOL's loss in one direction: mean squared distance of unit vectors, ``2 − 2/n Σ_i cos(p_i, z_i)``.
+    """Compute BYOL's loss in one direction: mean squared distance of unit vectors, ``2 − 2/n Σ_i cos(p_i, z_i)``.
 
     Nothing is detached here: ``z`` comes from the target network, to which the method takes no gradient. The
     method **adds** the two directions, for a range of [0, 8].
@@ -91,7 +91,7 @@ def byol_loss(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Array, ""
 
 
 def mean_shift(p: Float[Array, "n d"], neighbors: Float[Array, "n k d"]) -> Float[Array, ""]:
-    """MeanShift's loss: mean squared distance of unit vectors to k neighbours, ``2 − 2/(n k) Σ_ij cos(p_i, c_ij)``.
+    """Compute MeanShift's loss: mean squared distance of unit vectors to k neighbours, ``2 − 2/(n k) Σ_ij cos(p_i, c_ij)``.
 
     With one neighbour it is :func:`byol_loss`. Nothing is detached here: the neighbours come from a bank.
 
@@ -127,7 +127,7 @@ def dino_loss(
     student_temperature: ScalarLike = 0.1,
     teacher_temperature: ScalarLike = 0.04,
 ) -> Float[Array, ""]:
-    """Cross entropy from the centred, sharpened teacher to the student, over all pairs of different crops.
+    """Compute the cross entropy from the centred, sharpened teacher to the student, over all pairs of different crops.
 
     With ``P_g = softmax((teacher_g − center) / teacher_temperature)``, detached, and
     ``Q_v = softmax(student_v / student_temperature)``::
@@ -169,7 +169,7 @@ def dino_loss(
 def teacher_log_probabilities(
     teacher: Float[Array, "*batch k"], center: Float[Array, " k"], temperature: ScalarLike
 ) -> Float[Array, "*batch k"]:
-    """Centred and sharpened teacher distributions, ``log softmax((teacher − center) / temperature)``.
+    """Compute the centred and sharpened teacher distributions, ``log softmax((teacher − center) / temperature)``.
 
     Args:
       teacher: ``[..., k]`` prototype logits, any float dtype.
@@ -196,7 +196,7 @@ def teacher_log_probabilities(
 
 
 def teacher_entropy(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
-    """Mean entropy of the teacher's distributions, in nats; a health metric, no loss.
+    """Compute the mean entropy of the teacher's distributions, in nats; a health metric, no loss.
 
     0 means that every image got one prototype with certainty, ``log k`` that the teacher says nothing.
 
@@ -217,7 +217,7 @@ def teacher_entropy(log_probabilities: Float[Array, "*batch k"]) -> Float[Array,
 
 
 def divergence_from_uniform(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
-    """How unevenly a batch uses the prototypes, ``KL(mean_i P_i ‖ uniform) = log k − H(mean_i P_i)``.
+    """Compute how unevenly a batch uses the prototypes, ``KL(mean_i P_i ‖ uniform) = log k − H(mean_i P_i)``.
 
     A health metric, no loss: 0 when all prototypes are used alike, ``log k`` when one takes every image.
 
@@ -242,7 +242,7 @@ def divergence_from_uniform(log_probabilities: Float[Array, "*batch k"]) -> Floa
 
 
 def usage(log_probabilities: Float[Array, "*batch k"]) -> Float[Array, ""]:
-    """Share of the prototypes, or of a queue's entries, that a batch makes use of.
+    """Compute the share of the prototypes, or of a queue's entries, that a batch makes use of.
 
     ``exp(H(mean_i P_i)) / k``: the perplexity of the mean distribution over k. A health metric, no loss.
 
@@ -270,7 +270,7 @@ def softened_kl(
     student_temperature: ScalarLike = 1.0,
     teacher_temperature: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
-    """Divergence of the student's softened distribution from the teacher's, scaled as Hinton et al. do.
+    """Compute the divergence of the student's softened distribution from the teacher's, scaled as Hinton et al. do.
 
     With ``P = softmax(teacher / τ_t)``, detached, and ``Q = softmax(student / τ_s)``::
 
@@ -312,7 +312,7 @@ def softened_kl(
 
 
 def feature_mse(student: Float[Array, "n d"], teacher: Float[Array, "n d"]) -> Float[Array, ""]:
-    """Mean squared difference of features, ``1/(n d) Σ_i ‖s_i − t_i‖²``, with the teacher's t detached.
+    """Compute the mean squared difference of features, ``1/(n d) Σ_i ‖s_i − t_i‖²``, with the teacher's t detached.
 
     Args:
       student: ``[n, d]`` predictions s, any float dtype.

@@ -18,7 +18,7 @@ def free_energy(
     hidden_bias: Float[Array, " h"],
     visible_bias: Float[Array, " v"],
 ) -> Float[Array, " n"]:
-    """``F(v) = −log Σ_h exp(−E(v, h)) = −a·v − Σ_j log(1 + exp(b_j + (vᵀ W)_j))``.
+    """Compute ``F(v) = −log Σ_h exp(−E(v, h)) = −a·v − Σ_j log(1 + exp(b_j + (vᵀ W)_j))``.
 
     Args:
       visible: ``[n, v]`` in [0, 1].
@@ -48,7 +48,7 @@ def gibbs(
     *,
     steps: int,
 ) -> Float[Array, "n v"]:
-    """Visible units after some steps of a Markov chain: ``h ~ p(h | v)``, then ``v = E[v | h]``, and again.
+    """Draw visible units by some steps of a Markov chain: ``h ~ p(h | v)``, then ``v = E[v | h]``, and again.
 
     Args:
       key: used once.
@@ -87,7 +87,7 @@ def contrastive_divergence(
     hidden_bias: Float[Array, " h"],
     visible_bias: Float[Array, " v"],
 ) -> Float[Array, ""]:
-    """``mean F(data) − mean F(samples)``, the samples held fixed: descending it is contrastive divergence.
+    """Compute ``mean F(data) − mean F(samples)``, the samples held fixed: descending it is contrastive divergence.
 
     Its gradient is that of the negative log-likelihood with the machine's expectation replaced by the mean over the samples::
 

@@ -9,7 +9,7 @@ from ssl_jax.core.types import Array
 
 
 def koleo(x: Float[Array, "n d"], *, epsilon: float = 1e-8) -> Float[Array, ""]:
-    """Kozachenko-Leonenko estimate of the entropy, negated: pushes every vector away from its nearest neighbour.
+    """Compute the Kozachenko-Leonenko estimate of the entropy, negated: pushes vectors from their nearest neighbour.
 
     With ``u_i = x_i / ‖x_i‖`` and ``j(i)`` the other vector with the largest ``u_i · u_j``::
 

@@ -24,7 +24,7 @@ MINING = (*RULES, "batch_hard")
 
 
 def distances(x: Float[Array, "n d"], *, p: int = 2, squared: bool = False) -> Float[Array, "n n"]:
-    """Distances between all rows of a batch, ``D_ij = (Σ_k |x_ik − x_jk|^p)^(1/p)``, with a finite gradient at 0.
+    """Compute the distances between all rows, ``D_ij = (Σ_k |x_ik − x_jk|^p)^(1/p)``, with a finite gradient at 0.
 
     For p = 2 the matrix comes from one product of the centred rows. Squares below the rounding of that product
     (8 ε of the two squared norms: distances below about a thousandth of the norm in float32) count as 0, so equal
@@ -74,7 +74,7 @@ def _sums_of_powers(x: Float[Array, "n d"], p: int) -> Float[Array, "n n"]:
 
 
 def pair_masks(ids: Int[Array, " n"]) -> tuple[Bool[Array, "n n"], Bool[Array, "n n"]]:
-    """Which pairs of rows belong together and which do not.
+    """Tell which pairs of rows belong together and which do not.
 
     Args:
       ids: ``[n]`` class of each row: labels, or the number of the image that a view shows.
@@ -93,7 +93,7 @@ def pair_masks(ids: Int[Array, " n"]) -> tuple[Bool[Array, "n n"], Bool[Array, "
 
 
 def label_ids(labels: Int[Array, " n"]) -> Int[Array, " n"]:
-    """Labels as ids: an image without a label (below 0) is a class of its own.
+    """Turn labels into ids: an image without a label (below 0) is a class of its own.
 
     >>> import jax.numpy as jnp
     >>> label_ids(jnp.array([3, -1, 3, -1])).tolist()
@@ -115,7 +115,7 @@ def contrastive_margin(
     p: int = 2,
     squared: bool = False,
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Contrastive loss: positives attract, negatives repel until they are a margin apart.
+    """Compute the contrastive loss: positives attract, negatives repel until they are a margin apart.
 
     With D the :func:`distances` of the rows, h⁺ = max(0, D − ``positive_margin``), h⁻ = max(0, ``margin`` − D) and
     q = ``power``::
@@ -193,7 +193,7 @@ def triplet(
     swap: bool = False,
     max_positives: int | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Triplet loss: an anchor is nearer to its positive than to any negative, by a margin.
+    """Compute the triplet loss: an anchor is nearer to its positive than to any negative, by a margin.
 
     With D the :func:`distances` of the rows, over triplets of an anchor a, a positive p and a negative n::
 
@@ -317,7 +317,7 @@ def _batch_hard(
 def sup_con(
     x: Float[Array, "n d"], positives: Bool[Array, "n n"], *, temperature: ScalarLike = 0.1
 ) -> Float[Array, ""]:
-    """Supervised contrastive loss: NT-Xent with any number of positives for each anchor.
+    """Compute the supervised contrastive loss: NT-Xent with any number of positives for each anchor.
 
     With the unit rows u of ``x``, P(i) the positives of i, A the anchors that have one, τ = ``temperature``::
 

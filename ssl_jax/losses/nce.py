@@ -21,7 +21,7 @@ def nce(
     log_normalizer: ScalarLike,
     noise: ScalarLike,
 ) -> Float[Array, ""]:
-    """Noise-contrastive estimation: is a candidate the data's, or one of k drawn from a known noise?
+    """Compute the loss of noise-contrastive estimation: is a candidate the data's, or one of k drawn from a known noise?
 
     With the model ``s = exp(score) / Z``, log Z = ``log_normalizer`` and P = ``noise``, the probability of a candidate
     under the noise::
@@ -63,7 +63,7 @@ def nce(
 
 
 def negative_sampling(positives: Float[Array, " n"], negatives: Float[Array, "n k"]) -> Float[Array, ""]:
-    """Negative sampling: logistic regression of the positive against k negatives, without a noise model.
+    """Compute the loss of negative sampling: logistic regression of the positive against k negatives, without a noise model.
 
     ``loss = −1/n Σ_i [ log σ(score⁺_i) + Σ_j log σ(−score⁻_ij) ]`` with σ the logistic function; in word2vec a score is
     the product of two embeddings. :func:`nce` is the same after ``log Z + log(k P)`` is taken from every score.
@@ -92,7 +92,7 @@ def negative_sampling(positives: Float[Array, " n"], negatives: Float[Array, "n 
 
 
 def cross_entropy(positives: Float[Array, " n"], negatives: Float[Array, "n k"]) -> Float[Array, ""]:
-    """InfoNCE from scores: which of 1 + k candidates is the positive? Each query has negatives of its own.
+    """Compute InfoNCE from scores: which of 1 + k candidates is the positive? Each query has negatives of its own.
 
     ``loss = 1/n Σ_i log( 1 + Σ_j exp(score⁻_ij − score⁺_i) )``. :func:`ssl_jax.losses.contrastive.info_nce` is the same for
     embeddings and negatives that all queries share.
@@ -122,7 +122,7 @@ def cross_entropy(positives: Float[Array, " n"], negatives: Float[Array, "n k"])
 def information_bound(
     loss: Float[Array, ""] | float, candidates: int, *, unit: str = "nats"
 ) -> Float[Array, ""]:
-    """Lower bound of the mutual information of query and key, ``log N − loss``.
+    """Compute a lower bound of the mutual information of query and key, ``log N − loss``.
 
     It cannot exceed log N: a loss near 0 says that more candidates are needed, not that the bound is tight.
 
@@ -151,7 +151,7 @@ def information_bound(
 def frequency_probabilities(
     counts: Int[Array, " m"] | Float[Array, " m"], *, power: ScalarLike = 0.75
 ) -> Float[Array, " m"]:
-    """Probabilities in proportion to a power of counts, ``P_i = counts_i^power / Σ_j counts_j^power``.
+    """Compute probabilities in proportion to a power of counts, ``P_i = counts_i^power / Σ_j counts_j^power``.
 
     Args:
       counts: ``[m]`` how often each item occurs, 0 or more, not all 0. An item of count 0 is never drawn.

@@ -15,7 +15,7 @@ def counting(
     margin: ScalarLike = 10.0,
     elementwise: bool = False,
 ) -> Float[Array, ""]:
-    """Counts of an image are the sums of those of its tiles, and not those of another image.
+    """Compute the counting loss: counts of an image are the sums of those of its tiles, and not those of another image.
 
     With φ(D∘x) = ``wholes``, φ(T_j∘x) = ``tiles``, φ(D∘y) = ``others`` and M = ``margin``::
 

@@ -12,7 +12,7 @@ from ssl_jax.core.types import Array
 def crop_cross_entropy(
     student: Float[Array, "b v k"], targets: Float[Array, "b g k"], *, student_temperature: ScalarLike = 0.1
 ) -> Float[Array, ""]:
-    """Mean cross entropy from the teacher's distribution of a crop to the student's of another one.
+    """Compute the mean cross entropy from the teacher's distribution of a crop to the student's of another one.
 
     With P = ``targets``, detached, and ``Q_v = softmax(student_v / student_temperature)``::
 
@@ -57,7 +57,7 @@ def patch_cross_entropy(
     *,
     student_temperature: ScalarLike = 0.1,
 ) -> Float[Array, ""]:
-    """Cross entropy from the teacher's distribution of a patch to the student's, for whom the patch was masked.
+    """Compute the cross entropy from the teacher's distribution of a patch to the student's, who saw it masked.
 
     With P = ``targets``, detached, and ``Q = softmax(student / student_temperature)``::
 

@@ -13,7 +13,7 @@ def masked_mse(
     targets: Float[Array, "b l p"],
     mask: Bool[Array, "b l"] | Float[Array, "b l"],
 ) -> Float[Array, ""]:
-    """Mean squared error on the masked patches only.
+    """Compute the mean squared error on the masked patches only.
 
     With the error of one patch ``e_il = 1/p Σ_p (predictions − targets)²`` and m = ``mask``::
 
@@ -49,7 +49,7 @@ def masked_mse(
 def weighted_mse(
     predictions: Float[Array, "*b"], targets: Float[Array, "*b"], weights: Float[Array, "*b"]
 ) -> Float[Array, ""]:
-    """Mean over all numbers of weighted squared errors, ``1/n Σ_i w_i (predictions_i − targets_i)²``.
+    """Compute the mean over all numbers of weighted squared errors, ``1/n Σ_i w_i (predictions_i − targets_i)²``.
 
     Args:
       predictions: any shape and float dtype.
@@ -74,7 +74,7 @@ def weighted_mse(
 def weighted_cross_entropy(
     logits: Float[Array, "*b"], targets: Float[Array, "*b"], weights: Float[Array, "*b"]
 ) -> Float[Array, ""]:
-    """Mean over all numbers of weighted cross-entropies of independent bits with given probabilities.
+    """Compute the mean over all numbers of weighted cross-entropies of independent bits with given probabilities.
 
     ``1/n Σ_i −w_i (x_i log σ(l_i) + (1 − x_i) log (1 − σ(l_i)))``, computed as ``w_i (log(1 + e^l_i) − x_i l_i)``
 
@@ -104,7 +104,7 @@ def masked_l1(
     *,
     epsilon: ScalarLike = 0.0,
 ) -> Float[Array, ""]:
-    """Mean absolute error on the masked patches only: SimMIM's loss.
+    """Compute the mean absolute error on the masked patches only: SimMIM's loss.
 
     ``loss = Σ_il m_il 1/p Σ_p |predictions − targets| / (Σ_il m_il + ε)``
 
@@ -140,7 +140,7 @@ def masked_smooth_l1(
     *,
     beta: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
-    """Mean smooth absolute error on the masked patches only: I-JEPA's and data2vec's loss.
+    """Compute the mean smooth absolute error on the masked patches only: I-JEPA's and data2vec's loss.
 
     Of a difference d: ``d² / (2β)`` where ``|d| < β``, else ``|d| − β/2``.
 
@@ -170,7 +170,7 @@ def masked_smooth_l1(
 
 
 def smooth_l1(difference: Float[Array, "*b"], *, beta: ScalarLike = 1.0) -> Float[Array, "*b"]:
-    """Of each difference d ``d² / (2β)`` where ``|d| < β``, else ``|d| − β/2``.
+    """Compute of each difference d ``d² / (2β)`` where ``|d| < β``, else ``|d| − β/2``.
 
     >>> import jax.numpy as jnp
     >>> smooth_l1(jnp.array([0.5, -3.0])).tolist()
@@ -186,7 +186,7 @@ def masked_mean(
     *,
     epsilon: ScalarLike = 0.0,
 ) -> Float[Array, ""]:
-    """Weighted mean over the whole batch, ``Σ m v / (Σ m + ε)``; 0 where no weight is.
+    """Compute the weighted mean over the whole batch, ``Σ m v / (Σ m + ε)``; 0 where no weight is.
 
     >>> import jax.numpy as jnp
     >>> float(masked_mean(jnp.array([[1.0, 5.0]]), jnp.array([[True, False]])))

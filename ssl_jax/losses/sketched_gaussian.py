@@ -11,7 +11,7 @@ Scalar = Float[Array, ""]
 
 
 def random_directions(key: Key, width: int, count: int) -> Float[Array, "{width} {count}"]:
-    """Unit vectors drawn uniformly from the sphere, as columns.
+    """Draw unit vectors uniformly from the sphere, as columns.
 
     >>> import jax, jax.numpy as jnp
     >>> jnp.linalg.norm(random_directions(jax.random.key(0), 8, 3), axis=0).round(5).tolist()
@@ -23,7 +23,7 @@ def random_directions(key: Key, width: int, count: int) -> Float[Array, "{width}
 def sigreg(
     z: Float[Array, "*v n d"], directions: Float[Array, "d k"], *, knots: int = 17, limit: float = 3.0
 ) -> Scalar:
-    """Sketched isotropic Gaussian regularisation: how far projections of the embeddings are from N(0, 1).
+    """Compute the sketched isotropic Gaussian regularisation: how far projections of embeddings are from N(0, 1).
 
     Along each direction a, with the projections ``x_i = z_i · a`` and their characteristic function, the statistic of Epps and
     Pulley::
@@ -86,7 +86,7 @@ def lejepa(
     knots: int = 17,
     limit: float = 3.0,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """LeJEPA: views predict the mean of the global ones, and each view's embeddings are spread like a Gaussian.
+    """Compute the loss of LeJEPA: views predict the mean of the global ones, and embeddings are spread like a Gaussian.
 
     ``loss = λ SIGReg(z) + (1 − λ) mean_{v,i,d} (z_v − 1/g Σ_{u ≤ g} z_u)²``, with gradients to both sides.
 

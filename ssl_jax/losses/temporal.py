@@ -13,7 +13,7 @@ from ssl_jax.losses.metric import distances
 def time_masks(
     clips: Int[Array, " n"], times: Int[Array, " n"], *, near: ScalarLike, far: ScalarLike, across: bool
 ) -> tuple[Bool[Array, "n n"], Bool[Array, "n n"]]:
-    """Which pairs of frames belong together and which do not; those in between count as neither.
+    """Tell which pairs of frames belong together and which do not; those in between count as neither.
 
     Args:
       clips: ``[n]`` clip of each frame.
@@ -44,7 +44,7 @@ def semi_hard_triplet(
     *,
     margin: ScalarLike = 0.2,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Triplet loss with one negative a pair: the nearest one that is further than the positive, or else the furthest.
+    """Compute the triplet loss with one negative a pair: the nearest one beyond the positive, or else the furthest.
 
     With D the squared distances of the unit rows, over all pairs (a, p) whose anchor has a negative::
 
@@ -92,7 +92,7 @@ def pair_info_nce(
     *,
     temperature: ScalarLike = 0.1,
 ) -> Float[Array, ""]:
-    """InfoNCE of each positive pair against the negatives of its anchor; other positives take no part.
+    """Compute InfoNCE of each positive pair against the negatives of its anchor; other positives take no part.
 
     With the unit rows u and s_ij = u_i·u_j / τ, over all pairs (a, p) whose anchor has a negative::
 
@@ -139,7 +139,7 @@ def ranking(
     negatives: int = 4,
     hard: int = 2,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Triplet loss on cosines with hard and random negatives.
+    """Compute the triplet loss on cosines with hard and random negatives.
 
     With ``D = 1 − cos``, p the partner of the anchor a, and N_a at most ``negatives`` of the candidates that violate the
     margin, ``D_ap − D_an + margin > 0``::

@@ -27,7 +27,7 @@ def vicreg(
     target: ScalarLike = 1.0,
     epsilon: ScalarLike = 1e-4,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """VICReg: views agree, each dimension keeps its spread, and dimensions are not correlated.
+    """Compute the loss of VICReg: views agree, each dimension keeps its spread, and dimensions are not correlated.
 
     ::
 
@@ -76,7 +76,7 @@ def vicreg(
 
 
 def vicreg_invariance(z1: Float[Array, "n d"], z2: Float[Array, "n d"]) -> Scalar:
-    """VICReg's first term, the mean squared difference ``1/(n d) Σ_i ‖z1_i − z2_i‖²``.
+    """Compute VICReg's first term, the mean squared difference ``1/(n d) Σ_i ‖z1_i − z2_i‖²``.
 
     Args:
       z1: ``[n, d]`` projections of the first views, n ≥ 2, any float dtype.
@@ -102,7 +102,7 @@ def vicreg_invariance(z1: Float[Array, "n d"], z2: Float[Array, "n d"]) -> Scala
 def vicreg_variance(
     z: Float[Array, "n d"], *, target: ScalarLike = 1.0, epsilon: ScalarLike = 1e-4
 ) -> Scalar:
-    """VICReg's second term, what is missing in the spread of each dimension: ``1/d Σ_j max(0, γ − sqrt(var(z_j) + ε))``.
+    """Compute VICReg's second term, the missing spread of each dimension: ``1/d Σ_j max(0, γ − sqrt(var(z_j) + ε))``.
 
     The variance is over the batch and unbiased; γ is ``target``, ε ``epsilon``.
 
@@ -130,7 +130,7 @@ def vicreg_variance(
 
 
 def vicreg_covariance(z: Float[Array, "n d"]) -> Scalar:
-    """VICReg's third term, the squared covariances of different dimensions: ``1/d Σ_i Σ_{j≠i} Cov(z)_ij²``.
+    """Compute VICReg's third term, the squared covariances of different dimensions: ``1/d Σ_i Σ_{j≠i} Cov(z)_ij²``.
 
     ``Cov(z) = (z − mean(z))ᵀ (z − mean(z)) / (n − 1)``.
 

@@ -23,7 +23,7 @@ def wmse(
     epsilon: ScalarLike = 0.0,
     normalize: bool = True,
 ) -> Scalar:
-    """Whitening MSE: the views of an image agree after each view's projections were whitened in groups of images.
+    """Compute the whitening MSE: views of an image agree after each view's projections were whitened in groups.
 
     With x the views' projections, whitened by :func:`whiten`::
 
@@ -82,7 +82,7 @@ def wmse(
 
 
 def whiten(x: Float[Array, "n d"], *, epsilon: ScalarLike = 0.0) -> Float[Array, "n d"]:
-    """Vectors whose covariance over the batch is the identity: ``y_i = L⁻¹ (x_i − mean(x))``.
+    """Transform vectors so that their covariance over the batch is the identity: ``y_i = L⁻¹ (x_i − mean(x))``.
 
     ``L Lᵀ = (1 − ε) Cov(x) + ε I`` is a Cholesky decomposition, Cov unbiased; gradients pass through L. Other roots of the
     inverse covariance (ZCA, PCA) give another rotation of y. With ε > 0 dimensions are shrunk below unit variance, the more

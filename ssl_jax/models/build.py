@@ -42,7 +42,7 @@ def build(name: str, **options: Any) -> Network:
 
 
 def without_drop_path(encoder: Network) -> Network:
-    """The same architecture without stochastic depth, as teachers have it."""
+    """Build the same architecture without stochastic depth, as teachers have it."""
     if not encoder.config.get("drop_path"):
         return encoder
     return build(**{**encoder.config, "drop_path": 0.0})

@@ -61,7 +61,7 @@ class ConvNet(nn.Module):
 
 
 def pool_to_grid(x: Float[Array, "b h w c"], *, grid: int) -> Float[Array, "b {grid} {grid} c"]:
-    """Average pooling to a fixed grid, for any input size: torch's ``adaptive_avg_pool2d``.
+    """Average over the cells of a fixed grid, for any input size: torch's ``adaptive_avg_pool2d``.
 
     Cell i of n averages the rows from ``floor(i·h/n)`` to before ``ceil((i + 1)·h/n)``.
 
@@ -91,7 +91,7 @@ def convnet(
     remat_keeps: str = "nothing",
     sobel: bool = False,
 ) -> Network:
-    """Small encoder: 3x3 stride-2 convolutions with normalisation and ReLU, pooled to a coarse grid.
+    """Build a small encoder: 3x3 stride-2 convolutions with normalisation and ReLU, pooled to a coarse grid.
 
     ``features = flatten(average pool to grid x grid)``, width ``grid² · widths[-1]``, float32. Keeping a
     coarse grid is worth 2 to 4 points of kNN accuracy over the global mean on aligned images such as

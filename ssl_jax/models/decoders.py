@@ -68,7 +68,7 @@ def mae_decoder(
     remat: bool = False,
     remat_keeps: str = "nothing",
 ) -> Network:
-    """Decoder of MAE: linear, mask tokens, un-shuffle, fixed positions, blocks, layer normalisation, linear.
+    """Build the decoder of MAE: linear, mask tokens, un-shuffle, fixed positions, blocks, layer normalisation, linear.
 
     ``apply(params, state, tokens [b, prefix + k, d], *, restore [b, length], train=False)`` returns the
     float32 predictions ``[b, length, patch * patch * channels]``, patch pixels in the order (row, column,
@@ -183,7 +183,7 @@ def jepa_predictor(
     remat: bool = False,
     remat_keeps: str = "nothing",
 ) -> Network:
-    """Predictor of I-JEPA: what the teacher makes of blocks of patches, from the student's tokens of others.
+    """Build the predictor of I-JEPA: what the teacher makes of blocks of patches, from the student's tokens of others.
 
     ``apply(params, state, tokens [b, c, d], *, context [b, c], present [b, c], targets [b, t, n], wanted [b, t, n],
     train=False)`` returns float32 predictions ``[b, t, n, outputs]``. ``context`` (integers) says which patches the tokens are

@@ -114,7 +114,7 @@ def dvae(
     grid: int = 2,
     dtype: str = "float32",
 ) -> Network:
-    """Encoder of a discrete variational autoencoder: strided convolutions, residual blocks, scores of the words.
+    """Build the encoder of a discrete variational autoencoder: strided convolutions, residual blocks, scores of the words.
 
     ``[conv 4x4 / 2 → ReLU] × log₂ stride → residual blocks → conv 1x1 to the words``. Features are those before the last layer,
     pooled to ``grid`` x ``grid`` as in :func:`ssl_jax.models.convnet.convnet`.
@@ -161,7 +161,7 @@ def dvae(
 
 
 def dvae_decoder(*, channels: int, width: int, stride: int, blocks: int, dtype: str = "float32") -> Network:
-    """Decoder of a discrete variational autoencoder: :func:`dvae` in reverse.
+    """Build the decoder of a discrete variational autoencoder: :func:`dvae` in reverse.
 
     ``conv 1x1 → residual blocks → [transposed conv 4x4 / 2 → ReLU] × log₂ stride → conv 1x1 to the pixels``, from code vectors
     ``[b, h, w, d]`` to images ``[b, h · stride, w · stride, channels]`` in float32.

@@ -16,7 +16,7 @@ COARSEST = 4
 
 
 def sides(size: int, coarsest: int = COARSEST) -> tuple[int, ...]:
-    """Sides of maps from an image's down to at most ``coarsest``, each half the one before, rounded up.
+    """Return the sides of maps from an image's down to at most ``coarsest``, each half the one before, rounded up.
 
     >>> sides(28)
     (28, 14, 7, 4)
@@ -62,7 +62,7 @@ class Generator(nn.Module):
 
 
 def double(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
-    """Four channels of one place to one channel of a window of 2 x 2 places, in the order (row, column).
+    """Rearrange four channels of one place to one channel of a window of 2 x 2 places, in the order (row, column).
 
     >>> import jax.numpy as jnp
     >>> double(jnp.arange(4.0).reshape(1, 1, 1, 4))[0, ..., 0].tolist()
@@ -74,7 +74,7 @@ def double(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def generator(*, size: int, channels: int, width: int, norm: bool = True, dtype: str = "float32") -> Network:
-    """Images from codes or coarse maps: the decoder of an autoencoder, the generator of a GAN.
+    """Build a network from codes or coarse maps to images: the decoder of an autoencoder, the generator of a GAN.
 
     ``dense → [conv 3x3 to four times the channels → a window of 2 x 2 each → BatchNorm → ReLU] → conv 3x3``. Channels double
     with each halving of the side, from ``width`` up to ``8 · width``. Maps need no dense layer: their side is that of the
@@ -122,7 +122,7 @@ class ChannelwiseDense(nn.Module):
 
 
 def channelwise_dense(*, channels: int, dtype: str = "float32") -> Network:
-    """Each channel of a map by a dense layer over all its places, then ReLU and a 1x1 convolution across the channels.
+    """Build a dense layer over all places of each channel of a map, then ReLU and a 1x1 convolution across the channels.
 
     ``channels · places²`` weights, where a dense layer over all would have ``channels² · places²``.
 

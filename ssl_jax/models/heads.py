@@ -75,7 +75,7 @@ def mlp(
     kernel_init: str | float = "torch",
     dtype: str = "float32",
 ) -> Network:
-    """Multi-layer perceptron: ``[dense → norm → activation] × (n − 1) → dense → norm``.
+    """Build a multi-layer perceptron: ``[dense → norm → activation] × (n − 1) → dense → norm``.
 
     The heads of the papers:
 
@@ -175,7 +175,7 @@ def dino_head(
     norm_last_layer: bool = True,
     dtype: str = "float32",
 ) -> Network:
-    """DINO's head: MLP with GELU to a bottleneck, L2 normalisation, weight-normalised prototypes.
+    """Build DINO's head: MLP with GELU to a bottleneck, L2 normalisation, weight-normalised prototypes.
 
     ``logits_k = g_k · n(mlp(h)) · v_k / ‖v_k‖`` with ``n(z) = z/‖z‖``. Dense kernels start as N(0, 0.02²),
     biases at 0, v as U(±1/sqrt(bottleneck)).

@@ -161,7 +161,7 @@ def ladder(
     classes: int = 10,
     dtype: str = "float32",
 ) -> Network:
-    """Encoder of a ladder network: a perceptron, or convolutions of stride 2 and then one, with its classifier.
+    """Build the encoder of a ladder network: a perceptron, or convolutions of stride 2 and then one, with its classifier.
 
     In each layer ``z = n(W h) + σ ε`` and ``h = relu(z + β)``, at the top ``logits = γ (z + β)``; n normalises without scale or
     shift, labelled and unlabelled examples of a batch each by their own statistics, σ is 0 unless ``noise`` is given. At
@@ -202,7 +202,7 @@ def ladder(
 def denoise(
     z: Float[Array, "b ... d"], u: Float[Array, "b ... d"], a: Float[Array, "10 d"]
 ) -> Float[Array, "b ... d"]:
-    """The denoising function: ``ẑ = (z̃ − μ(u)) v(u) + μ(u)``.
+    """Denoise, ``ẑ = (z̃ − μ(u)) v(u) + μ(u)``.
 
     ``μ(u) = a₁ s(a₂ u + a₃) + a₄ u + a₅`` and ``v(u) = a₆ s(a₇ u + a₈) + a₉ u + a₁₀`` with s the logistic function. Where the
     clean z is normal around μ with variance ς² and noise of variance σ² was added, ``v = ς² / (ς² + σ²)`` gives its mean
@@ -260,7 +260,7 @@ class LadderDecoder(nn.Module):
 
 
 def ladder_decoder(*, lowest: int = 0, dtype: str = "float32") -> Network:
-    """Decoder of a ladder network: estimates of the clean z, from the top layer down to layer ``lowest``.
+    """Build the decoder of a ladder network: estimates of the clean z, from the top layer down to layer ``lowest``.
 
     ``ẑ_l = g(z̃_l, n(V_l ẑ_{l+1}))`` with :func:`denoise` as g; at the top n(probabilities) is in the place of the product.
 

@@ -36,7 +36,7 @@ class Network(NamedTuple):
 
 
 def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | None = None) -> Network:
-    """A Linen module as a pair of pure functions over plain dicts.
+    """Turn a Linen module into a pair of pure functions over plain dicts.
 
     The module's ``__call__`` is ``(inputs, *, train, **options)``. Collection ``params`` becomes the params;
     all other collections become the state, of which training changes ``batch_stats`` only (``frozen`` stays
@@ -147,7 +147,7 @@ def grouped_apply(
 
 
 def chain(**networks: Network) -> Network:
-    """Networks applied one after the other, each to the output of the one before.
+    """Apply networks one after the other, each to the output of the one before.
 
     Variables are dicts by the networks' names, so a method's params hold ``encoder``, ``projector`` and so on; entries under
     other names are left alone. ``apply`` returns the outputs of all of them, as a tuple.
@@ -183,7 +183,7 @@ def chain(**networks: Network) -> Network:
 
 
 def identity(features: int) -> Network:
-    """The network that returns its input: a projector or predictor that is switched off.
+    """Build the network that returns its input: a projector or predictor that is switched off.
 
     >>> identity(8).apply({}, {}, 3.0)
     (3.0, {})
@@ -192,16 +192,16 @@ def identity(features: int) -> Network:
 
 
 def compute_dtype(encoder: Network) -> str:
-    """The compute dtype of an encoder, which its heads follow."""
+    """Return the compute dtype of an encoder, which its heads follow."""
     return str(encoder.config.get("dtype", "float32"))
 
 
 def grid_of(encoder: Network, images: Array | np.ndarray) -> tuple[int, int]:
-    """Rows and columns of patches."""
+    """Return the rows and columns of patches."""
     patch = int(encoder.config["patch"])
     return images.shape[1] // patch, images.shape[2] // patch
 
 
 def prefix_of(encoder: Network) -> int:
-    """Tokens in front of the patches."""
+    """Count the tokens in front of the patches."""
     return int(encoder.config["class_token"]) + int(encoder.config["registers"])

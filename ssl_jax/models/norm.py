@@ -127,7 +127,7 @@ class GroupNorm(nn.Module):
 
 
 def map_norm(kind: str, **options: Any) -> nn.Module:
-    """The normalisation of a convolution's maps: ``"batch"`` or ``"group"``.
+    """Build the normalisation of a convolution's maps: ``"batch"`` or ``"group"``.
 
     >>> type(map_norm("group", name="bn1")).__name__
     'GroupNorm'
@@ -136,7 +136,7 @@ def map_norm(kind: str, **options: Any) -> nn.Module:
 
 
 def standardize(kernel: Float[Array, "... k"], *, epsilon: float = 1e-5) -> Float[Array, "... k"]:
-    """Weight standardisation: the weights of each output get mean 0 and standard deviation 1.
+    """Standardise weights: those of each output get mean 0 and standard deviation 1.
 
     ``w ← (w − μ) / (σ + ε)`` with μ and σ (biased) over all axes but the last, computed in float32 or wider. Meant for layers
     that a normalisation follows, to which the scale of their outputs makes no difference.
@@ -166,12 +166,12 @@ def standardize(kernel: Float[Array, "... k"], *, epsilon: float = 1e-5) -> Floa
 
 
 def standardized_conv(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """``jax.lax.conv_general_dilated`` with standardised weights, for ``nn.Conv``."""
+    """Convolve as ``jax.lax.conv_general_dilated`` with standardised weights, for ``nn.Conv``."""
     return jax.lax.conv_general_dilated(inputs, standardize(kernel), *args, **options)
 
 
 def standardized_dot(inputs: Array, kernel: Array, *args: Any, **options: Any) -> Array:
-    """``jax.lax.dot_general`` with standardised weights, for ``nn.Dense``."""
+    """Multiply as ``jax.lax.dot_general`` with standardised weights, for ``nn.Dense``."""
     return jax.lax.dot_general(inputs, standardize(kernel), *args, **options)
 
 

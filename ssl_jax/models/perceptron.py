@@ -45,7 +45,7 @@ class Perceptron(nn.Module):
 
 
 def mlp(*, widths: Sequence[int] = (512, 256), activation: str = "relu", dtype: str = "float32") -> Network:
-    """Multi-layer perceptron: the pixels in one row, then dense layers, each with the activation; no normalisation.
+    """Build a multi-layer perceptron: the pixels in one row, then dense layers with activations; no normalisation.
 
     Params: ``dense_<i>/kernel`` (Glorot uniform) and ``dense_<i>/bias`` (0).
 
@@ -101,7 +101,7 @@ class Mirror(nn.Module):
 
 
 def mirror(encoder: Network, pixels: int) -> Network:
-    """The decoder of a perceptron: its layers in reverse, ``dense_<i>`` from the width of layer i to that of layer i − 1.
+    """Build the decoder of a perceptron: its layers in reverse, ``dense_<i>`` from the width of layer i to that of i − 1.
 
     The activation is the encoder's, but for the pixels, which have none.
 
@@ -127,7 +127,7 @@ def mirror(encoder: Network, pixels: int) -> Network:
 
 
 def tied(encoder: Params, decoder: Params) -> Params:
-    """Params of :func:`mirror` with the transposed kernels of the encoder and the decoder's own biases.
+    """Return params of :func:`mirror` with the transposed kernels of the encoder and the decoder's own biases.
 
     >>> import jax.numpy as jnp
     >>> made = tied({"dense_0": {"kernel": jnp.ones((6, 4))}}, {"dense_0": {"bias": jnp.zeros(6)}})
@@ -140,7 +140,7 @@ def tied(encoder: Params, decoder: Params) -> Params:
 
 
 def flat(shape: Sequence[int]) -> int:
-    """Numbers in one image of a batch of this shape.
+    """Count the numbers in one image of a batch of this shape.
 
     >>> flat((16, 28, 28, 1))
     784

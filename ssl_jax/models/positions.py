@@ -12,7 +12,7 @@ from ssl_jax.core.types import Array
 
 @functools.cache
 def sincos_table(height: int, width: int, features: int) -> Float[np.ndarray, "length features"]:
-    """Fixed two-dimensional sine-cosine position table, one row a patch, patches in row-major order.
+    """Compute the fixed two-dimensional sine-cosine position table, one row a patch, patches in row-major order.
 
     For the patch in row ``y`` and column ``x`` and ``ω_i = 10000^(−i / (features/4))``, ``i = 0 … features/4
     − 1``::
@@ -47,7 +47,7 @@ def sincos_table(height: int, width: int, features: int) -> Float[np.ndarray, "l
 
 
 def bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
-    """Matrix that resamples ``source`` values along a line to ``target`` values by cubic convolution.
+    """Compute the matrix that resamples ``source`` values along a line to ``target`` values by cubic convolution.
 
     Sample ``j`` lies at ``(j + 1/2) · source/target − 1/2``; weights are Keys' cubic kernel with ``a =
     −0.75`` on the four nearest values, values beyond the ends repeating the last one. No smoothing when the
@@ -72,7 +72,7 @@ def bicubic_matrix(source: int, target: int) -> Float[np.ndarray, "target source
 def resize_table(
     table: Float[Array, "length features"], *, source: tuple[int, int], target: tuple[int, int]
 ) -> Float[Array, "new_length features"]:
-    """Bicubic interpolation of a position table to another grid, as MAE fine-tunes at other sizes.
+    """Interpolate a position table to another grid by cubic convolution, as MAE fine-tunes at other sizes.
 
     Args:
       table: ``[rows * columns, features]`` in row-major order; floating point.
@@ -99,7 +99,7 @@ def resize_table(
 
 @functools.cache
 def relative_index(height: int, width: int, prefix: int) -> Int[np.ndarray, "n n"]:
-    """Rows of a table of relative positions, for every pair of tokens ``[prefix tokens, patches in row-major order]``.
+    """Index a table of relative positions for every pair of tokens ``[prefix tokens, patches in row-major order]``.
 
     Patch (y, x) to patch (y', x') has row ``(y − y' + height − 1)(2 width − 1) + (x − x' + width − 1)``; the last three of the
     ``(2 height − 1)(2 width − 1) + 3`` rows are for prefix to patch, patch to prefix, and prefix to prefix.

@@ -20,7 +20,7 @@ def require_remat(remat: bool, keeps: str) -> None:
 
 
 def recomputed(block: Any, remat: bool, keeps: str, *, static: tuple[int, ...]) -> Any:
-    """A block whose inside the backward pass computes again, but for what it keeps; the block itself without ``remat``.
+    """Let the backward pass compute the inside of a block again, but for what it keeps; do nothing without ``remat``.
 
     Args:
       block: class of a linen module.

@@ -22,7 +22,7 @@ OUTPUTS = ("features", "tokens", "layers")
 
 
 def conv(width: int, kernel: int, *, norm: str, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """Convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided).
+    """Build a convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided).
 
     Its weights are standardised where the normalisation ``norm`` that follows is by groups.
     """
@@ -83,7 +83,7 @@ class BottleneckBlock(nn.Module):
 
 
 def shortcut(x: Array, y: Array, *, stride: int, norm: str, train: bool, dtype: Any) -> Array:
-    """The input of a block in the shape of its branch: as it is, or through a strided 1x1 convolution."""
+    """Bring the input of a block to the shape of its branch: as it is, or through a strided 1x1 convolution."""
     if x.shape == y.shape:
         return x
     x = conv(y.shape[-1], 1, stride=stride, norm=norm, dtype=dtype, name="downsample_0")(x)
@@ -140,7 +140,7 @@ def resnet(
     remat_keeps: str = "nothing",
     sobel: bool = False,
 ) -> Network:
-    """Residual network: stem, four stages of residual blocks, global mean.
+    """Build a residual network: stem, four stages of residual blocks, global mean.
 
     ``x ← relu(f(x) + shortcut(x))`` in each block. Version 1.5: the 3x3 convolution of a bottleneck carries
     the stride (in the paper the first 1x1 does). Convolutions start as N(0, 2/fan_out).

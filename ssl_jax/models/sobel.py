@@ -8,7 +8,7 @@ from ssl_jax.ops.hog import slopes
 
 
 def sobel(images: Float[Array, "b h w c"]) -> Float[Array, "b h w 2"]:
-    """Horizontal and vertical slope of the mean over the channels.
+    """Compute the horizontal and vertical slope of the mean over the channels.
 
     ``out_0 = [1 2 1]ᵀ [1 0 −1] ∗ g`` and ``out_1 = [1 0 −1]ᵀ [1 2 1] ∗ g`` with g the gray image, ∗ the correlation, and zeros
     beyond the border. Eight times the slope a pixel.

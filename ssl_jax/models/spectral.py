@@ -19,7 +19,7 @@ SLOPE = 0.2
 def spectral_step(
     kernel: Float[Array, "*rows k"], u: Float[Array, " k"]
 ) -> tuple[Float[Array, ""], Float[Array, " k"]]:
-    """One power iteration towards the largest singular value of a kernel, whose axes but the last are rows of a matrix W.
+    """Do one power iteration towards the largest singular value of a kernel, whose axes but the last are rows of W.
 
     ``v = W u / ‖W u‖,  u ← Wᵀ v / ‖Wᵀ v‖,  σ = vᵀ W u``
 
@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
 
 
 def discriminator(*, width: int, hidden_dim: int, dtype: str = "float32") -> Network:
-    """Scores of images, or of images with codes: strided convolutions of spectral norm 1 and leaky ReLU.
+    """Build a network that scores images, or images with codes: convolutions of spectral norm 1 and leaky ReLU.
 
     ``[conv 4x4 / 2 → leaky ReLU 0.2]`` down to at most 4 pixels, channels doubling up to ``8 · width``; with a code its dense
     layer joins there, and one more dense layer sees both; then one number an image.

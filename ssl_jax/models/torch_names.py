@@ -16,7 +16,7 @@ IGNORED = ("fc.weight", "fc.bias")
 
 
 def resnet_from_torch(state_dict: Mapping[str, np.ndarray], network: Network) -> tuple[Params, State]:
-    """Variables of a ResNet from a torch ``state_dict``.
+    """Read the variables of a ResNet from a torch ``state_dict``.
 
     Convolutions turn from ``[out, in, h, w]`` to ``[h, w, in, out]``. The classifier and
     ``num_batches_tracked`` are left out.
@@ -56,7 +56,7 @@ def resnet_from_torch(state_dict: Mapping[str, np.ndarray], network: Network) ->
 
 
 def resnet_to_torch(params: Params, state: State) -> dict[str, np.ndarray]:
-    """A torch ``state_dict`` from the variables of a ResNet: the inverse of :func:`resnet_from_torch`.
+    """Write the variables of a ResNet as a torch ``state_dict``: the inverse of :func:`resnet_from_torch`.
 
     It has no classifier and no ``num_batches_tracked``: load it with ``strict=False``.
 

@@ -23,7 +23,7 @@ DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pred": "decoder_pr
 
 
 def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, State]:
-    """Variables of a ViT from a torch ``state_dict`` in timm's names.
+    """Read the variables of a ViT from a torch ``state_dict`` in timm's names.
 
     Linear weights are transposed, the patch convolution ``[d, c, p, p]`` becomes ``[p * p * c, d]``. Rows of
     the position table that belong to class and register tokens are added to these tokens, which is where the
@@ -68,7 +68,7 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
 
 
 def vit_to_torch(params: Params, state: State, network: Network) -> dict[str, np.ndarray]:
-    """A torch ``state_dict`` in timm's names from a ViT's variables: the inverse of :func:`vit_from_torch`.
+    """Write a ViT's variables as a torch ``state_dict`` in timm's names: the inverse of :func:`vit_from_torch`.
 
     ``pos_embed`` has a row of zeros for every class and register token. There is no classifier: load it with
     ``strict=False``.
@@ -105,7 +105,7 @@ def vit_to_torch(params: Params, state: State, network: Network) -> dict[str, np
 
 
 def mae_decoder_from_torch(state_dict: StateDict) -> tuple[Params, State]:
-    """Variables of :func:`ssl_jax.models.decoders.mae_decoder` from the ``state_dict`` of MAE's whole model.
+    """Read variables of :func:`ssl_jax.models.decoders.mae_decoder` from the ``state_dict`` of MAE's whole model.
 
     Args:
       state_dict: torch name to numpy array; all but the decoder's is left out, as is its fixed position

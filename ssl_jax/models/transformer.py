@@ -17,7 +17,7 @@ xavier = nn.initializers.xavier_uniform()
 
 
 def linear_init(scheme: str, *, layer: int = 0) -> Callable[..., Array]:
-    """Initialiser of linear kernels: Xavier uniform (MAE, MoCo v3), N(0, 0.02²) (timm, DINO), or the same cut at ±0.02 (BEiT).
+    """Choose the initialiser of linear kernels: Xavier uniform (MAE, MoCo v3), N(0, 0.02²) (timm, DINO), cut at ±0.02 (BEiT).
 
     timm cuts its normal at ±2 *absolute*, that is at 100 standard deviations: not at all.
 
@@ -33,7 +33,7 @@ def linear_init(scheme: str, *, layer: int = 0) -> Callable[..., Array]:
 
 
 def qkv_init(scheme: str) -> Callable[..., Array]:
-    """Initialiser of the joint query-key-value kernel; ``xavier_split`` draws three square ones (MoCo v3)."""
+    """Choose the initialiser of the joint query-key-value kernel; ``xavier_split`` draws three square ones (MoCo v3)."""
 
     def split(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         parts = [xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
@@ -45,13 +45,13 @@ def qkv_init(scheme: str) -> Callable[..., Array]:
 def dense(
     features: int, *, use_bias: bool = True, dtype: Any, kernel_init: Callable[..., Array], name: str
 ) -> nn.Dense:
-    """A linear layer whose weight gradient is ``xᵀ g``, in this order; see :func:`product`."""
+    """Build a linear layer whose weight gradient is ``xᵀ g``, in this order; see :func:`product`."""
     return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init, dot_general=_dot_general, name=name)
 
 
 @jax.custom_vjp
 def product(x: Array, kernel: Array) -> Array:
-    """``x @ kernel`` of ``[..., d]`` and ``[d, e]``, with the weight gradient taken as ``xᵀ g``.
+    """Multiply ``x @ kernel``, of ``[..., d]`` and ``[d, e]``, with the weight gradient taken as ``xᵀ g``.
 
     JAX takes it as ``(gᵀ x)ᵀ``. XLA on CPUs then fuses what made g, such as the gradient of a layer normalisation, into the
     transposed read, computes it again column by column, and a ViT-tiny step takes 1.5 times as long; x lies in memory.
@@ -80,12 +80,12 @@ def _dot_general(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Ar
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    """Layer normalisation with ε = 1e-6, its statistics in float32."""
+    """Build a layer normalisation with ε = 1e-6, its statistics in float32."""
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
-    """``softmax(q kᵀ / √d + bias)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, in float32 or wider.
+    """Compute ``softmax(q kᵀ / √d + bias)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, at least in float32.
 
     The bias is ``[b or 1, heads or 1, queries or 1, keys]``, −∞ for keys that do not count.
 
@@ -98,7 +98,7 @@ def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Ar
 
 
 def attend(query: Array, key: Array, value: Array, bias: Array | None = None) -> Array:
-    """``softmax(q kᵀ / √d + bias) v`` of ``[b, length, heads, d]``."""
+    """Compute ``softmax(q kᵀ / √d + bias) v`` of ``[b, length, heads, d]``."""
     weights = attention_weights(query, key, bias)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
 
 def gelu(x: Array) -> Array:
-    """``x Φ(x)`` by ``(1 + erf(x/√2)) / 2``: jax.nn.gelu's erfc, exact for x far below 0 too, takes four times as long on CPUs.
+    """Compute ``x Φ(x)`` by ``(1 + erf(x/√2)) / 2``: jax.nn.gelu's erfc, exact far below 0 too, is four times slower on CPUs.
 
     >>> round(float(gelu(jnp.float32(1.0))), 4)
     0.8413
@@ -217,7 +217,7 @@ class Block(nn.Module):
 
 
 def kept_examples(key: Array, count: int, *, rate: float) -> Array:
-    """Which examples of a batch keep a branch, where their number is fixed: ``max(int(count (1 − rate)), 1)`` of them.
+    """Draw which examples of a batch keep a branch, where their number is fixed: ``max(int(count (1 − rate)), 1)``.
 
     With the branch of these scaled by ``count`` over their number the expectation is that of the branch, and the others cost
     nothing.
@@ -232,7 +232,7 @@ def kept_examples(key: Array, count: int, *, rate: float) -> Array:
 
 
 def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
-    """Stochastic depth: each example's branch is 0 with probability ``rate``, else divided by ``1 − rate``.
+    """Apply stochastic depth: each example's branch is 0 with probability ``rate``, else divided by ``1 − rate``.
 
     Args:
       key: used once.
@@ -266,7 +266,7 @@ def apply_blocks(
     bias: Array | None = None,
     **options: Any,
 ) -> Any:
-    """Blocks ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
+    """Apply ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
 
     ``bias`` is added to the attention's scores in all of them, see :func:`attention_weights`.
 
@@ -285,12 +285,12 @@ def apply_blocks(
 
 
 def final_norm(x: Array, name: str) -> Array:
-    """Layer normalisation whose output is at least float32, as tokens leave the network."""
+    """Build the layer normalisation whose output is at least float32, as tokens leave the network."""
     return layer_norm(jnp.promote_types(x.dtype, jnp.float32), name)(x)
 
 
 def gather_tokens(tokens: Array, indices: Array) -> Array:
-    """Tokens ``[b, length, width]`` at ``indices [b, k]``: ``out[b, j] = tokens[b, indices[b, j]]``.
+    """Gather tokens ``[b, length, width]`` at ``indices [b, k]``: ``out[b, j] = tokens[b, indices[b, j]]``.
 
     >>> import jax.numpy as jnp
     >>> gather_tokens(jnp.arange(3.0).reshape(1, 3, 1), jnp.array([[2, 0]]))[0, :, 0].tolist()

@@ -229,7 +229,7 @@ def vit(
     remat: bool = False,
     remat_keeps: str = "nothing",
 ) -> Network:
-    """Vision transformer: linear patch embedding, positions, pre-norm blocks, layer normalisation.
+    """Build a vision transformer: linear patch embedding, positions, pre-norm blocks, layer normalisation.
 
     Tokens are ordered ``[class token, registers, patches]``. Positions are added to the patches only.
 

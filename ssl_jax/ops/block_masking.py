@@ -17,7 +17,7 @@ def masked_counts(
     ratio: tuple[float, float] = (0.1, 0.5),
     stratified: bool = False,
 ) -> Int[Array, " crops"]:
-    """How many patches of each crop to hide: a share of the crops gets a random ratio, the others none.
+    """Draw how many patches of each crop to mask: a share of the crops gets a random ratio, the others none.
 
     With u in [0, 1) of a crop: ``⌊L (r₀ + (r₁ − r₀) u / share)⌋`` where ``u < share``, else 0.
 
@@ -59,7 +59,7 @@ def masked_counts(
 
 
 def scattered_mask(key: Key, length: int, count: Int[Array, ""]) -> Bool[Array, " length"]:
-    """Hide ``count`` patches drawn uniformly without replacement; the count may be traced, as shapes do not depend on it.
+    """Mask ``count`` patches drawn uniformly without replacement; the count may be traced, as shapes do not depend on it.
 
     Args:
       key: PRNG key, one a crop.
@@ -87,7 +87,7 @@ def block_mask(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     attempts: int = 32,
 ) -> Bool[Array, " length"]:
-    """Hide at most ``count`` patches in rectangles, of which several may overlap.
+    """Mask at most ``count`` patches in rectangles, of which several may overlap.
 
     Rectangles are drawn one after the other: area uniform between ``min_area`` and the number of patches that may still be
     masked, logarithm of the aspect ratio uniform, place uniform. One is taken if it is smaller than the grid in both
@@ -145,7 +145,7 @@ def block_mask(
 def masked_positions(
     mask: Bool[Array, "*batch length"], most: int
 ) -> tuple[Int[Array, "*batch most"], Bool[Array, "*batch most"]]:
-    """Indices of the masked patches in a static number of places, so that only they need be computed.
+    """Return the indices of the masked patches in a static number of places, so that only they need be computed.
 
     Args:
       mask: ``[..., L]``, True = masked, at most ``most`` of them in a row; further ones are lost.

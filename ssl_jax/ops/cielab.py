@@ -26,7 +26,7 @@ B_RANGES = (
 
 
 def rgb_to_lab(rgb: Float[Array, "... 3"]) -> Float[Array, "... 3"]:
-    """sRGB to CIELAB.
+    """Convert sRGB to CIELAB.
 
     With linear light ``u = (c + .055)/1.055)^2.4`` (``c / 12.92`` up to .04045), ``(X, Y, Z) = M u`` over the white point, and
     ``f(t) = ∛t`` (``t / (3 · (6/29)²) + 4/29`` up to ``(6/29)³``)::
@@ -57,7 +57,7 @@ def rgb_to_lab(rgb: Float[Array, "... 3"]) -> Float[Array, "... 3"]:
 
 
 def lab_to_rgb(lab: Float[Array, "... 3"]) -> Float[Array, "... 3"]:
-    """CIELAB to sRGB, the inverse of :func:`rgb_to_lab`; colours out of gamut are clipped.
+    """Convert CIELAB to sRGB, the inverse of :func:`rgb_to_lab`; colours out of gamut are clipped.
 
     Args:
       lab: ``[..., 3]``, any float dtype.
@@ -85,7 +85,7 @@ def _times(matrix: np.ndarray, x: Array) -> Array:
 
 
 def ab_bins() -> Float[np.ndarray, "313 2"]:
-    """Centres (a, b) of the 313 bins of the ab plane, on a grid of 10, sorted by a, then b.
+    """Return the centres (a, b) of the 313 bins of the ab plane, on a grid of 10, sorted by a, then b.
 
     They are the published bins of Zhang et al., who call them the values in gamut. The paper gives no rule and none that we
     tried gives 313: 261 are the nearest of an sRGB colour, 306 a corner of a square of the grid with an sRGB colour in it.
@@ -104,7 +104,7 @@ def ab_bins() -> Float[np.ndarray, "313 2"]:
 def soft_bins(
     ab: Float[Array, "*b 2"], *, neighbors: int = 10, sigma: ScalarLike = 5.0
 ) -> Float[Array, "*b 313"]:
-    """Soft codes of colours: weights ``exp(−d² / 2σ²)`` of the nearest bins, normalised.
+    """Return the soft codes of colours: weights ``exp(−d² / 2σ²)`` of the nearest bins, normalised.
 
     Args:
       ab: ``[..., 2]`` colours.
@@ -144,7 +144,7 @@ def soft_bins(
 def rebalancing_weights(
     prior: Float[Array, " q"], *, gamma: ScalarLike = 0.5, alpha: ScalarLike = 1.0
 ) -> Float[Array, " q"]:
-    """Weights by which rare colours count more: ``w ∝ ((1 − γ) p + γ/Q)^−α`` with ``Σ p w = 1``.
+    """Compute weights by which rare colours count more: ``w ∝ ((1 − γ) p + γ/Q)^−α`` with ``Σ p w = 1``.
 
     Args:
       prior: ``[q]`` p, shares of the bins, that sum to 1.
@@ -172,7 +172,7 @@ def rebalancing_weights(
 
 
 def annealed_mean(logits: Float[Array, "*b 313"], *, temperature: ScalarLike = 0.38) -> Float[Array, "*b 2"]:
-    """The colour that scores of the bins stand for: the mean bin under ``softmax(logits / T)``.
+    """Return the colour that scores of the bins stand for: the mean bin under ``softmax(logits / T)``.
 
     Args:
       logits: ``[..., 313]`` scores.

@@ -10,7 +10,7 @@ Labels = Int[np.ndarray, " n"]
 
 
 def purity(clusters: Labels, classes: Labels) -> float:
-    """Share of images that have the commonest class of their cluster, ``1/n Σ_k max_c |k ∩ c|``.
+    """Compute the share of images that have the commonest class of their cluster, ``1/n Σ_k max_c |k ∩ c|``.
 
     It is 1 for one cluster an image, so compare it at equal numbers of clusters only.
 
@@ -35,7 +35,7 @@ def purity(clusters: Labels, classes: Labels) -> float:
 
 
 def normalized_mutual_information(first: Labels, second: Labels) -> float:
-    """Mutual information of two clusterings over the mean of their entropies, ``2 I(a; b) / (H(a) + H(b))``.
+    """Compute the mutual information of two clusterings over their mean entropy, ``2 I(a; b) / (H(a) + H(b))``.
 
     It does not depend on the names of the clusters. DeepCluster reports it for clusters and classes, and for one epoch's
     clusters and the last one's (it divides by ``√(H(a) H(b))``, which is the same where both use their clusters alike).
@@ -68,7 +68,7 @@ def normalized_mutual_information(first: Labels, second: Labels) -> float:
 
 
 def changed(first: Labels, second: Labels) -> float:
-    """Share of images whose cluster changed, when the clusters' names are matched as well as can be.
+    """Return the share of images whose cluster changed, when the clusters' names are matched as well as can be.
 
     ``1 − 1/n max_σ Σ_k |{i: a_i = k, b_i = σ(k)}|`` over matchings σ (Hungarian algorithm).
 

@@ -16,7 +16,7 @@ def hog(
     kernel: str = "sobel",
     window: int | None = 16,
 ) -> Float[Array, "b rows columns k"]:
-    """Histograms of oriented gradients, the target of MaskFeat, for each channel by itself.
+    """Compute the histograms of oriented gradients, the target of MaskFeat, for each channel by itself.
 
     At every pixel the gradient (g_x, g_y) votes with its length, weighted by the window, for the bin of its direction::
 
@@ -78,7 +78,7 @@ def hog(
 def slopes(
     padded: Float[Array, "b h2 w2 *c"],
 ) -> tuple[Float[Array, "b h w *c"], Float[Array, "b h w *c"]]:
-    """Sobel filters: ``[1 2 1]ᵀ [1 0 −1]`` and ``[1 0 −1]ᵀ [1 2 1]``, as correlations, of images with a border of one pixel.
+    """Apply Sobel filters, ``[1 2 1]ᵀ [1 0 −1]`` and ``[1 0 −1]ᵀ [1 2 1]``, as correlations, to images with a border.
 
     >>> import jax.numpy as jnp
     >>> horizontal, vertical = slopes(jnp.broadcast_to(jnp.arange(3.0), (1, 3, 3)))

@@ -43,7 +43,7 @@ def kmeans(
     counted: Bool[Array, " n"] | None = None,
     block_size: int = 4096,
 ) -> Clusters:
-    """k clusters with a small sum of squared distances of the points to the means of their clusters.
+    """Find k clusters with a small sum of squared distances of the points to the means of their clusters.
 
     ``iterations`` times: ``y_i = argmin_k ‖x_i − c_k‖²``, then ``c_k`` = mean of the points with ``y_i = k``; at the end
     once more y. With ``spherical`` points and centroids are unit vectors, ``c_k = n(Σ x_i)``, so that y is the largest cosine.
@@ -133,7 +133,7 @@ def kmeans(
 def assign(
     points: Float[Array, "n d"], centroids: Float[Array, "k d"], *, block_size: int = 4096
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """The nearest centroid of each point, ``argmin_k ‖x_i − c_k‖²``; of equally near ones the first.
+    """Find the nearest centroid of each point, ``argmin_k ‖x_i − c_k‖²``; of equally near ones the first.
 
     Args:
       points: x, ``[n, d]``, any float dtype.
@@ -212,7 +212,7 @@ def _beside_big(key: Key, centroids: Array, sizes: Array, distance: Array) -> Ar
 def pca_whiten(
     points: Float[Array, "n d"], dim: int, *, epsilon: ScalarLike = 1e-6
 ) -> Float[Array, "n {dim}"]:
-    """Projections on the principal directions, each scaled to variance 1: covariance I.
+    """Project on the principal directions, each scaled to variance 1: covariance I.
 
     ``Λ^{−1/2} Vᵀ (x − mean)`` with the ``dim`` largest eigenvalues Λ and eigenvectors V of the covariance (of n − 1).
 
@@ -252,7 +252,7 @@ def pca_whiten(
 
 
 def sample_clusters_evenly(key: Key, labels: Int[Array, " n"], clusters: int) -> Int[Array, " n"]:
-    """n examples such that every cluster with members is drawn as often as any other, to within one.
+    """Draw n examples such that every cluster with members is drawn as often as any other, to within one.
 
     Of a cluster with more members than its share come different ones, drawn at random; of one with fewer all come, over and
     over, each as often as any other of the cluster to within one.

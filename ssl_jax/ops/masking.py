@@ -32,7 +32,7 @@ class Mask(NamedTuple):
 def mask_of_kind(
     key: Key, grid: tuple[int, int], *, kind: str = "random", ratio: float = 0.75, unit: int = 1
 ) -> Mask:
-    """A mask of the kind that a method's option names, always with the same number of masked patches.
+    """Draw a mask of the kind that a method's option names, always with the same number of masked patches.
 
     Args:
       key: PRNG key, one an image.
@@ -74,7 +74,7 @@ def mask_of_kind(
 
 
 def random_mask(key: Key, length: int, *, ratio: float) -> Mask:
-    """Hide a fixed number of patches drawn uniformly without replacement, for one image.
+    """Mask a fixed number of patches drawn uniformly without replacement, for one image.
 
     Args:
       key: PRNG key, one an image.
@@ -131,7 +131,7 @@ def mask_from_noise(noise: Float[Array, " length"], *, ratio: float) -> Mask:
 
 
 def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
-    """The mask that leaves these patches visible, in this order.
+    """Make the mask that leaves these patches visible, in this order.
 
     >>> import jax.numpy as jnp
     >>> mask = mask_of_visible(jnp.array([2, 0]), 4)
@@ -148,7 +148,7 @@ def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
 def unit_mask(
     key: Key, grid: tuple[int, int], *, unit: int = 1, ratio: float = 0.6
 ) -> Bool[Array, " length"]:
-    """Hide squares of ``unit`` x ``unit`` patches drawn uniformly without replacement.
+    """Mask squares of ``unit`` x ``unit`` patches drawn uniformly without replacement.
 
     ``⌈units · ratio⌉`` of the ``(rows/unit)(columns/unit)`` squares are masked.
 
@@ -183,7 +183,7 @@ def unit_mask(
 
 
 def filled_block_mask(key: Key, grid: tuple[int, int], count: int, **options: Any) -> Mask:
-    """Hide exactly ``count`` patches: those of :func:`block_mask`, and random ones for what that leaves short.
+    """Mask exactly ``count`` patches: those of :func:`block_mask`, and random ones for what that leaves short.
 
     Args:
       key: PRNG key, one an image.
@@ -215,7 +215,7 @@ def filled_block_mask(key: Key, grid: tuple[int, int], count: int, **options: An
 
 
 def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
-    """Hide all but one patch of every ``window`` x ``window`` patches: the visible ones make a smaller, regular grid.
+    """Mask all but one patch of every ``window`` x ``window`` patches: the visible ones make a smaller, regular grid.
 
     Args:
       key: PRNG key, one an image.
@@ -246,7 +246,7 @@ def uniform_mask(key: Key, grid: tuple[int, int], *, window: int = 2) -> Mask:
 
 
 def grid_mask(grid: tuple[int, int], *, window: int = 2) -> Mask:
-    """Hide all but the first patch of every ``window`` x ``window`` patches, in every image the same.
+    """Mask all but the first patch of every ``window`` x ``window`` patches, in every image the same.
 
     Args:
       grid: (rows, columns) of patches, multiples of ``window``.

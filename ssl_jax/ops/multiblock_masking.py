@@ -40,7 +40,7 @@ def multiblock(
     least_context: int = 1,
     truncate: bool = False,
 ) -> Blocks:
-    """Blocks whose representations are predicted, and a large block around them without them, for a batch of images.
+    """Draw blocks whose representations are predicted, and a large block around them without them, for a batch of images.
 
     One size of the target blocks and one of the context block are drawn for the batch; places are drawn for each image and
     block. With a share s and an aspect ratio r a block has ``h = round(√(⌊s L⌋ r))`` rows and ``w = round(√(⌊s L⌋ / r))``

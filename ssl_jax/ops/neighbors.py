@@ -15,7 +15,7 @@ def nearest_neighbors(
     *,
     block_size: int | None = None,
 ) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-    """The k rows of a bank that point most nearly in the direction of each query: exact, by cosine.
+    """Find the k rows of a bank that point most nearly in the direction of each query: exact, by cosine.
 
     ``indices_i = argtop-k_j u_i·c_j`` with u and c the unit rows of ``queries`` and ``bank``, in descending order;
     of equal similarities the lower index comes first.

@@ -121,7 +121,7 @@ def unnormalize_patches(
 
 
 def standardized(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Layer normalisation without weights, ε 1e-5, biased variance: the targets of data2vec and I-JEPA.
+    """Apply layer normalisation without weights, ε 1e-5, biased variance: the targets of data2vec and I-JEPA.
 
     >>> import jax.numpy as jnp
     >>> standardized(jnp.array([1.0, 3.0])).round(3).tolist()

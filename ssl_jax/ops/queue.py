@@ -23,7 +23,7 @@ class Queue(NamedTuple):
 
 
 def queue_init(key: Key, size: int, dim: int) -> Queue:
-    """A queue full of random unit vectors, uniform on the sphere.
+    """Make a queue full of random unit vectors, uniform on the sphere.
 
     Args:
       key: PRNG key.

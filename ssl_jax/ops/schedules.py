@@ -16,7 +16,7 @@ from ssl_jax.core.types import Array, Schedule
 
 
 def constant(value: ScalarLike) -> Schedule:
-    """The same value at every step.
+    """Return the same value at every step.
 
     >>> float(constant(0.5)(10))
     0.5
@@ -25,7 +25,7 @@ def constant(value: ScalarLike) -> Schedule:
 
 
 def as_schedule(value: ScalarLike | Schedule) -> Schedule:
-    """A number as a constant schedule; a schedule as it is.
+    """Turn a number into a constant schedule; leave a schedule as it is.
 
     >>> float(as_schedule(0.5)(10))
     0.5
@@ -34,7 +34,7 @@ def as_schedule(value: ScalarLike | Schedule) -> Schedule:
 
 
 def linear(start: ScalarLike, end: ScalarLike, steps: int) -> Schedule:
-    """From ``start`` to ``end`` on a line: ``start + (end − start) k / steps``.
+    """Go from ``start`` to ``end`` on a line: ``start + (end − start) k / steps``.
 
     Args:
       start: value at step 0.
@@ -53,7 +53,7 @@ def linear(start: ScalarLike, end: ScalarLike, steps: int) -> Schedule:
 
 
 def cosine(start: ScalarLike, end: ScalarLike, steps: int) -> Schedule:
-    """From ``start`` to ``end`` on half a cosine: ``end + (start − end) (1 + cos(π k / steps)) / 2``.
+    """Go from ``start`` to ``end`` on half a cosine: ``end + (start − end) (1 + cos(π k / steps)) / 2``.
 
     Falling it is the decay of a learning rate; rising from m₀ to 1 it is BYOL's momentum
     ``1 − (1 − m₀) (1 + cos(π k / steps)) / 2``.
@@ -79,7 +79,7 @@ def cosine(start: ScalarLike, end: ScalarLike, steps: int) -> Schedule:
 
 
 def warmup_then(schedule: Schedule, *, warmup: int, start: ScalarLike = 0.0) -> Schedule:
-    """A line from ``start`` to the schedule's first value, then the schedule, which counts from there.
+    """Go on a line from ``start`` to the schedule's first value, then follow the schedule, which counts from there.
 
     At step k < ``warmup`` the value is ``start + (schedule(0) − start) k / warmup``, later ``schedule(k −
     warmup)``.
@@ -114,7 +114,7 @@ def warmup_then(schedule: Schedule, *, warmup: int, start: ScalarLike = 0.0) -> 
 def warmup_cosine(
     peak: ScalarLike, steps: int, *, warmup: int, start: ScalarLike = 0.0, end: ScalarLike = 0.0
 ) -> Schedule:
-    """Linear warm-up from ``start`` to ``peak``, then half a cosine down to ``end`` at step ``steps``.
+    """Warm up on a line from ``start`` to ``peak``, then follow half a cosine down to ``end`` at step ``steps``.
 
     Args:
       peak: value at step ``warmup``.
@@ -139,7 +139,7 @@ def warmup_cosine(
 
 
 def step_decay(value: ScalarLike, boundaries: tuple[int, ...], factor: ScalarLike) -> Schedule:
-    """``value`` times ``factor`` for every boundary reached: ``value · factor^#{b : b ≤ step}``.
+    """Multiply ``value`` by ``factor`` for every boundary reached: ``value · factor^#{b : b ≤ step}``.
 
     Args:
       value: at step 0.
@@ -162,7 +162,7 @@ def step_decay(value: ScalarLike, boundaries: tuple[int, ...], factor: ScalarLik
 
 
 def rampup(value: ScalarLike, steps: int, *, quiet: int = 0) -> Schedule:
-    """Half a bell from nearly nothing to ``value``: ``value · exp(−5 (1 − k / steps)²)``, and 0 before step ``quiet``.
+    """Go up half a bell from nearly nothing to ``value``: ``value · exp(−5 (1 − k / steps)²)``; 0 before step ``quiet``.
 
     Args:
       value: at step ``steps`` and after; at step 0 it is ``e⁻⁵ = 0.0067`` of that.
@@ -191,7 +191,7 @@ def rampup(value: ScalarLike, steps: int, *, quiet: int = 0) -> Schedule:
 
 
 def rampdown(value: ScalarLike, total_steps: int, *, steps: int) -> Schedule:
-    """Half a bell down at the end: ``value · exp(−12.5 (s / steps)²)``, s steps into the last ``steps`` of ``total_steps``.
+    """Go down half a bell at the end: ``value · exp(−12.5 (s / steps)²)``, s steps into the last ``steps``.
 
     Args:
       value: value before the end; at step ``total_steps`` it is ``e^−12.5``, 4e-6, of that.
@@ -218,7 +218,7 @@ def rampdown(value: ScalarLike, total_steps: int, *, steps: int) -> Schedule:
 
 
 def rising_decay(decay: ScalarLike) -> Schedule:
-    """Decay of an average that begins as the plain mean: ``min(1 − 1 / (k + 2), decay)``.
+    """Let the decay of an average rise, which begins as the plain mean: ``min(1 − 1 / (k + 2), decay)``.
 
     While the first is the smaller, after update k the average is the mean of its start and everything that came.
 
@@ -235,7 +235,7 @@ def rising_decay(decay: ScalarLike) -> Schedule:
 
 
 def stage(ends: tuple[int, ...]) -> Schedule:
-    """Number of the stage of training, from 0: how many ends have been reached.
+    """Count the ends that have been reached: the number of the stage of training, from 0.
 
     Args:
       ends: steps from which on the next stage runs, rising.

@@ -16,7 +16,7 @@ def sinkhorn(
     weights: Shaped[Array, " n"] | None = None,
     log_domain: bool = True,
 ) -> Float[Array, "n k"]:
-    """Soft assignment of n vectors to k prototypes that uses the prototypes about equally (Sinkhorn and Knopp).
+    """Assign n vectors softly to k prototypes, such that the prototypes are used about equally (Sinkhorn and Knopp).
 
     ``Q = diag(u) exp(scores/τ) diag(v)``; ``iterations`` times v is set so that every column of Q has the same
     (weighted) sum, then u so that every row has the sum 1. Rows come last: they are exact, equal use of the

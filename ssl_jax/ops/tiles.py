@@ -85,7 +85,7 @@ class Layout:
 
 
 def cut_tiles(key: Key, image: Shaped[Array, "h w c"], layout: Layout) -> Shaped[Array, "n t t c"]:
-    """Tiles of one image at random places.
+    """Cut tiles of one image at random places.
 
     Args:
       key: used once.
@@ -130,7 +130,7 @@ def make_tiles(
     drop: bool = False,
     normalize: bool = True,
 ) -> Float[Array, "b n t t c"]:
-    """Tiles of a batch, with what keeps a network from solving a puzzle by colour fringes and brightness.
+    """Cut the tiles of a batch, without what lets a network solve a puzzle by colour fringes and brightness.
 
     In this order: colours of an image projected or not; tiles cut; all but one channel of each tile dropped; each tile
     standardised, ``(x − mean) / √(var + 0.01)`` over its pixels and channels.
@@ -174,7 +174,7 @@ def make_tiles(
 
 
 def neighbor_pairs(grid: int, *, form: str = "center") -> Int[np.ndarray, "n 3"]:
-    """Pairs of cells that touch, by a side or a corner, and where the second lies from the first.
+    """List pairs of cells that touch, by a side or a corner, and where the second lies from the first.
 
     Args:
       grid: cells a side.
@@ -213,7 +213,7 @@ def neighbor_pairs(grid: int, *, form: str = "center") -> Int[np.ndarray, "n 3"]
 def permutations(
     count: int, *, tiles: int = 9, objective: str = "max_avg", seed: int = 0
 ) -> Int[np.ndarray, "count tiles"]:
-    """Permutations far from each other, chosen greedily from all.
+    """Choose permutations far from each other, greedily from all.
 
     The first is random. Each further one has the greatest Hamming distance (in how many places two differ) to those chosen so
     far, the mean of the distances or the least; of equally far ones the first in lexicographic order is taken.
@@ -260,7 +260,7 @@ def permutations(
 def halve(
     key: Key, images: Float[Array, "b h w c"], *, filters: tuple[str, ...] = FILTERS
 ) -> Float[Array, "b h2 w2 c"]:
-    """Images of half the side, each through a filter drawn for it.
+    """Halve the side of images, each through a filter drawn for it.
 
     A fixed filter leaves a trace by which a network can tell a shrunk image from a piece of a larger one.
 
@@ -306,7 +306,7 @@ def _halving(side: int, filters: tuple[str, ...]) -> Array:
 
 
 def rotate(images: Shaped[Array | np.ndarray, "n h w c"]) -> Shaped[Array, "n 4 h w c"]:
-    """Square images turned by 0, 90, 180 and 270 degrees, counter-clockwise.
+    """Turn square images by 0, 90, 180 and 270 degrees, counter-clockwise.
 
     Args:
       images: any type; h = w.

@@ -33,7 +33,7 @@ class Ema(NamedTuple):
 
 
 def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
-    """Exponential moving average of any tree of arrays: ``a ← d·a + (1 − d)·x``.
+    """Build an exponential moving average of any tree of arrays: ``a ← d·a + (1 − d)·x``.
 
     ``d = decay(t)`` at update t = 0, 1, ...; a is ``state.average`` and x the tree given to ``update``. One
     transform serves the teacher of BYOL and DINO, MoCo's key encoder, Mean Teacher, DINO's centre (x = mean
@@ -89,7 +89,7 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
 
 
 def debiased(state: EmaState) -> PyTree:
-    """The average that a state holds, corrected for its start at zero: ``a / w``, and 0 where nothing has entered.
+    """Return the average that a state holds, corrected for its start at zero: ``a / w``, and 0 where nothing has entered.
 
     Args:
       state: of ``ema(..., debias=True)``.

@@ -21,7 +21,7 @@ def lars(
     trust_norm: str = "sum",
     learning_rate_in_buffer: bool = False,
 ) -> Rule:
-    """LARS in the order of BYOL and Barlow Twins: decay, trust ratio, momentum, learning rate.
+    """Build LARS in the order of BYOL and Barlow Twins: decay, trust ratio, momentum, learning rate.
 
     ``g ← g + wd·w;  q = η‖w‖ / ‖g‖;  m ← μ·m + q·g;  w ← w − lr·m``, with q = 1 where either norm is 0.
     Excluded parameters get neither decay nor ratio: plain momentum SGD at the full learning rate. μ is

@@ -11,7 +11,7 @@ AFTER = re.compile(r"(?:^|/)(?:decoder|projector|predictor|head)(?:/|$)")
 
 
 def layer_id(path: str, *, depth: int) -> int:
-    """Layer of a parameter: 0 for embeddings, i + 1 for block i, ``depth + 1`` for everything after.
+    """Return the layer of a parameter: 0 for embeddings, i + 1 for block i, ``depth + 1`` for everything after.
 
     Args:
       path: the parameter's path with slashes, in the names of ``models.vit``: ``blocks_0/attn/qkv/kernel``.
@@ -33,7 +33,7 @@ def layer_id(path: str, *, depth: int) -> int:
 
 
 def scales(params: PyTree, *, decay: float | Array) -> PyTree:
-    """Factor of the learning rate of each parameter: ``decay ** (depth + 1 − layer)``.
+    """Return the factor of the learning rate of each parameter: ``decay ** (depth + 1 − layer)``.
 
     Args:
       params: parameters of a vision transformer, alone or with heads.

@@ -17,7 +17,7 @@ FOR_EVER = -1
 
 
 def is_excluded(path: str, leaf: Array, *, exclude: Exclude = "bias_and_norm") -> bool:
-    """Whether a parameter is left out of weight decay and of LARS's adaptation.
+    """Tell whether a parameter is left out of weight decay and of LARS's adaptation.
 
     Args:
       path: the parameter's path with slashes, such as ``encoder/stem/bias``.
@@ -42,7 +42,7 @@ def is_excluded(path: str, leaf: Array, *, exclude: Exclude = "bias_and_norm") -
 
 
 def included(params: PyTree, *, exclude: Exclude = "bias_and_norm") -> PyTree:
-    """Tree of bools: True where weight decay and adaptation apply (see ``is_excluded``).
+    """Return a tree of bools: True where weight decay and adaptation apply (see ``is_excluded``).
 
     >>> import jax.numpy as jnp
     >>> included({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
@@ -52,7 +52,7 @@ def included(params: PyTree, *, exclude: Exclude = "bias_and_norm") -> PyTree:
 
 
 def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree:
-    """Tree of ints: the step from which a parameter moves; 0 if never frozen, -1 if frozen for ever.
+    """Return a tree of ints: the step from which a parameter moves; 0 if never frozen, -1 if frozen for ever.
 
     Args:
       params: the parameters.
@@ -78,7 +78,7 @@ def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree
 
 
 def matches(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
-    """Tree of bools: True where any of the regular expressions is found in a parameter's path.
+    """Return a tree of bools: True where any of the regular expressions is found in a parameter's path.
 
     Args:
       params: the parameters.
@@ -97,7 +97,7 @@ def matches(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
 
 
 def group_names(params: PyTree, patterns: Sequence[str]) -> PyTree:
-    """Tree of strings: the one regular expression that is found in a parameter's path, or ``""``.
+    """Return a tree of strings: the one regular expression that is found in a parameter's path, or ``""``.
 
     Args:
       params: the parameters.
@@ -121,7 +121,7 @@ def group_names(params: PyTree, patterns: Sequence[str]) -> PyTree:
 
 
 def matched_texts(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
-    """Tree of strings: the text that the first fitting regular expression finds in a parameter's path, or ``""``.
+    """Return a tree of strings: the text that the first fitting regular expression finds in a path, or ``""``.
 
     Args:
       params: the parameters.
@@ -145,7 +145,7 @@ def matched_texts(params: PyTree, option: str, patterns: Sequence[str]) -> PyTre
 
 
 def where_nonzero_grads(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTree:
-    """Leaves as they are, exact zeros in groups whose gradients are all 0; leaves of the group ``""`` always stay.
+    """Set leaves to exact zeros in groups whose gradients are all 0; leaves of the group ``""`` always stay.
 
     Args:
       tree: updates.
@@ -165,7 +165,7 @@ def where_nonzero_grads(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTr
 
 
 def any_nonzero(tree: PyTree) -> Array:
-    """Whether any number in a tree differs from 0.
+    """Tell whether any number in a tree differs from 0.
 
     >>> import jax.numpy as jnp
     >>> bool(any_nonzero({"a": jnp.zeros(2), "b": jnp.array([0.0, 1.0])}))
@@ -175,7 +175,7 @@ def any_nonzero(tree: PyTree) -> Array:
 
 
 def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) -> PyTree:
-    """Updates that end on rows of norm 1 where any of the regular expressions is found in a parameter's path.
+    """Change updates so that they end on rows of norm 1 where any of the regular expressions is found in the path.
 
     There ``u`` becomes ``n(w + u) − w`` with ``n(x) = x/‖x‖`` along the last axis.
 
@@ -209,7 +209,7 @@ def _require_found(params: PyTree, name: str, patterns: Sequence[str]) -> None:
 
 
 def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
-    """Leaves as they are where ``count`` has reached ``until``, exact zeros where still frozen.
+    """Set leaves to exact zeros where they are still frozen, because ``count`` has not reached ``until``.
 
     Args:
       tree: gradients or updates.
@@ -234,7 +234,7 @@ def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
 def hold(
     rule: optax.GradientTransformationExtraArgs, until: int, *, skip_zero_grads: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """A rule whose state stands still before step ``until``, as if it began there: torch's ``grad = None``.
+    """Let the state of a rule stand still before step ``until``, as if it began there: torch's ``grad = None``.
 
     Without it Adam's bias correction and the momentum of parameters that thaw late would have run on without
     them. ``update`` takes the step as ``count``; its updates are for ``where_moving`` to zero.

@@ -18,7 +18,7 @@ Rule: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 def add_decay(tree: PyTree, params: PyTree, *, weight_decay: float | Array, exclude: Exclude) -> PyTree:
-    """``x + weight_decay · p`` where a parameter is not excluded, ``x`` where it is.
+    """Add ``weight_decay · p`` to x where a parameter is not excluded.
 
     >>> import jax.numpy as jnp
     >>> params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}
@@ -30,7 +30,7 @@ def add_decay(tree: PyTree, params: PyTree, *, weight_decay: float | Array, excl
 
 
 def descend(tree: PyTree, learning_rate: float | Array) -> PyTree:
-    """``−learning_rate · x``.
+    """Compute ``−learning_rate · x``.
 
     >>> import jax.numpy as jnp
     >>> descend({"a": jnp.ones(1)}, 0.5)["a"].tolist()
@@ -40,7 +40,7 @@ def descend(tree: PyTree, learning_rate: float | Array) -> PyTree:
 
 
 def with_rate(rule: Rule, rate: Schedule, decay: Schedule | None = None) -> Rule:
-    """A rule with a learning rate, and perhaps a weight decay, of its own, in place of those that ``update`` is given.
+    """Give a rule a learning rate, and perhaps a weight decay, of its own, in place of those that ``update`` is given.
 
     >>> import jax.numpy as jnp
     >>> rule, params = with_rate(sgd(), lambda step: 0.25), {"bias": jnp.ones(1)}
@@ -59,7 +59,7 @@ def with_rate(rule: Rule, rate: Schedule, decay: Schedule | None = None) -> Rule
 
 
 def sgd(*, momentum: float | Array = 0.9, nesterov: bool = False, exclude: Exclude = "bias_and_norm") -> Rule:
-    """SGD with momentum and coupled (L2) weight decay.
+    """Build SGD with momentum and coupled (L2) weight decay.
 
     ``g ← g + wd·p;  m ← μ·m + g;  p ← p − lr·m`` (Nesterov: ``p ← p − lr·(g + μ·m)``), with m starting at 0
     and undamped, as torch does. μ is ``momentum``; see ``masks.is_excluded`` for ``exclude``.
@@ -91,7 +91,7 @@ def adam(
     epsilon: float | Array = 1e-8,
     exclude: Exclude = "bias_and_norm",
 ) -> Rule:
-    """Adam with coupled (L2) weight decay, the same as torch's Adam.
+    """Build Adam with coupled (L2) weight decay, the same as torch's Adam.
 
     ``g ← g + wd·p;  m ← b1·m + (1−b1)·g;  v ← b2·v + (1−b2)·g²;  u = (m / (1−b1^t)) / (√(v / (1−b2^t)) + ε);
     p ← p − lr·u``. ε is ``epsilon``; see ``masks.is_excluded`` for ``exclude``.
@@ -114,7 +114,7 @@ def adamw(
     epsilon: float | Array = 1e-8,
     exclude: Exclude = "bias_and_norm",
 ) -> Rule:
-    """Adam with decoupled weight decay, ``p ← p − lr·(u + wd·p)`` with Adam's u, the same as torch's AdamW.
+    """Build Adam with decoupled weight decay, ``p ← p − lr·(u + wd·p)`` with Adam's u, the same as torch's AdamW.
 
     See ``adam`` for u and ε (``epsilon``), ``masks.is_excluded`` for ``exclude``.
 
