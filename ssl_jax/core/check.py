@@ -60,9 +60,9 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     """Call ``function(*args, **options)``; a misspelt or missing option is an error that names the nearest right one.
 
     Args:
-      function: what to call; its signature is the list of allowed options.
+      function: function to call; its signature is the list of allowed options.
       *args: positional arguments, passed through.
-      where: how the user addresses the options, such as ``config.method``.
+      where: prefix by which the user addresses the options, such as ``config.method``.
       options: keyword arguments.
 
     Raises:

@@ -17,7 +17,7 @@ def matmul_flops(jaxpr: ClosedJaxpr | Jaxpr) -> int:
     else (normalisation, activations, optimizer) is not counted: on accelerators it is bound by memory.
 
     Args:
-      jaxpr: of ``jax.make_jaxpr(f)(...)`` or ``jax.jit(f).trace(...).jaxpr``; of the whole batch, whatever the devices.
+      jaxpr: program of ``jax.make_jaxpr(f)(...)`` or ``jax.jit(f).trace(...).jaxpr``; of the whole batch, whatever the devices.
 
     Returns:
       The number of operations.

@@ -34,11 +34,11 @@ class Collective(NamedTuple):
     """A communication of a compiled program.
 
     Attributes:
-      kind: of ``KINDS``.
+      kind: one of ``KINDS``.
       size: bytes of the whole array before it is split or after it is put together, within one group of devices; of several
         arrays together.
       group: devices that take part, of each group.
-      times: how often a run of the program does it.
+      times: number of times in a run of the program.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def collectives(text: str) -> list[Collective]:
     of an asynchronous communication one is counted. Communication of a device with itself is left out.
 
     Args:
-      text: of ``jax.jit(f).lower(...).compile().as_text()``, of one device.
+      text: text of ``jax.jit(f).lower(...).compile().as_text()``, of one device.
 
     Returns:
       Each communication.
@@ -102,7 +102,7 @@ def traffic(text: str) -> int:
     in their layout) do not count; loops count as in :func:`collectives`. Caches may spare some of it.
 
     Args:
-      text: of ``jax.jit(f).lower(...).compile().as_text()``, of one device.
+      text: text of ``jax.jit(f).lower(...).compile().as_text()``, of one device.
 
     >>> text = '''HloModule m
     ... ENTRY %main (x: f32[8]) -> f32[8] {

@@ -51,11 +51,11 @@ def example_indices(seed: int, start: int, count: int, length: int, *, purpose: 
     Epoch e holds the positions ``e * length ... (e + 1) * length - 1`` and every example once.
 
     Args:
-      seed: of the order.
+      seed: seed of the order.
       start: first position, of any size.
-      count: how many positions.
+      count: number of positions.
       length: examples in the source.
-      purpose: of the order: sequences of several purposes are independent.
+      purpose: purpose of the order: sequences of several purposes are independent.
 
     Returns:
       ``[count]`` int32.
@@ -129,7 +129,7 @@ def mixture_of(source: Source, labeled_fraction: float, batch_size: int) -> Mixt
     Args:
       source: with labelled examples.
       labeled_fraction: share of them, in (0, 1], rounded to whole rows; 1: there are no others.
-      batch_size: of the global batch.
+      batch_size: rows of the global batch.
 
     Raises:
       ValueError: a share that leaves no row for one of the kinds, or a source without examples of it.

@@ -22,11 +22,11 @@ def local_share(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
     every process loads everything.
 
     Args:
-      sharding: how the batch lies on the devices; its first axis is the batch.
+      sharding: layout of the batch on the devices; its first axis is the batch.
       batch_size: rows of the global batch, over all processes.
 
     Returns:
-      ``(index, count)``, to be given to ``loader.stream`` as ``process_index`` and ``process_count``.
+      ``(index, count)``, to be given to ``loader.stream`` as ``share``.
 
     Raises:
       ValueError: the devices do not divide the batch, or the rows of this process are not one contiguous
@@ -62,7 +62,7 @@ def put_batch(batch: Any, sharding: jax.sharding.Sharding) -> Any:
 
     Args:
       batch: tree of numpy arrays ``[local batch, ...]``.
-      sharding: how the arrays lie on the devices; only the first axis may be split.
+      sharding: layout of the arrays on the devices; only the first axis may be split.
 
     Returns:
       The tree with ``jax.Array`` leaves ``[global batch, ...]``.

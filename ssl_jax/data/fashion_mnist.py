@@ -140,7 +140,7 @@ def open_fashion_mnist(
     Args:
       split: ``train`` or ``test``, or a part such as ``train[:50%]``.
       path: folder of the four idx files, gzipped or not; None: the system's, or else TFDS's prepared copy.
-      data_dir: where TFDS's prepared sets are; None: its default.
+      data_dir: folder of TFDS's prepared sets; None: its default.
 
     Raises:
       ValueError: the files are not there (says how to get them) or damaged; another split.

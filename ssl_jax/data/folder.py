@@ -45,8 +45,8 @@ def open_folder(
 
     Args:
       path: the folder.
-      split: which split, or part of one.
-      channels: of the elements; None: 1 where all of a sample of headers are gray, 3 where any has colour, N
+      split: split, or part of one.
+      channels: channels of the elements; None: 1 where all of a sample of headers are gray, 3 where any has colour, N
         where all have N.
       dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``; None: uint16 (float32) where all of the sample have
         16 bits (floats), else uint8.
@@ -77,9 +77,9 @@ class FolderSource:
 
     Args:
       root: the folder that names are relative to.
-      names: of the files, with ``/``, in their order.
+      names: names of the files, with ``/``, in their order.
       start: the sub-folder that is the split, ``""`` for the whole; classes are the sub-folders in it.
-      ignored: how many files were left out, by suffix.
+      ignored: number of files left out, by suffix.
       channels, dtype: of the elements, None to infer them.
 
     Attributes:

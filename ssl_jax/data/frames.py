@@ -32,8 +32,8 @@ class Clips:
       frames: the frames, one clip after the other.
       lengths: frames of each clip; they sum to the length of ``frames``.
       window: frames of a clip that come together, 1 or more.
-      stride: from one of them to the next, 1 or more.
-      name: how a person calls it; None: the name of ``frames``.
+      stride: frames from one of them to the next, 1 or more.
+      name: name for people; None: the name of ``frames``.
 
     Attributes:
       clips: ``[n]`` int32, the clip of each frame.
@@ -138,10 +138,10 @@ def open_frames(
 
     Args:
       place: the folder that holds the clips, or ``moving``.
-      split: which split, or part of one, counted in clips.
+      split: split, or part of one, counted in clips.
       window: frames of a clip that come together in a training batch.
-      stride: from one of them to the next.
-      channels: of the frames, as in ``open_folder``; ``moving`` has 1.
+      stride: frames from one of them to the next.
+      channels: channels of the frames, as in ``open_folder``; ``moving`` has 1.
       dtype: likewise; ``moving`` has uint8.
 
     Raises:

@@ -58,7 +58,7 @@ class FewLabels:
     Args:
       source: with labels and names of classes.
       count: labels in all; a multiple of the number of classes.
-      seed: of the draw.
+      seed: seed of the draw.
 
     Attributes:
       source: the source with all its labels, which evaluation reads.

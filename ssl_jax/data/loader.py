@@ -181,8 +181,8 @@ def _check(
 ) -> None:
     check.require(len(source) > 0, "source", source.name, "a source with at least one image")
     check.require(len(source) < 2**31, "len(source)", len(source), "less than 2**31 images")
-    check.require(part.count >= 1, "process_count", part.count, "an integer of 1 or more")
-    check.require(0 <= part.index < part.count, "process_index", part.index, f"0 to {part.count - 1}")
+    share = (part.index, part.count)
+    check.require(0 <= part.index < part.count, "share", share, "(index, count) with 0 <= index < count")
     allowed = f"a positive multiple of the {part.count} processes"
     check.require(batch_size >= 1 and batch_size % part.count == 0, "batch_size", batch_size, allowed)
     check.require(workers >= 0, "workers", workers, "an integer of 0 or more")
@@ -203,8 +203,7 @@ def stream(
     workers: int = 0,
     threads: int = 2,
     max_corrupt_fraction: float = 0.01,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    share: tuple[int, int] | None = None,
     among: np.ndarray | None = None,
     labeled_fraction: float | None = None,
 ) -> Stream:
@@ -214,28 +213,28 @@ def stream(
     len(source))``, ``order[e]`` being the permutation of epoch e. So every example comes once an epoch,
     batches run over the ends of epochs, and a source smaller than the batch repeats inside it. Process k of n
     gets the positions ``k * batch_size / n`` and following: put side by side, the parts are the same global
-    batch for every n. ``place.local_share`` gives k and n for a sharding. A stream from a later
+    batch for every n. ``device_put.local_share`` gives k and n for a sharding. A stream from a later
     ``start_step`` is the tail of the whole one, at no cost.
 
     A corrupt image is replaced by the next readable one (``index`` is that one's), named in a warning once,
     and counted.
 
     Args:
-      source: where examples come from.
+      source: source of the examples.
       views: with crops on the host, the views to crop; None or (): images as they are.
       crop_on: ``"host"`` crops here, from full-resolution images; ``"device"`` leaves it to
         ``augment.make_views``, from whole images of one shape; ``"auto"`` means the device for images of one
         shape with sides up to 96.
-      seed: of order and crops, 0 to 2**32 - 1.
-      batch_size: of the global batch.
+      seed: seed of order and crops, 0 to 2**32 - 1.
+      batch_size: rows of the global batch.
       start_step: first step.
       workers: worker processes; 0: none. They start in seconds and need ``if __name__ == "__main__"`` in
         scripts.
       threads: threads that read ahead, in this process or in each worker; 0: nothing is read ahead.
       max_corrupt_fraction: share of corrupt images above which the stream stops: of the images seen, from 100 on,
         three standard deviations forgiven until a whole epoch was seen.
-      process_index: which part of the batch; None: what JAX says, as for ``process_count``.
-      process_count: in how many parts the batch is loaded.
+      share: index of the part of the batch to load, and number of parts; None: the process's rank and the number of
+        processes, as JAX says.
       among: int ``[m]``, indices of examples, which take the place of the source: an epoch is m long, and an
         index that stands there twice comes twice. None: every example once.
       labeled_fraction: share of labelled examples in every batch, in (0, 1], rounded to whole rows: the first rows of the
@@ -261,11 +260,7 @@ def stream(
     >>> batch["image"].shape, sorted(batch["label"].tolist())
     ((10, 8, 8, 1), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     """
-    part = Part(
-        batch_size,
-        jax.process_index() if process_index is None else process_index,
-        jax.process_count() if process_count is None else process_count,
-    )
+    part = Part(batch_size, *(share or (jax.process_index(), jax.process_count())))
     _check(source, batch_size, workers, threads, max_corrupt_fraction, part)
     check.require(0 <= seed < 2**32, "seed", seed, "0 to 2**32 - 1")
     check.require(start_step >= 0, "start_step", start_step, "an integer of 0 or more")
@@ -294,8 +289,7 @@ def epoch(
     workers: int = 0,
     threads: int = 2,
     max_corrupt_fraction: float = 0.01,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> Stream:
     """Stream every example once, in order, for evaluation; images are brought to one size.
 
@@ -305,7 +299,7 @@ def epoch(
     the same number of batches.
 
     Args:
-      source: where examples come from.
+      source: source of the examples.
       batch_size: rows of every batch, over all processes.
       size: side of the images in pixels.
       crop_ratio: the side of the crop over the shorter side of the resized image, in (0, 1]; 0.875 is
@@ -313,8 +307,8 @@ def epoch(
       workers: worker processes, as in ``stream``.
       threads: threads that read ahead, as in ``stream``.
       max_corrupt_fraction: share of corrupt images in the source above which the pass stops.
-      process_index: which part of every batch. By default all of it: each process sees the whole source.
-      process_count: in how many parts the batches are loaded.
+      share: index of the part of every batch to load, and number of parts. By default all of it: each process sees the
+        whole source.
 
     Returns:
       Iterator of dicts: ``image`` ``[batch / n, size, size, c]`` in the dtype of the source, ``label`` and
@@ -332,7 +326,7 @@ def epoch(
     [0 1 2] [ True  True  True]
     [ 3  4 -1] [ True  True False]
     """
-    part = Part(batch_size, process_index, process_count)
+    part = Part(batch_size, *share)
     _check(source, batch_size, workers, threads, max_corrupt_fraction, part)
     check.require(size >= 1, "size", size, "an integer of 1 or more")
     check.require(0 < crop_ratio <= 1, "crop_ratio", crop_ratio, "a number in (0, 1]")

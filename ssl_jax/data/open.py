@@ -50,7 +50,7 @@ def open_source(spec: str, split: str = "train", *, min_size: int = 1, **options
       spec: as in the table.
       split: name of a split, or part of one: ``train[:90%]``, ``train[1000:2000]``.
       min_size: shorter side in pixels that at least some images must have.
-      **options: of the kind of source.
+      **options: options of the kind of source.
 
     Raises:
       ValueError: a name or option that does not exist (names the nearest), or what the source finds wrong.
@@ -77,7 +77,7 @@ def check_size(source: Source, minimum: int) -> None:
     """Raise where every image of a sample has a shorter side under ``minimum`` pixels.
 
     Args:
-      source: to look at.
+      source: source to look at.
       minimum: pixels.
 
     Raises:

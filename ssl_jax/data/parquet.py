@@ -39,7 +39,7 @@ def open_parquet(
 
     Args:
       path: file, folder, or name of the hub (needs the network once, and the package ``datasets``).
-      split: which split, or part of one. Files belong to a split where their path has its name, such as
+      split: split, or part of one. Files belong to a split where their path has its name, such as
         ``data/train-00000-of-00002.parquet``; where none has, all are ``train``. A part such as
         ``train[:90%]`` is a fixed pseudo-random choice of the rows.
       image: column of the images, a struct of bytes and path, or bytes; None: ``image``, or the only one.
@@ -71,7 +71,7 @@ class ParquetSource:
 
     Args:
       table: the rows.
-      name: how a person calls it.
+      name: name for people.
       channels, dtype: of the elements, None to infer them.
     """
 

@@ -24,8 +24,8 @@ class CorruptImage(Exception):
     """An element whose image cannot be read; the loader counts it, names it once and takes another.
 
     Args:
-      name: which file or record.
-      reason: what is wrong with it, in one line.
+      name: name of the file or record.
+      reason: defect, in one line.
 
     >>> raise CorruptImage("cats/7.jpg", "truncated")
     Traceback (most recent call last):
@@ -47,7 +47,7 @@ class Source(Protocol):
     """Random access to labelled or unlabelled images.
 
     Attributes:
-      name: how a person calls it, such as ``embedded/train``.
+      name: name for people, such as ``embedded/train``.
       shape: ``(h, w, c)`` where every image has it, None where sizes vary or are not known without a look at
         every file.
       channels: c of every image.
@@ -77,7 +77,7 @@ class ArraySource:
       images: ``[n, h, w, c]`` or ``[n, h, w]`` (one channel) of uint8, uint16, or floats in [0, 1].
       labels: ``[n]`` integers of 0 or more, -1 for no label; None: no labels.
       classes: names of the labels.
-      name: how a person calls it.
+      name: name for people.
       start: number of the first image in ``file_name``.
 
     Raises:
@@ -133,7 +133,7 @@ class Subset:
     Args:
       source: the whole.
       indices: ``[n]`` which elements.
-      name: how a person calls it; None: the name of the whole.
+      name: name for people; None: the name of the whole.
 
     >>> part = Subset(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), [4, 8])
     >>> len(part), part[1]["label"], part.file_name(1)
@@ -200,7 +200,7 @@ def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
 
     Args:
       source: the whole split.
-      split: such as ``train[:90%]``.
+      split: split, such as ``train[:90%]``.
       scattered: take positions in an order given by a hash of the file names instead of the order of the
         source, so that a part of files that are sorted by class still has every class, and most files stay on
         their side when others are added. The part itself keeps the order of the source.

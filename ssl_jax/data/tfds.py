@@ -35,7 +35,7 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
 
     Args:
       name: ``name``, ``name/config``, ``name:1.0.0`` or ``name/config:1.0.0``.
-      data_dir: where prepared sets are; None: TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
+      data_dir: folder of prepared sets; None: TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
     """
     name, _, version = name.partition(":")
     base = _data_dir(data_dir) / name
@@ -52,8 +52,8 @@ def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[st
 
     Args:
       name: ``name``, ``name/config``, ``name:1.0.0``, or the folder of a prepared set.
-      split: in TFDS's syntax: ``train``, ``train[:90%]``, ``train+test``.
-      data_dir: where prepared sets are; None: TFDS's default.
+      split: split in TFDS's syntax: ``train``, ``train[:90%]``, ``train+test``.
+      data_dir: folder of prepared sets; None: TFDS's default.
 
     Raises:
       ValueError: not prepared (gives the command that prepares it), prepared in another format, a split that
@@ -109,8 +109,8 @@ class TfdsSource:
     """A split of a prepared set. Made by `open_tfds`.
 
     Args:
-      builder: of a set in array_record form.
-      split: in TFDS's syntax.
+      builder: builder of a set in array_record form.
+      split: split in TFDS's syntax.
 
     Raises:
       ValueError: no feature is an image, or the split is empty.

@@ -20,7 +20,7 @@ class Layout(NamedTuple):
 
     Attributes:
       shape: ``(h, w, c)``.
-      dtype: of the file, with its byte order.
+      dtype: dtype of the file, with its byte order.
       block: ``(height, width)`` of a strip or tile.
       offsets, counts: position and length of each block in the file, in bytes.
       planar: each channel has its own blocks.

@@ -38,7 +38,7 @@ def fooling(logits: Float[Array, " n"]) -> Float[Array, ""]:
     """Compute the generator's loss: cross-entropy of "real" for what it made, ``−mean log σ(logits)``.
 
     Args:
-      logits: of the discriminator, any float dtype.
+      logits: scores of the discriminator, any float dtype.
 
     Returns:
       Scalar, float32 (float64 for float64 inputs).

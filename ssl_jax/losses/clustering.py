@@ -29,7 +29,7 @@ def balanced_codes(
       queued: ``[l, g, k]`` the same of earlier images, which help a small batch to cover the prototypes; ``None``: none.
       use_queue: whether ``queued`` counts; may be traced.
       epsilon: ε > 0, low is sharp; may be traced.
-      iterations: of Sinkhorn, 1 or more.
+      iterations: iterations of Sinkhorn, 1 or more.
       hard: the largest entry becomes 1, the others 0.
       log_domain: see :func:`ssl_jax.ops.sinkhorn.sinkhorn`.
 

@@ -135,7 +135,7 @@ def contrastive_margin(
       power: q, 1 or 2.
       reduction: ``"mean"`` over all pairs of a group, or ``"nonzero"``: over those that cost something.
       normalize: rows are L2-normalised first. Without it the loss depends on the scale of the embeddings.
-      p: of the distance.
+      p: order of the distance.
       squared: D is the squared distance. On unit vectors ``D = 2 − 2 cos``, so the margin is one on the cosine.
 
     Returns:
@@ -219,7 +219,7 @@ def triplet(
       mining: as above.
       reduction: ``"mean"`` over the mined triplets, or ``"nonzero"``: over those of them that cost something.
       normalize: rows are L2-normalised first.
-      p: of the distance.
+      p: order of the distance.
       squared: D is the squared distance. Its gradient fades as the distance does, that of the plain one does not.
       swap: the loss takes ``min(D_an, D_pn)`` for ``D_an``; mining still looks at ``D_an``.
       max_positives: positives of an anchor that are looked at, the first so many; ``None``: all, in time n³. 1 loses nothing

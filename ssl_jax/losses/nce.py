@@ -127,9 +127,9 @@ def information_bound(
     It cannot exceed log N: a loss near 0 says that more candidates are needed, not that the bound is tight.
 
     Args:
-      loss: of InfoNCE in nats, the mean over queries.
+      loss: value of InfoNCE in nats, the mean over queries.
       candidates: N, the positive among them.
-      unit: of the result, ``"nats"`` or ``"bits"``.
+      unit: unit of the result, ``"nats"`` or ``"bits"``.
 
     Returns:
       Scalar; at most log N, and 0 or below where the loss is no better than guessing.
@@ -186,8 +186,8 @@ def frequency_sampler(
     Args:
       key: PRNG key.
       counts: ``[m]`` how often each item occurs.
-      shape: of the result, such as ``(n, k)``: k negatives for each of n queries.
-      power: of the counts. May be traced.
+      shape: shape of the result, such as ``(n, k)``: k negatives for each of n queries.
+      power: power of the counts. May be traced.
 
     Returns:
       int32 positions in ``counts``. The cumulative sum is in float32: a probability below 1e-7 is not resolved.

@@ -53,8 +53,8 @@ def weighted_mse(
 
     Args:
       predictions: any shape and float dtype.
-      targets: of the same shape.
-      weights: of the same shape, 0 or more. They are not normalised: twice the weights are twice the loss.
+      targets: true numbers, of the same shape.
+      weights: weights of the same shape, 0 or more. They are not normalised: twice the weights are twice the loss.
 
     Returns:
       Scalar, float32 (float64 for float64 inputs).

@@ -95,8 +95,8 @@ def lejepa(
       directions: ``[d, k]`` of :func:`sigreg`.
       targets: g, how many of the first views are global, 1 to v.
       weight: λ, 0 to 1. May be traced.
-      knots: of :func:`sigreg`.
-      limit: of :func:`sigreg`.
+      knots: knots of :func:`sigreg`.
+      limit: limit of :func:`sigreg`.
 
     Returns:
       ``(loss, terms)``; terms are ``sigreg`` and ``invariance`` without their weights.

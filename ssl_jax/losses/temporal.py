@@ -149,13 +149,13 @@ def ranking(
     N_a: of the ``negatives`` candidates nearest to a, ``hard`` drawn at random; of all others as many as are missing.
 
     Args:
-      key: of the draws.
+      key: PRNG key of the draws.
       x: ``[n, d]`` embeddings, any float dtype, any norm.
       partners: ``[n]`` row of each anchor's positive; -1: the row is no anchor.
       candidates: ``[n, n]`` whether column j may be a negative of anchor i.
       margin: 0 or more, in units of D. May be traced.
-      negatives: of an anchor, 1 or more.
-      hard: how many of them are hard ones, 0 to ``negatives``.
+      negatives: number of negatives of an anchor, 1 or more.
+      hard: number of them that are hard, 0 to ``negatives``.
 
     Returns:
       ``(loss, active)``: the loss is float32 (float64 for float64 inputs), ``margin`` when all rows agree; ``active``

@@ -82,7 +82,7 @@ def generator(*, size: int, channels: int, width: int, norm: bool = True, dtype:
 
     Args:
       size: side of the images.
-      channels: of the images.
+      channels: channels of the images.
       width: channels at the side of the images.
       norm: BatchNorm before each ReLU.
       dtype: compute dtype; params are float32.

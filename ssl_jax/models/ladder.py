@@ -23,8 +23,8 @@ class Path(NamedTuple):
     """One pass through the encoder of a ladder, layers 0 (the images) to L (the classes).
 
     Attributes:
-      z: of each layer, after normalisation and noise, before shift and activation: ``[b, d]`` or ``[b, h, w, c]``.
-      mean: of the labelled and of the unlabelled examples before normalisation, ``[2, d]`` for each of the layers 1 to L.
+      z: values of each layer, after normalisation and noise, before shift and activation: ``[b, d]`` or ``[b, h, w, c]``.
+      mean: mean of the labelled and of the unlabelled examples before normalisation, ``[2, d]`` for each of the layers 1 to L.
       var: likewise, biased.
       logits: ``[b, classes]``.
     """
@@ -44,7 +44,7 @@ def normalize_halves(
 
     Args:
       x: ``[b, ..., d]``, any float dtype.
-      labeled: which examples are of the first kind.
+      labeled: whether an example is of the first kind.
 
     Returns:
       Normalised examples in float32 or wider, and means and variances of both kinds (0 where there is no example).
@@ -168,8 +168,8 @@ def ladder(
     inference n uses running averages of the labelled examples' statistics.
 
     Args:
-      widths: of the dense hidden layers.
-      channels: of convolutions 3x3 of stride 2 before them, whose last map is averaged over its positions; ``()``: the first
+      widths: widths of the dense hidden layers.
+      channels: channels of convolutions 3x3 of stride 2 before them, whose last map is averaged over its positions; ``()``: the first
         dense layer sees all pixels.
       classes: width of the logits.
       dtype: compute dtype of the products, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
@@ -210,7 +210,7 @@ def denoise(
 
     Args:
       z: z̃, corrupted.
-      u: what comes from the layer above.
+      u: output of the layer above.
       a: ten numbers for each unit.
 
     >>> denoise(jnp.array([[3.0]]), jnp.array([[0.0]]), jnp.zeros((10, 1)).at[4].set(1.0).at[9].set(0.5)).tolist()

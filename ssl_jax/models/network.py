@@ -45,7 +45,7 @@ def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | 
     Args:
       module: the Linen module.
       features: width of the last axis of its outputs.
-      config: what ``models.build`` needs to build it again; ``None`` for heads.
+      config: options that ``models.build`` needs to build it again; ``None`` for heads.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> class Linear(nn.Module):

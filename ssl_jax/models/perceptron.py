@@ -50,7 +50,7 @@ def mlp(*, widths: Sequence[int] = (512, 256), activation: str = "relu", dtype: 
     Params: ``dense_<i>/kernel`` (Glorot uniform) and ``dense_<i>/bias`` (0).
 
     Args:
-      widths: of the layers, one or more.
+      widths: widths of the layers, one or more.
       activation: ``"relu"``, ``"sigmoid"``, ``"tanh"`` or ``"linear"``.
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
 
@@ -106,7 +106,7 @@ def mirror(encoder: Network, pixels: int) -> Network:
     The activation is the encoder's, but for the pixels, which have none.
 
     Args:
-      encoder: of :func:`mlp`.
+      encoder: encoder of :func:`mlp`.
       pixels: numbers in an image, the width of the output.
 
     Returns:

@@ -39,7 +39,7 @@ def save_encoder(
       network: an encoder from ``models.build``.
       params: its params.
       state: its state.
-      metadata: what else to keep, such as method, step and data set; JSON-able.
+      metadata: further facts to keep, such as method, step and data set; JSON-able.
 
     Raises:
       ValueError: a network without a configuration, as heads are.

@@ -24,7 +24,7 @@ def spectral_step(
     ``v = W u / ‖W u‖,  u ← Wᵀ v / ‖Wᵀ v‖,  σ = vᵀ W u``
 
     Args:
-      kernel: of a dense layer ``[in, k]`` or a convolution ``[h, w, in, k]``, float32 or wider.
+      kernel: kernel of a dense layer ``[in, k]`` or a convolution ``[h, w, in, k]``, float32 or wider.
       u: the right singular vector as far as it is known.
 
     Returns:

@@ -237,7 +237,7 @@ def drop_path(key: Array, branch: Array, *, rate: float) -> Array:
     Args:
       key: used once.
       branch: ``[batch, ...]``, floating point.
-      rate: in ``[0, 1)``.
+      rate: probability in ``[0, 1)``.
 
     Returns:
       ``[batch, ...]`` with the expectation of ``branch``.

@@ -25,7 +25,7 @@ def masked_counts(
       key: PRNG key.
       crops: n, the crops of the whole batch.
       length: L, patches of a crop.
-      share: of the crops, in [0, 1].
+      share: share of the crops, in [0, 1].
       ratio: (r₀, r₁), least and largest share of masked patches, 0 ≤ r₀ ≤ r₁ ≤ 1.
       stratified: u are a shuffle of ``(i + U) / n``, so that the number of crops with masked patches is ``share · n``,
         rounded, and their ratios are spread evenly (DINOv2); else u are independent and uniform (iBOT).
@@ -97,7 +97,7 @@ def block_mask(
       key: PRNG key, one a crop.
       grid: (rows, columns) of patches, 2 or more each.
       count: int scalar, most patches to hide; may be traced, as shapes do not depend on it.
-      min_area: of a rectangle, as drawn; ``None``: ``⌊min(rows, columns) / 3⌋²``, at least 1: 16 of 14 x 14, 1 of 4 x 4.
+      min_area: least area of a rectangle, as drawn; ``None``: ``⌊min(rows, columns) / 3⌋²``, at least 1: 16 of 14 x 14, 1 of 4 x 4.
       aspect: least and largest ratio of height to width, above 0.
       attempts: rectangles that are drawn. The number taken is smaller, and the count need not be reached.
 

@@ -108,7 +108,7 @@ def soft_bins(
 
     Args:
       ab: ``[..., 2]`` colours.
-      neighbors: how many bins, 1 (one-hot) to 313.
+      neighbors: number of bins, 1 (one-hot) to 313.
       sigma: σ > 0. May be traced.
 
     Returns:

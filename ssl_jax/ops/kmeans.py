@@ -54,7 +54,7 @@ def kmeans(
     ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.)
 
     Args:
-      key: of the start, and of splits.
+      key: PRNG key of the start, and of splits.
       points: x, ``[n, d]``, any float dtype; computed in float32 or wider.
       clusters: k, 1 to n.
       iterations: updates of the centroids, 1 or more.
@@ -62,7 +62,7 @@ def kmeans(
         one drawn before; ``"random"``: different points, drawn alike; or the centroids ``[k, d]``. Where fewer than k
         different points are counted, some centroids begin as copies.
       spherical: k-means on the unit sphere. A row of zeros is as near to every centroid.
-      empty: what becomes of a centroid without points. ``"split"``: it moves beside the centroid of a cluster drawn with
+      empty: fate of a centroid without points. ``"split"``: it moves beside the centroid of a cluster drawn with
         probability proportional to its number of points less one, and so takes about half of them; ``"keep"``: it stays.
       counted: ``[n]``, which points take part; ``None``: all. So a static number of rows can hold a changing number of points.
       block_size: points whose distances to all centroids, ``[block_size, k]``, are held at a time.

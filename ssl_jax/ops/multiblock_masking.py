@@ -51,7 +51,7 @@ def multiblock(
       keys: ``[b]`` PRNG keys, one an image.
       size_key: PRNG key of the sizes, one a batch.
       grid: (rows, columns) of patches, 2 or more each.
-      targets: how many target blocks, which may overlap.
+      targets: number of target blocks, which may overlap.
       target_scale: least and largest share of the patches in a target block; uniform.
       target_aspect: least and largest ratio of its height to its width; uniform, not its logarithm.
       context_scale: least and largest share of the patches in the context block; uniform.

@@ -85,7 +85,7 @@ def warmup_then(schedule: Schedule, *, warmup: int, start: ScalarLike = 0.0) -> 
     warmup)``.
 
     Args:
-      schedule: what follows.
+      schedule: schedule after the warm-up.
       warmup: steps of warm-up; 0 for none.
       start: value at step 0.
 
@@ -142,9 +142,9 @@ def step_decay(value: ScalarLike, boundaries: tuple[int, ...], factor: ScalarLik
     """Multiply ``value`` by ``factor`` for every boundary reached: ``value · factor^#{b : b ≤ step}``.
 
     Args:
-      value: at step 0.
+      value: value at step 0.
       boundaries: steps from which on one more factor applies.
-      factor: such as 0.1.
+      factor: change at each boundary, such as 0.1.
 
     Example:
       >>> schedule = step_decay(1.0, (10, 20), 0.5)
@@ -165,7 +165,7 @@ def rampup(value: ScalarLike, steps: int, *, quiet: int = 0) -> Schedule:
     """Go up half a bell from nearly nothing to ``value``: ``value · exp(−5 (1 − k / steps)²)``; 0 before step ``quiet``.
 
     Args:
-      value: at step ``steps`` and after; at step 0 it is ``e⁻⁵ = 0.0067`` of that.
+      value: value at step ``steps`` and after; at step 0 it is ``e⁻⁵ = 0.0067`` of that.
       steps: length; 0: the value from the start.
       quiet: steps at the start at which it is 0, such as those of the first epoch.
 
@@ -259,7 +259,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     """Hold the value of an epoch's first step for the whole epoch.
 
     Args:
-      schedule: of steps.
+      schedule: function of the step.
       steps_per_epoch: 1 or more.
 
     Raises:

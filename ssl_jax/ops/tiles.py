@@ -67,9 +67,9 @@ class Layout:
         """Refuse an image in which the tiles would overlap or stick out.
 
         Args:
-          name: of the argument that says how large the image is.
-          height: of the image.
-          width: of the image.
+          name: name of the argument that says how large the image is.
+          height: height of the image.
+          width: width of the image.
 
         Raises:
           ValueError: it is too small; names the tiles that do not fit.
@@ -90,7 +90,7 @@ def cut_tiles(key: Key, image: Shaped[Array, "h w c"], layout: Layout) -> Shaped
     Args:
       key: used once.
       image: ``[h, w, c]``, any dtype.
-      layout: which tiles, see :class:`Layout`.
+      layout: arrangement of the tiles, see :class:`Layout`.
 
     Returns:
       ``[grid², tile, tile, c]``, cells in raster order.
@@ -138,7 +138,7 @@ def make_tiles(
     Args:
       key: split, one key an image.
       images: ``[b, h, w, c]``, normalised.
-      layout: which tiles.
+      layout: arrangement of the tiles.
       projection: probability that an image loses its colours between magenta and green
         (:func:`ssl_jax.augment.chromatic.project_colors`). May be traced.
       drop: drop colours (:func:`ssl_jax.augment.chromatic.drop_colors`).
@@ -219,10 +219,10 @@ def permutations(
     far, the mean of the distances or the least; of equally far ones the first in lexicographic order is taken.
 
     Args:
-      count: how many, 1 to ``tiles!``.
+      count: number of permutations, 1 to ``tiles!``.
       tiles: length of a permutation, 2 to 9.
       objective: ``"max_avg"`` or ``"max_min"``.
-      seed: of the first.
+      seed: seed of the first permutation.
 
     Returns:
       ``[count, tiles]``, read-only: row p puts tile ``p[i]`` in place i. No two are the same, so any two differ in 2 places or
@@ -267,7 +267,7 @@ def halve(
     Args:
       key: used once.
       images: ``[b, h, w, c]``, h and w even.
-      filters: of which one is drawn an image: ``"box"``, the mean of 2 x 2 pixels, or antialiased ``"linear"``, ``"cubic"``,
+      filters: filters of which one is drawn an image: ``"box"``, the mean of 2 x 2 pixels, or antialiased ``"linear"``, ``"cubic"``,
         ``"lanczos3"``.
 
     Returns:

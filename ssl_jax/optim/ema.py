@@ -92,7 +92,7 @@ def debiased(state: EmaState) -> PyTree:
     """Return the average that a state holds, corrected for its start at zero: ``a / w``, and 0 where nothing has entered.
 
     Args:
-      state: of ``ema(..., debias=True)``.
+      state: state of ``ema(..., debias=True)``.
 
     >>> mean = ema(0.9, debias=True)
     >>> _, state = mean.update(jnp.array(3.0), mean.init(jnp.array(0.0)))

@@ -180,7 +180,7 @@ def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) 
     There ``u`` becomes ``n(w + u) − w`` with ``n(x) = x/‖x‖`` along the last axis.
 
     Args:
-      updates: what would be added to the parameters.
+      updates: changes that would be added to the parameters.
       params: the parameters w.
       patterns: regular expressions.
 

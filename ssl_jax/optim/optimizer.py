@@ -87,7 +87,7 @@ def build(
 
     Args:
       main: group of the parameters that match none of ``groups``.
-      groups: from a pattern to the group of the parameters that match (two players with learning rates of their own).
+      groups: group of the parameters that match, by pattern (two players with learning rates of their own).
         Clipping, layer decay and freezing are of all parameters together.
       clip_norm: largest joint norm of the gradients; ``None``: no limit. Numbers may be traced.
       clip_tensor: largest norm of each gradient tensor (DINO: 3.0); ``None``: no limit.

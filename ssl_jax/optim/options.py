@@ -39,7 +39,7 @@ def from_options(
       steps: number of updates of the run; schedules end there and keep their last value.
       learning_rate: base learning rate, multiplied by the factor of ``scaling``. Float options may be traced.
       batch_size: images an update (not views), all devices and accumulated micro-batches together.
-      groups: from a pattern to options of the parameters that match it, in place of the others: the rule and its options,
+      groups: options of the parameters that match, by pattern, in place of the others: the rule and its options,
         ``exclude``, and whatever belongs to learning rate and weight decay
         (``{"discriminator": {"learning_rate": 1e-4, "b1": 0.5}}``). Another rule has its own defaults.
       **options: ``scaling`` and ``reference_batch`` (:func:`ssl_jax.optim.learning_rate.scale_by_batch`); ``schedule``,

@@ -121,15 +121,14 @@ def extract_source(
     """
     devices = 1 if sharding is None else len(sharding.device_set)
     batch_size = -(-batch_size // devices) * devices
-    index, count = (0, 1) if sharding is None else local_share(sharding, batch_size)
+    share = (0, 1) if sharding is None else local_share(sharding, batch_size)
     with epoch(
         source,
         batch_size=batch_size,
         size=view.size,
         crop_ratio=crop_ratio,
         max_corrupt_fraction=max_corrupt_fraction,
-        process_index=index,
-        process_count=count,
+        share=share,
     ) as batches:
         return extract(encode, batches, view=view, variables=variables, sharding=sharding)
 

@@ -24,7 +24,7 @@ def open_stream(run: Run, mesh: Mesh, step: int, among: np.ndarray | None, *, wo
       workers: data loading processes; 0: threads of this one.
     """
     # Not always the part of this process's rank.
-    index, count = local_share(batch_sharding(mesh), run.batch_size)
+    share = local_share(batch_sharding(mesh), run.batch_size)
     return stream(
         run.source,
         views=run.method.views,
@@ -34,8 +34,7 @@ def open_stream(run: Run, mesh: Mesh, step: int, among: np.ndarray | None, *, wo
         start_step=step,
         workers=workers,
         max_corrupt_fraction=run.max_corrupt_fraction,
-        process_index=index,
-        process_count=count,
+        share=share,
         among=among,
         labeled_fraction=run.labeled_fraction,
     )

@@ -38,9 +38,7 @@ class Program(NamedTuple):
 
 def sample_batch(source: Source, method: Method, *, crop_on: str = "auto") -> Batch:
     """Read a raw batch of one example, for its shapes."""
-    batches = stream(
-        source, views=method.views, crop_on=crop_on, seed=0, batch_size=1, process_index=0, process_count=1
-    )
+    batches = stream(source, views=method.views, crop_on=crop_on, seed=0, batch_size=1, share=(0, 1))
     try:
         return next(batches)
     finally:

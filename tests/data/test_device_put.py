@@ -181,9 +181,8 @@ from ssl_jax.data.sources import ArraySource
 devices = np.array(jax.devices())[:: -1 if backwards else 1]
 mesh = jax.sharding.Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
 sharding = NamedSharding(mesh, PartitionSpec("data"))
-index, parts = local_share(sharding, 8)
 source = ArraySource(np.zeros([30, 2, 2], np.uint8))
-batches = stream(source, seed=0, batch_size=8, start_step=5, process_index=index, process_count=parts)
+batches = stream(source, seed=0, batch_size=8, start_step=5, share=local_share(sharding, 8))
 with prefetch(batches, sharding) as placed:
     for _ in range(3):
         print(process_allgather(next(placed)["index"], tiled=True).tolist())

@@ -63,7 +63,7 @@ def test_windows_begin_anywhere_in_a_clip():
 def test_batches_do_not_depend_on_processes_or_on_where_the_run_resumed():
     source = clips(window=3)
     whole = batches(source, 4, batch_size=8)
-    halves = [batches(source, 4, batch_size=8, process_index=k, process_count=2) for k in (0, 1)]
+    halves = [batches(source, 4, batch_size=8, share=(k, 2)) for k in (0, 1)]
     late = batches(source, 2, batch_size=8, start_step=2)
     for name in ("index", "clip", "time", "image"):
         for step in range(4):

@@ -102,9 +102,7 @@ def test_a_batch_begins_with_its_labelled_rows_and_each_kind_has_epochs_of_its_o
 def test_mixed_batches_do_not_depend_on_processes_and_resume_as_the_tail(processes):
     few = FewLabels(images(), 6, seed=0)
     whole = take(few, 5, labeled_fraction=0.4)
-    parts = [
-        take(few, 5, labeled_fraction=0.4, process_index=k, process_count=processes) for k in range(processes)
-    ]
+    parts = [take(few, 5, labeled_fraction=0.4, share=(k, processes)) for k in range(processes)]
     for step, batch in enumerate(whole):
         for name in ("index", "label", "image"):
             np.testing.assert_array_equal(np.concatenate([p[step][name] for p in parts]), batch[name])

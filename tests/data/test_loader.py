@@ -98,10 +98,7 @@ def test_orders_are_uniform_over_permutations():
 def test_the_parts_of_all_processes_side_by_side_are_the_batch_of_one(processes):
     source = Images()
     whole = take(source, 4, views=VIEWS, crop_on="host")
-    parts = [
-        take(source, 4, views=VIEWS, crop_on="host", process_index=k, process_count=processes)
-        for k in range(processes)
-    ]
+    parts = [take(source, 4, views=VIEWS, crop_on="host", share=(k, processes)) for k in range(processes)]
     for step, batch in enumerate(whole):
         for name in ("index", "label"):
             np.testing.assert_array_equal(np.concatenate([p[step][name] for p in parts]), batch[name])
@@ -270,9 +267,7 @@ def test_an_evaluation_pass_holds_every_example_once_in_order():
 
 
 def test_every_process_gets_as_many_evaluation_batches():
-    parts = [
-        list(epoch(Images(count=7), batch_size=6, size=8, process_index=k, process_count=3)) for k in range(3)
-    ]
+    parts = [list(epoch(Images(count=7), batch_size=6, size=8, share=(k, 3))) for k in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     index = np.concatenate([batch["index"][batch["mask"]] for part in parts for batch in part])
     assert sorted(index) == list(range(7))
@@ -406,10 +401,10 @@ def is_running(pid):
     [
         ({"batch_size": 0}, "batch_size=0"),
         (
-            {"batch_size": 5, "process_count": 2, "process_index": 0},
+            {"batch_size": 5, "share": (0, 2)},
             "batch_size=5: .*multiple of the 2 processes",
         ),
-        ({"process_index": 2, "process_count": 2}, "process_index=2"),
+        ({"share": (2, 2)}, r"share=\(2, 2\)"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**32}, "seed="),
         ({"start_step": -1}, "start_step=-1"),
