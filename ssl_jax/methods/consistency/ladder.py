@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, supervised_cost
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, supervised_loss
 from ssl_jax.models.ladder import EPSILON, Path, ladder_decoder
 from ssl_jax.models.network import Network, compute_dtype
 
@@ -77,30 +77,31 @@ def build(
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, decoder_key = jax.random.split(key)
         images = batch["views"][0][:1, 0]
-        params, state = encoder.init(encoder_key, images)
-        path: Path = jax.eval_shape(lambda x: encoder.apply(params, state, x, output="path")[0], images)
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = variables = encoder.init(encoder_key, images)
+        path: Path = jax.eval_shape(lambda x: encoder.apply(*variables, x, output="path")[0], images)
         z = [jnp.zeros(layer.shape) for layer in path.z]
-        decoding, _ = decoder.init(decoder_key, z[-1], z=z, labeled=jnp.ones(1, bool))
-        return {"encoder": params, "decoder": decoding}, {"encoder": state}
+        params["decoder"], _ = decoder.init(decoder_key, z[-1], z=z, labeled=jnp.ones(1, bool))
+        return params, state
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         del step
         images, labels = batch["views"][0][:, 0], batch["label"]
-        known, variables = labels >= 0, (params["encoder"], state["encoder"])
-        options = {"train": True, "labeled": known, "output": "path"}
-        clean, kept = encoder.apply(*variables, images, **options)
+        labeled, variables = labels >= 0, (params["encoder"], state["encoder"])
+        options = {"train": True, "labeled": labeled, "output": "path"}
+        clean, encoder_state = encoder.apply(*variables, images, **options)
         corrupted, _ = encoder.apply(
             *variables, images, key=key, noise=noise, input_noise=input_noise, **options
         )
         probabilities = jax.nn.softmax(corrupted.logits)
-        estimates, _ = decoder.apply(params["decoder"], {}, probabilities, z=corrupted.z, labeled=known)
-        cost, metrics = supervised_cost(corrupted.logits, labels, normalize_by)
-        errors = {layer: denoising_error(clean, estimates[layer], layer, ~known) for layer in used}
+        estimates, _ = decoder.apply(params["decoder"], {}, probabilities, z=corrupted.z, labeled=labeled)
+        cross_entropy, metrics = supervised_loss(corrupted.logits, labels, normalize_by)
+        errors = {layer: denoising_error(clean, estimates[layer], layer, ~labeled) for layer in used}
         denoising = sum((used[layer] * error for layer, error in errors.items()), jnp.float32(0))
         metrics |= {f"error_{layer}": error for layer, error in errors.items()}
-        return cost + denoising, ({"encoder": kept}, {**metrics, "denoising": denoising})
+        return cross_entropy + denoising, ({"encoder": encoder_state}, {**metrics, "denoising": denoising})
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         logits, _ = encoder.apply(params["encoder"], state["encoder"], images, output="logits")
@@ -111,7 +112,7 @@ def build(
 
 
 def denoising_error(clean: Path, estimate: Array, layer: int, unlabeled: Array) -> Array:
-    """Mean squared error of an estimate of a clean layer, over the units and the unlabelled images; 0 without any."""
+    """Compute the mean squared error of a clean layer's estimate, over units and unlabelled images; 0 without any."""
     if layer:
         mean, var = clean.mean[layer - 1][1], clean.var[layer - 1][1]
         estimate = (estimate - mean) * jax.lax.rsqrt(var + EPSILON)

@@ -8,7 +8,8 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_divergence, mean_squared_difference
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
+from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_encoder
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup, rising_decay
 from ssl_jax.optim.ema import ema
@@ -54,7 +55,7 @@ def build(
         :func:`ssl_jax.augment.presets.consistency`.
       classes: C.
       decay: largest α, 0 to 1. May be traced.
-      ramp_decay: α rises as above, so that the teacher begins as the plain mean; ``False``: it is ``decay`` throughout.
+      ramp_decay: α rises as above, so that the teacher starts as the plain mean; ``False``: it is ``decay`` throughout.
       consistency: D: ``"mse"`` or ``"kl"``.
       weight: w ≥ 0. May be traced.
       rampup_steps: T; 0: the weight does not rise.
@@ -62,7 +63,7 @@ def build(
       logit_distance: c, .01 in the authors' code; ``None``: one classifier.
       own_start: the teacher starts from weights of its own, as in the authors' PyTorch code, not from the student's.
       noise: deviation of the noise on the pixels. May be traced.
-      dropout: of the features, before the classifier. May be traced.
+      dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
@@ -77,69 +78,51 @@ def build(
     on the pixels is the paper's for SVHN and CIFAR-10 in TensorFlow, the PyTorch code has none; dropout stands before the
     classifier only.
     """
-    views = presets.consistency() if views is None else views
-    require(len(views) in (1, 2), "views", len(views), "one view or two")
     choice("consistency", consistency, KINDS)
     require(not isinstance(decay, int | float) or 0 <= decay <= 1, "decay", decay, "a number in [0, 1]")
-    tops = ("classifier",) if logit_distance is None else ("classifier", "consistent")
-    network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout, tops=tops)
-    rising = rampup(weight, rampup_steps, quiet=quiet_steps)
-    average = ema(rising_decay(decay) if ramp_decay else decay)
+    names = ("classifier",) if logit_distance is None else ("classifier", "consistent")
+    network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout, classifiers=names)
+    weight_at = rampup(weight, rampup_steps, quiet=quiet_steps)
+    teacher_ema = ema(rising_decay(decay) if ramp_decay else decay)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
-        key, teacher_key = jax.random.split(key)
+        student_key, teacher_key = jax.random.split(key)
         images = batch["views"][0][:, 0]
-        params, online = network.init(key, images)
-        start, own = network.init(teacher_key, images) if own_start else (params, online)
-        return params, {"online": online, "teacher": {"variables": average.init(start), "state": own}}
+        params, online = network.init(student_key, images)
+        start = network.init(teacher_key, images) if own_start else (params, online)
+        return params, {"online": online, "teacher": EmaTeacher.init(teacher_ema, *start)}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        both, (student_key, teacher_key) = batch["views"][0], jax.random.split(key)
-        teacher = state["teacher"]
-        (_, *logits), online = network.apply(params, state["online"], both[:, 0], train=True, key=student_key)
-        (_, targets, *_), own = network.apply(
-            teacher["variables"].average, teacher["state"], both[:, -1], train=True, key=teacher_key
-        )
-        cost, metrics = supervised_cost(logits[0], batch["label"], normalize_by)
-        distance = disagreement(logits[-1], jax.lax.stop_gradient(targets))
-        value = cost + rising(step) * distance
+        views, (student_key, teacher_key) = batch["views"][0], jax.random.split(key)
+        (_, *logits), online = network.apply(
+            params, state["online"], views[:, 0], train=True, key=student_key
+        )  # [b, c] of each classifier
+        (_, targets, *_), teacher = state["teacher"].apply(network, views[:, -1], key=teacher_key)  # [b, c]
+        cross_entropy, metrics = supervised_loss(logits[0], batch["label"], normalize_by)
+        if consistency == "kl":
+            distance = mean_divergence(logits[-1], targets)
+        else:
+            distance = mean_squared_difference(jax.nn.softmax(logits[-1]), jax.nn.softmax(targets))
+        value = cross_entropy + weight_at(step) * distance
         if logit_distance is not None:
             value = value + logit_distance * mean_squared_difference(*logits)
-        metrics |= {"consistency": distance, "weight": rising(step)}
-        return value, ({"online": online, "teacher": {**teacher, "state": own}}, metrics)
-
-    def disagreement(logits: Array, targets: Array) -> Array:
-        if consistency == "kl":
-            return mean_divergence(logits, targets)
-        return mean_squared_difference(jax.nn.softmax(logits), jax.nn.softmax(targets))
+        metrics |= {"consistency": distance, "weight": weight_at(step)}
+        return value, ({"online": online, "teacher": teacher}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        _, variables = average.update(params, state["teacher"]["variables"])
-        return {**state, "teacher": {**state["teacher"], "variables": variables}}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
-        teacher = state["teacher"]
-        pairs = {
-            "classifier": (teacher["variables"].average, teacher["state"]),
-            "student": (params, state["online"]),
-        }
-        return {name: network.apply(*variables, images)[0][1] for name, variables in pairs.items()}
+        (_, logits, *_), _ = state["teacher"].apply(network, images, train=False)
+        (_, student_logits, *_), _ = network.apply(params, state["online"], images)
+        return {"classifier": logits, "student": student_logits}
 
-    def encoder_variables(params: Params, state: State) -> tuple[Params, State]:
-        del params
-        teacher = state["teacher"]
-        return teacher["variables"].average["encoder"], teacher["state"]["encoder"]
-
+    views = presets.consistency() if views is None else views
+    require(len(views) in (1, 2), "views", len(views), "one view or two")
+    collapse = classifier_collapse(classes)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_variables,
-        after_update,
-        collapse=classifier_collapse(classes),
-        classify=classify,
+        views, init, loss, encoder, teacher_encoder, after_update, classify=classify, collapse=collapse
     )

@@ -8,7 +8,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
 
@@ -44,7 +44,7 @@ def build(
       rampup_steps: T; 0: the weight does not rise.
       quiet_steps: steps at the start at which the weight is 0, the first epoch in the authors' code.
       noise: deviation of the noise on the pixels. May be traced.
-      dropout: of the features, before the classifier. May be traced.
+      dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
@@ -59,10 +59,8 @@ def build(
     moved by up to two pixels and mirrored in the same way in both passes, here views are crops, each mirrored by itself;
     dropout stands before the classifier only; BatchNorm is the encoder's, there it is mean-only with weight normalisation.
     """
-    views = presets.consistency() if views is None else views
-    require(len(views) in (1, 2), "views", len(views), "one view or two")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
-    rising = rampup(weight, rampup_steps, quiet=quiet_steps)
+    weight_at = rampup(weight, rampup_steps, quiet=quiet_steps)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         return network.init(key, batch["views"][0][:, 0])
@@ -70,15 +68,17 @@ def build(
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
-        both, (first_key, second_key) = batch["views"][0], jax.random.split(key)
-        (_, logits), state = network.apply(params, state, both[:, 0], train=True, key=first_key)
-        (_, others), state = network.apply(params, state, both[:, -1], train=True, key=second_key)
-        cost, metrics = supervised_cost(logits, batch["label"], normalize_by)
+        views, (first_key, second_key) = batch["views"][0], jax.random.split(key)
+        (_, logits), state = network.apply(params, state, views[:, 0], train=True, key=first_key)  # [b, c]
+        (_, others), state = network.apply(params, state, views[:, -1], train=True, key=second_key)
+        cross_entropy, metrics = supervised_loss(logits, batch["label"], normalize_by)
         consistency = mean_squared_difference(jax.nn.softmax(logits), jax.nn.softmax(others))
-        metrics |= {"consistency": consistency, "weight": rising(step)}
-        return cost + rising(step) * consistency, (state, metrics)
+        metrics |= {"consistency": consistency, "weight": weight_at(step)}
+        return cross_entropy + weight_at(step) * consistency, (state, metrics)
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         return {"classifier": network.apply(params, state, images)[0][1]}
 
+    views = presets.consistency() if views is None else views
+    require(len(views) in (1, 2), "views", len(views), "one view or two")
     return Method(views, init, loss, encoder, collapse=classifier_collapse(classes), classify=classify)

@@ -10,7 +10,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
 from ssl_jax.methods.method import Method, encoder_at
 from ssl_jax.methods.parts.memory_bank import update_row_averages
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_cost
+from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
 from ssl_jax.optim.ema import EmaState, debiased, ema
@@ -54,7 +54,7 @@ def build(
       rampup_steps: T; 0: the weight does not rise.
       quiet_steps: steps at the start at which the weight is 0.
       noise: deviation of the noise on the pixels. May be traced.
-      dropout: of the features, before the classifier. May be traced.
+      dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
 
     Returns:
@@ -73,7 +73,7 @@ def build(
     require(examples >= 1, "examples", examples, "an integer of 1 or more")
     require(not isinstance(decay, int | float) or 0 <= decay <= 1, "decay", decay, "a number in [0, 1]")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
-    rising, average = rampup(weight, rampup_steps, quiet=quiet_steps), ema(decay, debias=True)
+    weight_at, average = rampup(weight, rampup_steps, quiet=quiet_steps), ema(decay, debias=True)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, online = network.init(key, batch["views"][0][:, 0])
@@ -90,11 +90,11 @@ def build(
             ensemble._replace(average=ensemble.average[index], weight=ensemble.weight[index])
         )
         seen = before.weight[:, 0] > 0
-        cost, metrics = supervised_cost(logits, batch["label"], normalize_by)
+        cross_entropy, metrics = supervised_loss(logits, batch["label"], normalize_by)
         consistency = mean_squared_difference(predictions, debiased(before), mask=seen)
-        metrics |= {"consistency": consistency, "weight": rising(step), "seen": jnp.mean(seen)}
+        metrics |= {"consistency": consistency, "weight": weight_at(step), "seen": jnp.mean(seen)}
         state = {"online": online, "ensemble": update_row_averages(average, ensemble, index, predictions)}
-        return cost + rising(step) * consistency, (state, metrics)
+        return cross_entropy + weight_at(step) * consistency, (state, metrics)
 
     def classify(params: Params, state: State, images: Array) -> dict[str, Array]:
         return {"classifier": network.apply(params, state["online"], images)[0][1]}

@@ -1,4 +1,4 @@
-"""What semi-supervised methods share: a classifier under noise, its cost where there is a label, and how it classifies."""
+"""Semi-supervised classifiers: encoder and classifier under noise, the cross-entropy where there is a label, collapse."""
 
 import math
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ def noisy_classifier(
     classes: int,
     noise: float | Array,
     dropout: float | Array,
-    tops: Sequence[str] = ("classifier",),
+    classifiers: Sequence[str] = ("classifier",),
 ) -> Network:
-    """Encoder and linear classifiers on its features, in training with noise on the pixels and dropout on the features.
+    """Join an encoder and linear classifiers on its features, in training with noise on the pixels and dropout of features.
 
     ``logits = W drop(f(x + σ ε)) + b`` with ε standard normal, σ ``noise``, and each feature 0 with probability ``dropout``
     and otherwise divided by ``1 − dropout``; at inference, and without a key, both are left out.
@@ -32,11 +32,11 @@ def noisy_classifier(
       encoder: f.
       classes: width of the logits, 2 or more.
       noise: σ ≥ 0, in units of normalised pixels. May be traced.
-      dropout: in [0, 1). May be traced.
-      tops: names of the classifiers.
+      dropout: share of the features, in [0, 1). May be traced.
+      classifiers: names of the classifiers.
 
     Returns:
-      The network. Params hold ``encoder`` and the tops; ``apply`` returns ``((features, logits of each top), state)``.
+      The network. Params hold ``encoder`` and the classifiers; ``apply`` returns ``((features, logits of each), state)``.
 
     Raises:
       ValueError: an option outside its range.
@@ -44,14 +44,16 @@ def noisy_classifier(
     require(classes >= 2, "classes", classes, "an integer of 2 or more")
     require(not isinstance(noise, int | float) or noise >= 0, "noise", noise, "a number of 0 or more")
     require(not isinstance(dropout, int | float) or 0 <= dropout < 1, "dropout", dropout, "a share in [0, 1)")
-    top = heads.mlp((classes,), dtype=compute_dtype(encoder), kernel_init=0.01)
+    linear = heads.mlp((classes,), dtype=compute_dtype(encoder), kernel_init=0.01)
 
     def init(key: Key, images: Array) -> tuple[Params, State]:
-        encoder_key, *keys = jax.random.split(key, 1 + len(tops))
-        params, state = encoder.init(encoder_key, images)
+        encoder_key, *keys = jax.random.split(key, 1 + len(classifiers))
+        params, state = {}, {}
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
         features = jnp.zeros((1, encoder.features))
-        own = {name: top.init(k, features)[0] for name, k in zip(tops, keys, strict=True)}
-        return {"encoder": params, **own}, {"encoder": state}
+        for name, classifier_key in zip(classifiers, keys, strict=True):
+            params[name], _ = linear.init(classifier_key, features)
+        return params, state
 
     def apply(
         params: Params, state: State, images: Array, *, train: bool = False, key: Key | None = None
@@ -60,44 +62,42 @@ def noisy_classifier(
         if train and key is not None:
             noise_key, encoder_key, drop_key = jax.random.split(key, 3)
             images = images + noise * jax.random.normal(noise_key, images.shape, images.dtype)
-        features, kept = encoder.apply(
-            params["encoder"], state["encoder"], images, train=train, key=encoder_key
-        )
-        seen = features if drop_key is None else dropped(drop_key, features, dropout)
-        logits = (top.apply(params[name], {}, seen)[0] for name in tops)
-        return (features, *logits), {**state, "encoder": kept}
+        variables = params["encoder"], state["encoder"]
+        features, encoder_state = encoder.apply(*variables, images, train=train, key=encoder_key)
+        inputs = features if drop_key is None else apply_dropout(drop_key, features, dropout)
+        logits = (linear.apply(params[name], {}, inputs)[0] for name in classifiers)
+        return (features, *logits), {**state, "encoder": encoder_state}
 
     return Network(init, apply, classes, {})
 
 
-def dropped(key: Key, x: Float[Array, "..."], rate: float | Array) -> Float[Array, "..."]:
-    """Each entry 0 with probability ``rate``, otherwise divided by ``1 − rate``.
+def apply_dropout(key: Key, x: Float[Array, "..."], rate: float | Array) -> Float[Array, "..."]:
+    """Set each entry to 0 with probability ``rate``, and divide the others by ``1 − rate``.
 
-    >>> dropped(jax.random.key(0), jnp.ones(4), 0.0).tolist()
+    >>> apply_dropout(jax.random.key(0), jnp.ones(4), 0.0).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
-    kept = jax.random.uniform(key, x.shape) >= rate
-    return jnp.where(kept, x / (1.0 - rate), 0.0)
+    keep = jax.random.uniform(key, x.shape) >= rate
+    return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
-def supervised_cost(
+def supervised_loss(
     logits: Float[Array, "b c"], labels: Int[Array, " b"], normalize_by: str
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The cross-entropy of :func:`ssl_jax.losses.consistency.labeled_cross_entropy`, and what to log of it.
+    """Compute :func:`ssl_jax.losses.consistency.labeled_cross_entropy`, and what to log of it.
 
     Returns:
-      The cost, and ``cross_entropy`` and ``accuracy``, means over the labelled examples of the batch (0 without any).
+      The loss, and ``cross_entropy`` and ``accuracy``, means over the labelled examples of the batch (0 without any).
     """
-    known = labels >= 0
-    right = jnp.sum(known & (jnp.argmax(logits, axis=-1) == labels)) / jnp.maximum(jnp.sum(known), 1)
+    labeled = labels >= 0
+    correct = labeled & (jnp.argmax(logits, axis=-1) == labels)
+    accuracy = jnp.sum(correct) / jnp.maximum(jnp.sum(labeled), 1)
     mean = labeled_cross_entropy(jax.lax.stop_gradient(logits), labels, normalize_by="labeled")
-    return labeled_cross_entropy(logits, labels, normalize_by=normalize_by), {
-        "cross_entropy": mean,
-        "accuracy": right,
-    }
+    value = labeled_cross_entropy(logits, labels, normalize_by=normalize_by)
+    return value, {"cross_entropy": mean, "accuracy": accuracy}
 
 
 def classifier_collapse(classes: int) -> tuple[CollapseValue, ...]:
-    """Return the ``collapse`` of a classifier: it says nothing where its cross-entropy is ``log classes``."""
+    """Return the ``collapse`` of a classifier: its cross-entropy is ``log classes`` where every class is as likely."""
     meaning = "the classifier says nothing: every class is as likely"
     return (CollapseValue("cross_entropy", math.log(classes), meaning),)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.methods.case import loss_of, method_of, start
+from tests.methods.case import loss_of, method_of, start, with_average
 from tests.methods.consistency.test_pi_model import PLAIN, check_labels, half_labeled, without_classes
 
 
@@ -22,24 +22,24 @@ def test_labels_few_or_none(kind):
     check_labels("mean_teacher", consistency=kind)
 
 
-def test_teacher_begins_as_the_mean_of_all_weights_and_goes_over_to_the_decay():
+def test_teacher_starts_as_the_mean_of_all_weights_and_changes_to_the_decay():
     method = method_of("mean_teacher", decay=0.7)
     params, state, _ = start(method)
     for k, expected in ((1, 0.5), (2, 1.0), (3, 0.3 * 3 + 0.7 * 1.0)):
         state = method.after_update(shifted(params, float(k)), state, jnp.int32(k - 1))
-        averaged = state["teacher"]["variables"].average
+        averaged = state["teacher"].params
         difference = averaged["classifier"]["dense_0"]["bias"] - params["classifier"]["dense_0"]["bias"]
         np.testing.assert_allclose(difference, expected, rtol=1e-5)
     constant = method_of("mean_teacher", decay=0.7, ramp_decay=False)
     after = constant.after_update(shifted(params, 1.0), start(constant)[1], jnp.int32(0))
-    averaged = after["teacher"]["variables"].average["classifier"]["dense_0"]["bias"]
+    averaged = after["teacher"].params["classifier"]["dense_0"]["bias"]
     np.testing.assert_allclose(averaged, 0.3, rtol=1e-5)
 
 
 def test_teacher_starts_from_the_student_or_from_weights_of_its_own():
     for own, same in ((False, True), (True, False)):
         params, state, _ = start(method_of("mean_teacher", own_start=own))
-        kernel = state["teacher"]["variables"].average["classifier"]["dense_0"]["kernel"]
+        kernel = state["teacher"].params["classifier"]["dense_0"]["kernel"]
         assert np.array_equal(kernel, params["classifier"]["dense_0"]["kernel"]) is same
 
 
@@ -48,7 +48,7 @@ def test_teacher_has_batch_statistics_of_its_own_view():
     params, state, batch = start(method)
     _, after, _ = loss_of(method, params, state, batch)
     old, student, teacher = (
-        jax.tree.leaves(x) for x in (state["online"], after["online"], after["teacher"]["state"])
+        jax.tree.leaves(x) for x in (state["online"], after["online"], after["teacher"].state)
     )
     assert any(np.any(a != b) for a, b in zip(old, teacher, strict=True))
     assert any(np.any(a != b) for a, b in zip(student, teacher, strict=True))
@@ -59,9 +59,8 @@ def test_loss_is_the_cross_entropy_plus_the_weighted_difference_from_the_teacher
     method = method_of("mean_teacher", **PLAIN, weight=5.0, consistency=kind)
     params, state, batch = start(method)
     batch = half_labeled(batch)
-    held = state["teacher"]["variables"]
-    teacher = jax.tree.map(lambda x: 1.3 * x, held.average)
-    state["teacher"]["variables"] = held._replace(average=teacher)
+    teacher = jax.tree.map(lambda x: 1.3 * x, state["teacher"].params)
+    state["teacher"] = with_average(state["teacher"], teacher)
     value, _, metrics = loss_of(method, params, state, batch)
     found = []
     for variables, view in ((params, 0), (teacher, 1)):

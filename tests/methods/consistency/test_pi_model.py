@@ -1,5 +1,6 @@
 """Π-model."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.methods.case import loss_inputs, loss_of, method_of, start
+from tests.methods.case import loss_inputs, loss_of, method_of, start, with_average
 
 PLAIN = {"noise": 0.0, "dropout": 0.0, "rampup_steps": 0}
 
@@ -17,12 +18,12 @@ def without_classes(case):
     params, state, batch = jax.tree.map(jnp.asarray, loss_inputs(case))
     zero = jax.tree.map(jnp.zeros_like, params)
     if "teacher" in state:
-        held = state["teacher"]["variables"]
-        state["teacher"]["variables"] = held._replace(average=jax.tree.map(jnp.zeros_like, held.average))
+        teacher = state["teacher"]
+        state["teacher"] = with_average(teacher, jax.tree.map(jnp.zeros_like, teacher.params))
     value, _, metrics = loss_of(case.method, zero, state, batch, step=5)
-    (sign,) = (value.at(16) for value in case.method.collapse)
-    assert sign.metric == "cross_entropy"
-    assert float(metrics["cross_entropy"]) == pytest.approx(sign.value)
+    (collapse,) = (value.at(16) for value in case.method.collapse)
+    assert collapse.metric == "cross_entropy"
+    assert float(metrics["cross_entropy"]) == pytest.approx(collapse.value)
     assert float(metrics.get("consistency", 0.0)) == 0.0
     return value, math.log(10)
 
@@ -103,7 +104,7 @@ def test_one_view_differs_only_by_noise_and_dropout():
         ({**PLAIN, "noise": 0.3}, False),
         ({**PLAIN, "dropout": 0.5}, False),
     ):
-        method = method_of("pi_model", **options)._replace(views=views)
+        method = dataclasses.replace(method_of("pi_model", **options), views=views)
         value = float(loss_of(method, *start(method))[2]["consistency"])
         assert (value == 0.0) is agree
 
