@@ -169,8 +169,8 @@ def ladder(
 
     Args:
       widths: widths of the dense hidden layers.
-      channels: channels of convolutions 3x3 of stride 2 before them, whose last map is averaged over its positions; ``()``: the first
-        dense layer sees all pixels.
+      channels: channels of convolutions 3x3 of stride 2 before them, whose last map is averaged over its positions; ``()``:
+        the first dense layer sees all pixels.
       classes: width of the logits.
       dtype: compute dtype of the products, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
 

@@ -97,7 +97,8 @@ def block_mask(
       key: PRNG key, one a crop.
       grid: (rows, columns) of patches, 2 or more each.
       count: int scalar, most patches to hide; may be traced, as shapes do not depend on it.
-      min_area: least area of a rectangle, as drawn; ``None``: ``⌊min(rows, columns) / 3⌋²``, at least 1: 16 of 14 x 14, 1 of 4 x 4.
+      min_area: least area of a rectangle, as drawn; ``None``: ``⌊min(rows, columns) / 3⌋²``, at least 1: 16 of 14 x 14, 1 of
+        4 x 4.
       aspect: least and largest ratio of height to width, above 0.
       attempts: rectangles that are drawn. The number taken is smaller, and the count need not be reached.
 

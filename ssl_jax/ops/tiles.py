@@ -267,8 +267,8 @@ def halve(
     Args:
       key: used once.
       images: ``[b, h, w, c]``, h and w even.
-      filters: filters of which one is drawn an image: ``"box"``, the mean of 2 x 2 pixels, or antialiased ``"linear"``, ``"cubic"``,
-        ``"lanczos3"``.
+      filters: filters of which one is drawn an image: ``"box"``, the mean of 2 x 2 pixels, or antialiased ``"linear"``,
+        ``"cubic"``, ``"lanczos3"``.
 
     Returns:
       ``[b, h/2, w/2, c]``.

@@ -56,7 +56,7 @@ class LearningRate:
       boundaries: steps at which ``step`` drops, counted from the start of the run.
       factor: change at each drop.
       rampdown_steps: length of the last part of ``ramps``, in which it falls.
-      steps_per_epoch: length of an epoch; if given, the learning rate keeps the value of the epoch's first step (SimSiam, MoCo).
+      steps_per_epoch: length of an epoch; if given, the rate keeps the value of the epoch's first step (SimSiam, MoCo).
 
     Raises:
       ValueError: an unknown kind, or a number of steps outside its range.

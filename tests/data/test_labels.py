@@ -39,7 +39,7 @@ class Unlisted:
 
 
 def take(source, count, **options):
-    given = {"seed": 3, "batch_size": 8, "process_index": 0, "process_count": 1, "threads": 0, **options}
+    given = {"seed": 3, "batch_size": 8, "share": (0, 1), "threads": 0, **options}
     with stream(source, **given) as batches:
         return [next(batches) for _ in range(count)]
 

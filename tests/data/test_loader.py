@@ -42,7 +42,7 @@ class Images(ArraySource):
 
 
 def take(source, count, **options) -> list[dict]:
-    options = {"seed": 3, "batch_size": 6, "process_index": 0, "process_count": 1, "threads": 0} | options
+    options = {"seed": 3, "batch_size": 6, "share": (0, 1), "threads": 0} | options
     with stream(source, **options) as batches:
         return [next(batches) for _ in range(count)]
 
