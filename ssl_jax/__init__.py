@@ -1,7 +1,43 @@
-"""ssl_jax: self-supervised learning for vision in functional JAX.
+"""Self-supervised learning for vision in functional JAX.
 
-Importing the package starts no JAX backend and imports no TensorFlow. Everything is reached through its module:
-``from ssl_jax.methods.contrastive import simclr``, ``from ssl_jax.train import fit``.
+    import ssl_jax
+
+    method = ssl_jax.methods.simclr.build(ssl_jax.models.build("convnet"), views=ssl_jax.augment.presets.simclr(32))
+
+One import is enough: packages, and the names in them, are loaded when they are first used. Importing starts no JAX backend.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.2.0"
+
+PACKAGES = (
+    "augment",
+    "cli",
+    "config",
+    "core",
+    "data",
+    "evaluate",
+    "losses",
+    "methods",
+    "models",
+    "ops",
+    "optim",
+    "report",
+    "train",
+)
+TRAINING = {"fit": "loop", "Run": "run", "Host": "run", "Watch": "run"}
+"""Names of ``ssl_jax.train`` that stand here too, and the modules that they come from."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in TRAINING:
+        return getattr(importlib.import_module(f"{__name__}.train.{TRAINING[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*PACKAGES, *TRAINING, "__version__"))

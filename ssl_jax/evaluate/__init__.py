@@ -1,1 +1,13 @@
-"""Floor 4: what an encoder is worth, measured on frozen features."""
+"""What an encoder is worth: probes of frozen features, health, fine-tuning."""
+
+from typing import Any
+
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

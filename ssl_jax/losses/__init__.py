@@ -1,1 +1,13 @@
-"""Floor 1: loss functions, arrays in and a scalar out."""
+"""Loss functions: arrays in and a scalar out. ``ssl_jax.losses.nt_xent`` is found wherever it stands."""
+
+from typing import Any
+
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

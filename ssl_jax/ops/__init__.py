@@ -1,1 +1,13 @@
-"""Pure operations on arrays that several parts use: masks, queues, assignments, clusters, patches, colours, schedules."""
+"""Operations on arrays that several parts use: masks, queues, assignments, clusters, patches, colors, schedules."""
+
+from typing import Any
+
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

@@ -1,7 +1,13 @@
 """Optimizers, averages of parameters, and which parameters they touch."""
 
-from ssl_jax.optim.learning_rate import LearningRate
-from ssl_jax.optim.optimizer import Optimizer, ParamGroup, build
-from ssl_jax.optim.options import RULES, from_options, options_of
+from typing import Any
 
-__all__ = ["RULES", "LearningRate", "Optimizer", "ParamGroup", "build", "from_options", "options_of"]
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

@@ -1,1 +1,13 @@
-"""Floor 4: the state of a run, the step, the loop, and what keeps a run safe on disk."""
+"""The state of a run, the step, the loop, and what keeps a run safe on disk."""
+
+from typing import Any
+
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))
