@@ -21,11 +21,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks import pairs
 from ssl_jax.data.open import open_source
-from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.linear import PENALTIES, linear_probe
+from ssl_jax.evaluate.knn import NEIGHBORS, knn_accuracy
+from ssl_jax.evaluate.logistic import PENALTIES, logistic_probe
 from ssl_jax.evaluate.sweep import LEARNING_RATES, WEIGHT_DECAYS, linear_sweep
 
-K, TEMPERATURE, HOLDOUT = 20, 0.07, 0.1
+K, TEMPERATURE, HOLDOUT = NEIGHBORS, 0.07, 0.1
 
 
 class Data(NamedTuple):
@@ -53,7 +53,7 @@ def load(source: str, train: int, test: int, features: int) -> Data:
 
 
 def our_knn(data: Data) -> float:
-    return float(knn_accuracy(*data, classes=10, k=K, temperature=TEMPERATURE))
+    return knn_accuracy(*data, classes=10, k=K, temperature=TEMPERATURE)
 
 
 def sklearn_knn(data: Data) -> float:
@@ -69,7 +69,7 @@ def sklearn_knn(data: Data) -> float:
 
 
 def our_probe(data: Data) -> float:
-    return linear_probe(*data, classes=10, holdout=HOLDOUT).accuracy
+    return logistic_probe(*data, classes=10, holdout=HOLDOUT).accuracy
 
 
 def our_sweep(data: Data) -> float:

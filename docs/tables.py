@@ -34,7 +34,7 @@ from ssl_jax.cli.tables import (
     ELSEWHERE,
     correlations,
     dataset_of,
-    evaluation,
+    evaluation_table,
     method_table,
     results_table,
 )
@@ -49,7 +49,7 @@ BUDGETS = {"short": "On CPU cores", "paper": "On an accelerator"}
 def quickstart() -> str:
     """Tabulate the evaluation of the README's first command."""
     (row,) = read_rows(RESULTS / "quickstart.jsonl")
-    return evaluation(row["evaluation"], markdown=True)
+    return evaluation_table(row["evaluation"], markdown=True)
 
 
 def methods() -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.studies.command import run
 from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
+from ssl_jax.evaluate.finetune import Recipe
 
 METHODS = {"mae": "MAE", "simmim": "SimMIM"}
 RATIOS = {"random": (0.25, 0.5, 0.75), "block": (0.25, 0.5, 0.75), "uniform": (0.75,)}
@@ -92,7 +93,7 @@ STUDY = Study(
     common={"encoder.width": 64, "encoder.depth": 3, "encoder.heads": 2, "steps": 1200, "batch_size": 64},
     x_label="share of masked patches",
     x_scale="linear",
-    finetune={"share": 0.1, "epochs": 20, "batch_size": 50, "learning_rate": 1e-3, "layer_decay": 0.75},
+    finetune={"share": 0.1, "recipe": Recipe(epochs=20, batch_size=50, learning_rate=1e-3, layer_decay=0.75)},
     notes="A vision transformer of 3 blocks, 64 wide, 16 patches of 7 pixels. Fine-tuned: on 1,000 labels, 20 epochs, "
     "layer-wise decay 0.75, a crop and a flip. Uniform masks have one ratio, 75 %.",
 )

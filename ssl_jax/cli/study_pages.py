@@ -8,6 +8,7 @@ import numpy as np
 from ssl_jax.cli.study import OF_UNTRAINED, Measurements, Results, Study, is_complete, untrained
 from ssl_jax.core.rows import Row
 from ssl_jax.core.table import table
+from ssl_jax.evaluate.knn import NEIGHBORS
 
 KINDS = {
     "convnet": "convolutional network",
@@ -71,8 +72,8 @@ def describe_runs(study: Study, rows: Sequence[Row]) -> str:
     spent = np.mean([row["cpu_seconds"] for row in rows])
     scale = "A scale on which the published percentages, of ImageNet, are not to be expected: only the pattern is compared."
     sentences = [
-        f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, {encoders}; kNN (k = 20) and linear (ridge) "
-        "accuracy in percent on the 2,000 test images, ± the deviation over seeds.",
+        f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, {encoders}; kNN (k = {NEIGHBORS}) and "
+        "linear (ridge) accuracy in percent on the 2,000 test images, ± the deviation over seeds.",
         "`random encoder`: the same encoders before training.",
         f"One core of {rows[0]['machine']['device']}, {spent:.0f} CPU seconds a run.",
         *([scale] if any(variant.published is not None for variant in study.variants) else []),

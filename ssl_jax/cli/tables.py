@@ -1,13 +1,11 @@
 """Results as tables."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssl_jax import models
-from ssl_jax.config.datasets import DATASETS
 from ssl_jax.core.rows import Row
 from ssl_jax.core.table import table
 from ssl_jax.evaluate.correlation import rank_correlation
@@ -169,8 +167,7 @@ def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _epochs(config: Mapping[str, Any]) -> float:
     """Passes over the training images, of clips over their frames."""
-    examples = {dataset.source: dataset.examples for dataset in DATASETS.values()}
-    return config["steps"] * config["batch_size"] / examples[config["data"]["source"]]
+    return config["steps"] * config["batch_size"] / config["data"]["num_examples"]
 
 
 def _conditions(results: Sequence[Row]) -> str:
@@ -179,8 +176,8 @@ def _conditions(results: Sequence[Row]) -> str:
     where = "; ".join(f"{cores} core(s) a run of {device}" for device, cores in sorted(machines))
     return (
         f"`{results[0]['evaluation']['source']}`: probes of {train:,} training images, {test:,} test images. ± is the "
-        "deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = {NEIGHBORS}. The linear probe's learning "
-        "rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
+        f"deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = {NEIGHBORS}. The linear probe's "
+        "learning rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
         f"Core-minutes: processor time of training, the median over seeds, on {where}. "
         "Command: `python -m experiments.results`."
     )
@@ -195,15 +192,17 @@ def correlations(results: Sequence[Row], *, markdown: bool = False) -> str:
     measures = {
         name: [row.get("health", {}).get(name, row.get(name, nan)) for row in rows] for name in LABEL_FREE
     }
+    targets = row_columns({"knn": nan, "linear": nan})
     ranks = {
-        target: rank_correlation(measures, [row[target] for row in rows]) for target in ("knn", "linear")
+        column.heading: rank_correlation(measures, [row[key] for row in rows])
+        for key, column in targets.items()
     }
     table_rows = [
         {
             "measure": name,
-            **{f"Spearman, {HEADINGS[target]}": of[name].spearman for target, of in ranks.items()},
-            **{f"Kendall, {HEADINGS[target]}": of[name].kendall for target, of in ranks.items()},
-            "runs": ranks["knn"][name].runs,
+            **{f"Spearman, {heading}": correlation[name].spearman for heading, correlation in ranks.items()},
+            **{f"Kendall, {heading}": correlation[name].kendall for heading, correlation in ranks.items()},
+            "runs": min(correlation[name].runs for correlation in ranks.values()),
         }
         for name in LABEL_FREE
     ]

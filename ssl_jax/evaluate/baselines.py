@@ -9,10 +9,10 @@ from ssl_jax.core.types import Array
 from ssl_jax.train.features import AnyArray
 
 
-def pixels(images: Shaped[Array, "n h w c"]) -> Shaped[Array, "n hwc"]:
-    """Images as they are, flattened.
+def flatten_pixels(images: Shaped[Array, "n h w c"]) -> Shaped[Array, "n hwc"]:
+    """Flatten images as they are.
 
-    >>> pixels(jnp.zeros((2, 3, 3, 1))).shape
+    >>> flatten_pixels(jnp.zeros((2, 3, 3, 1))).shape
     (2, 9)
     """
     return images.reshape(images.shape[0], -1)
@@ -21,13 +21,13 @@ def pixels(images: Shaped[Array, "n h w c"]) -> Shaped[Array, "n hwc"]:
 def pca(
     train: Float[AnyArray, "n d"], *others: Float[AnyArray, "_ d"], dims: int
 ) -> tuple[Float[np.ndarray, "_ dims"], ...]:
-    """Principal components of the training features, not whitened: ``(x − mean) V``, V the leading eigenvectors.
+    """Compute the principal components of the training features, not whitened: ``(x − mean) V``, V the leading eigenvectors.
 
     The sign of an eigenvector is such that its largest weight is positive.
 
     Args:
-      train: gives mean and axes; no label is read.
-      *others: features that get the same transform.
+      train: features that give mean and axes; no label is read.
+      *others: further features for the same transform.
       dims: number of components, in [1, d].
 
     Returns:

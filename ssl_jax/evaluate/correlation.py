@@ -1,4 +1,4 @@
-"""Does a measure without labels rank runs as their accuracy does?"""
+"""Whether a measure without labels ranks runs as their accuracy does."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class RankCorrelation(NamedTuple):
 def rank_correlation(
     measures: Mapping[str, Sequence[float] | np.ndarray], accuracy: Sequence[float] | np.ndarray
 ) -> dict[str, RankCorrelation]:
-    """Rank correlation of each measure with accuracy, over runs.
+    """Correlate the ranks of each measure with those of the accuracy, over runs.
 
     ``ρ = corr(rank m, rank a)``; ``τ_b = (C − D) / √((C + D + T_m)(C + D + T_a))``, where C and D count the
     pairs of runs that both order alike and the other way round, T_m and T_a the pairs tied in one only. Tied
@@ -38,8 +38,8 @@ def rank_correlation(
     across methods. Report ``runs`` beside the number.
 
     Args:
-      measures: by name, one number a run, such as ``{"rankme": [...], "rotation": [...]}``.
-      accuracy: of the same runs, in the same order; three or more.
+      measures: one number a run, by name, such as ``{"rankme": [...], "rotation": [...]}``.
+      accuracy: accuracy of the same runs, in the same order; three or more.
 
     Returns:
       ``{name: RankCorrelation(spearman, kendall, runs)}``. A run where measure or accuracy is not finite is
@@ -48,8 +48,8 @@ def rank_correlation(
     Raises:
       ValueError: fewer than three runs with a finite accuracy, or a measure of another length.
 
-    >>> found = rank_correlation({"rankme": [10.0, 30.0, 20.0, float("nan")]}, [0.5, 0.7, 0.6, 0.9])
-    >>> found["rankme"]
+    >>> correlations = rank_correlation({"rankme": [10.0, 30.0, 20.0, float("nan")]}, [0.5, 0.7, 0.6, 0.9])
+    >>> correlations["rankme"]
     RankCorrelation(spearman=1.0, kendall=1.0, runs=3)
 
     Reference: Kendall, Rank Correlation Methods (1948); Garrido et al., RankMe (2023), and Reed et al.,
@@ -59,7 +59,7 @@ def rank_correlation(
     finite = np.isfinite(heights)
     runs = int(finite.sum())
     check.require(runs >= 3, "accuracy", f"{runs} finite runs", "three runs or more")
-    found = {}
+    correlations = {}
     for name, values in measures.items():
         measure = np.asarray(values, np.float64)
         allowed = f"one number a run, {len(heights)}"
@@ -67,8 +67,8 @@ def rank_correlation(
             measure.shape == heights.shape, f"measures[{name!r}]", f"{measure.size} numbers", allowed
         )
         used = finite & np.isfinite(measure)
-        found[name] = _correlate(measure[used], heights[used])
-    return found
+        correlations[name] = _correlate(measure[used], heights[used])
+    return correlations
 
 
 def _correlate(measure: np.ndarray, accuracy: np.ndarray) -> RankCorrelation:

@@ -1,7 +1,7 @@
 """Fine-tuning on a share of the labels: the whole encoder is trained, with a linear classifier on it."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,36 +9,77 @@ import numpy as np
 from jaxtyping import Int
 
 from ssl_jax import models, optim
-from ssl_jax.augment.views import Jitter, View
+from ssl_jax.augment.crop import RandomResizedCrop
+from ssl_jax.augment.operations import ColorJitter, Flip, Operation
+from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
 from ssl_jax.train.features import extract_source
 from ssl_jax.train.loop import fit
-from ssl_jax.train.sharding import batch_sharding_of, whole
+from ssl_jax.train.run import Run, Watch
+from ssl_jax.train.sharding import batch_sharding_of, to_host
 from ssl_jax.train.state import TrainState
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "mae": {
-        "epochs": 100,
-        "batch_size": 256,
-        "weight_decay": 0.05,
-        "layer_decay": 0.65,
-        "drop_path": 0.1,
-        "label_smoothing": 0.1,
-        "mixup": 0.8,
-        "cutmix": True,
-        "erasing": 0.25,
-        "area": (0.08, 1.0),
-        "jitter": 0.4,
-    },
+PERCENTS = (1, 10)
+"""Shares of the labels of which the measure ``finetune`` is taken, in percent."""
+
+
+class Recipe(NamedTuple):
+    """How an encoder is fine-tuned. The defaults are a crop and a flip, without further regularisation.
+
+    Attributes:
+      epochs: passes over the labelled images.
+      batch_size: images a step; a multiple of the number of devices.
+      learning_rate: peak learning rate of encoder and classifier.
+      weight_decay: weight decay of the kernels.
+      layer_decay: factor of the learning rate a block, counted from the top, for ViTs; ``None``: one rate.
+      drop_path: stochastic depth of the last block, for ViTs.
+      label_smoothing: see :func:`ssl_jax.methods.supervised.supervised.build`, as for the next three.
+      mixup: α of mixup; 0: none.
+      cutmix: whether images are mixed that way.
+      erasing: probability of random erasing.
+      area: least and largest share of an image in a crop.
+      jitter: strength of brightness, contrast and (with three channels) saturation.
+    """
+
+    epochs: int | float = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    layer_decay: float | None = None
+    drop_path: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: bool = False
+    erasing: float = 0.0
+    area: tuple[float, float] = (0.5, 1.0)
+    jitter: float = 0.0
+
+
+PLAIN = Recipe()
+RECIPES = {
+    "plain": PLAIN,
+    "mae": Recipe(
+        epochs=100,
+        batch_size=256,
+        weight_decay=0.05,
+        layer_decay=0.65,
+        drop_path=0.1,
+        label_smoothing=0.1,
+        mixup=0.8,
+        cutmix=True,
+        erasing=0.25,
+        area=(0.08, 1.0),
+        jitter=0.4,
+    ),
 }
-"""Options of :func:`finetune`: a crop and a flip; MAE's for ViT-B, of which the learning rate is left to the caller."""
+"""A crop and a flip; MAE's recipe for ViT-B, of which the learning rate is left to the caller."""
 
 
 class FineTuned(NamedTuple):
@@ -46,7 +87,7 @@ class FineTuned(NamedTuple):
 
     Attributes:
       accuracy: share of test examples classified right, after the last step.
-      labels: how many labelled examples were used.
+      labels: number of labelled examples used.
       steps: updates made.
     """
 
@@ -65,50 +106,28 @@ def finetune(
     labels: Int[np.ndarray, " n"],
     view: View,
     share: float = 0.01,
-    epochs: int | float = 20,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    layer_decay: float | None = None,
-    drop_path: float = 0.0,
-    label_smoothing: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: bool = False,
-    erasing: float = 0.0,
-    area: tuple[float, float] = (0.5, 1.0),
-    jitter: float = 0.0,
+    recipe: Recipe = PLAIN,
     crop_ratio: float = 1.0,
     seed: int = 0,
 ) -> FineTuned:
     """Train encoder and classifier on a balanced share of the labels, then classify the test images once.
 
-    AdamW with a linear warm-up over a tenth of the steps and a cosine to 0; views are a crop and a flip. Nothing is chosen
-    on the test set, and nothing on other labels: the recipe is the same for every encoder. The draw depends on ``labels``
-    and ``seed`` only, so encoders are compared on the same images. :data:`RECIPES` has two sets of options.
+    AdamW with a linear warm-up over a tenth of the steps and a cosine to 0. Nothing is chosen on the test set, and nothing on
+    other labels: the recipe is the same for every encoder. The draw depends on ``labels`` and ``seed`` only, so encoders are
+    compared on the same images.
 
     Args:
-      encoder: a network of :mod:`ssl_jax.models`.
-      params: its parameters to start from; those of a random initialisation give the yardstick.
-      state: its state to start from.
+      encoder: network of :mod:`ssl_jax.models`.
+      params: parameters to start from; those of a random initialisation give the baseline.
+      state: state to start from.
       train: labelled images.
       test: labelled images of the same classes.
-      labels: of ``train``, in its order, such as ``extract(...).labels``.
-      view: gives size and normalisation.
-      share: of the training images that keep their label, in (0, 1]; rounded to whole examples a class.
-      epochs: passes over them.
-      batch_size: images a step; a multiple of the number of devices.
-      learning_rate: peak, of encoder and classifier.
-      weight_decay: of the kernels.
-      layer_decay: factor of the learning rate a block, counted from the top, for ViTs; ``None``: one rate.
-      drop_path: stochastic depth of the last block, for ViTs.
-      label_smoothing: see :func:`ssl_jax.methods.supervised.supervised.build`, as for the next three.
-      mixup: α; 0: none.
-      cutmix: whether images are mixed that way.
-      erasing: probability.
-      area: least and largest share of an image in a crop.
-      jitter: strength of brightness, contrast and (with three channels) saturation.
+      labels: labels of ``train``, in its order, such as ``extract(...).labels``.
+      view: view that gives size and normalisation.
+      share: share of the training images that keep their label, in (0, 1]; rounded to whole examples a class.
+      recipe: how it is trained; :data:`RECIPES` has two.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`, for the test images.
-      seed: of draw, classifier, order and views.
+      seed: seed of draw, classifier, order and views.
 
     Returns:
       ``FineTuned(accuracy, labels, steps)``.
@@ -120,85 +139,117 @@ def finetune(
       many epochs; He et al., MAE (2022), table 9. Deviations: AdamW instead of SGD with momentum, and a warm-up; colour jitter
       instead of RandAugment.
     """
-    check.require(0 < share <= 1, "share", share, "a number in (0, 1]")
     check.require(
         train.classes == test.classes, "test.classes", test.classes, f"those of train, {train.classes}"
     )
-    classes = len(train.classes)
-    per_class = round(share * len(train) / classes)
-    check.require(per_class >= 1, "share", share, f"{classes / len(train):.2g} or more: one label a class")
-    taken = balanced_draw(labels, classes=classes, per_class=per_class, seed=seed).ravel()
-    plain = View(
-        size=view.size,
-        mean=view.mean,
-        std=view.std,
-        interpolation=view.interpolation,
-        jitter=None,
-        grayscale_prob=0.0,
-        blur_prob=0.0,
-    )
-    saturation = jitter if len(view.mean or ()) == 3 else 0.0
-    colours = Jitter(brightness=jitter, contrast=jitter, saturation=saturation, hue=0.0) if jitter else None
-    crops = dataclasses.replace(plain, area=area, jitter=colours)
-    if drop_path:
-        allowed = "0 for an encoder without stochastic depth"
-        check.require("drop_path" in encoder.config, "drop_path", drop_path, allowed)
-        encoder = models.build(**{**encoder.config, "drop_path": drop_path})
-    method = supervised.build(
-        encoder,
-        views=(crops,),
-        classes=classes,
-        label_smoothing=label_smoothing,
-        mixup=mixup,
-        cutmix=cutmix,
-        erasing=erasing,
-    )
-    batch_size = min(batch_size, len(taken) // jax.device_count() * jax.device_count())
-    check.require(
-        batch_size >= 1, "share", share, f"so much that {jax.device_count()} devices have an image each"
-    )
-    steps = max(round(epochs * len(taken) / batch_size), 1)
+    indices = _draw(train, labels, share, seed)
+    test_view, train_view = _views(view, recipe)
+    method = _method(encoder, train_view, len(train.classes), recipe)
+    devices = jax.device_count()
+    batch_size = min(recipe.batch_size, len(indices) // devices * devices)
+    check.require(batch_size >= 1, "share", share, f"so much that {devices} devices have an image each")
+    steps = max(round(recipe.epochs * len(indices) / batch_size), 1)
     optimizer = optim.from_options(
         "adamw",
         steps=steps,
         batch_size=batch_size,
-        learning_rate=learning_rate,
+        learning_rate=recipe.learning_rate,
         scaling="none",
         warmup_steps=steps // 10,
-        weight_decay=weight_decay,
-        layer_decay=layer_decay,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
     )
 
-    def begin(fresh: TrainState) -> TrainState:
+    def load_weights(fresh: TrainState) -> TrainState:
         # Copies: the step donates its state, and the caller keeps these weights.
-        loaded, held = jax.tree.map(jnp.copy, (params, state))
+        copied_params, copied_state = jax.tree.map(jnp.copy, (params, state))
         return fresh._replace(
-            params={**fresh.params, "encoder": loaded}, state={**fresh.state, "encoder": held}
+            params={**fresh.params, "encoder": copied_params}, state={**fresh.state, "encoder": copied_state}
         )
 
-    end = fit(
-        method,
-        Subset(train, taken),
-        optimizer=optimizer,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        begin=begin,
-        log_every=steps,
-    ).state
-    return FineTuned(_accuracy(method, end, test, plain, crop_ratio), len(taken), steps)
+    images = Subset(train, indices)
+    run = Run(method, optimizer, images, steps, batch_size, seed=seed, init_state=load_weights)
+    trained = fit(run, watch=Watch(log_every=steps)).state
+    return FineTuned(_accuracy(method, trained, test, test_view, crop_ratio), len(indices), steps)
 
 
-def _accuracy(method: Method, end: TrainState, test: Source, view: View, crop_ratio: float) -> float:
+def _draw(train: Source, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Indices of a balanced share of the images."""
+    check.require(0 < share <= 1, "share", share, "a number in (0, 1]")
+    classes = len(train.classes)
+    per_class = round(share * len(train) / classes)
+    check.require(per_class >= 1, "share", share, f"{classes / len(train):.2g} or more: one label a class")
+    return balanced_draw(labels, classes=classes, per_class=per_class, seed=seed).ravel()
+
+
+def _views(view: View, recipe: Recipe) -> tuple[View, View]:
+    """The view of the test images, of which only the normalisation is used, and that of the training images."""
+    plain = View(size=view.size, mean=view.mean, std=view.std)
+    crop = RandomResizedCrop(area=recipe.area, interpolation=view.crop.interpolation)
+    ops: tuple[Operation, ...] = (Flip(),)
+    if recipe.jitter:
+        saturation = recipe.jitter if len(view.mean) == 3 else 0.0
+        ops += (ColorJitter(recipe.jitter, recipe.jitter, saturation, hue=0.0),)
+    return plain, dataclasses.replace(plain, crop=crop, ops=ops)
+
+
+def _method(encoder: Network, view: View, classes: int, recipe: Recipe) -> Method:
+    """Supervised training of the encoder, with stochastic depth if the recipe has it."""
+    if recipe.drop_path:
+        allowed = "0 for an encoder without stochastic depth"
+        check.require("drop_path" in encoder.config, "drop_path", recipe.drop_path, allowed)
+        encoder = models.build(**{**encoder.config, "drop_path": recipe.drop_path})
+    return supervised.build(
+        encoder,
+        views=(view,),
+        classes=classes,
+        label_smoothing=recipe.label_smoothing,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+        erasing=recipe.erasing,
+    )
+
+
+def _accuracy(method: Method, trained: TrainState, test: Source, view: View, crop_ratio: float) -> float:
     """Share of the test images that encoder and classifier get right, each counted once."""
-    found = extract_source(
+    encoded = extract_source(
         method.encode,
         test,
         view=view,
-        variables=(end.params, end.state),
-        sharding=batch_sharding_of(end),
+        variables=(trained.params, trained.state),
+        sharding=batch_sharding_of(trained),
         crop_ratio=crop_ratio,
     )
-    layer = whole(end.params["classifier"]["dense_0"])
-    logits = found.features @ layer["kernel"] + layer["bias"]
-    return float(np.mean(np.argmax(logits, axis=-1) == found.labels))
+    layer = to_host(trained.params["classifier"]["dense_0"])
+    logits = encoded.features @ layer["kernel"] + layer["bias"]
+    return float(np.mean(np.argmax(logits, axis=-1) == encoded.labels))
+
+
+def _measure(subject: Subject) -> Row:
+    """Accuracy with each of ``PERCENTS`` that leaves every class a label."""
+    train, test = subject.sources
+    method = subject.encoder.method
+    weights = method.encoder_variables(subject.encoder.params, subject.encoder.state)
+    row: Row = {}
+    for percent in PERCENTS:
+        if percent * len(train) >= 100 * subject.classes:
+            result = finetune(
+                method.encoder,
+                *weights,
+                train,
+                test,
+                labels=subject.train.labels,
+                view=method.views[0],
+                share=percent / 100,
+                crop_ratio=subject.options.crop_ratio,
+            )
+            row[f"finetune_{percent}_percent"] = result.accuracy
+    return row
+
+
+MEASURE = Measure(
+    "finetune",
+    frozenset({"features", "labels", "encoder"}),
+    (Column("finetune_{}_percent", "fine-tuned, {} %", "fine-tuning with {} % of the labels"),),
+    _measure,
+)

@@ -1,4 +1,4 @@
-"""Are the features healthy? All measures of a batch at once, and a diagnosis in plain words."""
+"""Health of the features: all label-free measures of a batch at once, and a diagnosis in plain words."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,20 @@ from ssl_jax.core.types import Array
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, evenly
 from ssl_jax.evaluate import spectrum
+from ssl_jax.evaluate.measure import Measure, Row, Subject
 from ssl_jax.methods.method import CollapseValue
 
 AnyArray = Array | np.ndarray
 Records = Sequence[Mapping[str, int | float | None]]
+IMAGES = 1024
+"""Test images at most of which the measure ``health`` is taken."""
 
 
-def measure(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
-    """Every label-free measure of the features of n images in q views each.
+def measure_health(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
+    """Compute every label-free measure of the features of n images in q views each.
 
     Args:
-      features: any float type; two images and two views or more.
+      features: features of two images and two views or more, any float type.
 
     Returns:
       ``feature_std`` and ``spread`` (that std times √d: 1 where directions are even, 0 where they are one),
@@ -37,8 +40,8 @@ def measure(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
       ValueError: fewer than two images or views.
 
     >>> same = np.ones((4, 2, 3), np.float32)
-    >>> found = measure(same)
-    >>> float(found["spread"]), float(found["alignment"])
+    >>> health = measure_health(same)
+    >>> float(health["spread"]), float(health["alignment"])
     (0.0, 0.0)
     """
     n, views, dim = features.shape
@@ -57,17 +60,17 @@ def measure(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array, ""]]:
     }
 
 
-def two_views(
+def draw_two_views(
     source: Source, view: View, *, images: int, crop_ratio: float = 1.0
 ) -> Float[np.ndarray, "2 n s s c"]:
-    """Two random views of each of some images, always the same: the input for :func:`measure`.
+    """Draw two random views of each of some images, always the same: the input for :func:`measure_health`.
 
     The images are taken at even distances from the source; the key of the draw is fixed.
 
     Args:
-      source: of which at most ``images`` are used.
-      view: how both views are drawn.
-      images: how many, 2 or more.
+      source: images, of which at most ``images`` are used.
+      view: distribution of both views.
+      images: number of images, 2 or more.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`; the views are drawn from the image after it.
 
     Returns:
@@ -78,7 +81,7 @@ def two_views(
 
     >>> from ssl_jax.data.sources import ArraySource
     >>> source = ArraySource(np.zeros((9, 8, 8, 1), np.uint8))
-    >>> two_views(source, View(size=4, jitter=None, grayscale_prob=0.0, blur_prob=0.0), images=3).shape
+    >>> draw_two_views(source, View(size=4), images=3).shape
     (2, 3, 4, 4, 1)
     """
     check.require(images >= 2, "images", images, "an integer of 2 or more")
@@ -91,13 +94,27 @@ def two_views(
     return np.asarray(views(jax.random.key(0))).swapaxes(0, 1)
 
 
+def _measure(subject: Subject) -> Row:
+    candidate = subject.encoder
+    crop_ratio = subject.options.crop_ratio
+    views = draw_two_views(
+        subject.sources[1], candidate.method.views[0], images=IMAGES, crop_ratio=crop_ratio
+    )
+    encode = jax.jit(candidate.method.encode)
+    features = jnp.stack([encode(candidate.params, candidate.state, view) for view in views], axis=1)
+    return {"health": {name: float(value) for name, value in measure_health(features).items()}}
+
+
+MEASURE = Measure("health", frozenset({"encoder"}), (), _measure)
+
+
 class Finding(NamedTuple):
     """One thing that is wrong with a run.
 
     Attributes:
       kind: ``constant``, ``low_rank``, or ``collapse:<metric>`` for a collapse value of the method.
-      step: at which it was first certain.
-      message: what it means and where to look, in plain words.
+      step: step at which it was first certain.
+      message: sentence on what it means and where to look, in plain words.
     """
 
     kind: str
@@ -115,7 +132,7 @@ def diagnose(
     least_rank: float = 2.0,
     tolerance: float = 0.01,
 ) -> list[Finding]:
-    """What the scalars of a run say about collapse.
+    """Find the signs of collapse in the scalars of a run.
 
     A finding needs ``patience`` records of its metric in a row after step ``after``: at the start features of an untrained
     network may be nearly constant, and many losses begin at their collapse constant.
@@ -123,13 +140,13 @@ def diagnose(
     Args:
       records: one mapping a log step with ``step`` and scalars, in order, as in ``metrics.jsonl``; ``None`` (not
         finite) is skipped.
-      collapse: of the method, each ``at(batch_size)``.
-      after: steps that are not judged.
-      patience: records in a row.
-      least_spread: below this share of the spread of even directions features count as constant.
+      collapse: values of the method at which it has collapsed, each ``at(batch_size)``.
+      after: number of steps that are not judged.
+      patience: number of records in a row that a finding needs.
+      least_spread: share of the spread of even directions below which features count as constant.
       least_rank: effective rank (features minus mean) below which they count as low-rank; features of two
         dimensions never reach more than 2.
-      tolerance: how near to a collapse value, as a share of the value, at least of 1.
+      tolerance: distance to a collapse value that counts as at it, as a share of the value, at least of 1.
 
     Returns:
       Findings in the order of their steps, each kind once.
@@ -142,7 +159,7 @@ def diagnose(
     'constant'
     """
     check.require(patience >= 1, "patience", patience, "an integer of 1 or more")
-    found = []
+    findings = []
     for prefix in ("batch", "health"):
         spread = _streak(records, f"{prefix}/spread", after, patience, lambda v: v < least_spread)
         if spread is not None:
@@ -151,7 +168,7 @@ def diagnose(
                 f"the features have collapsed to a point: every image gets almost the same vector (spread {value:.2g} of 1 "
                 f"at step {step}). Look at the stop-gradient, the predictor or the negatives, and at the learning rate"
             )
-            found.append(Finding("constant", step, text))
+            findings.append(Finding("constant", step, text))
         low = _streak(records, f"{prefix}/effective_rank", after, patience, lambda v: v < least_rank)
         if low is not None and spread is None:
             step, value = low
@@ -159,7 +176,7 @@ def diagnose(
                 f"the features have collapsed to a line: they vary in {value:.1f} directions only (effective rank at step "
                 f"{step}). Look at the augmentations, the projector and the temperature"
             )
-            found.append(Finding("low_rank", step, text))
+            findings.append(Finding("low_rank", step, text))
     for metric, constant, meaning in collapse:
         assert not callable(constant)
         stuck = _streak(records, metric, after, patience, _near(constant, tolerance))
@@ -169,16 +186,16 @@ def diagnose(
                 f"{metric} sits at {value:.4g}, where this method's collapse has it ({constant:.4g}): {meaning} "
                 f"(step {step})"
             )
-            found.append(Finding(f"collapse:{metric}", step, text))
+            findings.append(Finding(f"collapse:{metric}", step, text))
     first: dict[str, Finding] = {}
-    for finding in sorted(found, key=lambda f: f.step):
+    for finding in sorted(findings, key=lambda f: f.step):
         first.setdefault(finding.kind, finding)
     return list(first.values())
 
 
 def _near(constant: float, tolerance: float) -> Callable[[float], bool]:
-    room = tolerance * max(abs(constant), 1.0)
-    return lambda value: abs(value - constant) <= room
+    margin = tolerance * max(abs(constant), 1.0)
+    return lambda value: abs(value - constant) <= margin
 
 
 def _streak(

@@ -10,8 +10,14 @@ from jaxtyping import Float, Int, ScalarLike
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 
 AnyArray = Array | np.ndarray
+NEIGHBORS = 20
+"""The k of kNN, here and wherever else neighbours vote; that of DINO's tables."""
+TEMPERATURE = 0.07
+SWEEP = (1, 5, 10, 20, 50, 100, 200)
+"""Numbers of neighbours of :func:`knn_sweep`."""
 
 
 def knn_scores(
@@ -20,11 +26,11 @@ def knn_scores(
     test_features: Float[AnyArray, "m d"],
     *,
     classes: int,
-    k: tuple[int, ...] = (20,),
-    temperature: ScalarLike = 0.07,
+    k: tuple[int, ...] = (NEIGHBORS,),
+    temperature: ScalarLike = TEMPERATURE,
     block: int = 256,
 ) -> Float[Array, "k m classes"]:
-    """Share of the neighbours' votes that each class gets.
+    """Compute the share of the neighbours' votes that each class gets.
 
     ``score_c ∝ Σ_{i ∈ top-k, y_i = c} exp(cos(x, x_i) / τ)``, normalised to sum 1 over classes. x is a row of
     ``test_features``, x_i and y_i rows of ``train_features`` and ``train_labels``, τ ``temperature``. The
@@ -32,9 +38,9 @@ def knn_scores(
     first.
 
     Args:
-      train_features: the bank, any float type, not normalised.
-      train_labels: in [0, ``classes``).
-      test_features: the queries.
+      train_features: features of the bank, any float type, not normalised.
+      train_labels: labels of the bank, in [0, ``classes``).
+      test_features: features of the queries.
       classes: number of classes.
       k: numbers of neighbours, each in [1, n]; one search serves all.
       temperature: τ > 0; may be traced.
@@ -67,25 +73,18 @@ def knn_predict(
     test_features: Float[AnyArray, "m d"],
     *,
     classes: int,
-    k: int = 20,
-    temperature: ScalarLike = 0.07,
+    k: int = NEIGHBORS,
+    temperature: ScalarLike = TEMPERATURE,
     block: int = 256,
 ) -> Int[Array, " m"]:
-    """Class with the most weighted votes among the k nearest training features; see ``knn_scores``.
+    """Predict the class with the most weighted votes among the k nearest training features; see ``knn_scores``.
 
     >>> train = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     >>> knn_predict(train, np.array([5, 7]), train, classes=10, k=1).tolist()
     [5, 7]
     """
-    scores = knn_scores(
-        train_features,
-        train_labels,
-        test_features,
-        classes=classes,
-        k=(k,),
-        temperature=temperature,
-        block=block,
-    )
+    arrays = (train_features, train_labels, test_features)
+    scores = knn_scores(*arrays, classes=classes, k=(k,), temperature=temperature, block=block)
     return jnp.argmax(scores[0], axis=-1)
 
 
@@ -96,43 +95,55 @@ def knn_accuracy(
     test_labels: Int[AnyArray, " m"],
     *,
     classes: int,
-    k: int | tuple[int, ...] = 20,
-    temperature: ScalarLike = 0.07,
+    k: int = NEIGHBORS,
+    temperature: ScalarLike = TEMPERATURE,
     block: int = 256,
-) -> float | dict[int, float]:
-    """Share of test examples that weighted kNN classifies right; see ``knn_scores``.
+) -> float:
+    """Compute the share of test examples that weighted kNN classifies right; see ``knn_scores``.
+
+    >>> train, labels = np.eye(3, dtype=np.float32), np.arange(3)
+    >>> knn_accuracy(train, labels, train, labels, classes=3, k=1)
+    1.0
+    """
+    arrays = (train_features, train_labels, test_features, test_labels)
+    return knn_sweep(*arrays, classes=classes, k=(k,), temperature=temperature, block=block)[k]
+
+
+def knn_sweep(
+    train_features: Float[AnyArray, "n d"],
+    train_labels: Int[AnyArray, " n"],
+    test_features: Float[AnyArray, "m d"],
+    test_labels: Int[AnyArray, " m"],
+    *,
+    classes: int,
+    k: tuple[int, ...] = SWEEP,
+    temperature: ScalarLike = TEMPERATURE,
+    block: int = 256,
+) -> dict[int, float]:
+    """Compute the accuracy of weighted kNN for several numbers of neighbours by one search; see ``knn_scores``.
 
     Args:
-      train_features: the bank.
-      train_labels: in [0, ``classes``).
-      test_features: the queries.
-      test_labels: in [0, ``classes``).
+      train_features: features of the bank.
+      train_labels: labels of the bank, in [0, ``classes``).
+      test_features: features of the queries.
+      test_labels: labels of the queries, in [0, ``classes``).
       classes: number of classes.
-      k: one number of neighbours, or several that share one search.
+      k: numbers of neighbours.
       temperature: τ > 0.
       block: queries at a time.
 
     Returns:
-      Accuracy in [0, 1], or ``{k: accuracy}`` for several k.
+      Accuracy in [0, 1] by number of neighbours.
 
     >>> train, labels = np.eye(3, dtype=np.float32), np.arange(3)
-    >>> knn_accuracy(train, labels, train, labels, classes=3, k=(1, 3))
+    >>> knn_sweep(train, labels, train, labels, classes=3, k=(1, 3))
     {1: 1.0, 3: 1.0}
     """
     check_labels("test_labels", test_labels, classes)
-    numbers = (k,) if isinstance(k, int) else k
-    scores = knn_scores(
-        train_features,
-        train_labels,
-        test_features,
-        classes=classes,
-        k=numbers,
-        temperature=temperature,
-        block=block,
-    )
+    arrays = (train_features, train_labels, test_features)
+    scores = knn_scores(*arrays, classes=classes, k=k, temperature=temperature, block=block)
     right = np.asarray(jnp.argmax(scores, axis=-1)) == np.asarray(test_labels)
-    accuracies = {number: float(row.mean()) for number, row in zip(numbers, right, strict=True)}
-    return accuracies[k] if isinstance(k, int) else accuracies
+    return {number: float(row.mean()) for number, row in zip(k, right, strict=True)}
 
 
 def check_labels(name: str, labels: AnyArray, classes: int) -> None:
@@ -146,8 +157,8 @@ def check_labels(name: str, labels: AnyArray, classes: int) -> None:
     ...
     ValueError: train_labels=[-1]: allowed is integers in [0, classes=10); -1 means unlabelled
     """
-    found = np.unique(np.asarray(labels))
-    wrong = found[(found < 0) | (found >= classes)].tolist()
+    distinct = np.unique(np.asarray(labels))
+    wrong = distinct[(distinct < 0) | (distinct >= classes)].tolist()
     check.require(not wrong, name, wrong, f"integers in [0, classes={classes}); -1 means unlabelled")
 
 
@@ -155,7 +166,7 @@ def check_labels(name: str, labels: AnyArray, classes: int) -> None:
 def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, ...], block: int) -> Array:
     bank, queries = normalize(jnp.asarray(train)), normalize(jnp.asarray(test))
 
-    def of_one_block(rows: Array) -> Array:
+    def score_block(rows: Array) -> Array:
         similarity, nearest = top_k(rows @ bank.T, max(numbers))
         weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
         votes = [_vote(weight[:, :k], labels[nearest[:, :k]], classes) for k in numbers]
@@ -163,10 +174,25 @@ def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, 
 
     block = min(block, max(len(queries), 1))
     padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)))
-    scores = jax.lax.map(of_one_block, padded.reshape(-1, block, queries.shape[-1]))
+    scores = jax.lax.map(score_block, padded.reshape(-1, block, queries.shape[-1]))
     return jnp.moveaxis(scores.reshape(-1, len(numbers), classes)[: len(queries)], 1, 0)
 
 
 def _vote(weight: Array, labels: Array, classes: int) -> Array:
     rows = jnp.arange(len(weight))[:, None]
     return jnp.zeros((len(weight), classes), weight.dtype).at[rows, labels].add(weight)
+
+
+def _measure(subject: Subject) -> Row:
+    """The accuracy of k neighbours, and as ``knn_sweep`` of other numbers, each at most the training examples."""
+    available = len(subject.train.labels)
+    k, *others = (min(number, available) for number in (subject.options.k, *SWEEP))
+    numbers = tuple(dict.fromkeys((k, *others)))
+    accuracies = knn_sweep(
+        *subject.arrays, classes=subject.classes, k=numbers, temperature=subject.options.temperature
+    )
+    sweep = {str(number): accuracies[number] for number in sorted(numbers) if number in SWEEP}
+    return {"knn": accuracies[k], "knn_sweep": sweep}
+
+
+MEASURE = Measure("knn", frozenset({"features", "labels"}), (Column("knn", "kNN"),), _measure)

@@ -1,4 +1,4 @@
-"""What looks at a run while it goes: online evaluation and health. Hooks read and never write."""
+"""Hooks that measure a run while it goes: online evaluation and health. They read and never write."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,8 @@ import numpy as np
 from ssl_jax.core.check import require
 from ssl_jax.data.sources import Source, Subset, evenly
 from ssl_jax.evaluate import health
-from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.linear import ridge_probe
+from ssl_jax.evaluate.knn import NEIGHBORS, knn_accuracy
+from ssl_jax.evaluate.ridge import ridge_probe
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import Features, extract_source
 from ssl_jax.train.sharding import batch_sharding_of
@@ -17,7 +17,7 @@ from ssl_jax.train.state import TrainState
 
 
 class Health:
-    """Measures of the features of some training images in two views each, see :func:`ssl_jax.evaluate.health.measure`.
+    """Measures of the features of some training images in two views each, see :func:`ssl_jax.evaluate.health.measure_health`.
 
     The images are taken at even distances from the source, and their views are drawn once, from the method's own views and a
     key of the hook's: the same inputs at every call, so a curve shows the network and not the draw, and a resumed run shows
@@ -25,11 +25,11 @@ class Health:
     (``health/``). LiDAR wants more images than the features have dimensions; with fewer it is a lower bound.
 
     Args:
-      method: gives ``encode`` and the views, of which the first crop size is used.
-      source: the training images.
-      every: steps between calls.
-      images: how many, 2 or more.
-      prefix: of the scalars' names, before the slash.
+      method: method that gives ``encode`` and the views, of which the first crop size is used.
+      source: training images.
+      every: number of steps between calls.
+      images: number of images, 2 or more.
+      prefix: beginning of the scalars' names, before the slash.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`; the views are drawn from the image after it.
 
     Raises:
@@ -51,19 +51,19 @@ class Health:
         self.every = every
         self._prefix, self._views = (
             prefix,
-            health.two_views(source, method.views[0], images=images, crop_ratio=crop_ratio),
+            health.draw_two_views(source, method.views[0], images=images, crop_ratio=crop_ratio),
         )
         self._measure = jax.jit(
-            lambda params, state, views: health.measure(
+            lambda params, state, views: health.measure_health(
                 jax.lax.map(lambda v: method.encode(params, state, v), views).swapaxes(0, 1)
             )
         )
 
     def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
-        """Scalars of the features that ``state`` gives."""
+        """Measure the features that ``state`` gives."""
         del step
-        found = jax.device_get(self._measure(state.params, state.state, self._views))
-        return {f"{self._prefix}/{name}": float(value) for name, value in found.items()}
+        scalars = jax.device_get(self._measure(state.params, state.state, self._views))
+        return {f"{self._prefix}/{name}": float(value) for name, value in scalars.items()}
 
 
 class OnlineEvaluation:
@@ -76,12 +76,12 @@ class OnlineEvaluation:
     Scalars: ``online/knn``, ``online/linear``, accuracies in [0, 1].
 
     Args:
-      method: gives ``encode`` and the size and normalisation of the images.
-      source: the training images, with labels.
-      every: steps between calls.
-      bank: labelled images that vote.
-      queries: images that are classified; 10 or more.
-      k: neighbours.
+      method: method that gives ``encode`` and the size and normalisation of the images.
+      source: training images, with labels.
+      every: number of steps between calls.
+      bank: number of labelled images that vote.
+      queries: number of images that are classified; 10 or more.
+      k: number of neighbours.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
 
     Raises:
@@ -96,7 +96,7 @@ class OnlineEvaluation:
         every: int,
         bank: int = 2000,
         queries: int = 1000,
-        k: int = 20,
+        k: int = NEIGHBORS,
         crop_ratio: float = 1.0,
     ) -> None:
         require(every >= 1, "every", every, "an integer of 1 or more")
@@ -105,23 +105,22 @@ class OnlineEvaluation:
         require(len(source.classes) > 0, "source.classes", source.classes, "a source with labels")
         self.every = every
         self._method, self._k, self._crop_ratio, self._classes = method, k, crop_ratio, len(source.classes)
-        wanted = bank + queries
-        indices = evenly(source, wanted).indices
-        is_query = np.floor(np.arange(len(indices)) * queries / wanted) < np.floor(
-            np.arange(1, len(indices) + 1) * queries / wanted
+        total = bank + queries
+        indices = evenly(source, total).indices
+        is_query = np.floor(np.arange(len(indices)) * queries / total) < np.floor(
+            np.arange(1, len(indices) + 1) * queries / total
         )
         self._queries = Subset(source, indices[is_query])
         self._bank = Subset(source, indices[~is_query])
 
     def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
-        """Scalars of the features that ``state`` gives."""
+        """Measure the features that ``state`` gives."""
         del step
         queries = self._features(self._queries, state)
         bank = self._features(self._bank, state)
         arrays = (bank.features, bank.labels, queries.features, queries.labels)
         k = min(self._k, len(bank.labels))
         knn = knn_accuracy(*arrays, classes=self._classes, k=k)
-        assert isinstance(knn, float)
         return {"online/knn": knn, "online/linear": float(ridge_probe(*arrays, classes=self._classes))}
 
     def _features(self, source: Source, state: TrainState) -> Features:

@@ -11,15 +11,16 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.train.features import AnyArray
 
 
 class Nearest(NamedTuple):
-    """The k most similar rows of a bank for each query, the most similar first.
+    """Most similar rows of a bank for each query, the most similar first.
 
     Attributes:
-      indices: int32 ``[m, k]``, rows of the bank.
-      similarities: float32 ``[m, k]``, cosines in [-1, 1].
+      indices: rows of the bank, int32 ``[m, k]``.
+      similarities: cosines in [-1, 1], float32 ``[m, k]``.
     """
 
     indices: Array
@@ -30,10 +31,10 @@ class RetrievalResult(NamedTuple):
     """How well similarity finds examples of the same class, each number a mean over ``queries`` queries.
 
     Attributes:
-      mean_average_precision: in [0, 1].
-      precision: by k, share of the k nearest that are of the query's class.
-      recall: by k, share of the examples of the query's class that are among the k nearest.
-      hit: by k, share of queries with at least one of its class among the k nearest; papers on metric
+      mean_average_precision: mean average precision, in [0, 1].
+      precision: share of the k nearest that are of the query's class, by k.
+      recall: share of the examples of the query's class that are among the k nearest, by k.
+      hit: share by k of queries with at least one of its class among the k nearest; papers on metric
         learning call this "recall at k".
       queries: number of queries counted: those of which the bank has an example of the same class.
     """
@@ -53,15 +54,15 @@ def nearest(
     exclude_self: bool = False,
     block: int = 256,
 ) -> Nearest:
-    """The k rows of ``bank`` with the largest cosine to each query.
+    """Find the k rows of ``bank`` with the largest cosine to each query.
 
     ``cos(x, b) = xᵀb / (‖x‖ ‖b‖)``; 0 where either is 0. Of equal similarities the earlier row comes first.
 
     Args:
-      queries: x, any float type, not normalised.
-      bank: b.
-      k: neighbours, in [1, n], with ``exclude_self`` in [1, n − 1].
-      exclude_self: queries and bank are the same examples in the same order; none finds itself.
+      queries: features x, any float type, not normalised.
+      bank: features b.
+      k: number of neighbours, in [1, n], with ``exclude_self`` in [1, n − 1].
+      exclude_self: whether queries and bank are the same examples in the same order, of which none finds itself.
       block: queries at a time: memory is ``block × n``, the result does not depend on it.
 
     Returns:
@@ -90,7 +91,7 @@ def retrieval(
     exclude_self: bool = False,
     block: int = 256,
 ) -> RetrievalResult:
-    """Mean average precision, precision and recall of examples of the query's class among its neighbours.
+    """Measure mean average precision, precision and recall of examples of the query's class among its neighbours.
 
     ``AP = Σ_k P(k) rel(k) / R`` over the bank in falling order of cosine similarity: P(k) is the share of the
     first k that are of the query's class, rel(k) whether the k-th is, R how many the bank has. Equal
@@ -99,12 +100,12 @@ def retrieval(
     class. In the lists of k nearest, of equals the earlier row comes first.
 
     Args:
-      query_features: any float type, not normalised.
-      query_labels: integers; a query whose label the bank does not have, such as -1, is left out.
-      bank_features: what is searched.
-      bank_labels: integers; -1 (unlabelled) is of no class.
+      query_features: features of the queries, any float type, not normalised.
+      query_labels: their labels; a query whose label the bank does not have, such as -1, is left out.
+      bank_features: features that are searched.
+      bank_labels: their labels; -1 (unlabelled) is of no class.
       k: lengths of the lists for precision, recall and hit, each in [1, n].
-      exclude_self: leave-one-out: queries and bank are the same examples in the same order, and none finds
+      exclude_self: whether to leave one out: queries and bank are the same examples in the same order, and none finds
         itself; k is then at most n − 1.
       block: queries at a time: memory is ``block × n``, the result does not depend on it.
 
@@ -116,8 +117,8 @@ def retrieval(
         number of queries than rows in the bank.
 
     >>> x, y = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], np.float32), np.array([0, 0, 1, 1])
-    >>> found = retrieval(x, y, x, y, k=(1, 3), exclude_self=True)
-    >>> found.mean_average_precision, found.precision[1], found.recall[3], found.queries
+    >>> result = retrieval(x, y, x, y, k=(1, 3), exclude_self=True)
+    >>> result.mean_average_precision, result.precision[1], result.recall[3], result.queries
     (1.0, 1.0, 1.0, 4)
 
     Reference: Manning et al., Introduction to Information Retrieval (2008), section 8.4.
@@ -145,15 +146,15 @@ def retrieval(
     ]
     return RetrievalResult(
         float(np.mean(precisions)),
-        {number: float(np.mean(found / number)) for number, found in hits.items()},
-        {number: float(np.mean(found / relevant[counted])) for number, found in hits.items()},
-        {number: float(np.mean(found > 0)) for number, found in hits.items()},
+        {number: float(np.mean(count / number)) for number, count in hits.items()},
+        {number: float(np.mean(count / relevant[counted])) for number, count in hits.items()},
+        {number: float(np.mean(count > 0)) for number, count in hits.items()},
         int(counted.sum()),
     )
 
 
 def _average_precision(similarity: np.ndarray, relevant: np.ndarray) -> float:
-    """Of one query; what is excluded has similarity -inf. On CPU numpy sorts 10 times as fast as XLA."""
+    """Average precision of one query; what is excluded has similarity -inf. On CPU numpy sorts 10 times as fast as XLA."""
     everything, right = np.sort(similarity), np.sort(similarity[relevant])
     right = right[np.searchsorted(right, -2.0) :]  # a leave-one-out query is no answer to itself
     above = len(everything) - np.searchsorted(everything, right)
@@ -188,11 +189,11 @@ def _nearest(queries: AnyArray, bank: AnyArray, k: int, exclude_self: bool, bloc
     block = max(1, min(block, len(x)))
     rows = jnp.pad(x, ((0, -len(x) % block), (0, 0))).reshape(-1, block, x.shape[-1])
 
-    def of_one_block(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+    def search_block(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         part, first = chunk
         return top_k(_mask(part @ candidates.T, first, exclude_self), k)
 
-    similarities, indices = jax.lax.map(of_one_block, (rows, jnp.arange(len(rows)) * block))
+    similarities, indices = jax.lax.map(search_block, (rows, jnp.arange(len(rows)) * block))
     return Nearest(indices.reshape(-1, k)[: len(x)], similarities.reshape(-1, k)[: len(x)])
 
 
@@ -200,3 +201,15 @@ def _check_sizes(queries: AnyArray, bank: AnyArray, exclude_self: bool, block: i
     check.require(block >= 1, "block", block, "an integer of 1 or more")
     same = not exclude_self or len(queries) == len(bank)
     check.require(same, "exclude_self", exclude_self, "False, unless queries and bank are the same examples")
+
+
+def _measure(subject: Subject) -> Row:
+    """Each test image is a query against all others."""
+    *_, features, labels = subject.arrays
+    result = retrieval(features, labels, features, labels, k=(1,), exclude_self=True)
+    return {"retrieval_map": result.mean_average_precision}
+
+
+MEASURE = Measure(
+    "retrieval", frozenset({"features", "labels"}), (Column("retrieval_map", "retrieval mAP"),), _measure
+)

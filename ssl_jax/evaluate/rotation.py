@@ -1,33 +1,43 @@
 """A proxy without labels: how well a linear head tells by how much an image was turned."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssl_jax.evaluate.linear import RIDGE_PENALTIES, LinearResult, hold_out, ridge_on
+from ssl_jax.core.types import Array
+from ssl_jax.data.sources import evenly
+from ssl_jax.evaluate.linear import LinearResult, hold_out
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.evaluate.ridge import PENALTIES, ridge_on
+from ssl_jax.ops.tiles import rotate
 from ssl_jax.train.features import AnyArray
+
+IMAGES = (4000, 2000)
+"""Training and test images at most that are rotated."""
 
 
 def rotation_proxy(
     train_features: Float[AnyArray, "n 4 d"],
     test_features: Float[AnyArray, "m 4 d"],
     *,
-    l2: tuple[float, ...] = RIDGE_PENALTIES,
+    l2: tuple[float, ...] = PENALTIES,
     holdout: float = 0.1,
     seed: int = 0,
 ) -> LinearResult:
-    """Accuracy of a linear 4-way head that tells by how much an image was turned; needs no label.
+    """Measure the accuracy of a linear 4-way head that tells by how much an image was turned; needs no label.
 
-    Ridge regression onto the four turns, see ``linear.ridge``. The penalty is chosen on a random ``holdout``
-    share of the training *images*: the four rotations of an image are always in the same part.
+    Ridge regression onto the four turns, see :func:`ssl_jax.evaluate.ridge.ridge`. The penalty is chosen on a random
+    ``holdout`` share of the training *images*: the four rotations of an image are always in the same part.
 
     Args:
-      train_features: of the four rotations of each training image, in the order of
+      train_features: features of the four rotations of each training image, in the order of
         :func:`ssl_jax.ops.tiles.rotate`.
-      test_features: of other images.
+      test_features: features of the rotations of other images.
       l2: grid of penalties > 0 in units of a feature's variance.
       holdout: share in (0, 1) of the training images that chooses.
-      seed: of the held-out draw.
+      seed: seed of the held-out draw.
 
     Returns:
       ``LinearResult(accuracy, l2, validation)``; chance is 1/4.
@@ -44,7 +54,7 @@ def rotation_proxy(
       no upright. Deviation: ridge regression where the authors train a softmax head by SGD.
     """
     images = len(train_features)
-    held, _ = hold_out(images, holdout=holdout, seed=seed)
+    held_out, _ = hold_out(images, holdout=holdout, seed=seed)
     width = train_features.shape[-1]
     return ridge_on(
         jnp.asarray(train_features).reshape(-1, width),
@@ -53,5 +63,26 @@ def rotation_proxy(
         np.tile(np.arange(4), len(test_features)),
         classes=4,
         l2=l2,
-        held_out=(4 * held[:, None] + np.arange(4)).ravel(),
+        held_out=(4 * held_out[:, None] + np.arange(4)).ravel(),
     )
+
+
+def _measure(subject: Subject) -> Row:
+    candidate = subject.encoder
+    method, width = candidate.method, candidate.method.encoder.features
+
+    def encode(params: Any, state: Any, images: Array) -> Array:
+        turned = rotate(images)
+        features = method.encode(params, state, turned.reshape(-1, *turned.shape[2:]))
+        return features.reshape(images.shape[0], -1)
+
+    train, test = (
+        subject.encode(evenly(source, count), encode).features.reshape(-1, 4, width)
+        for source, count in zip(subject.sources, IMAGES, strict=True)
+    )
+    return {"rotation": rotation_proxy(train, test).accuracy}
+
+
+MEASURE = Measure(
+    "rotation", frozenset({"encoder"}), (Column("rotation", "rotation", "rotation probe"),), _measure
+)

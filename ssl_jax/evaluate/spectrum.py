@@ -17,15 +17,15 @@ WEIGHTS = ("uniform", "inverse")
 def rankme(
     features: Float[AnyArray, "n d"], *, epsilon: float = 1e-7, of: str = "singular_values"
 ) -> Float[Array, ""]:
-    """RankMe: exponential of the entropy of the spectrum.
+    """Compute RankMe, the exponential of the entropy of the spectrum.
 
     ``exp(−Σ_k p_k ln p_k)``, ``p_k = σ_k / Σσ + ε``, σ the singular values of the uncentred ``features``, ε
     ``epsilon``.
 
     Args:
-      features: any float type; the paper takes the projector's outputs to compare runs, and 25 600 rows.
-      epsilon: the paper's 1e-7; stable-pretraining has 1e-5, which reads higher.
-      of: ``"singular_values"``, the paper's; or ``"covariance"``: σ are the eigenvalues of the centred
+      features: features, any float type; the paper takes the projector's outputs to compare runs, and 25 600 rows.
+      epsilon: ε, the paper's 1e-7; stable-pretraining has 1e-5, which reads higher.
+      of: spectrum that is meant: ``"singular_values"``, the paper's; or ``"covariance"``: σ are the eigenvalues of the centred
         covariance (reptrix), which falls faster and so reads lower. Name the one that a number is of.
 
     Returns:
@@ -44,7 +44,7 @@ def rankme(
 
 
 def effective_rank(features: Float[AnyArray, "n d"], *, of: str = "singular_values") -> Float[Array, ""]:
-    """Effective rank: RankMe without its ε, ``exp(H(σ / Σσ))``; for ``of`` see ``rankme``.
+    """Compute the effective rank, RankMe without its ε, ``exp(H(σ / Σσ))``; for ``of`` see ``rankme``.
 
     >>> round(float(effective_rank(np.diag(np.array([1.0, 1.0, 0.0], np.float32)))), 4)
     2.0
@@ -55,7 +55,7 @@ def effective_rank(features: Float[AnyArray, "n d"], *, of: str = "singular_valu
 
 
 def stable_rank(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
-    """Stable rank of the centred features, ``Σλ / λ_max``, λ the eigenvalues of their covariance.
+    """Compute the stable rank of the centred features, ``Σλ / λ_max``, λ the eigenvalues of their covariance.
 
     Returns:
       A number from 1 to ``min(n − 1, d)``; 0 where features do not vary.
@@ -70,7 +70,7 @@ def stable_rank(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
 
 
 def participation_ratio(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
-    """Participation ratio, ``(Σλ)² / Σλ²``, λ the eigenvalues of the centred covariance.
+    """Compute the participation ratio ``(Σλ)² / Σλ²``, λ the eigenvalues of the centred covariance.
 
     Returns:
       A number from 1 to ``min(n − 1, d)``; 0 where features do not vary.
@@ -87,14 +87,14 @@ def participation_ratio(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
 def lidar(
     features: Float[AnyArray, "n q d"], *, delta: float = 1e-4, epsilon: float = 1e-8
 ) -> Float[Array, ""]:
-    """LiDAR: effective rank of what differs between images, in units of what differs between their views.
+    """Compute LiDAR, the effective rank of what differs between images, in units of what differs between their views.
 
     ``exp(−Σ p ln p)``, ``p = (λ + ε) / Σ(λ + ε)``, λ the eigenvalues of ``Σ_w^{−½} Σ_b Σ_w^{−½}``. Σ_b is the
     covariance of the n image means (divided by n − 1), Σ_w the mean over images of the covariance of an
     image's q views (q − 1) plus δ·I.
 
     Args:
-      features: of q views of each of n images, any float type; views are those of the training objective.
+      features: features of q views of each of n images, any float type; views are those of the training objective.
         n and q are 2 or more; n should exceed d, as the measure cannot exceed n − 1.
       delta: δ > 0, absolute: the measure depends on the scale of the features unless the views differ by
         much more than δ.
@@ -135,7 +135,7 @@ def lidar(
 def alpha_req(
     features: Float[AnyArray, "n d"], *, first: int = 1, last: int = 100, weights: str = "uniform"
 ) -> Float[Array, ""]:
-    """Decay of the spectrum: minus the slope of log eigenvalue against log index.
+    """Compute the decay of the spectrum, minus the slope of log eigenvalue against log index.
 
     ``ln λ_i ≈ c − α ln i`` by least squares over i = ``first``..``last``, λ the eigenvalues of the centred
     covariance in falling order.
@@ -144,7 +144,7 @@ def alpha_req(
       features: backbone features, any float type.
       first: first index, 1-based.
       last: last index, included; indices beyond d, or whose eigenvalue is rounding noise, are left out.
-      weights: ``"uniform"``, the fit of the paper; or ``"inverse"``, the authors' code: the squared error at
+      weights: of the indices: ``"uniform"``, the fit of the paper; or ``"inverse"``, the authors' code: the squared error at
         index i counts 1/i. Their code also has ``first=11``.
 
     Returns:
@@ -170,14 +170,14 @@ def alpha_req(
     if weights == "inverse":
         used = used / index
     # Eigenvalues are squared singular values over n − 1; the constant does not change the slope.
-    height, place = 2.0 * jnp.log(jnp.where(values > 0, values, 1.0)), jnp.log(index.astype(x.dtype))
+    height, log_index = 2.0 * jnp.log(jnp.where(values > 0, values, 1.0)), jnp.log(index.astype(x.dtype))
     count = jnp.sum(used)
-    place = place - jnp.sum(used * place) / count
-    return -jnp.sum(used * place * height) / jnp.sum(used * place * place)
+    log_index = log_index - jnp.sum(used * log_index) / count
+    return -jnp.sum(used * log_index * height) / jnp.sum(used * log_index * log_index)
 
 
 def _spectrum(features: AnyArray, of: str) -> Array:
-    """Singular values, or eigenvalues of the centred covariance up to a factor, in falling order."""
+    """Compute singular values, or eigenvalues of the centred covariance up to a factor, in falling order."""
     check.choice("of", of, SPECTRA)
     x = at_least_float32(jnp.asarray(features))
     if of == "singular_values":
@@ -195,7 +195,7 @@ def _entropy(shares: Array) -> Array:
 
 
 def feature_std(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
-    """Mean over dimensions of the standard deviation of the L2-normalised features.
+    """Compute the mean over dimensions of the standard deviation of the L2-normalised features.
 
     Returns:
       About ``1/√d`` where features spread over the sphere, 0 where they collapse to a point.
@@ -211,12 +211,12 @@ def feature_std(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
 def alignment(
     first: Float[AnyArray, "n d"], second: Float[AnyArray, "n d"], *, power: ScalarLike = 2.0
 ) -> Float[Array, ""]:
-    """Mean distance between the two views of an image on the sphere, ``mean ‖x − y‖^α``.
+    """Compute the mean distance between the two views of an image on the sphere, ``mean ‖x − y‖^α``.
 
     Args:
-      first: x, features of one view; normalised here.
-      second: y, features of the other.
-      power: α.
+      first: features x of one view; normalised here.
+      second: features y of the other; normalised here.
+      power: exponent α.
 
     Returns:
       0 where views agree, to ``2^α``.
@@ -233,11 +233,11 @@ def alignment(
 def uniformity(
     features: Float[AnyArray, "n d"], *, scale: ScalarLike = 2.0, block: int = 512
 ) -> Float[Array, ""]:
-    """Log of the mean Gaussian potential between pairs on the sphere, ``ln mean_{i<j} exp(−t‖x_i − x_j‖²)``.
+    """Compute the log of the mean Gaussian potential between pairs on the sphere, ``ln mean_{i<j} exp(−t‖x_i − x_j‖²)``.
 
     Args:
-      features: x; normalised here; two rows or more.
-      scale: t.
+      features: features x; normalised here; two rows or more.
+      scale: factor t.
       block: rows at a time: memory is ``block × n``, the result does not depend on it.
 
     Returns:
@@ -261,8 +261,8 @@ def uniformity(
 
     def log_sum(chunk: tuple[Array, Array]) -> Array:
         part, start = chunk
-        place = start + jnp.arange(block)
-        distinct = (place[:, None] != jnp.arange(n)) & (place[:, None] < n)
+        index = start + jnp.arange(block)
+        distinct = (index[:, None] != jnp.arange(n)) & (index[:, None] < n)
         exponent = scale * jnp.minimum(2.0 * part @ x.T - 2.0, 0.0)
         return jax.nn.logsumexp(jnp.where(distinct, exponent, -jnp.inf))
 

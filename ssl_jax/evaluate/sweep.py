@@ -13,6 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Key
 from ssl_jax.evaluate.knn import check_labels
 from ssl_jax.evaluate.linear import hold_out, standardize
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.train.features import AnyArray
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -23,17 +24,17 @@ EPSILON = 1e-6
 
 
 class SweepResult(NamedTuple):
-    """A sweep of linear heads.
+    """Outcome of a sweep of linear heads.
 
     Attributes:
       accuracy: test accuracy of the best cell, fitted to the whole training set; no other is tested.
-      learning_rate: of the best cell, for 256 examples a step.
-      weight_decay: of the best cell.
+      learning_rate: learning rate of the best cell, for 256 examples a step.
+      weight_decay: weight decay of the best cell.
       validation: accuracy of the best cell on the held-out training examples.
       grid: validation accuracies ``[learning rates, weight decays]``, 0 where a head diverged.
-      learning_rates: of the rows of ``grid``, rising.
-      weight_decays: of its columns, rising.
-      at_edge: which of ``"learning_rate"`` and ``"weight_decay"`` has its best value at an end of the grid,
+      learning_rates: learning rates of the rows of ``grid``, rising.
+      weight_decays: weight decays of its columns, rising.
+      at_edge: those of ``"learning_rate"`` and ``"weight_decay"`` that have their best value at an end of the grid,
         so that a better one may lie beyond; nothing lies beyond a weight decay of 0.
     """
 
@@ -62,7 +63,7 @@ def linear_sweep(
     seed: int = 0,
     normalization: str = "standardize",
 ) -> SweepResult:
-    """Accuracy of a softmax linear head trained by SGD, its learning rate and weight decay from a grid.
+    """Measure the accuracy of a softmax linear head trained by SGD, its learning rate and weight decay from a grid.
 
     ``M ← .9 M + ∇_W + λW;  W ← W − η_t M`` with ``∇_W`` the gradient of the mean cross entropy of a minibatch
     of B = ``batch_size`` examples, λ the weight decay (not of the intercept), and
@@ -75,17 +76,17 @@ def linear_sweep(
     it. The test set is used once.
 
     Args:
-      train_features: any float type; what normalises them comes from them alone.
-      train_labels: in [0, ``classes``).
-      test_features: for the final accuracy only.
-      test_labels: in [0, ``classes``).
+      train_features: features that the heads are fitted to, any float type; what normalises them comes from them alone.
+      train_labels: their labels, in [0, ``classes``).
+      test_features: features of the final accuracy, for nothing else.
+      test_labels: their labels, in [0, ``classes``).
       classes: number of classes.
-      learning_rates: each above 0.
-      weight_decays: each 0 or more.
+      learning_rates: learning rates of the grid, each above 0.
+      weight_decays: weight decays of the grid, each 0 or more.
       epochs: passes over the examples, 1 or more; an epoch's last incomplete minibatch is left out.
       batch_size: examples a step, 1 to the number that is left to fit.
       holdout: share in (0, 1) of the training set that chooses.
-      seed: of the held-out draw and of the order of the examples.
+      seed: seed of the held-out draw and of the order of the examples.
       normalization: ``"standardize"``: mean 0 and variance 1 over the training set; ``"batch"``: then also
         over each minibatch while training, the training set's at the test (MAE's BatchNorm without scale
         and shift, ε 1e-6, its running statistics at their limit); ``"none"``: features as they are.
@@ -97,9 +98,9 @@ def linear_sweep(
       ValueError: labels, a rate, a decay, a size or a normalisation out of range, an empty grid or part.
 
     >>> x, y = np.tile(np.eye(2, dtype=np.float32), (16, 1)), np.array([0, 1] * 16)
-    >>> found = linear_sweep(x, y, x, y, classes=2, learning_rates=(0.1, 1.0), weight_decays=(0.0,),
-    ...                      epochs=2, batch_size=8)
-    >>> found.accuracy, found.grid.shape, found.at_edge
+    >>> result = linear_sweep(x, y, x, y, classes=2, learning_rates=(0.1, 1.0), weight_decays=(0.0,),
+    ...                       epochs=2, batch_size=8)
+    >>> result.accuracy, result.grid.shape, result.at_edge
     (1.0, (2, 1), ('learning_rate',))
 
     Reference: Oquab et al., DINOv2 (2023), the grid of heads trained together; Goyal et al.,
@@ -119,7 +120,7 @@ def linear_sweep(
     )
     check.require(epochs >= 1, "epochs", epochs, "an integer of 1 or more")
     check.choice("normalization", normalization, NORMALIZATIONS)
-    chooser, rest = hold_out(len(train_labels), holdout=holdout, seed=seed)
+    held_out, rest = hold_out(len(train_labels), holdout=holdout, seed=seed)
     allowed = f"an integer in [1, {len(rest)}], the training examples that are not held out"
     check.require(1 <= batch_size <= len(rest), "batch_size", batch_size, allowed)
 
@@ -139,7 +140,7 @@ def linear_sweep(
     )
     scale = jnp.asarray([batch_size / 256.0, 1.0], train.dtype)
     heads = fit(train[rest], labels[rest], scale * cells)
-    validation = np.asarray(_accuracies(heads, train[chooser], labels[chooser]))
+    validation = np.asarray(_accuracies(heads, train[held_out], labels[held_out]))
     best = int(np.argmax(validation))
     head = fit(train, labels, scale * cells[best : best + 1])
     accuracy = float(_accuracies(head, test, jnp.asarray(test_labels))[0])
@@ -168,7 +169,7 @@ def _train(
     batch_size: int,
     batch_norm: bool,
 ) -> tuple[Array, Array]:
-    """Weights [d, classes, g] and intercepts [classes, g] of heads with ``cells`` [g, (rate, decay)].
+    """Train weights [d, classes, g] and intercepts [classes, g] of heads with ``cells`` [g, (rate, decay)].
 
     The grid comes last: the softmax over classes then runs over whole vectors of cells.
     """
@@ -204,7 +205,7 @@ def _train(
 
 @jax.jit
 def _accuracies(heads: tuple[Array, Array], features: Array, labels: Array) -> Array:
-    """Share right of each cell [g]; what is not finite is not right."""
+    """Compute the share that each cell [g] gets right; what is not finite is not right."""
     weights, intercept = heads
     logits = (features @ weights.reshape(len(weights), -1)).reshape(
         len(features), *intercept.shape
@@ -217,3 +218,16 @@ def _edges(rate: float, decay: float, rates: list[float], decays: list[float]) -
     rate_ends = len(rates) > 1 and rate in (rates[0], rates[-1])
     decay_ends = len(decays) > 1 and decay in (decays[0], decays[-1]) and decay > 0
     return ("learning_rate",) * rate_ends + ("weight_decay",) * decay_ends
+
+
+def _measure(subject: Subject) -> Row:
+    best = linear_sweep(*subject.arrays, classes=subject.classes)
+    chosen = {
+        name: getattr(best, name) for name in ("learning_rate", "weight_decay", "validation", "at_edge")
+    }
+    return {"linear": best.accuracy, "linear_chosen": chosen}
+
+
+MEASURE = Measure(
+    "linear", frozenset({"features", "labels"}), (Column("linear", "linear", "linear probe"),), _measure
+)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array
-from ssl_jax.evaluate import baselines as yardsticks
+from ssl_jax.evaluate import baselines
 from ssl_jax.evaluate.retrieval import Nearest
 
 MOST = 2500
@@ -80,7 +80,7 @@ def pca(features: Float[np.ndarray, "n d"], *, count: int = 2) -> tuple[np.ndarr
     >>> points[:, 0].tolist(), share.tolist()
     ([-1.0, 1.0], [1.0, 0.0])
     """
-    (points,) = yardsticks.pca(features, dims=min(count, features.shape[1]))
+    (points,) = baselines.pca(features, dims=min(count, features.shape[1]))
     points = np.pad(points, ((0, 0), (0, count - points.shape[1])))
     return points, points.var(axis=0) / max(float(features.var(axis=0).sum()), 1e-30)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_jax.core.table import MISSING
+from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
 from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars
@@ -116,7 +117,7 @@ ERRORS = (
 
 
 def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Sequence[str]) -> Section:
-    """The evaluations of several runs side by side, repetitions as mean ± deviation, the yardsticks of the first below.
+    """The evaluations of several runs side by side, repetitions as mean ± deviation, the baselines of the first below.
 
     Args:
       runs: all.
@@ -130,7 +131,7 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     own = [row for row in (own_row(run.evaluation) for run in runs) if row is not None]
     shown = measures(own)
     examples = int((first.get("examples") or [0, 0])[-1])
-    yardsticks = [row for row in first.get("rows", []) if row is not own_row(first)]
+    baselines = [row for row in first.get("rows", []) if row is not own_row(first)]
     cells, dots = [], {name: [] for name in shown}  # type: ignore[var-annotated]
     for i, (group, members) in enumerate(zip(names, grouped, strict=True)):
         found = {name: spread(runs, members, name) for name in shown}
@@ -139,7 +140,7 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
         for name, one in found.items():
             if one.count:
                 dots[name].append(charts.Dot(group, 100 * one.mean, 100 * one.std, i))
-    for row in yardsticks:
+    for row in baselines:
         cells.append([str(row.get("features", "?")), *(_cell(row, name, examples) for name in shown)])
         for name in shown:
             if row.get(name) is not None:
@@ -233,7 +234,7 @@ def _dot(label: str, row: Mapping[str, Any], name: str, examples: int, color: in
 
 
 def _dots(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str, examples: int) -> str:
-    colors = {"yardstick": 0, "encoder": 1, "supervised": 2}
+    colors = {BASELINE: 0, "encoder": 1, "supervised": 2}
     found = [_dot(k, r, name, examples, colors.get(role(r), 3)) for k, r in rows if r.get(name) is not None]
     return figure(charts.dots(found, title=name_of(name), x_label="%"), name_of(name))
 

@@ -6,18 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.evaluate.measure import BASELINE
+from ssl_jax.evaluate.measures import row_columns
 from ssl_jax.report.runs import Run, curve, scalars
 
 Row = Mapping[str, Any]
-NAMES = {
-    "knn": "kNN",
-    "linear": "linear probe",
-    "logistic": "logistic probe",
-    "ridge": "ridge probe",
-    "retrieval_map": "retrieval mAP",
-    "rotation": "rotation probe",
-    "finetune": "fine-tuned",
-}
 UNMEASURED = ("_std", "_l2", "_seconds", "_epochs")
 HEADLINES = ("knn", "linear", "logistic")
 
@@ -30,17 +23,13 @@ class Line(NamedTuple):
 
 
 def name_of(measure: str) -> str:
-    """How a person calls a measure.
+    """Name a measure in a sentence.
 
-    >>> [name_of(m) for m in ("knn", "linear_10", "linear_1", "finetune_1_percent", "new_thing")]
-    ['kNN', 'linear, 10 labels a class', 'linear, 1 label a class', 'fine-tuned, 1 % of the labels', 'new thing']
+    >>> [name_of(m) for m in ("knn", "linear_10", "finetune_1_percent", "new_thing")]
+    ['kNN', 'linear probe on 10 a class', 'fine-tuning with 1 % of the labels', 'new thing']
     """
-    if measure.startswith("finetune_") and measure.endswith("_percent"):
-        return f"fine-tuned, {measure.split('_')[1]} % of the labels"
-    head, _, count = measure.rpartition("_")
-    if head and count.isdigit():
-        return f"{head.replace('_', ' ')}, {count} {'label' if count == '1' else 'labels'} a class"
-    return NAMES.get(measure, measure.replace("_", " "))
+    column = row_columns({measure: None}).get(measure)
+    return measure.replace("_", " ") if column is None else column.label or column.heading
 
 
 def measures(rows: Sequence[Row]) -> list[str]:
@@ -54,14 +43,14 @@ def measures(rows: Sequence[Row]) -> list[str]:
 
 
 def role(row: Row) -> str:
-    """``yardstick``, ``encoder`` or ``supervised``; read from the name where a row does not say.
+    """``baseline``, ``encoder`` or ``supervised``; read from the name where a row does not say.
 
     >>> [role(row) for row in ({"features": "raw pixels"}, {"features": "simclr, 9 steps"}, {"role": "supervised"})]
-    ['yardstick', 'encoder', 'supervised']
+    ['baseline', 'encoder', 'supervised']
     """
     if "role" in row:
         return str(row["role"])
-    return "yardstick" if row.get("features") in ("raw pixels", "random encoder") else "encoder"
+    return BASELINE if row.get("features") in ("raw pixels", "random encoder") else "encoder"
 
 
 def error(row: Row, measure: str, examples: int) -> float:
@@ -106,7 +95,7 @@ def health(run: Run) -> list[Line]:
 
 
 def worth(evaluation: Mapping[str, Any]) -> list[Line]:
-    """The encoder against the best yardstick, and against supervised training where that was measured.
+    """The encoder against the best baseline, and against supervised training where that was measured.
 
     >>> rows = [{"features": "raw pixels", "knn": 0.789}, {"features": "simclr, 9 steps", "knn": 0.841}]
     >>> print(worth({"rows": rows, "examples": [100, 10000]})[0].text)
@@ -118,29 +107,27 @@ def worth(evaluation: Mapping[str, Any]) -> list[Line]:
     if own is None:
         return [Line("plain", "The evaluation has no row of the encoder.")]
     for measure in [name for name in HEADLINES if name in measures([own])]:
-        for kind in ("yardstick", "supervised"):
+        for kind in (BASELINE, "supervised"):
             others = [
                 row for row in rows if role(row) == kind and row is not own and row.get(measure) is not None
             ]
             if others:
                 found.append(_against(own, others, measure, examples))
     few = [m for m in measures([own]) if m.startswith("linear_")][:1]
-    yardsticks = [row for row in rows if role(row) == "yardstick"]
+    baselines = [row for row in rows if role(row) == BASELINE]
     found += [
-        _against(own, yardsticks, m, examples)
-        for m in few
-        if all(m in row for row in yardsticks) and yardsticks
+        _against(own, baselines, m, examples) for m in few if all(m in row for row in baselines) and baselines
     ]
     return found or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
 
 
 def own_row(evaluation: Mapping[str, Any] | None) -> Row | None:
-    """The row that an evaluation is about: the last one that is no yardstick.
+    """The row that an evaluation is about: the last one that is no baseline.
 
     >>> own_row({"rows": [{"features": "raw pixels"}, {"features": "supervised", "role": "supervised"}]})["role"]
     'supervised'
     """
-    rows = [row for row in (evaluation or {}).get("rows", []) if role(row) != "yardstick"]
+    rows = [row for row in (evaluation or {}).get("rows", []) if role(row) != BASELINE]
     return rows[-1] if rows else None
 
 
@@ -171,7 +158,7 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
     if len(known) >= 2:
         lines.append(_ahead(known[0], known[1]))
     if known:
-        lines += _best_against_yardsticks(runs, grouped[names.index(known[0][0])], known[0][0])
+        lines += _best_against_baselines(runs, grouped[names.index(known[0][0])], known[0][0])
     if missing:
         lines.append(
             Line("plain", f"Not evaluated: {', '.join(missing)} (experiments.evaluate --workdir=...).")
@@ -232,12 +219,12 @@ def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Li
     return Line("good" if difference > 0 else "bad", start + who + size + tail)
 
 
-def _best_against_yardsticks(runs: Sequence[Run], members: Sequence[int], name: str) -> list[Line]:
-    """The leader against the best yardstick of its own evaluation: a lead among bad encoders is worth nothing."""
+def _best_against_baselines(runs: Sequence[Run], members: Sequence[int], name: str) -> list[Line]:
+    """The leader against the best baseline of its own evaluation: a lead among bad encoders is worth nothing."""
     evaluated = [run.evaluation for run in (runs[i] for i in members) if run.evaluation]
     own = own_row(evaluated[0])
     rows = [
-        row for row in evaluated[0].get("rows", []) if role(row) == "yardstick" and row.get("knn") is not None
+        row for row in evaluated[0].get("rows", []) if role(row) == BASELINE and row.get("knn") is not None
     ]
     if own is None or not rows:
         return []

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.evaluate.baselines import pca, pixels
+from ssl_jax.evaluate.baselines import flatten_pixels, pca
 
 
 def test_pca_is_the_leading_part_of_the_singular_value_decomposition():
@@ -34,4 +34,4 @@ def test_pca_refuses_more_components_than_dimensions():
 
 def test_pixels_are_kept_in_order():
     images = jnp.arange(24.0).reshape(2, 2, 3, 2)
-    np.testing.assert_array_equal(pixels(images), np.arange(24.0).reshape(2, 12))
+    np.testing.assert_array_equal(flatten_pixels(images), np.arange(24.0).reshape(2, 12))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssl_jax.evaluate import spectrum
-from ssl_jax.evaluate.health import diagnose, measure
+from ssl_jax.evaluate.health import diagnose, measure_health
 from ssl_jax.methods.method import CollapseValue
 
 
@@ -15,13 +15,13 @@ def healthy(n=64, dim=16, seed=0):
 
 
 def as_records(features, steps=(10, 20, 30)):
-    scalars = {f"batch/{name}": float(value) for name, value in measure(features).items()}
+    scalars = {f"batch/{name}": float(value) for name, value in measure_health(features).items()}
     return [{"step": step, **scalars} for step in steps]
 
 
 def test_measures_are_those_of_the_first_views():
     features = healthy()
-    found = measure(features)
+    found = measure_health(features)
     assert float(found["rankme"]) == pytest.approx(float(spectrum.rankme(features[:, 0])))
     assert float(found["spread"]) == pytest.approx(
         float(spectrum.feature_std(features[:, 0])) * 4.0, rel=1e-6
@@ -35,8 +35,8 @@ def test_measures_are_those_of_the_first_views():
 
 def test_a_common_offset_does_not_change_the_effective_rank():
     features = healthy()
-    moved = measure(features + 10.0)["effective_rank"]
-    assert float(moved) == pytest.approx(float(measure(features)["effective_rank"]), rel=1e-3)
+    moved = measure_health(features + 10.0)["effective_rank"]
+    assert float(moved) == pytest.approx(float(measure_health(features)["effective_rank"]), rel=1e-3)
 
 
 def test_healthy_features_are_not_warned_about():
@@ -80,6 +80,6 @@ def test_the_start_of_a_run_and_single_records_are_not_judged():
 
 def test_wrong_shapes_and_options_are_refused():
     with pytest.raises(ValueError, match="two images and two views"):
-        measure(np.zeros((4, 1, 3), np.float32))
+        measure_health(np.zeros((4, 1, 3), np.float32))
     with pytest.raises(ValueError, match="patience=0"):
         diagnose([], patience=0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.evaluate.knn import knn_accuracy, knn_predict, knn_scores
+from ssl_jax.evaluate.knn import knn_accuracy, knn_predict, knn_scores, knn_sweep
 from tests.golden_files import assert_close, golden
 
 CASES = {"k10_T0p07": (10, 0.07), "k20_T0p07": (20, 0.07), "k200_T0p1": (200, 0.1)}
@@ -64,7 +64,7 @@ def test_blocks_of_any_size_give_the_same_scores_for_every_query(block):
 
 def test_a_sweep_equals_one_k_at_a_time():
     train, train_labels, test, test_labels = data()
-    sweep = knn_accuracy(train, train_labels, test, test_labels, classes=7, k=(1, 20))
+    sweep = knn_sweep(train, train_labels, test, test_labels, classes=7, k=(1, 20))
     single = {k: knn_accuracy(train, train_labels, test, test_labels, classes=7, k=k) for k in (1, 20)}
     assert sweep == single
 

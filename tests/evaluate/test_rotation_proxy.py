@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_jax.evaluate import linear
+from ssl_jax.evaluate import ridge
 from ssl_jax.evaluate.rotation import rotation_proxy
 
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def test_features_that_tell_the_turn_score_one_and_features_that_do_not_score_ch
 
 def test_the_four_rotations_of_an_image_are_held_out_together(monkeypatch):
     seen = []
-    ridge_on = linear.ridge_on
+    ridge_on = ridge.ridge_on
 
     def spy(*sets, held_out, **options):
         seen.append(held_out)

@@ -126,7 +126,7 @@ def test_sigterm_to_one_process_stops_both_after_the_same_step_and_two_evaluate_
     saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
     assert saved == max(records(tmp_path)) == int(out.split("after step ")[1].split(",")[0])
 
-    measures = ("--measures=knn,ridge", "--yardsticks=random", f"--workdir={tmp_path}")
+    measures = ("--measures=knn,ridge", "--baselines=random", f"--workdir={tmp_path}")
     finished([start(["-m", "experiments.evaluate", *measures], 1)])
     alone = json.loads((tmp_path / "evaluation.json").read_text())
     (out, _), (silent, _) = finished(launch("evaluate", *measures))

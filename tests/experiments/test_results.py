@@ -14,17 +14,17 @@ from ssl_jax.methods.registry import names
 RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
-def result(method, seed, knn, *, encoder="convnet", yardsticks=()):
+def result(method, seed, knn, *, encoder="convnet", baselines=()):
     rows = [
         {
             "features": name,
-            "role": "yardstick",
+            "role": "baseline",
             "knn": value,
             "linear": value,
             "linear_10": 0.5,
             "linear_10_std": 0.02,
         }
-        for name, value in yardsticks
+        for name, value in baselines
     ]
     role = "supervised" if method == "supervised" else "encoder"
     own = {"features": f"{method}, 9 steps", "role": role, "knn": knn, "linear": knn + 0.01}
@@ -37,7 +37,7 @@ def result(method, seed, knn, *, encoder="convnet", yardsticks=()):
             "encoder": {"name": encoder},
             "steps": 468,
             "batch_size": 256,
-            "data": {"source": "fashion_mnist"},
+            "data": {"source": "fashion_mnist", "num_examples": 60_000},
         },
         "cpu_seconds": {"pretrain": 120.0 + 60 * seed, "evaluate": 5.0},
         "evaluation": {
@@ -53,9 +53,9 @@ def result(method, seed, knn, *, encoder="convnet", yardsticks=()):
 def rows():
     first = (("raw pixels", 0.85), ("random encoder", 0.80))
     return [
-        result("simclr", 0, 0.86, yardsticks=first),
-        result("simclr", 1, 0.88, yardsticks=(("random encoder", 0.82),)),
-        result("mae", 0, 0.75, encoder="vit_micro", yardsticks=(("random encoder", 0.6),)),
+        result("simclr", 0, 0.86, baselines=first),
+        result("simclr", 1, 0.88, baselines=(("random encoder", 0.82),)),
+        result("mae", 0, 0.75, encoder="vit_micro", baselines=(("random encoder", 0.6),)),
         result("supervised", 0, 0.9),
     ]
 
@@ -87,7 +87,7 @@ def test_seeds_become_mean_and_deviation_and_baselines_come_first(rows):
 
 
 def test_a_baseline_of_two_runs_with_one_seed_counts_once_as_measured_best(rows):
-    again = result("ibot", 0, 0.7, encoder="vit_micro", yardsticks=(("random encoder", 0.7),))
+    again = result("ibot", 0, 0.7, encoder="vit_micro", baselines=(("random encoder", 0.7),))
     del again["evaluation"]["rows"][0]["linear"]
     assert row(results_table([*rows, again]), "random vit_micro").split()[2:4] == ["60.0", "60.0"]
     again["evaluation"]["rows"][0] |= {"linear": 0.7, "logistic": 0.7}
@@ -216,6 +216,6 @@ def test_a_run_becomes_a_row_with_its_commands_and_its_teacher_is_made_first(tmp
     assert row["commands"][0].startswith(
         "python -m experiments.pretrain --config=configs/beit.py:fashion_mnist,smoke"
     )
-    assert "--config.method.tokenizer=" in row["commands"][0] and "--yardsticks=random" in row["commands"][1]
+    assert "--config.method.tokenizer=" in row["commands"][0] and "--baselines=random" in row["commands"][1]
     assert row["cpu_seconds"] == {"pretrain": 1.0, "evaluate": 1.0}
     assert results.is_done(run, tmp_path / "rows")

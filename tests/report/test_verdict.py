@@ -25,7 +25,7 @@ def test_clear_difference_and_chance_are_told_apart():
     assert worth(run(knn=0.75).evaluation)[0].tone == "bad"
 
 
-def test_the_best_yardstick_is_the_one_to_beat_and_supervision_is_named():
+def test_the_best_baseline_is_the_one_to_beat_and_supervision_is_named():
     rows = [
         {"features": "raw pixels", "knn": 0.6},
         {"features": "random encoder", "knn": 0.7},
@@ -37,7 +37,7 @@ def test_the_best_yardstick_is_the_one_to_beat_and_supervision_is_named():
     assert "90.0 for supervised: 10.0 points worse" in second.text
 
 
-def test_a_supervised_run_is_measured_against_the_yardsticks_only():
+def test_a_supervised_run_is_measured_against_the_baselines_only():
     rows = [
         {"features": "raw pixels", "knn": 0.6},
         {"features": "supervised", "role": "supervised", "knn": 0.9},
@@ -114,7 +114,9 @@ def test_names_are_as_short_as_they_can_be():
 def test_running_run_is_read_and_damage_is_named(tmp_path):
     with pytest.raises(ValueError, match="no run in it"):
         read_run(tmp_path)
-    (tmp_path / "config.json").write_text('{"steps": 5, "method": {"name": "byol"}}')
+    (tmp_path / "config.json").write_text(
+        '{"written_by": "ssl_jax 0.2", "steps": 5, "method": {"name": "byol"}}'
+    )
     found = read_run(tmp_path)
     assert (found.method, found.step, found.records, found.evaluation) == ("byol", 0, [], None)
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')

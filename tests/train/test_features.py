@@ -7,7 +7,7 @@ import pytest
 
 from ssl_jax.augment.views import View
 from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.linear import ridge
+from ssl_jax.evaluate.ridge import ridge
 from ssl_jax.train.features import extract
 
 VIEW = View(size=2, mean=(0.5,), std=(0.25,))

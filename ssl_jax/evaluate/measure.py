@@ -1,0 +1,161 @@
+"""What a measure is: a name, what it needs, the columns of its table, and a function of the features or encoder measured."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from ssl_jax.augment.views import View
+from ssl_jax.core.types import Params, State
+from ssl_jax.data.sources import Source
+from ssl_jax.methods.method import Method
+from ssl_jax.train.features import AnyArray, Features, extract_source
+from ssl_jax.train.sharding import batch_sharding, make_mesh
+
+Row = dict[str, Any]
+Need = Literal["features", "labels", "encoder", "classifier", "clusters", "training images"]
+BASELINE = "baseline"
+"""Role of what stands beside an encoder to compare it with."""
+
+
+class Column(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+      key: key of the value in a row; ``{}`` stands for a number, such as that of the labels.
+      heading: heading of the column, with ``{}`` for the number.
+      label: name of the value in a sentence; ``""``: the heading.
+    """
+
+    key: str
+    heading: str
+    label: str = ""
+
+
+class Options(NamedTuple):
+    """What the measures of a run can be told, as ``config.watch.evaluate`` has it.
+
+    Attributes:
+      k: number of neighbours of kNN.
+      temperature: temperature of kNN.
+      per_class: numbers of labels a class of the probes on few labels.
+      draws: draws of each of these numbers.
+      crop_ratio: share of each side of an image that the central crop keeps, see :func:`ssl_jax.data.loader.epoch`.
+    """
+
+    k: int
+    temperature: float
+    per_class: tuple[int, ...]
+    draws: int
+    crop_ratio: float
+
+
+class Candidate(NamedTuple):
+    """An encoder with its weights.
+
+    Attributes:
+      name: name of the row in a table.
+      role: ``baseline``, ``encoder`` or ``supervised``.
+      method: method that gives the encoder, its views and perhaps a classifier.
+      params: parameters of the method.
+      state: state of the method.
+    """
+
+    name: str
+    role: str
+    method: Method
+    params: Params
+    state: State
+
+
+class Subject(NamedTuple):
+    """What a measure is taken of.
+
+    Attributes:
+      train: labelled features of the training images: the bank, and what probes are fitted to and chosen with.
+      test: labelled features of the test images.
+      sources: training and test images.
+      options: options of the measures.
+      candidate: encoder that gave the features; ``None``: none did, as for raw pixels.
+      training_images: function that opens the images that the candidate's method was trained on; ``None``: not at hand.
+    """
+
+    train: Features
+    test: Features
+    sources: tuple[Source, Source]
+    options: Options
+    candidate: Candidate | None = None
+    training_images: Callable[[], Source] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.sources[0].classes)
+
+    @property
+    def arrays(self) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
+        """Training features and labels, test features and labels: what every probe begins with."""
+        return self.train.features, self.train.labels, self.test.features, self.test.labels
+
+    @property
+    def encoder(self) -> Candidate:
+        """The candidate, for measures that need one."""
+        assert self.candidate is not None
+        return self.candidate
+
+    def encode(self, source: Source, encode: Callable[..., Any]) -> Features:
+        """Encode every example of a source by ``(params, state, images) -> features`` with the candidate's weights."""
+        variables = (self.encoder.params, self.encoder.state)
+        view = self.encoder.method.views[0]
+        return encode_source(source, encode, variables, view=view, crop_ratio=self.options.crop_ratio)
+
+
+class Measure(NamedTuple):
+    """One probe.
+
+    Attributes:
+      name: name on the command line.
+      needs: what of a :class:`Subject` is read; a subject that lacks it is passed over.
+      columns: columns of its values in tables; values without a column stand in the JSON file only.
+      run: function that measures a subject; accuracies and other shares are in [0, 1].
+      own_table: whether it gives a table of its own, ``{name: rows}``, of the last encoder only, instead of values in a row.
+    """
+
+    name: str
+    needs: frozenset[Need]
+    columns: tuple[Column, ...]
+    run: Callable[[Subject], Row]
+    own_table: bool = False
+
+
+def offers(subject: Subject) -> frozenset[Need]:
+    """List what of a subject can be read. The classifier and clusters of an untrained encoder are not worth a number."""
+    candidate = subject.candidate
+    trained = candidate is not None and candidate.role != BASELINE
+    refresh = candidate.method.refresh if candidate is not None else None
+    readable: dict[Need, bool] = {
+        "features": True,
+        "labels": subject.classes > 0,
+        "encoder": candidate is not None,
+        "classifier": trained and subject.encoder.method.classify is not None,
+        "clusters": trained and refresh is not None and refresh.cluster_labels is not None,
+        "training images": subject.training_images is not None,
+    }
+    return frozenset(need for need, there in readable.items() if there)
+
+
+def encode_source(
+    source: Source,
+    encode: Callable[..., Any],
+    variables: tuple[Any, ...],
+    *,
+    view: View,
+    crop_ratio: float,
+) -> Features:
+    """Encode every example of a source by all devices, see :func:`ssl_jax.train.features.extract_source`."""
+    return extract_source(
+        encode,
+        source,
+        view=view,
+        variables=variables,
+        sharding=batch_sharding(make_mesh()),
+        crop_ratio=crop_ratio,
+    )
