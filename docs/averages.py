@@ -9,7 +9,7 @@ from matplotlib import pyplot
 from ssl_jax.cli.study_figure import COLORS, STYLE
 from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.ops.schedules import rising_decay
-from ssl_jax.optim.ema import Ema, debiased, ema
+from ssl_jax.optim.ema import Ema, debias_average, ema
 
 PATH = Path(__file__).parent / "guides/averages.svg"
 KINDS = ("from its start", "debiased", "rising decay")
@@ -45,7 +45,7 @@ def constant_prediction(decay: float, epochs: int, rate: int) -> dict[str, np.nd
             memory = update_row_averages(average, memory, jnp.array([0]), jnp.ones((1, 1)))
         z = float(memory.average[0, 0])
         for name, value in zip(
-            found, (z, z / (1 - decay**epoch), float(debiased(memory)[0, 0])), strict=True
+            found, (z, z / (1 - decay**epoch), float(debias_average(memory)[0, 0])), strict=True
         ):
             found[name].append(value)
     return {name: np.array(values) for name, values in found.items()}

@@ -86,7 +86,7 @@ def infer_format(
     return channels, check.choice("dtype", dtype, DTYPES)
 
 
-def as_promised(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: str) -> np.ndarray:
+def require_promised_shape(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: str) -> np.ndarray:
     """Return the image, or a `CorruptImage` where the source says that all have another shape."""
     if shape is not None and image.shape != shape:
         raise CorruptImage(name, f"shape {image.shape} where all others have {shape}")

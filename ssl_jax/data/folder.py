@@ -10,10 +10,10 @@ import numpy as np
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     SUFFIXES,
-    as_promised,
     infer_format,
     open_file,
     printable,
+    require_promised_shape,
     sample_indices,
     sampled_headers,
 )
@@ -120,7 +120,10 @@ class FolderSource:
         name = self.file_name(index)
         with open_file(os.path.join(self.root, self._names[index]), name=name) as file:
             image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
-        return {"image": as_promised(image, self.shape, name=name), "label": int(self.labels[index])}
+        return {
+            "image": require_promised_shape(image, self.shape, name=name),
+            "label": int(self.labels[index]),
+        }
 
     def file_name(self, index: int, /) -> str:
         return printable(self._names[index])

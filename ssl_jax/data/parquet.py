@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import as_promised, infer_format, sample_indices, sampled_headers
+from ssl_jax.data.files import infer_format, require_promised_shape, sample_indices, sampled_headers
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
 
 SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlabeled", "unsupervised"})
@@ -100,7 +100,10 @@ class ParquetSource:
         if isinstance(content, CorruptImage):
             raise content
         image = decode(content, name=name, channels=self.channels, dtype=self.dtype)
-        return {"image": as_promised(image, self.shape, name=name), "label": int(self.labels[index])}
+        return {
+            "image": require_promised_shape(image, self.shape, name=name),
+            "label": int(self.labels[index]),
+        }
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"

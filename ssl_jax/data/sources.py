@@ -227,10 +227,10 @@ def take_part(source: Source, split: str, *, scattered: bool = False) -> Source:
     return Subset(source, np.sort(indices[start:stop]), name=f"{source.name}[{first or ''}:{last or ''}]")
 
 
-def evenly(source: Source, count: int) -> Subset:
+def take_evenly(source: Source, count: int) -> Subset:
     """Return at most ``count`` elements of a source, at even distances, the first and the last among them.
 
-    >>> part = evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
+    >>> part = take_evenly(ArraySource(np.zeros([9, 2, 2], np.uint8), range(9)), 3)
     >>> [part[i]["label"] for i in range(3)]
     [0, 4, 8]
     """

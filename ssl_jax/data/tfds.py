@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import as_promised, infer_format, sample_indices, sampled_headers
+from ssl_jax.data.files import infer_format, require_promised_shape, sample_indices, sampled_headers
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -150,7 +150,7 @@ class TfdsSource:
             image = decode(image, name=self.file_name(index), channels=self.channels, dtype=self.dtype)
         image = np.asarray(image)
         image = image if image.ndim == 3 else image[..., None]
-        image = as_promised(image, self.shape, name=self.file_name(index))
+        image = require_promised_shape(image, self.shape, name=self.file_name(index))
         return {"image": image, "label": int(record[self._label]) if self._label else -1}
 
     def file_name(self, index: int, /) -> str:

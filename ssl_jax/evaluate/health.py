@@ -13,7 +13,7 @@ from ssl_jax.augment.views import View, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import Source, evenly
+from ssl_jax.data.sources import Source, take_evenly
 from ssl_jax.evaluate import spectrum
 from ssl_jax.evaluate.measure import Measure, Row, Subject
 from ssl_jax.methods.method import CollapseValue
@@ -85,7 +85,7 @@ def draw_two_views(
     (2, 3, 4, 4, 1)
     """
     check.require(images >= 2, "images", images, "an integer of 2 or more")
-    part = evenly(source, images)
+    part = take_evenly(source, images)
     with epoch(
         part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
     ) as batches:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
-from ssl_jax.data.sources import evenly
+from ssl_jax.data.sources import take_evenly
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.evaluate.ridge import ridge
@@ -81,7 +81,7 @@ def _measure(subject: Subject) -> Row:
 
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     jax.eval_shape(note, subject.encoder.params, subject.encoder.state, image)
-    train = subject.encode(evenly(subject.sources[0], IMAGES), encode)
+    train = subject.encode(take_evenly(subject.sources[0], IMAGES), encode)
     test = subject.encode(subject.sources[1], encode)
     rows, start, classes = [], 0, subject.classes
     for name, width in widths.items():

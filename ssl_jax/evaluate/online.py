@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ssl_jax.core.check import require
-from ssl_jax.data.sources import Source, Subset, evenly
+from ssl_jax.data.sources import Source, Subset, take_evenly
 from ssl_jax.evaluate import health
 from ssl_jax.evaluate.knn import NEIGHBORS, knn_accuracy
 from ssl_jax.evaluate.ridge import ridge_probe
@@ -106,7 +106,7 @@ class OnlineEvaluation:
         self.every = every
         self._method, self._k, self._crop_ratio, self._classes = method, k, crop_ratio, len(source.classes)
         total = bank + queries
-        indices = evenly(source, total).indices
+        indices = take_evenly(source, total).indices
         is_query = np.floor(np.arange(len(indices)) * queries / total) < np.floor(
             np.arange(1, len(indices) + 1) * queries / total
         )

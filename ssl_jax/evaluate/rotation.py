@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ssl_jax.core.types import Array
-from ssl_jax.data.sources import evenly
+from ssl_jax.data.sources import take_evenly
 from ssl_jax.evaluate.linear import LinearResult, hold_out
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.evaluate.ridge import PENALTIES, ridge_on
@@ -77,7 +77,7 @@ def _measure(subject: Subject) -> Row:
         return features.reshape(images.shape[0], -1)
 
     train, test = (
-        subject.encode(evenly(source, count), encode).features.reshape(-1, 4, width)
+        subject.encode(take_evenly(source, count), encode).features.reshape(-1, 4, width)
         for source, count in zip(subject.sources, IMAGES, strict=True)
     )
     return {"rotation": rotation_proxy(train, test).accuracy}

@@ -8,7 +8,7 @@ from ssl_jax.core import numerics
 from ssl_jax.core.types import Array
 
 
-def telling_apart(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[Array, ""]:
+def discriminator_cross_entropy(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[Array, ""]:
     """Compute the discriminator's loss: cross-entropy of "real" for the one kind and "fake" for the other.
 
     ``−mean log σ(real) − mean log (1 − σ(fake))``
@@ -25,16 +25,16 @@ def telling_apart(real: Float[Array, " n"], fake: Float[Array, " m"]) -> Float[A
 
     Example:
       >>> import jax.numpy as jnp
-      >>> round(float(telling_apart(jnp.zeros(3), jnp.zeros(2))), 6)
+      >>> round(float(discriminator_cross_entropy(jnp.zeros(3), jnp.zeros(2))), 6)
       1.386294
 
     References: Goodfellow et al., Generative Adversarial Nets (2014), equation 1 and section 3; Donahue et al., Adversarial
     Feature Learning (2017), equation 3 and section 3.4.
     """
-    return fooling(real) + fooling(-fake)
+    return generator_cross_entropy(real) + generator_cross_entropy(-fake)
 
 
-def fooling(logits: Float[Array, " n"]) -> Float[Array, ""]:
+def generator_cross_entropy(logits: Float[Array, " n"]) -> Float[Array, ""]:
     """Compute the generator's loss: cross-entropy of "real" for what it made, ``−mean log σ(logits)``.
 
     Args:
@@ -45,7 +45,7 @@ def fooling(logits: Float[Array, " n"]) -> Float[Array, ""]:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> round(float(fooling(jnp.zeros(3))), 6)
+      >>> round(float(generator_cross_entropy(jnp.zeros(3))), 6)
       0.693147
 
     Reference: Goodfellow et al. 2014, section 3, the form that does not saturate.

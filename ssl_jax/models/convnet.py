@@ -14,7 +14,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
-from ssl_jax.models.remat import recomputed, require_remat
+from ssl_jax.models.remat import rematerialize, require_remat
 from ssl_jax.models.sobel import sobel as sobel_of
 
 OUTPUTS = ("features", "tokens", "layers")
@@ -50,7 +50,7 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
-        block: Any = recomputed(Block, self.remat, self.remat_keeps, static=(2,))
+        block: Any = rematerialize(Block, self.remat, self.remat_keeps, static=(2,))
         x, layers = (sobel_of(images) if self.sobel else images).astype(self.dtype), {}
         for i, width in enumerate(self.widths):
             x = layers[f"block_{i}"] = block(width, self.norm, self.dtype, name=f"block_{i}")(x, train)

@@ -15,10 +15,10 @@ from ssl_jax.models.norm import BatchNorm
 COARSEST = 4
 
 
-def sides(size: int, coarsest: int = COARSEST) -> tuple[int, ...]:
+def map_sides(size: int, coarsest: int = COARSEST) -> tuple[int, ...]:
     """Return the sides of maps from an image's down to at most ``coarsest``, each half the one before, rounded up.
 
-    >>> sides(28)
+    >>> map_sides(28)
     (28, 14, 7, 4)
     """
     found = [size]
@@ -39,7 +39,7 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Float[Array, "b size size channels"]:
         coarsest = COARSEST if x.ndim == 2 else x.shape[1]
-        found = sides(self.size, coarsest)
+        found = map_sides(self.size, coarsest)
         check.require(
             x.ndim == 2 or found[-1] == coarsest, "map", x.shape, f"half of {self.size}, of that, ..."
         )
@@ -56,16 +56,16 @@ class Generator(nn.Module):
         for level in reversed(range(len(found) - 1)):
             x = nn.Conv(4 * widths[level], (3, 3), dtype=self.dtype, name=f"up_{level}")(x)
             # A map of odd side was rounded up.
-            x = double(x)[:, : found[level], : found[level]]
+            x = depth_to_space(x)[:, : found[level], : found[level]]
             x = activated(x, f"norm_{level}")
         return at_least_float32(nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="pixels")(x))
 
 
-def double(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
+def depth_to_space(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
     """Rearrange four channels of one place to one channel of a window of 2 x 2 places, in the order (row, column).
 
     >>> import jax.numpy as jnp
-    >>> double(jnp.arange(4.0).reshape(1, 1, 1, 4))[0, ..., 0].tolist()
+    >>> depth_to_space(jnp.arange(4.0).reshape(1, 1, 1, 4))[0, ..., 0].tolist()
     [[0.0, 1.0], [2.0, 3.0]]
     """
     batch, height, width, channels = x.shape

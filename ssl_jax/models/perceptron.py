@@ -126,11 +126,11 @@ def mirror(encoder: Network, pixels: int) -> Network:
     return from_linen(module, features=pixels)
 
 
-def tied(encoder: Params, decoder: Params) -> Params:
+def tie_params(encoder: Params, decoder: Params) -> Params:
     """Return params of :func:`mirror` with the transposed kernels of the encoder and the decoder's own biases.
 
     >>> import jax.numpy as jnp
-    >>> made = tied({"dense_0": {"kernel": jnp.ones((6, 4))}}, {"dense_0": {"bias": jnp.zeros(6)}})
+    >>> made = tie_params({"dense_0": {"kernel": jnp.ones((6, 4))}}, {"dense_0": {"bias": jnp.zeros(6)}})
     >>> made["dense_0"]["kernel"].shape
     (4, 6)
     """
@@ -139,10 +139,10 @@ def tied(encoder: Params, decoder: Params) -> Params:
     }
 
 
-def flat(shape: Sequence[int]) -> int:
+def count_pixels(shape: Sequence[int]) -> int:
     """Count the numbers in one image of a batch of this shape.
 
-    >>> flat((16, 28, 28, 1))
+    >>> count_pixels((16, 28, 28, 1))
     784
     """
     return math.prod(shape[1:])

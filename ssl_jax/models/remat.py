@@ -19,7 +19,7 @@ def require_remat(remat: bool, keeps: str) -> None:
     )
 
 
-def recomputed(block: Any, remat: bool, keeps: str, *, static: tuple[int, ...]) -> Any:
+def rematerialize(block: Any, remat: bool, keeps: str, *, static: tuple[int, ...]) -> Any:
     """Let the backward pass compute the inside of a block again, but for what it keeps; do nothing without ``remat``.
 
     Args:
@@ -30,7 +30,7 @@ def recomputed(block: Any, remat: bool, keeps: str, *, static: tuple[int, ...]) 
       static: places of the call's arguments that are Python values, counted with ``self``.
 
     >>> import flax.linen as nn
-    >>> recomputed(nn.Dense, False, "nothing", static=()) is nn.Dense
+    >>> rematerialize(nn.Dense, False, "nothing", static=()) is nn.Dense
     True
 
     Reference: Chen et al. 2016, Training deep nets with sublinear memory cost; the choice of products is that of

@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
-from ssl_jax.models.remat import recomputed, require_remat
+from ssl_jax.models.remat import rematerialize, require_remat
 from ssl_jax.models.sobel import sobel as sobel_of
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
@@ -108,7 +108,7 @@ class ResNet(nn.Module):
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool, output: str = "features") -> Any:
         check.choice("output", output, OUTPUTS)
         block: Any = BottleneckBlock if self.bottleneck else BasicBlock
-        block = recomputed(block, self.remat, self.remat_keeps, static=(2,))
+        block = rematerialize(block, self.remat, self.remat_keeps, static=(2,))
         small = self.stem == "small"
         x = (sobel_of(images) if self.sobel else images).astype(self.dtype)
         options = {"norm": self.norm, "dtype": self.dtype, "name": "conv1"}

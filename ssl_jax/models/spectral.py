@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32, normalize
 from ssl_jax.core.types import Array
-from ssl_jax.models.generator import sides
+from ssl_jax.models.generator import map_sides
 from ssl_jax.models.network import Network, from_linen
 
 SLOPE = 0.2
@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
             return nn.leaky_relu(x, SLOPE)
 
         x = images
-        for i in range(len(sides(images.shape[1])) - 1):
+        for i in range(len(map_sides(images.shape[1])) - 1):
             x = leaky(layer(x, self.width * 2 ** min(i, 3), f"conv_{i}", 4))
         x = x.reshape(x.shape[0], -1)
         if code is not None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
-from ssl_jax.models.remat import recomputed
+from ssl_jax.models.remat import rematerialize
 
 INITS = ("xavier", "xavier_split", "trunc_normal", "beit")
 DROP_PATHS = ("bernoulli", "subset")
@@ -273,7 +273,7 @@ def apply_blocks(
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
     """
-    block = recomputed(Block, remat, remat_keeps, static=(2, 3))
+    block = rematerialize(Block, remat, remat_keeps, static=(2, 3))
     layers: dict[str, Array] = {}
     for index in range(depth):
         rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)

@@ -67,7 +67,7 @@ def normalized_mutual_information(first: Labels, second: Labels) -> float:
     return float(np.clip(2 * (entropies - _entropy(joint.ravel())) / entropies, 0.0, 1.0))
 
 
-def changed(first: Labels, second: Labels) -> float:
+def changed_share(first: Labels, second: Labels) -> float:
     """Return the share of images whose cluster changed, when the clusters' names are matched as well as can be.
 
     ``1 − 1/n max_σ Σ_k |{i: a_i = k, b_i = σ(k)}|`` over matchings σ (Hungarian algorithm).
@@ -83,7 +83,7 @@ def changed(first: Labels, second: Labels) -> float:
       ValueError: arrays of different lengths.
 
     >>> import numpy as np
-    >>> changed(np.array([0, 0, 1, 1]), np.array([7, 7, 7, 2]))
+    >>> changed_share(np.array([0, 0, 1, 1]), np.array([7, 7, 7, 2]))
     0.25
 
     Reference: Kuhn, "The Hungarian Method for the Assignment Problem", 1955.

@@ -120,11 +120,11 @@ def unnormalize_patches(
     return numerics.at_least_float32(normalized) * std + jnp.mean(x, axis=-1, keepdims=True)
 
 
-def standardized(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+def standardize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Apply layer normalisation without weights, ε 1e-5, biased variance: the targets of data2vec and I-JEPA.
 
     >>> import jax.numpy as jnp
-    >>> standardized(jnp.array([1.0, 3.0])).round(3).tolist()
+    >>> standardize(jnp.array([1.0, 3.0])).round(3).tolist()
     [-1.0, 1.0]
     """
     centered = x - jnp.mean(x, axis=-1, keepdims=True)

@@ -83,12 +83,12 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
         if not debias:
             return average, EmaState(state.count + 1, average, state.weight)
         new = EmaState(state.count + 1, average, _blend(state.weight, jnp.ones_like(state.weight), d))
-        return debiased(new), new
+        return debias_average(new), new
 
     return Ema(init, update)
 
 
-def debiased(state: EmaState) -> PyTree:
+def debias_average(state: EmaState) -> PyTree:
     """Return the average that a state holds, corrected for its start at zero: ``a / w``, and 0 where nothing has entered.
 
     Args:
@@ -96,7 +96,7 @@ def debiased(state: EmaState) -> PyTree:
 
     >>> mean = ema(0.9, debias=True)
     >>> _, state = mean.update(jnp.array(3.0), mean.init(jnp.array(0.0)))
-    >>> round(float(state.average), 6), round(float(debiased(state)), 6)
+    >>> round(float(state.average), 6), round(float(debias_average(state)), 6)
     (0.3, 3.0)
     """
     entered = state.weight > 0

@@ -8,7 +8,7 @@ import optax
 
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, PyTree
-from ssl_jax.optim.masks import Exclude, included
+from ssl_jax.optim.masks import Exclude, decay_mask
 from ssl_jax.optim.rules import Rule, descend
 
 
@@ -73,7 +73,7 @@ def lars(
 
     def update(gradients: PyTree, state: Any, params: PyTree, *, learning_rate, weight_decay, count=None):
         del count
-        adapted = included(params, exclude=exclude)
+        adapted = decay_mask(params, exclude=exclude)
         moved = jax.tree.map(lambda g, w, on: adapt(g, w, on, weight_decay), gradients, params, adapted)
         before, after = (learning_rate, 1.0) if learning_rate_in_buffer else (1.0, learning_rate)
         moved, state = trace.update(jax.tree.map(lambda x: before * x, moved), state)

@@ -32,7 +32,7 @@ def layer_id(path: str, *, depth: int) -> int:
     return 0 if EMBEDDING.search(path) else depth + 1
 
 
-def scales(params: PyTree, *, decay: float | Array) -> PyTree:
+def layer_scales(params: PyTree, *, decay: float | Array) -> PyTree:
     """Return the factor of the learning rate of each parameter: ``decay ** (depth + 1 − layer)``.
 
     Args:
@@ -47,7 +47,7 @@ def scales(params: PyTree, *, decay: float | Array) -> PyTree:
 
     >>> import jax.numpy as jnp
     >>> x = jnp.zeros(1)
-    >>> scales({"blocks_0": {"w": x}, "cls_token": x, "head": x}, decay=0.5)
+    >>> layer_scales({"blocks_0": {"w": x}, "cls_token": x, "head": x}, decay=0.5)
     {'blocks_0': {'w': 0.5}, 'cls_token': 0.25, 'head': 1.0}
 
     Reference: Clark et al., ELECTRA (2020); Bao et al., BEiT (2022); the table of MAE's ``util/lr_decay.py``.

@@ -41,11 +41,11 @@ def is_excluded(path: str, leaf: Array, *, exclude: Exclude = "bias_and_norm") -
     return trees.matches(exclude, path)
 
 
-def included(params: PyTree, *, exclude: Exclude = "bias_and_norm") -> PyTree:
+def decay_mask(params: PyTree, *, exclude: Exclude = "bias_and_norm") -> PyTree:
     """Return a tree of bools: True where weight decay and adaptation apply (see ``is_excluded``).
 
     >>> import jax.numpy as jnp
-    >>> included({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
+    >>> decay_mask({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
     {'bias': False, 'kernel': True}
     """
     return trees.map_with_path(lambda path, leaf: not is_excluded(path, leaf, exclude=exclude), params)
@@ -231,7 +231,7 @@ def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
     return jax.tree.map(select, tree, until)
 
 
-def hold(
+def hold_state(
     rule: optax.GradientTransformationExtraArgs, until: int, *, skip_zero_grads: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """Let the state of a rule stand still before step ``until``, as if it began there: torch's ``grad = None``.

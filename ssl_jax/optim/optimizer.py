@@ -91,7 +91,7 @@ def build(
         Clipping, layer decay and freezing are of all parameters together.
       clip_norm: largest joint norm of the gradients; ``None``: no limit. Numbers may be traced.
       clip_tensor: largest norm of each gradient tensor (DINO: 3.0); ``None``: no limit.
-      layer_decay: factor of the learning rate a transformer layer, see ``layerwise.scales``; ``None``: none.
+      layer_decay: factor of the learning rate a transformer layer, see ``layerwise.layer_scales``; ``None``: none.
       freeze: pairs (pattern, step from which matching parameters move or -1 for ever).
       constant_lr: patterns of parameters that keep the peak learning rate after the warm-up, whatever the schedule does
         (SimSiam's predictor).
@@ -132,7 +132,7 @@ def build(
         elif kind.group:
             rule = rules.with_rate(rule, rate, group.weight_decay)
         if kind.frozen_until or kind.stage:
-            return masks.hold(rule, kind.frozen_until, skip_zero_grads=bool(kind.stage))
+            return masks.hold_state(rule, kind.frozen_until, skip_zero_grads=bool(kind.stage))
         return rule
 
     def partition(params: Params) -> tuple[rules.Rule, PyTree, PyTree]:
@@ -168,7 +168,7 @@ def build(
         values = {"learning_rate": main.learning_rate(count), "weight_decay": main.weight_decay(count)}
         updates, rule_state = rule.update(gradients, state.rule, params, count=count, **values)
         if layer_decay is not None:
-            updates = jax.tree.map(jnp.multiply, updates, layerwise.scales(params, decay=layer_decay))
+            updates = jax.tree.map(jnp.multiply, updates, layerwise.layer_scales(params, decay=layer_decay))
         updates = masks.normalize_rows(updates, params, patterns=normalize_rows)
         updates = masks.where_moving(updates, frozen_until, count)
         updates = masks.where_nonzero_grads(updates, gradients, stages)

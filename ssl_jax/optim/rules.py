@@ -12,7 +12,7 @@ import jax
 import optax
 
 from ssl_jax.core.types import Array, PyTree, Schedule
-from ssl_jax.optim.masks import Exclude, included
+from ssl_jax.optim.masks import Exclude, decay_mask
 
 Rule: TypeAlias = optax.GradientTransformationExtraArgs
 
@@ -25,7 +25,7 @@ def add_decay(tree: PyTree, params: PyTree, *, weight_decay: float | Array, excl
     >>> add_decay(params, params, weight_decay=0.5, exclude="bias_and_norm")["kernel"].tolist()
     [[1.5]]
     """
-    decayed = included(params, exclude=exclude)
+    decayed = decay_mask(params, exclude=exclude)
     return jax.tree.map(lambda x, p, on: x + weight_decay * p if on else x, tree, params, decayed)
 
 

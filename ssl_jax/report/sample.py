@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View, groups, host_crops, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch, Key, Params, State
 from ssl_jax.data.loader import epoch
-from ssl_jax.data.sources import CorruptImage, Source, evenly
+from ssl_jax.data.sources import CorruptImage, Source, take_evenly
 from ssl_jax.methods.method import Method
 from ssl_jax.report.pictures import raw, shrink
 from ssl_jax.train.features import extract
@@ -63,7 +63,7 @@ def take(
       ValueError: a count below 3, or no readable image.
     """
     check.require(count >= 3, "count", count, "3 or more examples")
-    part = evenly(source, count)
+    part = take_evenly(source, count)
     view = method.views[0]
     small: list[np.ndarray] = []
     whole: list[np.ndarray] = []
@@ -116,7 +116,7 @@ def draw_views(key: Key, source: Source, views: tuple[View, ...], *, count: int 
     rng = np.random.default_rng(np.asarray(jax.random.key_data(crop_key)).ravel().tolist())
     originals: list[np.ndarray] = []
     crops: list[Any] = []
-    part = evenly(source, count)
+    part = take_evenly(source, count)
     for i in range(len(part)):
         try:
             image = part[i]["image"]

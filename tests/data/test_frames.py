@@ -11,7 +11,7 @@ from ssl_jax.data.fashion_mnist import open_embedded
 from ssl_jax.data.frames import CANVAS, LENGTH, Clips, Moving
 from ssl_jax.data.loader import epoch, stream
 from ssl_jax.data.open import open_source
-from ssl_jax.data.sources import ArraySource, Source, evenly
+from ssl_jax.data.sources import ArraySource, Source, take_evenly
 from tests.data.images import encode
 from tests.methods.case import config_of
 
@@ -89,7 +89,7 @@ def test_evaluation_sees_single_frames():
     assert isinstance(source, Source)
     with epoch(source, batch_size=24, size=6, threads=0) as found:
         np.testing.assert_array_equal(next(found)["index"], np.arange(24))
-    assert len(evenly(source, 4)) == 4
+    assert len(take_evenly(source, 4)) == 4
 
 
 def test_parts_are_whole_clips():

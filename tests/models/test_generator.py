@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
-from ssl_jax.models.generator import channelwise_dense, double, generator
-from ssl_jax.models.perceptron import mirror, mlp, tied
+from ssl_jax.models.generator import channelwise_dense, depth_to_space, generator
+from ssl_jax.models.perceptron import mirror, mlp, tie_params
 from ssl_jax.models.spectral import discriminator, spectral_step
 
 
@@ -31,7 +31,7 @@ def test_a_map_of_another_side_is_refused():
 def test_doubling_undoes_windows():
     image = jnp.arange(2 * 6 * 4 * 3.0).reshape(2, 6, 4, 3)
     windows = image.reshape(2, 3, 2, 2, 2, 3).swapaxes(2, 3).reshape(2, 3, 2, 12)
-    np.testing.assert_array_equal(double(windows), image)
+    np.testing.assert_array_equal(depth_to_space(windows), image)
 
 
 def test_channelwise_dense_joins_places_within_channels_before_it_mixes_them():
@@ -96,7 +96,7 @@ def test_perceptron_is_its_layers_in_a_row_and_the_mirror_goes_back():
     np.testing.assert_allclose(decoder.apply(back, {}, features)[0], expected, atol=1e-5)
     one, _ = decoder.apply(back, {}, features, layer=1)
     np.testing.assert_allclose(jnp.tanh(one), hidden, atol=1e-6)
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (tied(params, back), back)]
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (tie_params(params, back), back)]
     assert shapes[0] == shapes[1]
 
 

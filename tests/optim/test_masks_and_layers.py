@@ -19,21 +19,21 @@ def vit():
 
 def test_the_decayed_parameters_of_a_vit_are_counted_by_hand(vit):
     # Four kernels a block (qkv, proj, fc1, fc2); patch kernel, CLS, positions, registers; the head's.
-    decayed = [path for path, on in trees.flatten(masks.included(vit)).items() if on]
+    decayed = [path for path, on in trees.flatten(masks.decay_mask(vit)).items() if on]
     assert len(decayed) == 4 * 4 + 4 + 1
     assert not any(word in path for path in decayed for word in ("bias", "norm", "gamma"))
 
 
 def test_exclude_none_decays_everything_and_expressions_exclude_by_path(vit):
-    assert all(jax.tree.leaves(masks.included(vit, exclude="none")))
-    by_path = trees.flatten(masks.included(vit, exclude=("cls_token", "pos_embed", "bias$")))
+    assert all(jax.tree.leaves(masks.decay_mask(vit, exclude="none")))
+    by_path = trees.flatten(masks.decay_mask(vit, exclude=("cls_token", "pos_embed", "bias$")))
     assert not by_path["encoder/cls_token"] and not by_path["encoder/norm/bias"]
     assert by_path["encoder/norm/scale"]
 
 
 def test_an_unknown_exclusion_is_refused_by_name():
     with pytest.raises(ValueError, match="exclude='norm_and_bias'"):
-        masks.included({"w": jnp.zeros(1)}, exclude="norm_and_bias")
+        masks.decay_mask({"w": jnp.zeros(1)}, exclude="norm_and_bias")
 
 
 def test_the_longest_freeze_counts_and_for_ever_is_longest():
@@ -49,7 +49,7 @@ def test_a_freeze_that_matches_nothing_or_has_a_wrong_step_is_refused(freeze, me
 
 
 def test_layer_table_of_the_vit_is_that_of_mae(vit):
-    table = trees.flatten(layerwise.scales(vit, decay=0.5))
+    table = trees.flatten(layerwise.layer_scales(vit, decay=0.5))
     depth = 4
     for path, scale in table.items():
         if path.startswith(("encoder/patch_embed", "encoder/cls_token", "encoder/pos_embed", "encoder/reg")):
@@ -64,7 +64,7 @@ def test_layer_table_of_the_vit_is_that_of_mae(vit):
 
 def test_layer_decay_without_transformer_blocks_is_refused():
     with pytest.raises(ValueError, match="layer_decay"):
-        layerwise.scales({"stem": {"kernel": jnp.zeros((2, 2))}}, decay=0.75)
+        layerwise.layer_scales({"stem": {"kernel": jnp.zeros((2, 2))}}, decay=0.75)
 
 
 def test_clip_each_bounds_every_tensor_and_leaves_short_ones_alone():

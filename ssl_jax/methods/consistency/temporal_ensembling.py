@@ -13,7 +13,7 @@ from ssl_jax.methods.parts.memory_bank import update_row_averages
 from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
 from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
-from ssl_jax.optim.ema import EmaState, debiased, ema
+from ssl_jax.optim.ema import EmaState, debias_average, ema
 
 
 def build(
@@ -91,7 +91,7 @@ def build(
         )
         seen = before.weight[:, 0] > 0
         cross_entropy, metrics = supervised_loss(logits, batch["label"], normalize_by)
-        consistency = mean_squared_difference(predictions, debiased(before), mask=seen)
+        consistency = mean_squared_difference(predictions, debias_average(before), mask=seen)
         metrics |= {"consistency": consistency, "weight": weight_at(step), "seen": jnp.mean(seen)}
         state = {"online": online, "ensemble": update_row_averages(average, ensemble, index, predictions)}
         return cross_entropy + weight_at(step) * consistency, (state, metrics)

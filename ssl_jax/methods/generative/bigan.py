@@ -9,7 +9,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.adversarial import telling_apart
+from ssl_jax.losses.adversarial import discriminator_cross_entropy
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.autoencoder import from_pixels, reconstruct_all
 from ssl_jax.models import heads
@@ -101,10 +101,10 @@ def build(
         stop, d, d_state = jax.lax.stop_gradient, params["discriminator"], state["discriminator"]
         real, d_state = score(d, d_state, x, code=stop(code))
         fake, d_state = score(d, d_state, stop(generated), code=z)
-        discriminator_loss = telling_apart(real, fake)
+        discriminator_loss = discriminator_cross_entropy(real, fake)
         real, _ = score(stop(d), d_state, x, code=code)
         fake, _ = score(stop(d), d_state, generated, code=z)
-        generator_loss = telling_apart(fake, real)
+        generator_loss = discriminator_cross_entropy(fake, real)
 
         metrics = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
         return discriminator_loss + generator_loss, ({**state, "discriminator": d_state}, metrics)

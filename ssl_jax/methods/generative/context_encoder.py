@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import rectangle
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.losses.adversarial import fooling, telling_apart
+from ssl_jax.losses.adversarial import discriminator_cross_entropy, generator_cross_entropy
 from ssl_jax.losses.reconstruction import weighted_mse
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.models.generator import channelwise_dense, generator
@@ -166,8 +166,8 @@ def build(
         stop, d = jax.lax.stop_gradient, params["discriminator"]
         real_logits, d_state = score(d, state["discriminator"], real)
         fake_logits, d_state = score(d, d_state, stop(fake))
-        discriminator_loss = telling_apart(real_logits, fake_logits)
-        generator_loss = fooling(score(stop(d), d_state, fake)[0])
+        discriminator_loss = discriminator_cross_entropy(real_logits, fake_logits)
+        generator_loss = generator_cross_entropy(score(stop(d), d_state, fake)[0])
         value = reconstruction_weight * error + adversarial_weight * generator_loss + discriminator_loss
         metrics = {
             "reconstruction_loss": error,

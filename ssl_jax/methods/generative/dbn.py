@@ -13,7 +13,7 @@ from ssl_jax.losses.energy import contrastive_divergence, gibbs
 from ssl_jax.methods.method import Method, Reconstruction
 from ssl_jax.methods.parts.autoencoder import reconstruct_all
 from ssl_jax.models.network import Network
-from ssl_jax.models.perceptron import flat
+from ssl_jax.models.perceptron import count_pixels
 from ssl_jax.ops.schedules import stage
 
 FOLLOWS = {"run_steps": "steps"}
@@ -81,7 +81,7 @@ def build(
         images = batch["views"][0][:, 0]
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
-        below = (flat(images.shape), *widths[:-1])
+        below = (count_pixels(images.shape), *widths[:-1])
         params["visible"] = {f"dense_{k}": jnp.zeros(width) for k, width in enumerate(below)}
         state["chains"] = {
             f"dense_{k}": jax.random.uniform(jax.random.fold_in(chain_key, k), (chains, width))

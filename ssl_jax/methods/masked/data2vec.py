@@ -21,7 +21,7 @@ from ssl_jax.methods.parts.mask_token import (
 from ssl_jax.models import heads
 from ssl_jax.models.build import without_drop_path
 from ssl_jax.models.network import Network, chain, compute_dtype, prefix_of
-from ssl_jax.ops.patches import standardized
+from ssl_jax.ops.patches import standardize
 from ssl_jax.optim.ema import ema
 
 
@@ -86,8 +86,8 @@ def build(
 
         outputs, _ = state["teacher"].apply(teacher_network, images, train=False, output="layers")
         last = [outputs[f"blocks_{i}"][:, prefix_of(encoder) :] for i in range(depth - layers, depth)]
-        mean = sum(standardized(at_least_float32(x)) for x in last) / layers
-        y = standardized(jnp.asarray(mean))  # [b, l, d]
+        mean = sum(standardize(at_least_float32(x)) for x in last) / layers
+        y = standardize(jnp.asarray(mean))  # [b, l, d]
 
         tokens, state = encode_masked(encoder, params, state, images, masked, key=encoder_key)  # [b, l, d]
         predictions, _ = head.apply(params["head"], {}, tokens)

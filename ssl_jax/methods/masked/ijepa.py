@@ -17,7 +17,7 @@ from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network, grid_of
 from ssl_jax.models.transformer import gather_tokens
 from ssl_jax.ops.multiblock_masking import Blocks, multiblock
-from ssl_jax.ops.patches import standardized
+from ssl_jax.ops.patches import standardize
 
 FOLLOWS = {"decay_steps": "steps"}
 """Options whose values follow others of the config."""
@@ -138,7 +138,7 @@ def build(
         block_key, encoder_key, predictor_key = jax.random.split(key, 3)
         blocks = draw_blocks(block_key, images)
         tokens, teacher = state["teacher"].apply(teacher_network, images, train=False, output="tokens")
-        y = standardized(tokens)  # [b, l, d]
+        y = standardize(tokens)  # [b, l, d]
 
         variables = params["encoder"], state["encoder"]
         options = {"keep": blocks.context, "present": blocks.context_filled, "output": "tokens"}

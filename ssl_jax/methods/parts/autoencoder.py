@@ -15,7 +15,7 @@ from ssl_jax.losses.reconstruction import weighted_cross_entropy, weighted_mse
 from ssl_jax.methods.method import Reconstruction
 from ssl_jax.models.generator import generator
 from ssl_jax.models.network import Network, compute_dtype
-from ssl_jax.models.perceptron import flat, mirror, tied
+from ssl_jax.models.perceptron import count_pixels, mirror, tie_params
 
 ERRORS = {"mse": weighted_mse, "cross_entropy": weighted_cross_entropy}
 """Errors ``(outputs, targets, weights) -> scalar`` by the option that names them."""
@@ -49,7 +49,7 @@ class Autoencoder(NamedTuple):
     def decoder(self, images: Float[Array, "b h w c"]) -> Network:
         """Build the decoder for images of this shape."""
         if self.encoder.config.get("name") == "mlp":
-            return mirror(self.encoder, flat(images.shape))
+            return mirror(self.encoder, count_pixels(images.shape))
         size, channels = images.shape[2:]
         dtype = compute_dtype(self.encoder)
         return generator(size=size, channels=channels, width=self.decoder_channels, dtype=dtype)
@@ -83,7 +83,7 @@ class Autoencoder(NamedTuple):
         features, encoder_state = self.encoder.apply(
             params["encoder"], state["encoder"], images, train=train, key=key
         )
-        weights = tied(params["encoder"], params["decoder"]) if self.tie else params["decoder"]
+        weights = tie_params(params["encoder"], params["decoder"]) if self.tie else params["decoder"]
         outputs, decoder_state = self.decoder(images).apply(weights, state["decoder"], features, train=train)
         state = {"encoder": encoder_state, "decoder": decoder_state}
         return features, outputs.reshape(images.shape), state

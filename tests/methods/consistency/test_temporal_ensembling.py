@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 
 from ssl_jax import optim
 from ssl_jax.methods.parts.memory_bank import update_row_averages
-from ssl_jax.optim.ema import debiased, ema
+from ssl_jax.optim.ema import debias_average, ema
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.methods.case import loss_of, method_of, real_batch, start
@@ -43,7 +43,7 @@ def test_whole_epochs_equal_the_papers_update():
         for batch in RNG.permutation(8).reshape(4, 2):
             memory = update_row_averages(average, memory, jnp.asarray(batch), jnp.asarray(seen[batch]))
         np.testing.assert_allclose(memory.average, z, rtol=1e-5)
-        np.testing.assert_allclose(debiased(memory), z / (1 - alpha**epoch), rtol=1e-5)
+        np.testing.assert_allclose(debias_average(memory), z / (1 - alpha**epoch), rtol=1e-5)
 
 
 def test_equal_predictions_are_their_own_target_however_often_they_came():
@@ -53,7 +53,7 @@ def test_equal_predictions_are_their_own_target_however_often_they_came():
         memory = update_row_averages(average, memory, jnp.array(index), constant[jnp.array(index)])
         for i in range(4):
             expected = constant[i] if memory.weight[i, 0] > 0 else jnp.zeros(3)
-            np.testing.assert_allclose(debiased(memory)[i], expected, rtol=1e-5)
+            np.testing.assert_allclose(debias_average(memory)[i], expected, rtol=1e-5)
     np.testing.assert_allclose(memory.weight.ravel(), [1 - 0.9**4, 0.1, 0.1, 0.0], rtol=1e-5)
 
 
@@ -64,8 +64,8 @@ def test_decay_zero_keeps_the_last_prediction_and_one_keeps_nothing():
     for row in rows:
         memory = update_row_averages(last, memory, index, row)
         blank = update_row_averages(never, blank, index, row)
-    np.testing.assert_array_equal(debiased(memory)[index], rows[1])
-    assert not np.any(debiased(blank))
+    np.testing.assert_array_equal(debias_average(memory)[index], rows[1])
+    assert not np.any(debias_average(blank))
 
 
 def test_images_that_do_not_come_are_untouched_and_of_equal_ones_the_last_is_written():
