@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from ssl_jax.ops.clustering_scores import changed_share, normalized_mutual_information, purity
 
-SCORES = [purity, normalized_mutual_information, changed]
+SCORES = [purity, normalized_mutual_information, changed_share]
 
 
 def labels(seed, count=60, names=5):
