@@ -22,7 +22,9 @@ import numpy as np
 from benchmarks import pairs
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
+from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale
 from ssl_jax.augment.views import View, make_views
+from ssl_jax.cli.hardware import peak_flops
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.distillation import dino
 from ssl_jax.methods.masked import mae
@@ -32,32 +34,6 @@ from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import make_mesh
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# Dense bfloat16 FLOPs a second with float32 sums, from the makers' data sheets; the longest match counts.
-PEAKS = {
-    "A100": 312e12,
-    "A10": 125e12,
-    "A10G": 70e12,
-    "B200": 2250e12,
-    "GH200": 989e12,
-    "H100": 989e12,
-    "H100 PCIe": 756e12,
-    "H200": 989e12,
-    "L4": 121e12,
-    "L40S": 362e12,
-    "RTX 3090": 71e12,
-    "RTX 4090": 165e12,
-}
-
-
-def peak(kind: str) -> float | None:
-    """Peak of a device by its name; ``None`` where it is not known.
-
-    >>> peak("NVIDIA H100 PCIe") / 1e12, peak("NVIDIA A100-SXM4-80GB") / 1e12, peak("cpu")
-    (756.0, 312.0, None)
-    """
-    names = [name for name in PEAKS if name in kind]
-    return PEAKS[max(names, key=len)] if names else None
 
 
 def vit_flops(
@@ -145,9 +121,7 @@ def made_batch(sizes: Sizes, batch: int, views: tuple[View, ...]) -> dict[str, A
 
 def passing(views: tuple[View, ...]) -> tuple[View, ...]:
     """Views of the same sizes on which nothing random is done."""
-    return tuple(
-        View(size=view.size, flip_prob=0.0, jitter=None, grayscale_prob=0.0, blur_prob=0.0) for view in views
-    )
+    return tuple(View(size=view.size) for view in views)
 
 
 def whole_step(sizes: Sizes) -> list[pairs.Measurement]:
@@ -189,20 +163,20 @@ def torch_steps(sizes: Sizes, view: View, images: np.ndarray, count: int) -> Cal
     if not on_gpu and jax.default_backend() != "cpu":
         return None
     device = "cuda" if on_gpu else "cpu"
-    from ssl_jax.augment.views import blur_taps
 
-    jitter, taps = view.jitter, blur_taps(view)
-    assert jitter is not None
+    ops: dict[type, Any] = {type(op): op for op in view.ops}
+    flip, jitter, grayscale, blur = (ops[kind] for kind in (Flip, ColorJitter, Grayscale, Blur))
+    taps = blur.taps(view.size)
     augment = kornia.augmentation.AugmentationSequential(
         kornia.augmentation.RandomResizedCrop(
-            (view.size,) * 2, scale=view.area, ratio=view.ratio, resample="bicubic"
+            (view.size,) * 2, scale=view.crop.area, ratio=view.crop.ratio, resample="bicubic"
         ),
-        kornia.augmentation.RandomHorizontalFlip(p=view.flip_prob),
+        kornia.augmentation.RandomHorizontalFlip(p=flip.prob),
         kornia.augmentation.ColorJitter(
-            jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.probability
+            jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.prob
         ),
-        kornia.augmentation.RandomGrayscale(p=view.grayscale_prob),
-        kornia.augmentation.RandomGaussianBlur((taps, taps), view.blur_sigma, p=view.blur_prob),
+        kornia.augmentation.RandomGrayscale(p=grayscale.prob),
+        kornia.augmentation.RandomGaussianBlur((taps, taps), blur.sigma, p=blur.prob),
         kornia.augmentation.Normalize(mean=torch.tensor(view.mean), std=torch.tensor(view.std)),
         same_on_batch=False,
     ).to(device)
@@ -293,7 +267,7 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     device = jax.devices()[0]
     if not options.quick and device.platform == "cpu":
         raise SystemExit("no accelerator here: give --quick to see that the benchmark runs")
-    top = options.peak * 1e12 if options.peak else peak(device.device_kind)
+    top = options.peak * 1e12 if options.peak else peak_flops(device.device_kind)
     return [*whole_step(sizes), *utilisation(sizes, top), *rates(sizes)]
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
-from ssl_jax.cli.planning import plans_table
+from ssl_jax.cli.plan_text import plans_table
 from ssl_jax.cli.results import read_budget
 from ssl_jax.cli.study import Results, Study, is_complete
 from ssl_jax.cli.study_pages import study_findings, study_page

@@ -12,15 +12,12 @@ speeds of the hardware: times that a real run stays above. What does not fit is 
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from ssl_jax.cli import hardware, launch, planning
+from ssl_jax.cli import config_flag, hardware, launch, plan_text, planning
 from ssl_jax.config import build
 from ssl_jax.core.rows import write_row
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
-)
+_CONFIG = config_flag.define_config()
 _TOPOLOGY = flags.DEFINE_list(
     "topology", [hardware.LOCAL], "TPU slices such as v5e:4x4, or local; several by commas."
 )
@@ -30,17 +27,15 @@ _REMEDIES = flags.DEFINE_bool("remedies", True, "Where the config does not fit, 
 
 def main() -> None:
     """Plan for each topology."""
-    if _CONFIG.value is None:
-        raise ValueError("--config is missing: give --config=configs/simclr.py:imagenet")
-    config = build.plain(_CONFIG.value)
-    targets = [planning.target(topology) for topology in _TOPOLOGY.value]
+    config = build.to_dict(_CONFIG.load())
+    targets = [planning.find_target(topology) for topology in _TOPOLOGY.value]
     for target in targets:
-        plan = planning.plan(config, target)
+        plan = planning.make_plan(config, target)
         if not plan["fits"] and _REMEDIES.value:
-            plan["remedy"] = planning.remedy(config, target)
-        print(planning.text(plan), flush=True)
+            plan["remedy"] = planning.find_remedy(config, target)
+        print(plan_text.format_plan(plan), flush=True)
         if _OUT.value:
-            write_row(_OUT.value, plan, planning.name)
+            write_row(_OUT.value, plan, plan_text.plan_name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a run needs, from its compiled step: the body of ``experiments.plan``."""
+"""What a run needs, from its compiled step: the body of ``experiments.plan``. :mod:`ssl_jax.cli.plan_text` writes it out."""
 
 import importlib.metadata
 import importlib.util
@@ -16,10 +16,10 @@ from jax.experimental import topologies
 from ssl_jax.augment.views import groups
 from ssl_jax.cli import hardware
 from ssl_jax.config import build
+from ssl_jax.config.images import open_images
 from ssl_jax.core.check import require
 from ssl_jax.core.flops import matmul_flops
 from ssl_jax.core.hlo import Collective, collectives, traffic
-from ssl_jax.core.table import table
 from ssl_jax.core.types import Batch, PyTree
 from ssl_jax.methods.method import Method
 from ssl_jax.train.program import Program, make_program, sample_batch
@@ -27,7 +27,7 @@ from ssl_jax.train.sharding import batch_sharding
 
 AHEAD = 2
 """Batches that the loop places on the devices while a step runs."""
-LIMITS = {"compute": "compute", "memory": "memory bandwidth", "interconnect": "interconnect"}
+RESOURCES = ("compute", "memory", "interconnect")
 Plan = dict[str, Any]
 
 
@@ -35,9 +35,9 @@ class Target(NamedTuple):
     """The devices that a plan is for.
 
     Attributes:
-      topology: as the command line calls it.
-      devices: of JAX.
-      chip: its published numbers; ``None``: not known, so that times are not estimated.
+      topology: name on the command line.
+      devices: devices of JAX.
+      chip: published numbers of a device; ``None``: not known, so that times are not estimated.
       capacity: bytes of memory of a device.
     """
 
@@ -47,8 +47,8 @@ class Target(NamedTuple):
     capacity: float
 
 
-def target(topology: str) -> Target:
-    """The devices of a topology, there or not.
+def find_target(topology: str) -> Target:
+    """Find the devices of a topology, at hand or not.
 
     Raises:
       ValueError: an unknown one; lists what is allowed.
@@ -82,25 +82,25 @@ def target(topology: str) -> Target:
     sides = [int(side) for side in shape.split("x")]
     host = [min(side, 2) for side in sides] + [1] * (3 - len(sides))
     host[2] = 1
-    described = topologies.get_topology_desc(
+    description = topologies.get_topology_desc(
         platform="tpu", topology_name=topology, chips_per_host_bounds=host
     )
-    return Target(topology, described.devices, chip, chip.memory)
+    return Target(topology, description.devices, chip, chip.memory)
 
 
 def _physical_memory(devices: int) -> float:
-    """Of this machine, shared by its CPU devices."""
+    """Memory of this machine, shared by its CPU devices."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices
 
 
-def sample(config: build.Config, method: Method) -> tuple[Batch, str]:
-    """Shapes of a raw batch of one example, and how they are known.
+def sample_shapes(config: build.Config, method: Method) -> tuple[Batch, str]:
+    """Find the shapes of a raw batch of one example, and say how they are known.
 
     From the images where they can be opened; else as for photographs, which vary in size and are cropped on the hosts.
     """
     data = config["data"]
     try:
-        source = build.source(config, data["source"], data["split"])
+        source = open_images(config, data["source"], data["split"])
         batch = sample_batch(source, method, crop_on=data["crop_on"])
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
@@ -115,12 +115,12 @@ def sample(config: build.Config, method: Method) -> tuple[Batch, str]:
         return {"crops": crops, "label": one, "index": one}, "8-bit colour images, cropped on the hosts"
 
 
-def plan(config: build.Config, on: Target) -> Plan:
-    """What a step of a config needs on some devices; compiles it.
+def make_plan(config: build.Config, on: Target) -> Plan:
+    """Compile the train step of a config for some devices and measure what it needs.
 
     Args:
-      config: plain.
-      on: from :func:`target`.
+      config: config of the run.
+      on: devices, from :func:`find_target`.
 
     Returns:
       JSON-able; sizes in bytes and operations of one device, times in seconds. What the compiler says only of programs that fit
@@ -130,7 +130,7 @@ def plan(config: build.Config, on: Target) -> Plan:
       ValueError: a config that cannot run on so many devices.
     """
     method, optimizer = build.method(config), build.optimizer(config)
-    rows, images = sample(config, method)
+    rows, images = sample_shapes(config, method)
     devices, size = len(on.devices), config["batch_size"]
     require(size % devices == 0, "batch_size", size, f"a multiple of {devices} devices")
     mesh = build.mesh(config, devices=on.devices)
@@ -144,9 +144,9 @@ def plan(config: build.Config, on: Target) -> Plan:
     step: Any = program.step
     traced = step.trace(program.abstract, batch)
     flops = matmul_flops(traced.jaxpr)
-    memory, moved, found = _compile(traced.lower(), program, batch)
-    sent = None if found is None else sum(each.sent for each in found)
-    seconds = times(on.chip, flops=flops / devices, traffic=moved, sent=sent)
+    memory, moved, communication = _compile(traced.lower(), program, batch)
+    sent = None if communication is None else sum(each.sent for each in communication)
+    seconds = estimate_seconds(on.chip, flops=flops / devices, traffic=moved, sent=sent)
     total = sum(memory.values())
     return {
         "config": config,
@@ -161,7 +161,7 @@ def plan(config: build.Config, on: Target) -> Plan:
         "fits": moved is not None and total <= on.capacity,
         "flops": flops / devices,
         "traffic": moved,
-        "collectives": None if found is None else grouped(found),
+        "collectives": None if communication is None else group_collectives(communication),
         "seconds": seconds,
         "compile_seconds": round(time.perf_counter() - started, 1),
         "versions": {
@@ -178,10 +178,10 @@ def _compile(
     """Bytes by purpose, bytes read and written, and communication; the latter two are ``None`` where it does not fit."""
     state = program.abstract
     memory = {
-        "parameters": held(state.params),
-        "optimizer": held(state.opt_state),
-        "state": held((state.state, state.step, state.key, state.finite)),
-        "batch": held(batch),
+        "parameters": bytes_per_device(state.params),
+        "optimizer": bytes_per_device(state.opt_state),
+        "state": bytes_per_device((state.state, state.step, state.key, state.finite)),
+        "batch": bytes_per_device(batch),
     }
     arguments, ahead = sum(memory.values()), AHEAD * memory["batch"]
     try:
@@ -191,21 +191,24 @@ def _compile(
         if needed is None:
             raise
         return {**memory, "ahead": ahead, "activations": needed - arguments}, None, None
-    found, program_text = compiled.memory_analysis(), compiled.as_text()
+    analysis, program_text = compiled.memory_analysis(), compiled.as_text()
     memory |= {
-        "padding": found.argument_size_in_bytes - arguments,
+        "padding": analysis.argument_size_in_bytes - arguments,
         "ahead": ahead,
-        "activations": found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes,
-        "program": found.generated_code_size_in_bytes,
+        "activations": analysis.temp_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes,
+        "program": analysis.generated_code_size_in_bytes,
     }
     return memory, traffic(program_text), collectives(program_text)
 
 
-def held(tree: PyTree) -> int:
-    """Bytes of a tree of sharded shapes that one device holds.
+def bytes_per_device(tree: PyTree) -> int:
+    """Count the bytes of a tree of sharded shapes that one device holds.
 
+    >>> from ssl_jax.train.sharding import make_mesh
     >>> mesh = make_mesh(devices=jax.devices()[:1])
-    >>> held(jax.ShapeDtypeStruct((4, 3), np.float32, sharding=batch_sharding(mesh)))
+    >>> bytes_per_device(jax.ShapeDtypeStruct((4, 3), np.float32, sharding=batch_sharding(mesh)))
     48
     """
     leaves = jax.tree.leaves(tree)
@@ -217,45 +220,45 @@ _OUT_OF_MEMORY = (r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", r"HLO temporar
 
 
 def bytes_needed(message: str, arguments: int) -> int | None:
-    """Bytes that a program would need, from the error with which the compiler refused it; ``None``: it was another error.
+    """Read the bytes that a program would need from the compiler's refusal; ``None``: it was another error.
 
     Args:
-      message: of the error.
+      message: message of the error.
       arguments: bytes of what goes into the program, which some messages leave out.
 
     >>> bytes_needed("RESOURCE_EXHAUSTED: ... Used 2.00K of 1.00K hbm. Exceeded hbm capacity by 1.00K.", 100)
     2048
     """
     for pattern, base in zip(_OUT_OF_MEMORY, (0, arguments), strict=True):
-        found = re.search(pattern, message)
-        if found:
-            return base + round(float(found[1]) * UNITS[found[2]])
+        match = re.search(pattern, message)
+        if match:
+            return base + round(float(match[1]) * UNITS[match[2]])
     return None
 
 
-def times(
+def estimate_seconds(
     chip: hardware.Chip | None, *, flops: float, traffic: float | None, sent: float | None
 ) -> dict[str, float | None]:
-    """Seconds that each resource of a device is busy at its published speed; ``None`` where something is not known.
+    """Estimate the seconds that each resource of a device is busy at its published speed; ``None``: not known.
 
-    >>> times(hardware.V5E, flops=197e12, traffic=819e9 / 2, sent=None)
+    >>> estimate_seconds(hardware.V5E, flops=197e12, traffic=819e9 / 2, sent=None)
     {'compute': 1.0, 'memory': 0.5, 'interconnect': None}
     """
     speeds = (chip.flops, chip.bandwidth, chip.interconnect) if chip else (None, None, None)
-    amounts = zip(LIMITS, (flops, traffic, sent), speeds, strict=True)
+    amounts = zip(RESOURCES, (flops, traffic, sent), speeds, strict=True)
     return {part: amount / speed if amount is not None and speed else None for part, amount, speed in amounts}
 
 
-def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
-    """Communication by kind and number of devices: how often, bytes of the arrays, bytes that a device sends; most first.
+def group_collectives(communication: Sequence[Collective]) -> list[dict[str, Any]]:
+    """Add up communication by kind and number of devices: times, bytes of the arrays, bytes that a device sends; most first.
 
-    >>> grouped([Collective("all-reduce", 8, 4, 2)])
+    >>> group_collectives([Collective("all-reduce", 8, 4, 2)])
     [{'kind': 'all-reduce', 'group': 4, 'count': 2, 'bytes': 16, 'sent': 24.0}]
     """
-    kinds = dict.fromkeys((each.kind, each.group) for each in found)
+    kinds = dict.fromkeys((each.kind, each.group) for each in communication)
     rows: list[dict[str, Any]] = []
     for kind, group in kinds:
-        same = [each for each in found if (each.kind, each.group) == (kind, group)]
+        same = [each for each in communication if (each.kind, each.group) == (kind, group)]
         rows.append(
             {
                 "kind": kind,
@@ -268,8 +271,8 @@ def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["sent"])
 
 
-def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
-    """What to try on a config that does not fit, the least intrusive first: dotted names and values.
+def propose_changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
+    """Propose what to try on a config that does not fit, the least intrusive first: dotted names and values.
 
     Recomputation and sharding leave the numbers of the run as they are; smaller batches, last, do not.
     """
@@ -286,146 +289,11 @@ def changes(config: build.Config, devices: int) -> Iterator[dict[str, Any]]:
         size //= 2
 
 
-def remedy(config: build.Config, on: Target) -> dict[str, Any] | None:
-    """The first of :func:`changes` that fits, each compiled: what to change, and its memory; ``None``: none does."""
-    for change in changes(config, len(on.devices)):
+def find_remedy(config: build.Config, on: Target) -> dict[str, Any] | None:
+    """Find the first of :func:`propose_changes` that fits, each compiled: the change, and its memory; ``None``: none does."""
+    for change in propose_changes(config, len(on.devices)):
         follows = {"optimizer.batch_size": change["batch_size"]} if "batch_size" in change else {}
-        found = plan(build.changed(config, change | follows), on)
-        if found["fits"]:
-            return {"change": change, **{name: found[name] for name in ("total", "seconds")}}
+        plan = make_plan(build.with_changes(config, change | follows), on)
+        if plan["fits"]:
+            return {"change": change, **{name: plan[name] for name in ("total", "seconds")}}
     return None
-
-
-PURPOSES = {
-    "parameters": "parameters",
-    "optimizer": "optimizer",
-    "state": "teacher and other state",
-    "batch": "batch",
-    "padding": "padding of these, less what is unused",
-    "ahead": f"{AHEAD} batches ahead",
-    "activations": "activations and temporaries",
-    "program": "program",
-}
-
-
-def name(plan: Plan) -> str:
-    """Name a plan by what it compiles and for what."""
-    config = plan["config"]
-    words = (
-        config["method"]["name"],
-        config["encoder"]["name"],
-        config["batch_size"],
-        plan["topology"].replace(":", "_"),
-    )
-    return "-".join(map(str, (*words, *(word.replace(" ", "") for word in _savings(plan)))))
-
-
-def _savings(plan: Plan) -> list[str]:
-    """What the config does to need less memory."""
-    split, encoder = plan["mesh"]["fsdp"], plan["config"]["encoder"]
-    keeps = encoder.get("remat_keeps", "nothing")
-    remat = "remat" if keeps == "nothing" else f"remat-but-{keeps}"
-    return [*([f"fsdp {split}"] if split > 1 else []), *([remat] if encoder.get("remat") else [])]
-
-
-def bounds(plan: Plan) -> tuple[float, float] | None:
-    """Seconds of a step: where all resources work at the same time, and where none does; ``None``: not known."""
-    known = list(plan["seconds"].values())
-    return None if None in known else (max(known), sum(known))
-
-
-def limit(plan: Plan) -> str:
-    """The resource that is busy longest."""
-    seconds = plan["seconds"]
-    return LIMITS[max(seconds, key=lambda resource: seconds[resource])] if bounds(plan) else "–"
-
-
-def text(plan: Plan) -> str:
-    """A plan to read."""
-    config, mesh = plan["config"], plan["mesh"]
-    lines = [
-        f"{config['method']['name']}, {config['encoder']['name']}, batch {config['batch_size']}, {config['steps']} steps: "
-        f"{plan['devices']} x {plan['chip']} ({plan['topology']}), mesh data={mesh['data']} fsdp={mesh['fsdp']}",
-        f"images: {plan['images']}",
-        "",
-        table(
-            [
-                {"memory of a device": PURPOSES[part], "GB": size / 1e9}
-                for part, size in plan["memory"].items()
-            ],
-            digits=3,
-        ),
-        f"total {plan['total'] / 1e9:.3f} of {plan['capacity'] / 1e9:.1f} GB: {verdict(plan)}",
-        "",
-        f"a step of a device: {plan['flops'] / 1e12:.3g} TFLOPs of matrix products and convolutions",
-    ]
-    if plan["traffic"] is not None:
-        lines.append(f"its memory is read and written: {plan['traffic'] / 1e9:.3g} GB")
-    if plan["collectives"]:
-        rows = [
-            {
-                "communication": row["kind"],
-                "devices": row["group"],
-                "times": row["count"],
-                "MB": row["bytes"] / 1e6,
-                "MB sent": row["sent"] / 1e6,
-            }
-            for row in plan["collectives"]
-        ]
-        lines += ["", table(rows)]
-    found = bounds(plan)
-    if found:
-        seconds = [f"{LIMITS[part]} {1e3 * value:.1f} ms" for part, value in plan["seconds"].items()]
-        images = [config["batch_size"] / second for second in found]
-        hours = [config["steps"] * second / 3600 for second in found]
-        lines += [
-            "",
-            f"at published speeds: {', '.join(seconds)}; the limit is {limit(plan)}",
-            f"a step takes {1e3 * found[0]:.1f} ms if all of this overlaps, {1e3 * found[1]:.1f} ms if nothing does: "
-            f"{images[0]:,.0f} to {images[1]:,.0f} images/s, {hours[0]:.1f} to {hours[1]:.1f} hours",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def verdict(plan: Plan) -> str:
-    """Whether it fits, and else what would."""
-    if plan["fits"]:
-        return "fits"
-    if "remedy" not in plan:
-        return "does not fit"
-    found = plan["remedy"]
-    if found is None:
-        return "does not fit, nor does anything that was tried"
-    options = " ".join(f"--config.{path}={value}" for path, value in found["change"].items())
-    return f"does not fit; {options} would, with {found['total'] / 1e9:.1f} GB"
-
-
-def plans_table(plans: Sequence[Plan], *, markdown: bool = False) -> str:
-    """One row a plan."""
-    rows = []
-    for plan in plans:
-        config, memory, found = plan["config"], plan["memory"], bounds(plan)
-        kept = sum(memory[part] for part in ("parameters", "optimizer", "state"))
-        sent = None if plan["collectives"] is None else sum(row["sent"] for row in plan["collectives"])
-        rows.append(
-            {
-                "run": f"{config['method']['name']}, {config['encoder']['name']}, batch {config['batch_size']}",
-                "devices": ", ".join([plan["topology"], *_savings(plan)]),
-                "kept, GB": kept / 1e9,
-                "activations, GB": memory["activations"] / 1e9,
-                "total, GB": f"{plan['total'] / 1e9:.1f} of {plan['capacity'] / 1e9:.0f}",
-                "TFLOPs": plan["flops"] / 1e12,
-                "traffic, GB": None if plan["traffic"] is None else plan["traffic"] / 1e9,
-                "sent, GB": None if sent is None else f"{sent / 1e9:.2f}",
-                "step, ms": None if found is None else f"{1e3 * found[0]:.0f} to {1e3 * found[1]:.0f}",
-                "images/s": None
-                if found is None
-                else f"{config['batch_size'] / found[1]:,.0f} to {config['batch_size'] / found[0]:,.0f}",
-                "hours": None
-                if found is None
-                else f"{config['steps'] * found[0] / 3600:.1f} to {config['steps'] * found[1] / 3600:.1f}",
-                "limit": limit(plan) if found else None,
-                "verdict": verdict(plan).replace("--config.", ""),
-            }
-        )
-    return table(rows, markdown=markdown)

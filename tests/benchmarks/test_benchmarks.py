@@ -53,12 +53,13 @@ def test_memory_grows_with_the_exponent_of_its_curve():
 
 
 def test_flops_of_a_forward_pass_are_those_of_its_matrix_products():
-    from benchmarks.gpu import peak, vit_flops
+    from benchmarks.gpu import vit_flops
+    from ssl_jax.cli.hardware import peak_flops
 
     # One token of width 1: qkv 3, proj 1, MLP 8, attention 2, embedding 1 multiply-adds.
     assert vit_flops(width=1, depth=1, tokens=1, patch=1, channels=1) == 2 * (3 + 1 + 8 + 2 + 1)
-    assert peak("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak("NVIDIA L40S") == 362e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("NVIDIA L40S") == 362e12
 
 
 def test_pytorch_models_have_the_parameters_of_ours():

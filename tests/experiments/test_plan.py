@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.cli import hardware, planning
+from ssl_jax.cli import hardware, plan_text, planning
 from ssl_jax.config import build
 from ssl_jax.core.hlo import Collective
 from ssl_jax.core.rows import read_rows
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def config_of(name="simclr", **changes):
-    config = build.plain(importlib.import_module(f"configs.{name}").get_config("smoke"))
-    return build.changed(config, changes)
+    config = build.to_dict(importlib.import_module(f"configs.{name}").get_config("smoke"))
+    return build.with_changes(config, changes)
 
 
 @pytest.mark.parametrize("fsdp", [1, pytest.param(8, marks=pytest.mark.long)])
@@ -31,8 +31,8 @@ def test_memory_on_this_machine_is_what_the_compiled_program_reports(fsdp):
     """To the byte but for labels and indices, which the step may not read; and what a device really holds."""
     # Wide enough that arrays are worth sharding.
     config = config_of(**{"encoder.widths": (64, 256), "host.fsdp": fsdp, "host.data": 8 // fsdp})
-    plan = planning.plan(config, planning.target("local"))
-    method, optimizer, source = build.parts(config)
+    plan = planning.make_plan(config, planning.find_target("local"))
+    method, optimizer, source = build.run_objects(config)
     mesh = build.mesh(config)
     rows = sample_batch(source, method)
     program = make_program(method, optimizer, rows, mesh)
@@ -57,27 +57,29 @@ def test_memory_on_this_machine_is_what_the_compiled_program_reports(fsdp):
     assert memory["optimizer"] == on_first_device(state.opt_state)
     assert memory["batch"] == on_first_device(batch)
     assert plan["fits"]
-    assert plan["seconds"] == dict.fromkeys(planning.LIMITS)
+    assert plan["seconds"] == dict.fromkeys(planning.RESOURCES)
     kinds = {row["kind"] for row in plan["collectives"]}
     assert "all-reduce" in kinds
     assert ("all-gather" in kinds) or fsdp == 1
 
 
 def test_operations_grow_with_the_batch_and_are_shared_by_devices():
-    plans = [planning.plan(config_of(batch_size=size), planning.target("local")) for size in (8, 16)]
+    plans = [
+        planning.make_plan(config_of(batch_size=size), planning.find_target("local")) for size in (8, 16)
+    ]
     # But for the logits, quadratic in the batch, all of it is linear.
     assert plans[1]["flops"] / plans[0]["flops"] == pytest.approx(2, rel=0.02)
 
 
 def test_times_are_amounts_over_speeds_and_the_longest_is_the_limit():
     chip = hardware.Chip("", 100.0, 1.0, 10.0, 5.0, "")
-    seconds = planning.times(chip, flops=200.0, traffic=50, sent=5.0)
+    seconds = planning.estimate_seconds(chip, flops=200.0, traffic=50, sent=5.0)
     assert seconds == {"compute": 2.0, "memory": 5.0, "interconnect": 1.0}
-    assert planning.bounds({"seconds": seconds}) == (5.0, 8.0)
-    assert planning.limit({"seconds": seconds}) == "memory bandwidth"
-    unknown = planning.times(chip, flops=200.0, traffic=None, sent=None)
+    assert plan_text.step_bounds({"seconds": seconds}) == (5.0, 8.0)
+    assert plan_text.busiest_resource({"seconds": seconds}) == "memory bandwidth"
+    unknown = planning.estimate_seconds(chip, flops=200.0, traffic=None, sent=None)
     assert unknown == {"compute": 2.0, "memory": None, "interconnect": None}
-    assert planning.bounds({"seconds": unknown}) is None
+    assert plan_text.step_bounds({"seconds": unknown}) is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_communication_is_added_up_by_kind_and_group():
         Collective("all-gather", 400, 4, 1),
         Collective("all-reduce", 8, 4, 1),
     ]
-    assert planning.grouped(found) == [
+    assert planning.group_collectives(found) == [
         {"kind": "all-gather", "group": 4, "count": 1, "bytes": 400, "sent": 300.0},
         {"kind": "all-reduce", "group": 4, "count": 3, "bytes": 24, "sent": 36.0},
     ]
@@ -114,39 +116,45 @@ def test_communication_is_added_up_by_kind_and_group():
 def test_what_is_tried_where_a_run_does_not_fit_goes_from_harmless_to_smaller_batches():
     config = config_of("mae", batch_size=32)
     both = {"encoder.remat": True, "host.data": 1, "host.fsdp": 8}
-    assert list(planning.changes(config, 8)) == [
+    assert list(planning.propose_changes(config, 8)) == [
         {"encoder.remat": True},
         {"host.data": 1, "host.fsdp": 8},
         both,
         both | {"batch_size": 16},
         both | {"batch_size": 8},
     ]
-    done = build.changed(config, both)
-    assert list(planning.changes(done, 8)) == [{"batch_size": 16}, {"batch_size": 8}]
+    done = build.with_changes(config, both)
+    assert list(planning.propose_changes(done, 8)) == [{"batch_size": 16}, {"batch_size": 8}]
     less = {"encoder.remat_keeps": "nothing"}
-    some = build.changed(config, both | {"encoder.remat_keeps": "products"})
-    assert list(planning.changes(some, 8)) == [less, less | {"batch_size": 16}, less | {"batch_size": 8}]
+    some = build.with_changes(config, both | {"encoder.remat_keeps": "products"})
+    assert list(planning.propose_changes(some, 8)) == [
+        less,
+        less | {"batch_size": 16},
+        less | {"batch_size": 8},
+    ]
 
 
 @pytest.mark.long
 def test_the_first_change_that_fits_is_proposed():
     wide = config_of(**{"encoder.widths": (64, 256), "encoder.remat": True})
-    sharded = build.changed(wide, {"host.data": 1, "host.fsdp": 8})
-    here = planning.target("local")
-    whole, parts = (planning.plan(config, here) for config in (wide, sharded))
+    sharded = build.with_changes(wide, {"host.data": 1, "host.fsdp": 8})
+    here = planning.find_target("local")
+    whole, parts = (planning.make_plan(config, here) for config in (wide, sharded))
     assert parts["total"] < whole["total"]
     tight = here._replace(capacity=(parts["total"] + whole["total"]) / 2)
-    plan = {**whole, "capacity": tight.capacity, "fits": False, "remedy": planning.remedy(wide, tight)}
+    plan = {**whole, "capacity": tight.capacity, "fits": False, "remedy": planning.find_remedy(wide, tight)}
     assert plan["remedy"]["change"] == {"host.data": 1, "host.fsdp": 8}
     assert plan["remedy"]["total"] == parts["total"]
-    assert "does not fit; --config.host.data=1 --config.host.fsdp=8 would, with" in planning.text(plan)
-    assert "does not fit; host.data=1 host.fsdp=8 would" in planning.plans_table([plan])
+    assert "does not fit; --config.host.data=1 --config.host.fsdp=8 would, with" in plan_text.format_plan(
+        plan
+    )
+    assert "does not fit; host.data=1 host.fsdp=8 would" in plan_text.plans_table([plan])
 
 
 def test_plans_of_one_recipe_have_names_of_their_own():
     def name(fsdp, remat, keeps="nothing"):
         config = config_of(**{"encoder.remat": remat, "encoder.remat_keeps": keeps})
-        return planning.name({"config": config, "topology": "v5e:4x4", "mesh": {"fsdp": fsdp}})
+        return plan_text.plan_name({"config": config, "topology": "v5e:4x4", "mesh": {"fsdp": fsdp}})
 
     names = [name(fsdp, remat) for fsdp in (1, 16) for remat in (False, True)]
     assert names[0] == "simclr-convnet-8-v5e_4x4"
@@ -165,14 +173,14 @@ def test_plans_of_one_recipe_have_names_of_their_own():
 )
 def test_unknown_topologies_are_answered_with_what_is_allowed(topology, message):
     with pytest.raises(ValueError, match=message):
-        planning.target(topology)
+        planning.find_target(topology)
 
 
 def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install -e '\.\[tpu\]'"):
-        planning.target("v5e:2x2")
+        planning.find_target("v5e:2x2")
 
 
 def test_every_slice_has_as_many_chips_as_its_sides_say_and_a_source():
@@ -204,7 +212,7 @@ def test_a_plan_for_a_slice_that_is_not_there(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (plan,) = read_rows(tmp_path / "plans.jsonl")
-    assert planning.name(plan) == "mae-vit_micro-64-v5e_4x4"
+    assert plan_text.plan_name(plan) == "mae-vit_micro-64-v5e_4x4"
     assert (plan["devices"], plan["chip"], plan["fits"]) == (16, "TPU v5e", True)
     assert all(value > 0 for value in plan["seconds"].values())
     assert any(row["kind"] == "all-reduce" and row["group"] == 16 for row in plan["collectives"])
