@@ -32,8 +32,8 @@ def child(name: str, arg: str) -> dict[str, float]:
     from ssl_jax.train.program import make_program
     from ssl_jax.train.sharding import make_mesh
 
-    config = build.plain(importlib.import_module(f"configs.{name}").get_config(arg))
-    method, optimizer, source = build.parts(config)
+    config = build.to_dict(importlib.import_module(f"configs.{name}").get_config(arg))
+    method, optimizer, source = build.run_objects(config)
     image = np.stack([source[0]["image"]] * config["batch_size"])
     counted = {k: np.zeros(config["batch_size"], np.int32) for k in ("label", "index")}
     batch = {"image": image, **counted}

@@ -19,8 +19,8 @@ from ssl_jax.train.sharding import make_mesh
 
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
-    config = build.plain(simclr.get_config("smoke" if options.quick else ""))
-    method, optimizer, source = build.parts(config)
+    config = build.to_dict(simclr.get_config("smoke" if options.quick else ""))
+    method, optimizer, source = build.run_objects(config)
     sample = sample_batch(source, method)
     size = config["batch_size"]
     batch = jax.tree.map(lambda x: x.repeat(size, axis=0), sample)

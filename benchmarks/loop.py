@@ -59,8 +59,8 @@ class Alternate:
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     every, stretches = (3, 3) if options.quick else (options.every, options.pairs)
-    config = build.plain(simclr.get_config("smoke" if options.quick else ""))
-    method, optimizer, source = build.parts(config)
+    config = build.to_dict(simclr.get_config("smoke" if options.quick else ""))
+    method, optimizer, source = build.run_objects(config)
     batch = config["batch_size"]
     rng = np.random.default_rng(0)
     raw = [

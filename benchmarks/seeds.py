@@ -22,9 +22,9 @@ SEEDS = 3
 
 def compare(name: str, options: argparse.Namespace) -> pairs.Measurement:
     arg = "smoke" if options.quick else "fashion_mnist"
-    config = build.plain(importlib.import_module(f"configs.{name}").get_config(arg))
+    config = build.to_dict(importlib.import_module(f"configs.{name}").get_config(arg))
     config["data"]["source"] = "embedded"
-    method, optimizer, source = build.parts(config)
+    method, optimizer, source = build.run_objects(config)
     sample = sample_batch(source, method)
     batch = jax.tree.map(lambda x: np.repeat(x, config["batch_size"], axis=0), sample)
     step, init = make_train_step(method, optimizer), make_init(method, optimizer, sample)

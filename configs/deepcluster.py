@@ -1,45 +1,61 @@
 """DeepCluster. Numbers: Caron et al. 2018 and facebookresearch/deepcluster."""
 
-from ml_collections import ConfigDict
+from ssl_jax.config import Recipe, entry
 
-from ssl_jax.config import recipe as base
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
-    choice = base.parse(arg, base.CONVOLUTIONAL)
-    return base.make("deepcluster", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
-
-
-def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: ten times as many clusters as classes, four clusterings an epoch."""
-    return base.Recipe(
+RECIPES = {
+    "fashion_mnist": Recipe(
+        source=(
+            "28-pixel gray images, minutes on two CPU cores: ten times as many clusters as classes, four "
+            "clusterings an epoch."
+        ),
+        backbone="convnet",
         batch_size=256,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
+        epochs={"short": 10, "paper": 200},
         warmup_epochs=1,
         method={"clusters": 100, "hidden_dim": 256, "hidden_layers": 1, "pca": 64},
-        views={"preset": "npid", **base.GRAY_VIEWS},
-        optimizer=base.GRAY_OPTIMIZER,
+        views={
+            "preset": "npid",
+            "area": (0.3, 1.0),
+            "interpolation": "bilinear",
+            "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
+            "grayscale_prob": 0.0,
+            "blur_prob": 0.0,
+        },
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 1e-4,
+        },
         refresh_epochs=0.25,
-    )
-
-
-def cifar10(budget: str) -> base.Recipe:
-    """No reference recipe: the ImageNet one with 100 clusters, in colour."""
-    return imagenet(budget)._replace(
-        epochs={"short": 200, "paper": 500}.get(budget, 1),
+    ),
+    "cifar10": Recipe(
+        source="No reference recipe: the ImageNet one with 100 clusters, in colour.",
+        backbone="resnet18",
+        batch_size=256,
+        epochs={"short": 200, "paper": 500},
+        warmup_epochs=0,
         method={"clusters": 100, "hidden_dim": 512, "hidden_layers": 1},
         views={"preset": "mae", "area": (0.2, 1.0)},
-        encoder={},
-    )
-
-
-def imagenet(budget: str) -> base.Recipe:
-    """The code: Sobel-filtered images, batch 256, SGD 0.05 held constant, momentum 0.9, decay 1e-5, k 10,000, clusters anew
-    after every epoch; 200 epochs, 500 in the paper."""
-    return base.Recipe(
+        optimizer={
+            "name": "sgd",
+            "learning_rate": 0.05,
+            "scaling": "none",
+            "schedule": "constant",
+            "weight_decay": 1e-5,
+            "exclude": "none",
+        },
+        refresh_epochs=1,
+    ),
+    "imagenet": Recipe(
+        source=(
+            "The code: Sobel-filtered images, batch 256, SGD 0.05 held constant, momentum 0.9, decay 1e-5, k "
+            "10,000, clusters anew after every epoch; 200 epochs, 500 in the paper."
+        ),
+        backbone="resnet50",
         batch_size=256,
-        epochs={"short": 200, "paper": 500}.get(budget, 1),
+        epochs={"short": 200, "paper": 500},
         warmup_epochs=0,
         method={},
         views={"preset": "mae", "area": (0.08, 1.0)},
@@ -53,14 +69,24 @@ def imagenet(budget: str) -> base.Recipe:
         },
         encoder={"sobel": True},
         refresh_epochs=1,
-    )
-
-
-def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1), views={"preset": "mae", "area": (0.08, 1.0)}
-    )
-
-
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+    ),
+    "folder": Recipe(
+        source="Your own images at 64 pixels: the ImageNet views, fashion_mnist's optimizer.",
+        backbone="resnet18",
+        batch_size=256,
+        epochs={"short": 50, "paper": 200},
+        warmup_epochs=1,
+        method={"clusters": 100, "hidden_dim": 256, "hidden_layers": 1, "pca": 64},
+        views={"preset": "mae", "area": (0.08, 1.0)},
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 1e-4,
+        },
+        refresh_epochs=0.25,
+    ),
+}
+SMOKE = {"hidden_dim": 32, "clusters": 8, "pca": 8}
+get_config = entry("deepcluster", RECIPES, smoke=SMOKE)

@@ -1,14 +1,32 @@
 """Denoising autoencoder: the recipe of ``autoencoder``, 40 % of the pixels masked. No paper has one for these encoders."""
 
-from ml_collections import ConfigDict
+from ssl_jax.config import derive, entry
 
-from configs import autoencoder
-from ssl_jax.config import recipe as base
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``fashion_mnist,mlp,short``; default ``embedded,convnet,short``."""
-    choice = base.parse(arg, base.CONVOLUTIONAL)
-    recipe = autoencoder.RECIPES.get(choice.dataset, autoencoder.gray)(choice.budget)
-    method = {**recipe.method, "corruption": "masking", "level": 0.4}
-    return base.make("denoising_autoencoder", choice, recipe._replace(method=method))
+RECIPES = {
+    "fashion_mnist": derive(
+        "autoencoder",
+        "fashion_mnist",
+        source="The autoencoder's recipe, 40 % of the pixels masked.",
+        method={"decoder_channels": 8, "corruption": "masking", "level": 0.4},
+    ),
+    "cifar10": derive(
+        "autoencoder",
+        "cifar10",
+        source="The autoencoder's recipe, 40 % of the pixels masked.",
+        method={"decoder_channels": 32, "corruption": "masking", "level": 0.4},
+    ),
+    "imagenet": derive(
+        "autoencoder",
+        "imagenet",
+        source="The autoencoder's recipe, 40 % of the pixels masked.",
+        method={"decoder_channels": 32, "corruption": "masking", "level": 0.4},
+    ),
+    "folder": derive(
+        "autoencoder",
+        "folder",
+        source="The autoencoder's recipe, 40 % of the pixels masked.",
+        method={"decoder_channels": 32, "corruption": "masking", "level": 0.4},
+    ),
+}
+SMOKE = {"decoder_channels": 4}
+get_config = entry("denoising_autoencoder", RECIPES, smoke=SMOKE)

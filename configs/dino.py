@@ -1,37 +1,17 @@
 """DINO. Numbers: Caron et al. 2021, facebookresearch/dino, and solo-learn's CIFAR-10 recipe."""
 
-from typing import Any
+from ssl_jax.config import Recipe, entry
 
-from ml_collections import ConfigDict
-
-from ssl_jax.config import recipe as base
-
-BACKBONES = {
-    "embedded": "convnet",
-    "fashion_mnist": "convnet",
-    "cifar10": "resnet18",
-    "imagenet": "vit_small",
-    "folder": "vit_micro",
-}
-LAST_LAYER = "head/prototypes"
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``."""
-    choice = base.parse(arg, BACKBONES)
-    recipe = RECIPES.get(choice.dataset, gray)
-    if choice.dataset == "imagenet" and choice.backbone.startswith("resnet"):
-        recipe = imagenet_resnet
-    return base.make("dino", choice, recipe(choice.budget))
-
-
-def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores; chosen among a few by the online probes on training images."""
-    return base.Recipe(
+RECIPES = {
+    "fashion_mnist": Recipe(
+        source=(
+            "28-pixel gray images, minutes on two CPU cores; chosen among a few by the online probes on training "
+            "images."
+        ),
+        backbone="convnet",
         batch_size=256,
-        epochs={"short": 10, "paper": 100}.get(budget, 1),
+        epochs={"short": 10, "paper": 100},
         warmup_epochs=1,
-        encoder={"pool": "mean", "init": "trunc_normal"},
         method={
             "prototypes": 1024,
             "hidden_dim": 256,
@@ -55,22 +35,26 @@ def gray(budget: str) -> base.Recipe:
         optimizer={
             "name": "adamw",
             "learning_rate": 3e-3,
-            "scaling": "none",
             "end_learning_rate": 1e-6,
+            "scaling": "none",
+            "schedule": "cosine",
             "weight_decay": 0.04,
             "weight_decay_end": 0.4,
             "clip_tensor": 3.0,
         },
-        freeze_epochs=((LAST_LAYER, 1),),
-    )
-
-
-def cifar10(budget: str) -> base.Recipe:
-    """solo-learn's CIFAR-10: ResNet-18, two global views, K 4096, τ_t 0.07 from the start, m₀ 0.9995, LARS 0.3, weight decay
-    1e-6, last layer frozen for one epoch. Its LARS is another optimizer (clipped); here the official rule."""
-    return base.Recipe(
+        encoder={"pool": "mean", "init": "trunc_normal"},
+        freeze_epochs=(("head/prototypes", 1),),
+    ),
+    "cifar10": Recipe(
+        source=(
+            "solo-learn's CIFAR-10: ResNet-18, two global views, K 4096, τ_t 0.07 from the start, m₀ 0.9995, LARS "
+            "0.3, weight decay 1e-6, last layer frozen for one epoch. Its LARS is another optimizer (clipped); "
+            "here the official rule."
+        ),
+        backbone="resnet18",
         batch_size=256,
-        epochs={"short": 200, "paper": 1000}.get(budget, 1),
+        epochs={"short": 200, "paper": 1000},
+        warmup_epochs=10,
         method={"prototypes": 4096, "teacher_temperature": 0.07, "decay": 0.9995},
         views={
             "preset": "dino",
@@ -79,51 +63,94 @@ def cifar10(budget: str) -> base.Recipe:
             "global_area": (0.08, 1.0),
             "blur_prob": (0.0, 0.0),
         },
-        optimizer={"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-6},
-        freeze_epochs=((LAST_LAYER, 1),),
-    )
-
-
-def imagenet(budget: str) -> base.Recipe:
-    """README: ViT-S/16, 8 local crops. 100 epochs: batch 512, τ_t 0.04, m₀ 0.996; "boosted" 800 epochs: batch 1024, τ_t 0.04 to
-    0.07 over 30 epochs, prototypes' norm trained."""
-    boosted = budget == "paper"
-    method: dict[str, Any] = {"norm_last_layer": not boosted}
-    if boosted:
-        method |= {"teacher_temperature_start": 0.04, "teacher_temperature": 0.07}
-    return base.Recipe(
-        batch_size=1024 if boosted else 512,
-        epochs={"short": 100, "paper": 800}.get(budget, 1),
-        encoder={"drop_path": 0.1, "init": "trunc_normal"},
-        method=method,
-        method_epochs={"teacher_temperature_steps": 30} if boosted else {},
+        optimizer={
+            "name": "lars",
+            "learning_rate": 0.3,
+            "scaling": "linear",
+            "reference_batch": 256,
+            "schedule": "cosine",
+            "weight_decay": 1e-6,
+        },
+        freeze_epochs=(("head/prototypes", 1),),
+    ),
+    "imagenet": Recipe(
+        source=(
+            'README: ViT-S/16, 8 local crops. 100 epochs: batch 512, τ_t 0.04, m₀ 0.996; "boosted" 800 epochs: '
+            "batch 1024, τ_t 0.04 to 0.07 over 30 epochs, prototypes' norm trained."
+        ),
+        backbone="vit_small",
+        batch_size=512,
+        epochs={"short": 100, "paper": 800},
+        warmup_epochs=10,
+        method={"norm_last_layer": True},
         views={"preset": "dino"},
         optimizer={
             "name": "adamw",
             "learning_rate": 5e-4,
             "end_learning_rate": 1e-6,
+            "scaling": "linear",
+            "reference_batch": 256,
+            "schedule": "cosine",
             "weight_decay": 0.04,
             "weight_decay_end": 0.4,
             "clip_tensor": 3.0,
         },
-        freeze_epochs=((LAST_LAYER, 1),),
-    )
-
-
-def imagenet_resnet(budget: str) -> base.Recipe:
-    """README: ResNet-50, SGD 0.03 x B/256, constant weight decay 1e-4, global crops from 0.14, local ones 0.05 to 0.14."""
-    return imagenet(budget)._replace(
-        views={"preset": "dino", "global_area": (0.14, 1.0), "local_area": (0.05, 0.14)},
-        optimizer={"name": "sgd", "learning_rate": 0.03, "end_learning_rate": 1e-6, "weight_decay": 1e-4},
-    )
-
-
-def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views, the gray recipe's optimizer."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1),
+        encoder={"drop_path": 0.1, "init": "trunc_normal"},
+        freeze_epochs=(("head/prototypes", 1),),
+        by_backbone={
+            # README: ResNet-50, SGD 0.03 x B/256, constant weight decay 1e-4, global crops from 0.14, local ones 0.05 to 0.14.
+            "resnet": {
+                "views": {"preset": "dino", "global_area": (0.14, 1.0), "local_area": (0.05, 0.14)},
+                "optimizer": {
+                    "name": "sgd",
+                    "learning_rate": 0.03,
+                    "end_learning_rate": 1e-6,
+                    "scaling": "linear",
+                    "reference_batch": 256,
+                    "schedule": "cosine",
+                    "weight_decay": 1e-4,
+                },
+            }
+        },
+        by_budget={
+            "paper": {
+                "batch_size": 1024,
+                "method": {
+                    "norm_last_layer": False,
+                    "teacher_temperature_start": 0.04,
+                    "teacher_temperature": 0.07,
+                },
+                "method_epochs": {"teacher_temperature_steps": 30},
+            }
+        },
+    ),
+    "folder": Recipe(
+        source="Your own images at 64 pixels: the ImageNet views, fashion_mnist's optimizer.",
+        backbone="vit_micro",
+        batch_size=256,
+        epochs={"short": 50, "paper": 200},
+        warmup_epochs=1,
+        method={
+            "prototypes": 1024,
+            "hidden_dim": 256,
+            "bottleneck": 64,
+            "decay": 0.99,
+            "teacher_temperature": 0.04,
+        },
         views={"preset": "dino", "local_size": 32, "local_count": 4},
-    )
-
-
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "end_learning_rate": 1e-6,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+            "clip_tensor": 3.0,
+        },
+        encoder={"pool": "mean", "init": "trunc_normal"},
+        freeze_epochs=(("head/prototypes", 1),),
+    ),
+}
+SMOKE = {"hidden_dim": 32, "bottleneck": 16, "prototypes": 64}
+get_config = entry("dino", RECIPES, smoke=SMOKE)

@@ -1,62 +1,104 @@
 """iBOT. Numbers: Zhou et al. 2022 and bytedance/ibot."""
 
-from ml_collections import ConfigDict
+from ssl_jax.config import Recipe, entry
 
-from configs import dino
-from ssl_jax.config import recipe as base
-
-BACKBONES = {
-    "embedded": "vit_micro",
-    "fashion_mnist": "vit_micro",
-    "cifar10": "vit_tiny",
-    "imagenet": "vit_small",
-    "folder": "vit_micro",
-}
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,vit_small,short``; default ``embedded,vit_micro,short``."""
-    choice = base.parse(arg, BACKBONES)
-    return base.make("ibot", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
-
-
-def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: DINO's recipe with a small ViT and, as ViTs are slow to start, four
-    times as many steps of a quarter of the images."""
-    recipe = dino.gray(budget)
-    return recipe._replace(
+RECIPES = {
+    "fashion_mnist": Recipe(
+        source=(
+            "28-pixel gray images, minutes on two CPU cores: DINO's recipe with a small ViT and, as ViTs are slow "
+            "to start, four times as many steps of a quarter of the images."
+        ),
+        backbone="vit_micro",
         batch_size=64,
-        # Kernels of standard deviation 0.02 are too small for this width: blocks would start next to nothing.
-        encoder={**base.GRAY_VIT, "pool": "mean", "init": "xavier", "position": "sincos", "mask_token": True},
+        epochs={"short": 10, "paper": 100},
+        warmup_epochs=1,
         method={"prototypes": 256, "hidden_dim": 128, "bottleneck": 64, "decay": 0.99},
-        optimizer={**recipe.optimizer, "learning_rate": 1e-3},
-        freeze_epochs=((dino.LAST_LAYER, 0.25),),
-    )
-
-
-def cifar10(budget: str) -> base.Recipe:
-    """No reference recipe: the ImageNet one with patches of 4 pixels, 4 local crops of 16 pixels and K 4096."""
-    recipe = imagenet(budget)
-    return recipe._replace(
-        epochs={"short": 200, "paper": 800}.get(budget, 1),
-        batch_size=512,
-        method={**recipe.method, "prototypes": 4096},
         views={
-            **recipe.views,
-            "local_size": 16,
+            "preset": "dino",
+            "local_size": 14,
+            "local_count": 2,
+            "global_area": (0.4, 1.0),
+            "local_area": (0.1, 0.4),
+            "local_blur_prob": 0.0,
+            "interpolation": "bilinear",
+            "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0},
+            "grayscale_prob": 0.0,
+            "blur_prob": (0.0, 0.0),
+            "solarize_prob": (0.0, 0.0),
+        },
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "end_learning_rate": 1e-6,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+            "clip_tensor": 3.0,
+        },
+        # Kernels of standard deviation 0.02 are too small for this width: blocks would start next to nothing.
+        encoder={
+            "width": 64,
+            "depth": 3,
+            "heads": 2,
+            "pool": "mean",
+            "init": "xavier",
+            "position": "sincos",
+            "mask_token": True,
+        },
+        freeze_epochs=(("head/prototypes", 0.25),),
+    ),
+    "cifar10": Recipe(
+        source=(
+            "No reference recipe: the ImageNet one with patches of 4 pixels, 4 local crops of 16 pixels and K "
+            "4096."
+        ),
+        backbone="vit_tiny",
+        batch_size=512,
+        epochs={"short": 200, "paper": 800},
+        warmup_epochs=10,
+        method={
+            "norm_last_layer": False,
+            "teacher_temperature_start": 0.04,
+            "teacher_temperature": 0.07,
+            "patch_temperature_start": 0.04,
+            "patch_temperature": 0.07,
+            "prototypes": 4096,
+        },
+        views={
+            "preset": "dino",
             "local_count": 4,
+            "global_area": (0.25, 1.0),
+            "local_area": (0.05, 0.25),
+            "local_size": 16,
             "blur_prob": (0.0, 0.0),
             "local_blur_prob": 0.0,
         },
-    )
-
-
-def imagenet(budget: str) -> base.Recipe:
-    """The code's ViT-S/16: batch 1024, AdamW 5e-4 x B/256, 800 epochs, 10 local crops, K 8192, prototypes' norm trained, both
-    temperatures 0.04 to 0.07 over 30 epochs, last layer frozen for one epoch, gradients clipped tensor by tensor."""
-    return dino.imagenet(budget)._replace(
-        batch_size=1024,
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 5e-4,
+            "end_learning_rate": 1e-6,
+            "scaling": "linear",
+            "reference_batch": 256,
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+            "clip_tensor": 3.0,
+        },
         encoder={"drop_path": 0.1, "init": "trunc_normal", "mask_token": True},
+        freeze_epochs=(("head/prototypes", 1),),
+        method_epochs={"teacher_temperature_steps": 30},
+    ),
+    "imagenet": Recipe(
+        source=(
+            "The code's ViT-S/16: batch 1024, AdamW 5e-4 x B/256, 800 epochs, 10 local crops, K 8192, prototypes' "
+            "norm trained, both temperatures 0.04 to 0.07 over 30 epochs, last layer frozen for one epoch, "
+            "gradients clipped tensor by tensor."
+        ),
+        backbone="vit_small",
+        batch_size=1024,
+        epochs={"short": 100, "paper": 800},
+        warmup_epochs=10,
         method={
             "norm_last_layer": False,
             "teacher_temperature_start": 0.04,
@@ -64,18 +106,52 @@ def imagenet(budget: str) -> base.Recipe:
             "patch_temperature_start": 0.04,
             "patch_temperature": 0.07,
         },
-        method_epochs={"teacher_temperature_steps": 30},
         views={"preset": "dino", "local_count": 10, "global_area": (0.25, 1.0), "local_area": (0.05, 0.25)},
-    )
-
-
-def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the ImageNet views with 4 local crops, the gray recipe's optimizer, a larger ViT."""
-    return gray(budget)._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1),
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 5e-4,
+            "end_learning_rate": 1e-6,
+            "scaling": "linear",
+            "reference_batch": 256,
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+            "clip_tensor": 3.0,
+        },
+        encoder={"drop_path": 0.1, "init": "trunc_normal", "mask_token": True},
+        freeze_epochs=(("head/prototypes", 1),),
+        method_epochs={"teacher_temperature_steps": 30},
+    ),
+    "folder": Recipe(
+        source=(
+            "Your own images at 64 pixels: the ImageNet views with 4 local crops, fashion_mnist's optimizer, a "
+            "larger ViT."
+        ),
+        backbone="vit_micro",
+        batch_size=64,
+        epochs={"short": 50, "paper": 200},
+        warmup_epochs=1,
+        method={"prototypes": 256, "hidden_dim": 128, "bottleneck": 64, "decay": 0.99},
+        views={
+            "preset": "dino",
+            "local_count": 4,
+            "global_area": (0.25, 1.0),
+            "local_area": (0.05, 0.25),
+            "local_size": 32,
+        },
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "end_learning_rate": 1e-6,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+            "clip_tensor": 3.0,
+        },
         encoder={"pool": "mean", "init": "trunc_normal", "mask_token": True},
-        views={**imagenet(budget).views, "local_size": 32, "local_count": 4},
-    )
-
-
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+        freeze_epochs=(("head/prototypes", 0.25),),
+    ),
+}
+SMOKE = {"hidden_dim": 32, "bottleneck": 16, "prototypes": 64}
+get_config = entry("ibot", RECIPES, smoke=SMOKE)

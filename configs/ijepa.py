@@ -1,25 +1,15 @@
 """I-JEPA. Numbers: Assran et al. 2023, appendix A.1, and facebookresearch/ijepa ``configs/in1k_vith14_ep300.yaml``."""
 
-from ml_collections import ConfigDict
+from ssl_jax.config import Recipe, derive, entry
 
-from configs import mae
-from ssl_jax.config import recipe as base
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,vit_small,short``; default ``embedded,vit_micro,short``."""
-    choice = base.parse(arg, mae.BACKBONES)
-    return base.make("ijepa", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
-
-
-ENCODER = {"pool": "mean", "class_token": False, "position": "sincos", "init": "trunc_normal"}
-
-
-def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images: MAE's recipe, a teacher for short runs; kernels of standard deviation 0.02 are too small for this
-    width."""
-    recipe = mae.gray(budget)
-    return recipe._replace(
+RECIPES = {
+    "fashion_mnist": derive(
+        "mae",
+        "fashion_mnist",
+        source=(
+            "28-pixel gray images: MAE's recipe, a teacher for short runs; kernels of standard deviation 0.02 are "
+            "too small for this width."
+        ),
         method={
             "decay": 0.98,
             "predictor_width": 64,
@@ -27,27 +17,46 @@ def gray(budget: str) -> base.Recipe:
             "predictor_heads": 4,
             "least_context": 4,
         },
-        encoder={**base.GRAY_VIT, **ENCODER, "init": "xavier"},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
-    )
-
-
-def cifar10(budget: str) -> base.Recipe:
-    """No reference recipe: the ImageNet one with a smaller predictor."""
-    return imagenet(budget)._replace(
-        epochs={"short": 200, "paper": 800}.get(budget, 1),
+        encoder={
+            "width": 64,
+            "depth": 3,
+            "heads": 2,
+            "pool": "mean",
+            "class_token": False,
+            "position": "sincos",
+            "init": "xavier",
+        },
+    ),
+    "cifar10": Recipe(
+        source="No reference recipe: the ImageNet one with a smaller predictor.",
+        backbone="vit_tiny",
         batch_size=512,
-        method={"predictor_width": 96, "predictor_depth": 4},
-    )
-
-
-def imagenet(budget: str) -> base.Recipe:
-    """Batch 2048, AdamW 2e-4 to 1e-3 in 40 epochs, on a cosine to 1e-6, decay 0.04 to 0.4, 300 epochs, EMA 0.996 to 1."""
-    return base.Recipe(
-        batch_size=2048,
-        epochs={"short": 100, "paper": 300}.get(budget, 1),
+        epochs={"short": 200, "paper": 800},
         warmup_epochs=40,
-        encoder=ENCODER,
+        method={"predictor_width": 96, "predictor_depth": 4},
+        views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "start_learning_rate": 2e-4,
+            "end_learning_rate": 1e-6,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 0.04,
+            "weight_decay_end": 0.4,
+        },
+        encoder={"pool": "mean", "class_token": False, "position": "sincos", "init": "trunc_normal"},
+    ),
+    "imagenet": Recipe(
+        source=(
+            "Batch 2048, AdamW 2e-4 to 1e-3 in 40 epochs, on a cosine to 1e-6, decay 0.04 to 0.4, 300 epochs, EMA "
+            "0.996 to 1."
+        ),
+        backbone="vit_base",
+        batch_size=2048,
+        epochs={"short": 100, "paper": 300},
+        warmup_epochs=40,
         method={},
         views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
         optimizer={
@@ -56,21 +65,36 @@ def imagenet(budget: str) -> base.Recipe:
             "start_learning_rate": 2e-4,
             "end_learning_rate": 1e-6,
             "scaling": "none",
+            "schedule": "cosine",
             "weight_decay": 0.04,
             "weight_decay_end": 0.4,
         },
-    )
-
-
-def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: the gray recipe, smaller crops, a larger ViT."""
-    recipe = gray(budget)
-    return recipe._replace(
-        epochs={"short": 100, "paper": 400}.get(budget, 1),
-        encoder=ENCODER,
-        method={**recipe.method, "least_context": 10},
+        encoder={"pool": "mean", "class_token": False, "position": "sincos", "init": "trunc_normal"},
+    ),
+    "folder": Recipe(
+        source="Your own images at 64 pixels: fashion_mnist's recipe, smaller crops, a larger ViT.",
+        backbone="vit_micro",
+        batch_size=256,
+        epochs={"short": 100, "paper": 400},
+        warmup_epochs=5,
+        method={
+            "decay": 0.98,
+            "predictor_width": 64,
+            "predictor_depth": 1,
+            "predictor_heads": 4,
+            "least_context": 10,
+        },
         views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
-    )
-
-
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1.5e-3,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 0.05,
+            "b2": 0.95,
+        },
+        encoder={"pool": "mean", "class_token": False, "position": "sincos", "init": "trunc_normal"},
+    ),
+}
+SMOKE = {"predictor_width": 32}
+get_config = entry("ijepa", RECIPES, smoke=SMOKE)

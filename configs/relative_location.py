@@ -1,51 +1,60 @@
-"""Relative location. Numbers: Doersch et al. 2015 and mmselfsup's ``relative_loc``."""
+"""Relative location. Numbers: Doersch et al. 2015 and mmselfsup's ``relative_loc``.
 
-from ml_collections import ConfigDict
+A ViT needs tiles and images that its patches divide: ``imagenet,vit_base`` with ``--config.views.size=240`` and
+``--config.method.jitter=16``.
+"""
 
-from ssl_jax.config import recipe as base
+from ssl_jax.config import Recipe, entry, share
 
-
-def get_config(arg: str = "") -> ConfigDict:
-    """``arg``: dataset, backbone, budget, such as ``cifar10,resnet34,short``; default ``embedded,convnet,short``.
-
-    A ViT needs tiles and images that its patches divide: ``imagenet,vit_base`` with ``--config.views.size=240`` and
-    ``--config.method.jitter=16``.
-    """
-    choice = base.parse(arg, base.CONVOLUTIONAL)
-    return base.make("relative_location", choice, RECIPES.get(choice.dataset, gray)(choice.budget))
-
-
-def gray(budget: str) -> base.Recipe:
-    """28-pixel gray images, minutes on two CPU cores: 3 x 3 tiles of 8 pixels on 27, so that three halvings leave one place."""
-    return base.Recipe(
+RECIPES = {
+    "fashion_mnist": Recipe(
+        source=(
+            "28-pixel gray images, minutes on two CPU cores: 3 x 3 tiles of 8 pixels on 27, so that three "
+            "halvings leave one place."
+        ),
+        backbone="convnet",
         batch_size=256,
-        epochs={"short": 10, "paper": 200}.get(budget, 1),
+        epochs={"short": 10, "paper": 200},
         warmup_epochs=1,
         method={"form": "all", "tile": 8, "jitter": 1, "hidden_dim": 256},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
-        optimizer=base.GRAY_OPTIMIZER,
-    )
-
-
-def cifar10(budget: str) -> base.Recipe:
-    """No reference recipe: the ImageNet one with tiles of 8 pixels 1 or more apart, on 32 pixels."""
-    return imagenet(budget)._replace(
-        epochs={"short": 100, "paper": 200}.get(budget, 1),
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 1e-4,
+        },
+    ),
+    "cifar10": Recipe(
+        source="No reference recipe: the ImageNet one with tiles of 8 pixels 1 or more apart, on 32 pixels.",
+        backbone="resnet18",
+        batch_size=512,
+        epochs={"short": 100, "paper": 200},
+        warmup_epochs=5,
         method={"tile": 8, "gap": 1, "jitter": 2, "hidden_dim": 1024},
         views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
-        optimizer={**imagenet(budget).optimizer, "schedule": "cosine", "boundaries": ()},
-    )
-
-
-def imagenet(budget: str) -> base.Recipe:
-    """mmselfsup: ResNet-50, tiles of 64 pixels in cells of 85, centre against eight, two thirds of the images gray, SGD 0.2 at
-    batch 512, decay 1e-4 (5e-4 on the head there), 5 epochs of warm-up, rate times 0.1 after 30 and 50 of 70 epochs; 40.4
-    linear. Its images are resized to 292 pixels and cropped to 255."""
-    epochs = {"short": 35, "paper": 70}.get(budget, 1)
-    return base.Recipe(
+        optimizer={
+            "name": "sgd",
+            "learning_rate": 0.2,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 1e-4,
+            "exclude": "none",
+        },
+        by_budget={"short": {"warmup_epochs": 2.5}},
+    ),
+    "imagenet": Recipe(
+        source=(
+            "mmselfsup: ResNet-50, tiles of 64 pixels in cells of 85, centre against eight, two thirds of the "
+            "images gray, SGD 0.2 at batch 512, decay 1e-4 (5e-4 on the head there), 5 epochs of warm-up, rate "
+            "times 0.1 after 30 and 50 of 70 epochs; 40.4 linear. Its images are resized to 292 pixels and "
+            "cropped to 255."
+        ),
+        backbone="resnet50",
         batch_size=512,
-        epochs=epochs,
-        warmup_epochs=epochs / 14,
+        epochs={"short": 35, "paper": 70},
+        warmup_epochs=share(5, of=70),
         method={"drop_colors": False, "normalize_tiles": False},
         views={
             "preset": "mae",
@@ -60,21 +69,30 @@ def imagenet(budget: str) -> base.Recipe:
             "learning_rate": 0.2,
             "scaling": "none",
             "schedule": "step",
-            "boundaries": base.drops("imagenet", 512, [epochs * share for share in (3 / 7, 5 / 7)]),
             "weight_decay": 1e-4,
             "exclude": "none",
         },
-    )
-
-
-def folder(budget: str) -> base.Recipe:
-    """Your own images at 64 pixels: tiles of 16 pixels 2 or more apart, the authors' defences, the gray recipe's optimizer."""
-    recipe = gray(budget)
-    return recipe._replace(
-        epochs={"short": 50, "paper": 200}.get(budget, 1),
-        method={**recipe.method, "tile": 16, "gap": 2, "jitter": 3},
+        boundary_epochs=tuple(share(epoch, of=70) for epoch in (30, 50)),
+    ),
+    "folder": Recipe(
+        source=(
+            "Your own images at 64 pixels: tiles of 16 pixels 2 or more apart, the authors' defences, "
+            "fashion_mnist's optimizer."
+        ),
+        backbone="resnet18",
+        batch_size=256,
+        epochs={"short": 50, "paper": 200},
+        warmup_epochs=1,
+        method={"form": "all", "tile": 16, "jitter": 3, "hidden_dim": 256, "gap": 2},
         views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
-    )
-
-
-RECIPES = {"cifar10": cifar10, "imagenet": imagenet, "folder": folder}
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "scaling": "none",
+            "schedule": "cosine",
+            "weight_decay": 1e-4,
+        },
+    ),
+}
+SMOKE = {"hidden_dim": 32}
+get_config = entry("relative_location", RECIPES, smoke=SMOKE)

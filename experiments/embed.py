@@ -43,7 +43,7 @@ def main() -> None:
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out={str(out)!r}: its folder does not exist")
     config, method, model = build.restore(workdir, _STEP.value)
-    source = build.source(config, spec, _SPLIT.value)
+    source = build.open_images(config, spec, _SPLIT.value)
     view, ratio = method.views[0], config["watch"]["evaluate"]["crop_ratio"]
     options = {
         "batch_size": _BATCH.value,

@@ -10,14 +10,11 @@ The same command again goes on from the last checkpoint. Leaves ``config.json``,
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from ssl_jax.cli import launch, pretrain, processes
+from ssl_jax.cli import config_flag, launch, pretrain, processes
 from ssl_jax.config import build
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
-)
+_CONFIG = config_flag.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
 _ALLOW_CHANGES = flags.DEFINE_bool(
     "allow_changes", False, "Go on although the config differs from the one in the workdir."
@@ -34,7 +31,7 @@ def main() -> None:
         pretrain.replay(Path(_REPLAY.value))
         return
     folder = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
-    config = build.plain(launch.require_flag("config", _CONFIG.value, "configs/simclr.py"))
+    config = build.to_dict(_CONFIG.load(recorded=pretrain.recorded_data(folder)))
     with processes.distributed(_CLUSTER()):
         pretrain.pretrain(config, folder, allow_changes=_ALLOW_CHANGES.value)
 

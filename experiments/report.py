@@ -144,7 +144,7 @@ def _spectra(found: Sequence[runs.Run], colors: Sequence[int]) -> Section:
 
 def _source(config: build.Config) -> Source:
     spec = _SOURCE.value or config["data"]["source"]
-    return build.source(config, spec, _SPLIT.value or config["watch"]["evaluate"]["test_split"])
+    return build.open_images(config, spec, _SPLIT.value or config["watch"]["evaluate"]["test_split"])
 
 
 def _sample(config: build.Config, method: Method, model: RestoredModel, source: Source) -> Sample:

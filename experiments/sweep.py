@@ -17,15 +17,12 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from ssl_jax.cli import launch
+from ssl_jax.cli import config_flag, launch
 from ssl_jax.cli.search_space import parse_axis
 from ssl_jax.cli.sweep import MODES, Search, sweep
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, configs/<method>.py[:dataset,backbone,budget]."
-)
+_CONFIG = config_flag.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; made if it is missing.")
 _GRID = flags.DEFINE_multi_string(
     "grid", [], "NAME=value,value,... or, for --random, NAME=low:high[:log]; repeat for more names."
@@ -40,7 +37,6 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Processes at a time.", lower_bound=1)
 def main() -> None:
     """Make the runs that are missing, then print the table."""
     root = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
-    config = launch.require_flag("config", _CONFIG.value, "configs/simclr.py")
     search = Search(
         grid=dict(parse_axis(text) for text in _GRID.value),
         draws=_RANDOM.value,
@@ -50,7 +46,7 @@ def main() -> None:
         jobs=_JOBS.value,
         arguments=tuple(word for word in sys.argv[1:] if word.startswith(("--config=", "--config."))),
     )
-    sweep(config, root, search)
+    sweep(_CONFIG.load, root, search)
 
 
 if __name__ == "__main__":

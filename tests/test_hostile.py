@@ -16,12 +16,11 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from absl import flags
-from ml_collections import config_flags
 
 from configs import simclr
 from ssl_jax import models
 from ssl_jax.config import build
+from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY
 from ssl_jax.data.decode import decode
 from ssl_jax.data.fashion_mnist import EMBEDDED
@@ -288,16 +287,14 @@ def test_no_option_is_evaluated(tmp_path):
         if type(value) in kinds:
             continue
         kinds.add(type(value))
-        values = flags.FlagValues()
-        config_flags.DEFINE_config_dict("config", simclr.get_config("smoke"), flag_values=values)
         for text in (code, f"({code},)", f"[{code}]", f"{{'a': {code}}}"):
             try:
-                values(["test", f"--config.{'.'.join(path)}={text}"])
-            except (flags.Error, AttributeError, KeyError, TypeError, ValueError):
+                apply_overrides(simclr.get_config("smoke"), {".".join(path): text})
+            except ValueError:
                 continue
             assert isinstance(value, str | type(None)), f"{path} took {text}"
     assert {int, float, str, bool, tuple} <= kinds and not trap.exists()
-    with pytest.raises(ValueError, match="after the config's colon is unknown"):
+    with pytest.raises(ValueError, match=r"config argument .* is unknown"):
         simclr.get_config(code.replace(",", ""))
     config = build.to_dict(simclr.get_config("smoke"))
     for part in ("method", "encoder"):

@@ -28,7 +28,7 @@ def changes(method: str, share: int, images: int) -> dict[str, Any]:
     """What a variant has beyond the recipe; NPID fills its memory once before the network moves."""
     changes: dict[str, Any] = {"data.split": f"train[:{share}%]"}
     if method == "npid":
-        changes |= {"method.examples": images, "optimizer.freeze": ((".", -(-images // BATCH)),)}
+        changes |= {"method.num_examples": images, "optimizer.freeze": ((".", -(-images // BATCH)),)}
     return changes
 
 

@@ -113,7 +113,7 @@ STUDY = Study(
                 **DECAYED,
                 "method.predictor": "none",
                 "method.expectation_decay": 0.8,
-                "method.examples": 10_000,
+                "method.num_examples": 10_000,
             },
             55.0,
         ),

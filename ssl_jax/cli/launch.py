@@ -1,13 +1,13 @@
 """What every launcher needs: flags read with one-line errors, and errors that speak to the user."""
 
 import difflib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 
+from ssl_jax.cli.config_flag import NAME, ConfigError, gather_overrides
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
 from ssl_jax.train.workdir import WorkdirInUseError
@@ -22,7 +22,6 @@ USER_ERRORS = (
     TooManyCorrupt,
 )
 
-QUOTES = "\"'"
 DEBUG_HINT = "\n(--debug shows where)"
 
 
@@ -63,12 +62,12 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; a misspelt or ill-typed one ends the program with one line that says what is allowed."""
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS(gather_overrides(argv) if NAME in flags.FLAGS else list(argv))
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname.split(".")[0], list(flags.FLAGS), n=1)
         hint = f": did you mean --{near[0]}?" if near else ""
         _fail(ValueError(f"unknown flag --{error.flagname}{hint}"), 2)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (flags.Error, OSError) as error:
         _fail(error, 2)
     if len(rest) > 1:
         _fail(ValueError(f"unexpected argument {rest[1]!r}: flags start with --"), 2)
@@ -78,6 +77,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 def _guarded(main: Callable[[], None]) -> None:
     try:
         main()
+    except ConfigError as error:
+        _fail(error, 2)
     except USER_ERRORS as error:
         if flags.FLAGS.debug:
             raise
@@ -87,36 +88,11 @@ def _guarded(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def _options_near(name: str) -> str:
-    """What the config has where the command line looked for an option."""
-    given = next((arg for arg in sys.argv if re.match(rf"--config\.([\w.]+\.)?{name}\b", arg)), None)
-    file = next((arg.removeprefix("--config=") for arg in sys.argv if arg.startswith("--config=")), None)
-    if given is None or file is None:
-        return ""
-    config: Any = flags.FLAGS["config"].parser.parse(file)
-    path = given.removeprefix("--").partition("=")[0].split(".")[1:-1]
-    for part in path:
-        config = config[part]
-    return f" in {'.'.join(['config', *path])}: allowed are {', '.join(sorted(config))}"
-
-
 def _fail(error: BaseException, code: int) -> None:
     print_error(error, hint="" if code == 2 else DEBUG_HINT)
     sys.exit(code)
 
 
 def print_error(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
-    """Print an error as one message, whatever the libraries below wrapped it in."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if (
-        "failure to load" in text or "parsing config file" in text
-    ):  # ml_collections hands on the whole traceback of the config file
-        text = "--config: " + [line.strip() for line in text.splitlines() if line.strip()][-1].removeprefix(
-            "ValueError: "
-        )
-    instead = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
-    if instead:  # ml_collections wraps its hint in a quoted exception
-        text = f"config has no option {instead[2]!r}: did you mean {instead[1]!r}?"
-    elif re.fullmatch(r"[\"']*\w+[\"']*", text):  # nor a hint, where no name is near
-        text = f"config has no option {text.strip(QUOTES)!r}{_options_near(text.strip(QUOTES))}"
-    sys.stderr.write(f"error: {text}{hint}\n")
+    """Print an error as one message."""
+    sys.stderr.write(f"error: {error}{hint}\n")

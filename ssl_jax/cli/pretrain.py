@@ -20,11 +20,16 @@ from ssl_jax.train.program import make_program
 from ssl_jax.train.run import Hook, Watch
 from ssl_jax.train.sharding import batch_sharding
 from ssl_jax.train.signals import StopRequest
-from ssl_jax.train.workdir import INCIDENTAL, Workdir
+from ssl_jax.train.workdir import CONFIG, INCIDENTAL, Workdir
 from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 
 WARMUP_STEPS = 50
 """Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
+
+
+def recorded_data(folder: Path) -> build.Config:
+    """Read the part ``data`` of the config of the run in a folder; empty if there is none."""
+    return build.read_config(folder)["data"] if (folder / CONFIG).exists() else {}
 
 
 def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False) -> None:
@@ -34,18 +39,22 @@ def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False)
       ValueError: the config does not fit, or differs from that of the run in the folder.
     """
     # Before anything is written: a run that cannot start leaves no folder.
-    parts = build.parts(config)
+    objects = build.run_objects(config)
     with Workdir(folder, primary=jax.process_index() == 0) as workdir:
-        train(config, parts, workdir, allow_changes=allow_changes)
+        train(config, objects, workdir, allow_changes=allow_changes)
 
 
-def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_changes: bool = False) -> None:
-    """Train in a workdir that is held, and say how it ended."""
-    method, _, source = parts
+def train(
+    config: build.Config, objects: build.RunObjects, workdir: Workdir, *, allow_changes: bool = False
+) -> None:
+    """Train in a workdir that is held; say with how many images, and how it ended."""
+    method, _, source = objects
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     host = build.host(config)
     workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
     first = jax.process_index() == 0
+    if first:
+        print(describe_length(config, len(source)), flush=True)
     # Signals after the last step wait until it is saved.
     with (
         StopRequest(alone=jax.process_count() == 1),
@@ -60,7 +69,7 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
             log_every=config["watch"]["log"]["every"],
             stall_seconds=config["watch"]["log"]["stall_seconds"],
         )
-        fitted = fit(build.run(config, parts), host, watch)
+        fitted = fit(build.run(config, objects), host, watch)
     step = int(fitted.state.step)
     if not first:
         return
@@ -70,6 +79,17 @@ def train(config: build.Config, parts: build.Parts, workdir: Workdir, *, allow_c
         print(
             f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}"
         )
+
+
+def describe_length(config: build.Config, num_images: int) -> str:
+    """Say how long a run is, in images and in steps.
+
+    >>> describe_length({"data": {"source": "folder:cats"}, "steps": 100, "batch_size": 32}, 640)
+    '640 images in folder:cats: 100 steps of 32 are 5 epochs'
+    """
+    epochs = config["steps"] * config["batch_size"] / num_images
+    batches = f"{config['steps']} steps of {config['batch_size']}"
+    return f"{num_images} images in {config['data']['source']}: {batches} are {epochs:.3g} epochs"
 
 
 def open_checkpoints(config: build.Config, folder: Path, source: Source) -> Checkpoints:
@@ -124,7 +144,7 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
 def replay(dump: Path) -> None:
     """Run a dumped step again and say which gradients and outputs were not finite."""
     workdir = dump.resolve().parent.parent
-    config = build.recorded(workdir)
+    config = build.read_config(workdir)
     method, optimizer = build.method(config), build.optimizer(config)
     mesh = build.mesh(config)
     options = {name: config[name] for name in ("accumulate", "cached_gradients")}

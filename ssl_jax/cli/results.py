@@ -97,7 +97,7 @@ def run_config(run: TableRun) -> build.Config:
     config = load_config(run.method, run.arguments)
     config.seed = run.seed
     config.update_from_flattened_dict(teacher_options(run, Path()))
-    return build.plain(config)
+    return build.to_dict(config)
 
 
 def teacher_options(run: TableRun, runs: Path) -> dict[str, str]:
@@ -128,7 +128,7 @@ def is_done(run: TableRun, folder: Path) -> bool:
     measures = run_measures(run.method)
     if "finetune" in measures and "finetune_1_percent" not in row["evaluation"]["rows"][-1]:
         return False
-    return build.same(row["config"], run_config(run), beside=("evaluate",))
+    return build.same_run(row["config"], run_config(run), watched=("evaluate",))
 
 
 def outdated_rows(rows: Sequence[Row], configs: Sequence[build.Config]) -> list[str]:
@@ -231,7 +231,7 @@ def make_quickstart(workdir: Path, path: Path) -> str:
 
 def quickstart_config() -> build.Config:
     """Make the config of the README's first command."""
-    return build.plain(load_config(QUICKSTART.method))
+    return build.to_dict(load_config(QUICKSTART.method))
 
 
 def _execute(
@@ -276,7 +276,7 @@ def commands(run: TableRun, workdir: Path) -> tuple[list[str], list[str]]:
         "evaluate",
         f"--workdir={workdir}",
         f"--measures={','.join(run_measures(run.method))}",
-        f"--yardsticks={','.join(baselines)}",
+        f"--baselines={','.join(baselines)}",
     ]
     return [*_pretrain(run, workdir), *options], evaluate
 

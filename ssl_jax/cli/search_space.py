@@ -1,10 +1,9 @@
 """The trials of a sweep: what they differ in, their folders, their results as a table."""
 
-import copy
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +57,7 @@ class Range(NamedTuple):
 
 
 Grid = Mapping[str, Sequence[Any] | Range]
+LoadConfig = Callable[..., ConfigDict]
 
 
 def parse_axis(text: str) -> tuple[str, Sequence[Any] | Range]:
@@ -125,23 +125,27 @@ def combinations(grid: Grid, *, draws: int, seed: int) -> list[dict[str, Any]]:
     return [overrides for number, overrides in enumerate(drawn) if overrides not in drawn[:number]]
 
 
-def make_trial(base: ConfigDict, overrides: Mapping[str, Any], root: Path) -> Trial:
+def make_trial(load: LoadConfig, overrides: Mapping[str, Any], root: Path) -> Trial:
     """Make a trial: its folder, its overrides with values of the config's types, its config.
+
+    Args:
+      load: makes the config with other values at dotted names.
+      overrides: names and values in which the trial differs from others.
+      root: folder of the sweep.
 
     Raises:
       ValueError: an option that the config does not have, or a value of another type.
     """
-    config, typed = copy.deepcopy(base).lock(), {}
-    for path, value in overrides.items():
-        *parents, last = path.split(".")
-        try:
-            part = functools.reduce(lambda inner, name: inner[name], parents, config)
-            part[last] = value
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"grid={path}={value}: {error}") from error
-        typed[path] = part[last]
+    try:
+        config = build.to_dict(load(overrides))
+    except ValueError as error:
+        pairs = ",".join(f"{path}={value}" for path, value in overrides.items())
+        raise ValueError(f"grid={pairs}: {error}") from error
+    typed = {
+        path: functools.reduce(lambda part, name: part[name], path.split("."), config) for path in overrides
+    }
     words = [f"{path.rpartition('.')[2]}={value}" for path, value in typed.items()]
-    return Trial(root / ",".join(words).replace("/", "_"), typed, build.plain(config))
+    return Trial(root / ",".join(words).replace("/", "_"), typed, config)
 
 
 def is_done(trial: Trial) -> bool:
@@ -152,8 +156,8 @@ def is_done(trial: Trial) -> bool:
     """
     if (trial.folder / CONFIG).exists():
         recorded = read_config(trial.folder)
-        config = build.changed(trial.config, {"data.channels": recorded["data"]["channels"]})
-        if not build.same(recorded, config):
+        config = build.with_changes(trial.config, {"data.channels": recorded["data"]["channels"]})
+        if not build.same_run(recorded, config):
             raise ValueError(
                 f"{trial.folder} holds a run of another config: use another workdir or remove it"
             )

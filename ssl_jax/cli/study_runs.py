@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.cli import measure
 from ssl_jax.cli.configs import load_config
 from ssl_jax.cli.study import Measurements, Results, Study, Variant
 from ssl_jax.config import build
@@ -23,9 +22,11 @@ from ssl_jax.core.machine import machine
 from ssl_jax.core.rows import Row, read_rows, write_row
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.classifier import classifier_accuracy
 from ssl_jax.evaluate.few_labels import few_labels
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
+from ssl_jax.evaluate.measure import encode_source
 from ssl_jax.evaluate.ridge import ridge
 from ssl_jax.evaluate.spectrum import effective_rank
 from ssl_jax.train.loop import fit
@@ -53,7 +54,7 @@ def run_config(study: Study, variant: Variant, seed: int) -> build.Config:
         name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name
     }
     config.update_from_flattened_dict({**common, **study.common, **variant.changes, "seed": seed})
-    return build.plain(config)
+    return build.to_dict(config)
 
 
 def read_results(study: Study, seeds: Sequence[int], path: Path) -> dict[str, Measurements]:
@@ -63,7 +64,7 @@ def read_results(study: Study, seeds: Sequence[int], path: Path) -> dict[str, Me
     for variant in study.variants:
         config = run_config(study, variant, 0)
         stored = [rows[variant.name, seed] for seed in seeds if (variant.name, seed) in rows]
-        current = [row for row in stored if build.same(row["config"], {**config, "seed": row["seed"]})]
+        current = [row for row in stored if build.same_run(row["config"], {**config, "seed": row["seed"]})]
         if current:
             results[variant.name] = Measurements(current)
     return results
@@ -143,7 +144,7 @@ class TrainedVariant(NamedTuple):
       curves: Scalars of every log step by name, and ``step``.
     """
 
-    objects: build.Parts
+    objects: build.RunObjects
     initial: TrainState
     final: TrainState
     curves: dict[str, list[float]]
@@ -172,7 +173,7 @@ def run_variant(study: Study, variant: Variant, seed: int) -> Row:
 
 def train_variant(config: build.Config) -> TrainedVariant:
     """Train the run of a config, its curves in memory."""
-    objects = build.parts(config)
+    objects = build.run_objects(config)
     writer, initial = _Curves(), []
 
     def copy_state(state: TrainState) -> TrainState:
@@ -199,7 +200,8 @@ def measure_variant(
     for features, (state, encode) in _encoders(study, config, trained).items():
         variables = (state.params, state.state)
         train_set, test_set = (
-            measure.features(source, encode, variables, method, options["crop_ratio"]) for source in sources
+            encode_source(source, encode, variables, view=method.views[0], crop_ratio=options["crop_ratio"])
+            for source in sources
         )
         arrays = (train_set.features, train_set.labels, test_set.features, test_set.labels)
         prefix = f"{features}_" if features else ""
@@ -212,7 +214,8 @@ def measure_variant(
                 study.finetune, config, trained, state, sources, train_set.labels
             )
         if features == "":
-            measures |= measure.classified(sources[1], method, variables, options["crop_ratio"])
+            crop_ratio = options["crop_ratio"]
+            measures |= classifier_accuracy(sources[1], method, variables, crop_ratio=crop_ratio)
             if method.classify is None and data["num_labels"]:
                 measures["classifier"] = _few_label_accuracy(arrays, config, trained)
     return measures, spectra

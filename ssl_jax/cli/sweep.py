@@ -1,6 +1,7 @@
 """A grid or a random search over options of a config: which trials are missing, made together or one by one."""
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import subprocess
@@ -10,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from ssl_jax.cli import search_space, vectorized_runs
-from ssl_jax.cli.search_space import RESULT, Grid, Trial
+from ssl_jax.cli.search_space import RESULT, Grid, LoadConfig, Trial
 from ssl_jax.config import build
 from ssl_jax.core.check import require
 from ssl_jax.core.files import write_atomically
@@ -46,16 +45,23 @@ class Search(NamedTuple):
     arguments: tuple[str, ...] = ()
 
 
-def sweep(base: ConfigDict, root: Path, search: Search) -> None:
+def sweep(load: LoadConfig, root: Path, search: Search) -> None:
     """Make the trials that are missing, then print the table.
+
+    Args:
+      load: makes the config with other values at dotted names.
+      root: folder of the sweep.
+      search: what to search and how.
 
     Raises:
       ValueError: an option or value that the config does not have, or trials that failed.
     """
     names = tuple(search.grid)
     require(bool(names), "grid", names, "given once or more, such as --grid=method.temperature=0.1,0.2")
+    # The images are counted once.
+    load = functools.partial(load, recorded=load({}).data)
     trials = [
-        search_space.make_trial(base, overrides, root)
+        search_space.make_trial(load, overrides, root)
         for overrides in search_space.combinations(search.grid, draws=search.draws, seed=search.seed)
     ]
     with Workdir(root):
@@ -91,10 +97,10 @@ def run_trials(missing: Sequence[Trial], root: Path, search: Search) -> str:
 
 def run_vectorized(missing: Sequence[Trial], root: Path, *, width: int) -> str:
     """Train as one program, ``width`` at a time; returns the name of a signal that ended it early, else empty."""
-    channels = build.parts(missing[0].config).source.channels
+    channels = build.run_objects(missing[0].config).source.channels
     for first in range(0, len(missing), width):
         trials = [
-            trial._replace(config=build.changed(trial.config, {"data.channels": channels}))
+            trial._replace(config=build.with_changes(trial.config, {"data.channels": channels}))
             for trial in missing[first : first + width]
         ]
         names = "; ".join(trial.folder.name for trial in trials)

@@ -85,7 +85,7 @@ def make_vectorized_program(trials: Sequence[Trial], rows: Batch, mesh: Mesh) ->
     loop_views = None if mesh.size == 1 else False
 
     def build_parts(overrides: Mapping[str, Any]) -> tuple[Any, Any]:
-        varied = build.changed(config, overrides)
+        varied = build.with_changes(config, overrides)
         return build.method(varied), build.optimizer(varied)
 
     def init_one(overrides: Mapping[str, Any], seed: Any) -> PyTree:
@@ -205,7 +205,7 @@ def runs_of_seeds(trials: Sequence[Trial]) -> list[Run]:
     """Make one run for each distinct seed, which says what images come, and which labels are there if most are hidden."""
     seeds, which = distinct([trial.config[SEED] for trial in trials])
     configs = [trials[int(np.argmax(which == k))].config for k in range(len(seeds))]
-    return [build.run(config, build.parts(config)) for config in configs]
+    return [build.run(config, build.run_objects(config)) for config in configs]
 
 
 def _open_checkpoints(trials: Sequence[Trial], scratch: Path) -> Checkpoints:

@@ -186,4 +186,4 @@ def test_a_method_of_clips_refuses_single_images():
     config = config_of("time_contrastive")
     config["data"] |= {"source": "embedded"}
     with pytest.raises(ValueError, match=r"config\.data\.source='embedded': allowed is frames:<path>"):
-        build.parts(config)
+        build.run_objects(config)

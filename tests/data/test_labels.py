@@ -1,6 +1,7 @@
 """Few labels, and batches with a fixed share of labelled examples."""
 
 import importlib
+import json
 import pickle
 
 import numpy as np
@@ -160,26 +161,22 @@ def test_every_part_of_a_mixture_has_its_rows():
 
 def test_a_config_asks_for_labels_and_their_share():
     config = importlib.import_module("configs.supervised").get_config("smoke")
-    assert build.labeled_fraction(build.plain(config)) is None
+    assert build.labeled_fraction(build.to_dict(config)) is None
     config.data.num_labels = 100
-    plain = build.plain(config)
-    source = build.parts(plain).source
+    plain = build.to_dict(config)
+    source = build.run_objects(plain).source
     assert build.labeled_fraction(plain) == 1.0
     assert np.bincount(source.labels[source.labels >= 0]).tolist() == [10] * 10
     assert len(with_all_labels(source)) == len(open_source("embedded"))
     config.data.labeled_fraction = 0.01
     with pytest.raises(ValueError, match=r"labeled_fraction=0\.01"):
-        build.parts(build.plain(config))
+        build.run_objects(build.to_dict(config))
 
 
-def test_results_from_before_there_were_few_labels_count_as_those_of_all_labels():
+def test_a_run_with_few_labels_is_another_run():
     for name in ("supervised", "simclr"):
         config = importlib.import_module(f"configs.{name}").get_config("smoke")
-        now = build.plain(config)
-        before = {
-            **now,
-            "data": {k: v for k, v in now["data"].items() if k not in ("num_labels", "labeled_fraction")},
-        }
-        assert build.same(before, now)
+        now = build.to_dict(config)
+        assert build.same_run(json.loads(json.dumps(now)), now)
         config.data.num_labels = 100
-        assert not build.same(before, build.plain(config))
+        assert not build.same_run(now, build.to_dict(config))

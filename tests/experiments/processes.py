@@ -26,7 +26,7 @@ for folder in map(Path, runs):
     sgd = {"name": "sgd", "learning_rate": 0.01, "scaling": "none"}
     config["optimizer"] = {**sgd, "steps": config["steps"], "batch_size": config["batch_size"]}
     with Workdir(folder, primary=jax.process_index() == 0) as workdir:
-        pretrain.train(config, build.parts(config), workdir)
+        pretrain.train(config, build.run_objects(config), workdir)
 """
 """Trains the smoke configs that the folders are named after, one after the other."""
 

@@ -147,19 +147,19 @@ def test_wrong_override_is_refused_in_one_line(tmp_path, arguments, message):
 
 
 def test_changed_config_is_refused_on_resume_with_what_differs(tmp_path):
-    config = build.plain(_smoke())
+    config = build.to_dict(_smoke())
     with Workdir(tmp_path / "run") as workdir:
         workdir.configure({**config, "data": {**config["data"], "channels": 1}})
         changed = {**config, "batch_size": 16}
         with pytest.raises(ValueError, match="batch_size: 8 -> 16"):
-            pretrain.train(changed, build.parts(changed), workdir)
+            pretrain.train(changed, build.run_objects(changed), workdir)
 
 
 def test_step_that_is_not_finite_stops_with_a_dump_that_replays(tmp_path, capsys):
-    config = build.plain(_smoke())
+    config = build.to_dict(_smoke())
     config["optimizer"] |= {"learning_rate": 1e30, "warmup_steps": 0}
     with Workdir(tmp_path / "run") as workdir, pytest.raises(NonFiniteError, match="--replay=") as error:
-        pretrain.train(config, build.parts(config), workdir)
+        pretrain.train(config, build.run_objects(config), workdir)
     dump = Path(str(error.value).split("--replay=")[1].strip())
     recorded = storage.read_manifest(dump)["facts"]["metrics"]
     capsys.readouterr()

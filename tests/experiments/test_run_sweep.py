@@ -1,5 +1,6 @@
 """Vectorized runs are the single runs; a sweep goes on where it stopped; runs that cannot be vectorized are processes."""
 
+import copy
 import importlib
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from ssl_jax.cli import pretrain, search_space, vectorized_runs
 from ssl_jax.config import build
+from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
 from ssl_jax.train.sharding import make_mesh
@@ -30,9 +32,18 @@ def config_of(name="simclr", **changes):
     return config
 
 
+def load_changed(config):
+    def load(overrides):
+        changed = copy.deepcopy(config)
+        apply_overrides(changed, overrides)
+        return changed
+
+    return load
+
+
 def make_trials(config, differing, folder):
-    trials = [search_space.make_trial(config, overrides, folder) for overrides in differing]
-    return [trial._replace(config=build.changed(trial.config, {"data.channels": 1})) for trial in trials]
+    trials = [search_space.make_trial(load_changed(config), overrides, folder) for overrides in differing]
+    return [trial._replace(config=build.with_changes(trial.config, {"data.channels": 1})) for trial in trials]
 
 
 @pytest.mark.long
@@ -45,7 +56,7 @@ def test_vectorized_runs_of_temperature_and_seed_are_the_single_runs(tmp_path):
     for run in runs:
         alone = tmp_path / "alone" / run.folder.name
         with Workdir(alone) as workdir:
-            pretrain.train(run.config, build.parts(run.config), workdir)
+            pretrain.train(run.config, build.run_objects(run.config), workdir)
         found, expected = (restore_model(folder / "checkpoints") for folder in (run.folder, alone))
         assert (
             (found.step, found.metadata)
@@ -87,7 +98,7 @@ def test_a_run_that_diverges_stands_still_and_the_others_go_on(tmp_path):
     ],
 )
 def test_what_can_be_vectorized(name, overrides, reason):
-    trial = search_space.make_trial(config_of(name), overrides, Path())
+    trial = search_space.make_trial(load_changed(config_of(name)), overrides, Path())
     found = vectorized_runs.obstacle(trial.config, overrides)
     assert bool(found) == bool(reason)
     assert reason in found
@@ -134,9 +145,9 @@ def test_ranges_need_draws_and_options_must_exist(tmp_path):
     with pytest.raises(ValueError, match="a range goes with --random"):
         search_space.combinations(dict([search_space.parse_axis("a=1:2")]), draws=0, seed=0)
     with pytest.raises(ValueError, match=r"grid=method\.temprature"):
-        search_space.make_trial(config_of(), {"method.temprature": 1}, tmp_path)
+        search_space.make_trial(load_changed(config_of()), {"method.temprature": 1}, tmp_path)
     with pytest.raises(ValueError, match="grid=steps=many"):
-        search_space.make_trial(config_of(), {"steps": "many"}, tmp_path)
+        search_space.make_trial(load_changed(config_of()), {"steps": "many"}, tmp_path)
 
 
 def command(workdir, *arguments):

@@ -46,7 +46,7 @@ def config_of(name, *, batch_size=BATCH, steps=4):
     """The smoke config as plain dicts."""
     config = importlib.import_module(f"configs.{name}").get_config("smoke")
     config.batch_size, config.steps = batch_size, steps
-    return build.plain(config)
+    return build.to_dict(config)
 
 
 def method_of(name, *, encoder=None, **options):
@@ -59,7 +59,7 @@ def method_of(name, *, encoder=None, **options):
 
 def source_of(config, split="train"):
     """The images that a config names: gray ones for all methods but those that need colours or clips."""
-    return build.source(config, config["data"]["source"], split)
+    return build.open_images(config, config["data"]["source"], split)
 
 
 def real_batch(count=BATCH, config=None):

@@ -28,6 +28,10 @@ from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.queue import Queue, queue_push
 from ssl_jax.optim.ema import EmaState, ema
 
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
+
+
 FIRST_SCALE = 0.5
 
 

@@ -17,6 +17,10 @@ from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 from ssl_jax.ops.kmeans import kmeans, pca_whiten, sample_clusters_evenly
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
+
 SAMPLING = ("clusters", "images")
 
 
@@ -24,7 +28,7 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 1_281_167,
+    num_examples: int = 1_281_167,
     clusters: int = 10_000,
     hidden_dim: int = 4096,
     hidden_layers: int = 2,
@@ -42,8 +46,8 @@ def build(
     Args:
       encoder: the network to train.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of the whole range, a crop and a flip.
-      examples: number of training images.
-      clusters: k, 2 to ``examples``; ten times the number of classes is customary.
+      num_examples: number of training images.
+      clusters: k, 2 to ``num_examples``; ten times the number of classes is customary.
       hidden_dim: width of the perceptron.
       hidden_layers: its depth; 0: the encoder's features are clustered and classified.
       pca: directions kept, at most the width of what is clustered; 0: neither projected nor whitened.
@@ -53,7 +57,7 @@ def build(
 
     Returns:
       The method. Params: ``encoder``, ``perceptron`` and ``top``; state: their batch statistics (``online``), ``labels`` and
-      ``previous`` ``[1, examples]``, ``sizes`` of the clusters. ``encode`` gives the encoder's features.
+      ``previous`` ``[1, num_examples]``, ``sizes`` of the clusters. ``encode`` gives the encoder's features.
 
     Raises:
       ValueError: an option out of its range.
@@ -64,8 +68,8 @@ def build(
     moments for them are set to 0 at each refresh, where the code gives them a plain SGD of their own.
     """
     choice("sampling", sampling, SAMPLING)
-    require(examples >= 2, "examples", examples, "an integer of 2 or more")
-    require(2 <= clusters <= examples, "clusters", clusters, f"an integer from 2 to the {examples} examples")
+    require(num_examples >= 2, "num_examples", num_examples, "an integer of 2 or more")
+    require(2 <= clusters <= num_examples, "clusters", clusters, f"an integer from 2 to the {num_examples} images")
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
     width = hidden_dim if hidden_layers else encoder.features
     require(0 <= pca <= width, "pca", pca, f"an integer from 0 to the {width} features that are clustered")
@@ -80,7 +84,7 @@ def build(
         network_key, top_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
         params["top"], _ = top.init(top_key, jnp.zeros((1, width)))
-        none = jnp.full((1, examples), -1, jnp.int32)
+        none = jnp.full((1, num_examples), -1, jnp.int32)
         sizes = jnp.zeros(clusters, jnp.int32)
         return params, {"online": online, "labels": none, "previous": none, "sizes": sizes}
 
@@ -130,5 +134,4 @@ def build(
         CollapseValue("loss", math.log(clusters), "the clusters of images cannot be told from what is seen"),
         CollapseValue("largest_cluster", 1.0, "one cluster holds every image"),
     )
-
     return Method(views, init, loss, encoder, encoder_at("online"), refresh=clustering, collapse=collapse)

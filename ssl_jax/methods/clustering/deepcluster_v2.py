@@ -25,12 +25,15 @@ from ssl_jax.methods.parts.siamese import pair_metrics
 from ssl_jax.models.network import Network, chain
 from ssl_jax.ops.kmeans import EMPTY, INITS, Clusters, kmeans
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
 
 def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 1_281_167,
+    num_examples: int = 1_281_167,
     clusters: int = 3000,
     clusterings: int = 3,
     temperature: float = 0.1,
@@ -55,8 +58,8 @@ def build(
     Args:
       encoder: the network to train.
       views: global crops, which are remembered, then local ones; ``None``: 2 x 224 and 6 x 96 pixels, colours of SimCLR.
-      examples: M, the number of training images, at least.
-      clusters: K, of each clustering, up to ``examples``.
+      num_examples: M, the number of training images, at least.
+      clusters: K, of each clustering, up to ``num_examples``.
       clusterings: H.
       temperature: τ > 0. May be traced.
       iterations: of k-means.
@@ -82,8 +85,8 @@ def build(
     loses images that it left out, ours by image and remembers them; at the start it is filled with z of random crops under
     batch statistics, ours without augmentation and under running statistics, which do not depend on the order of images.
     """
-    require(examples >= 1, "examples", examples, "an integer of 1 or more")
-    require(1 <= clusters <= examples, "clusters", clusters, f"an integer from 1 to the {examples} examples")
+    require(num_examples >= 1, "num_examples", num_examples, "an integer of 1 or more")
+    require(1 <= clusters <= num_examples, "clusters", clusters, f"an integer from 1 to the {num_examples} images")
     require(clusterings >= 1, "clusterings", clusterings, "an integer of 1 or more")
     require(iterations >= 1, "iterations", iterations, "an integer of 1 or more")
     choice("init", init, INITS)
@@ -98,11 +101,11 @@ def build(
     def init_state(key: Key, batch: Batch) -> tuple[Params, State]:
         network_key, centroid_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
-        none = jnp.full((clusterings, examples), -1, jnp.int32)
+        none = jnp.full((clusterings, num_examples), -1, jnp.int32)
         rows = jax.random.normal(centroid_key, (clusterings, clusters, projection), jnp.float32)
         return params, {
             "online": online,
-            "bank": jnp.zeros((crops, examples, projection), jnp.float32),
+            "bank": jnp.zeros((crops, num_examples, projection), jnp.float32),
             "centroids": normalize(rows),
             "labels": none,
             "previous": none,

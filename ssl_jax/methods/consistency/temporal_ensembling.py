@@ -15,12 +15,15 @@ from ssl_jax.models.network import Network
 from ssl_jax.ops.schedules import rampup
 from ssl_jax.optim.ema import EmaState, debias_average, ema
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
 
 def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 50_000,
+    num_examples: int = 50_000,
     classes: int = 10,
     decay: float = 0.6,
     weight: float = 30.0,
@@ -47,7 +50,7 @@ def build(
     Args:
       encoder: the network to train.
       views: one view. ``None``: :func:`ssl_jax.augment.presets.consistency`.
-      examples: number of training images; the averages are ``[examples, classes]``.
+      num_examples: number of training images; the averages are ``[num_examples, classes]``.
       classes: C.
       decay: α, 0 (the last prediction) to 1. May be traced.
       weight: w ≥ 0, in the paper 30 times the share of labelled images, of CIFAR-100 100 times. May be traced.
@@ -63,22 +66,22 @@ def build(
       the share of the batch that has a target.
 
     Raises:
-      ValueError: more than one view, no examples, a decay outside [0, 1], or another option outside its range.
+      ValueError: more than one view, no images, a decay outside [0, 1], or another option outside its range.
 
     Reference: Temporal Ensembling for Semi-Supervised Learning, algorithm 2; smlaine2/tempens, in which images that do not
     fill a batch at the end of an epoch count as predictions of 0. Deviations: as of the Π-model.
     """
     views = presets.consistency(count=1) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    require(examples >= 1, "examples", examples, "an integer of 1 or more")
+    require(num_examples >= 1, "num_examples", num_examples, "an integer of 1 or more")
     require(not isinstance(decay, int | float) or 0 <= decay <= 1, "decay", decay, "a number in [0, 1]")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
     weight_at, average = rampup(weight, rampup_steps, quiet=quiet_steps), ema(decay, debias=True)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, online = network.init(key, batch["views"][0][:, 0])
-        empty = average.init(jnp.zeros((examples, classes)))
-        return params, {"online": online, "ensemble": empty._replace(weight=jnp.zeros((examples, 1)))}
+        empty = average.init(jnp.zeros((num_examples, classes)))
+        return params, {"online": online, "ensemble": empty._replace(weight=jnp.zeros((num_examples, 1)))}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array

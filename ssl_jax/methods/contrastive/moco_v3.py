@@ -19,6 +19,10 @@ from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_
 from ssl_jax.models import heads as models_heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
+
+
 HEADS = ("resnet", "vit")
 
 

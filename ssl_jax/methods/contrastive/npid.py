@@ -18,6 +18,10 @@ from ssl_jax.methods.parts.siamese import pair_metrics
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
+
 LOSSES = ("nce", "cross_entropy", "negative_sampling")
 
 
@@ -25,7 +29,7 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 1_281_167,
+    num_examples: int = 1_281_167,
     loss: str = "nce",
     temperature: float = 0.07,
     negatives: int = 4096,
@@ -34,8 +38,8 @@ def build(
 ) -> Method:
     """NPID, also called instance discrimination.
 
-    With ``q = n(W f(v))``, a memory u of one unit vector an image, τ ``temperature``, y the image's number, M ``examples`` and
-    K ``negatives``, numbers j drawn uniformly with replacement, y among them now and then::
+    With ``q = n(W f(v))``, a memory u of one unit vector an image, τ ``temperature``, y the image's number, M ``num_examples``
+    and K ``negatives``, numbers j drawn uniformly with replacement, y among them now and then::
 
         scores   q·u_y/τ and q·u_j/τ,   s = exp(score) / Z,   P = 1/M
         nce      L = mean [ −log s_y / (s_y + K P) − Σ_j log K P / (s_j + K P) ]
@@ -53,7 +57,7 @@ def build(
     Args:
       encoder: the network to train.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.npid`.
-      examples: M, the number of training images.
+      num_examples: M, the number of training images.
       loss: ``"nce"``; ``"cross_entropy"``: InfoNCE of the same scores; ``"negative_sampling"``: the loss of word2vec, which is
         nce without Z and P.
       temperature: τ > 0. May be traced.
@@ -74,7 +78,7 @@ def build(
     Deviation: the paper's proximal regularisation of the memory is left out, as in vissl.
     """
     choice("loss", loss, LOSSES)
-    require(examples >= 1, "examples", examples, "an integer of 1 or more")
+    require(num_examples >= 1, "num_examples", num_examples, "an integer of 1 or more")
     require(negatives >= 1, "negatives", negatives, "an integer of 1 or more")
     positive("temperature", temperature)
     views = presets.npid() if views is None else views
@@ -86,7 +90,7 @@ def build(
         network_key, bank_key = jax.random.split(key)
         params, online = network.init(network_key, batch["views"][0][:, 0])
         width = math.sqrt(3 / projection)
-        bank = jax.random.uniform(bank_key, (examples, projection), jnp.float32, -width, width)
+        bank = jax.random.uniform(bank_key, (num_examples, projection), jnp.float32, -width, width)
         state: State = {"online": online, "bank": normalize(bank)}
         if loss == "nce":
             state |= {"log_normalizer": jnp.float32(0), "normalized": jnp.bool_(False)}
@@ -100,7 +104,7 @@ def build(
         images, index = batch["views"][0][:, 0], batch["index"]
         (_, projections), online = network.apply(params, state["online"], images, train=True, key=network_key)
         q, bank = normalize(projections), jax.lax.stop_gradient(state["bank"])  # [n, d], [M, d]
-        drawn = jax.random.randint(draw_key, (q.shape[0], negatives), 0, examples)
+        drawn = jax.random.randint(draw_key, (q.shape[0], negatives), 0, num_examples)
         positive_score = jnp.sum(q * bank[index], axis=1) / temperature  # [n]
         products = jnp.einsum("nd,nkd->nk", q, bank[drawn], precision=jax.lax.Precision.HIGHEST)
         scores = products / temperature  # [n, K]
@@ -115,13 +119,13 @@ def build(
             return info_nce, (state, metrics)
         if loss == "negative_sampling":
             return negative_sampling(positive_score, scores), (state, metrics)
-        of_batch = math.log(examples) + _log_mean_exp(
+        of_batch = math.log(num_examples) + _log_mean_exp(
             jnp.concatenate([positive_score[:, None], scores], axis=1)
         )
         log_normalizer = jnp.where(state["normalized"], state["log_normalizer"], of_batch)
         log_normalizer = jax.lax.stop_gradient(log_normalizer)
         state |= {"log_normalizer": log_normalizer, "normalized": jnp.bool_(True)}
-        value = nce(positive_score, scores, log_normalizer=log_normalizer, noise=1 / examples)
+        value = nce(positive_score, scores, log_normalizer=log_normalizer, noise=1 / num_examples)
         return value, (state, {**metrics, "log_normalizer": log_normalizer})
 
     values = {

@@ -16,6 +16,9 @@ from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
+
 
 def build(
     encoder: Network,

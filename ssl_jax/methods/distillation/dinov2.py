@@ -39,6 +39,10 @@ from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.ops.sinkhorn import sinkhorn
 from ssl_jax.optim.ema import ema
 
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
+
+
 CENTERINGS = ("sinkhorn", "center", "none")
 EPSILON = 1e-8
 """Of KoLeo."""

@@ -33,6 +33,9 @@ from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.optim.ema import ema
 
+FOLLOWS = {"decay_steps": "steps"}
+"""Options whose values follow others of the config."""
+
 
 def build(
     encoder: Network,

@@ -41,7 +41,7 @@ def build(
     decay: float | Schedule | None = None,
     alternate_steps: int = 1,
     expectation_decay: float | Schedule | None = None,
-    examples: int | None = None,
+    num_examples: int | None = None,
 ) -> Method:
     """SimSiam.
 
@@ -58,24 +58,24 @@ def build(
       samples: pairs of views of each image, 1 or more; the loss is their mean. 2 with ``symmetric=False`` compares as many
         pairs as the symmetric loss does.
       similarity: ``"cosine"``, or ``"softmax"``: ``D = −mean softmax(z)·log softmax(p)``.
-      batch_norm: how far BatchNorm goes in the heads: ``"none"``; ``"hidden"`` layers; also the ``"projections"`` (the
+      batch_norm: reach of BatchNorm in the heads: ``"none"``; ``"hidden"`` layers; also the ``"projections"`` (the
         method), without γ and β; also the ``"predictions"`` (does not train well).
       projector_layers: depth of g, 1 or more; 3, the paper's CIFAR-10 recipe 2.
-      projector_width: of g's hidden layers; ``None``: ``projection``.
+      projector_width: width of g's hidden layers; ``None``: ``projection``.
       projection: width of z and p.
-      predictor_width: of h's hidden layer: a bottleneck.
+      predictor_width: width of h's hidden layer: a bottleneck.
       decay: targets come from a momentum encoder, the EMA of (f, g) with this decay, 0 to 1, or a schedule of it. ``None``:
         from the network itself. A float may be traced, here and below.
       alternate_steps: k of the paper's alternating optimization: targets come from the weights of (f, g) at the last step that
-        k divides, the same targets as if they had been computed then for k steps and kept. 1: from the current weights.
+        k divides, the same targets as if they had been computed then for k steps and stored. 1: from the current weights.
       expectation_decay: the target of image x is an average over its views through the run, ``η_x ← m η_x + (1 − m) n(z)``,
         with m this decay (the paper's 0.8) and n(z) the unit vector: what a predictor would learn, for ``predictor="none"``.
-        ``None``: z itself. Each direction moves η_x by its own z; the mean is kept.
-      examples: number of training images, for each of which η_x is kept; needed with ``expectation_decay``.
+        ``None``: z itself. Each direction moves η_x by z of one view; their mean is stored.
+      num_examples: number of training images, for each of which η_x is stored; needed with ``expectation_decay``.
 
     Returns:
       The method. ``encode`` gives the encoder's features. State: ``online`` and, where asked for, ``teacher`` (momentum encoder
-      or snapshot), ``expectation`` ``[examples, projection]`` and ``predictor`` (the params of a fixed one).
+      or snapshot), ``expectation`` ``[num_examples, projection]`` and ``predictor`` (the params of a fixed one).
 
     Raises:
       ValueError: an unknown choice, a count below 1, or options that exclude each other.
@@ -108,7 +108,7 @@ def build(
         momentum=decay is not None,
         alternating=alternate_steps > 1,
         expecting=expectation is not None,
-        examples=examples,
+        num_examples=num_examples,
     )
     all_views, first, second = slice(None), slice(0, None, 2), slice(1, None, 2)
     student_views, teacher_views = (all_views, all_views) if symmetric else (first, second)
@@ -121,7 +121,7 @@ def build(
         if teacher_ema is not None:
             state["teacher"] = EmaTeacher.init(teacher_ema, params, online)
         if expectation is not None:
-            state["expectation"] = jnp.zeros((examples, projection))
+            state["expectation"] = jnp.zeros((num_examples, projection))
         (state if fixed else params)["predictor"] = head_params
         return params, state
 
@@ -205,7 +205,7 @@ def _refuse_combinations(
     momentum: bool,
     alternating: bool,
     expecting: bool,
-    examples: int | None,
+    num_examples: int | None,
 ) -> None:
     excluding = {
         "decay and alternate_steps above 1": momentum and alternating,
@@ -218,4 +218,9 @@ def _refuse_combinations(
         if both_given:
             raise ValueError(f"{pair} exclude each other: give one of them")
     allowed = "the number of training images, as expectation_decay is given"
-    require(not expecting or (examples is not None and examples >= 1), "examples", examples, allowed)
+    require(
+        not expecting or (num_examples is not None and num_examples >= 1),
+        "num_examples",
+        num_examples,
+        allowed,
+    )

@@ -17,6 +17,10 @@ from ssl_jax.methods.parts.siamese import direction_std, merge_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
+
 SEEDS = ("gradient", "uniform")
 
 
@@ -24,7 +28,7 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 1_281_167,
+    num_examples: int = 1_281_167,
     exemplars: int = 8000,
     seeds: str = "gradient",
 ) -> Method:
@@ -38,14 +42,14 @@ def build(
     Args:
       encoder: the network to train.
       views: one view or more of one size, each an example of its own; ``None``: :func:`ssl_jax.augment.presets.npid`.
-      examples: number of training images.
-      exemplars: N, 2 to ``examples``. With fewer images than N all are seeds, and the other classes stay empty.
+      num_examples: number of training images.
+      exemplars: N, 2 to ``num_examples``. With fewer images than N all are seeds, and the other classes stay empty.
       seeds: ``"gradient"``, or ``"uniform"``: every image is as likely.
 
     Returns:
       The method. ``encode`` gives the encoder's features. Metrics: ``accuracy``; ``embedding_std`` as in
       :func:`ssl_jax.methods.parts.siamese.direction_std`. State: ``online`` (batch statistics), ``seeds`` ``[N]`` and
-      ``classes`` ``[examples]``, -1 where an image is no seed.
+      ``classes`` ``[num_examples]``, -1 where an image is no seed.
 
     Raises:
       ValueError: an option out of its range, no view or several sizes.
@@ -57,7 +61,10 @@ def build(
     """
     choice("seeds", seeds, SEEDS)
     require(
-        2 <= exemplars <= examples, "exemplars", exemplars, f"an integer from 2 to the {examples} examples"
+        2 <= exemplars <= num_examples,
+        "exemplars",
+        exemplars,
+        f"an integer from 2 to the {num_examples} images",
     )
     views = presets.npid() if views is None else views
     sizes = {view.size for view in views}
@@ -67,7 +74,7 @@ def build(
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, online = network.init(key, batch["views"][0][:, 0])
-        none = jnp.full(examples, -1, jnp.int32)
+        none = jnp.full(num_examples, -1, jnp.int32)
         return params, {"online": online, "seeds": jnp.zeros(exemplars, jnp.int32), "classes": none}
 
     def loss(
@@ -101,7 +108,7 @@ def build(
         weights = jnp.log(jnp.maximum(energies[:, 0], 1e-12)) if seeds == "gradient" else 0.0
         # The greatest of noisy logarithms are a draw without replacement.
         _, chosen = top_k(weights + noise, count)
-        classes = jnp.full(examples, -1, jnp.int32).at[chosen].set(jnp.arange(count, dtype=jnp.int32))
+        classes = jnp.full(num_examples, -1, jnp.int32).at[chosen].set(jnp.arange(count, dtype=jnp.int32))
         return {**state, "seeds": jnp.resize(chosen.astype(jnp.int32), (exemplars,)), "classes": classes}
 
     choose_seeds = Refresh(

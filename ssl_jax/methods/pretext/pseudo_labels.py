@@ -16,14 +16,17 @@ from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.kmeans import sample_clusters_evenly
 
+FOLLOWS = {"num_examples": "data.num_examples"}
+"""Options whose values follow others of the config."""
+
 
 def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    examples: int = 1_281_167,
+    num_examples: int = 1_281_167,
     classes: int = 10,
-    labeled: int = 100,
+    num_labels: int = 100,
     threshold: float = 0.95,
     soft: bool = False,
     balance: bool = True,
@@ -36,17 +39,17 @@ def build(
     ``p = softmax(W f(x) + b)``, and those with ``max p ≥ threshold`` join the labelled ones, with y the one-hot argmax of p, or
     p itself. The length of a round is the run's ``refresh_every``.
 
-    Of ``labeled`` images, at even distances in the source, the labels are used; those of all others, where there are any,
+    Of ``num_labels`` images, at even distances in the source, the labels are used; those of all others, where there are any,
     serve the metric ``pseudo_accuracy`` alone.
 
     Args:
       encoder: the network to train.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
-      examples: number of training images.
+      num_examples: number of training images.
       classes: number of classes, 2 or more.
-      labeled: images whose labels are used, 1 to ``examples``.
+      num_labels: images whose labels are used, 1 to ``num_examples``.
       threshold: least probability of a pseudo-label, 0 to 1; 0: all images. May be traced.
-      soft: y is p instead of one-hot; holds ``examples · classes`` numbers.
+      soft: y is p instead of one-hot; holds ``num_examples · classes`` numbers.
       balance: images are drawn evenly over the classes of their (pseudo-)labels
         (:func:`ssl_jax.ops.kmeans.sample_clusters_evenly`), so that a class that is predicted often does not grow on; else
         every image of the round comes as often.
@@ -55,7 +58,7 @@ def build(
     Returns:
       The method. ``encode`` gives the encoder's features. Metrics: ``accuracy`` on the targets; ``pseudo_share``, the share of
       all images that have a pseudo-label; ``pseudo_accuracy``, the share of right ones in the batch, 0 where it has none;
-      ``round``. State: ``online``, ``round``, ``labeled``, ``truth`` (labels met) and ``labels`` ``[examples]``.
+      ``round``. State: ``online``, ``round``, ``labeled``, ``truth`` (labels met) and ``labels`` ``[num_examples]``.
 
     Raises:
       ValueError: an option out of its range.
@@ -66,7 +69,12 @@ def build(
     other noise than the views and the encoder's own.
     """
     require(classes >= 2, "classes", classes, "an integer of 2 or more")
-    require(1 <= labeled <= examples, "labeled", labeled, f"an integer from 1 to the {examples} examples")
+    require(
+        1 <= num_labels <= num_examples,
+        "num_labels",
+        num_labels,
+        f"an integer from 1 to the {num_examples} images",
+    )
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     classifier = heads.mlp((classes,), dtype=compute_dtype(encoder), kernel_init=0.01)
@@ -74,11 +82,11 @@ def build(
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, online = network.init(key, batch["views"][0][:, 0])
-        none = jnp.full(examples, -1, jnp.int32)
+        none = jnp.full(num_examples, -1, jnp.int32)
         state: State = {"online": online, "truth": none, "labels": none}
-        state |= {"labeled": jnp.zeros(examples, bool), "round": jnp.int32(-1), "share": jnp.float32(0)}
+        state |= {"labeled": jnp.zeros(num_examples, bool), "round": jnp.int32(-1), "share": jnp.float32(0)}
         if soft:
-            state["probabilities"] = jnp.zeros((examples, classes))
+            state["probabilities"] = jnp.zeros((num_examples, classes))
         return params, state
 
     def loss(
@@ -112,12 +120,14 @@ def build(
     def relabel(state: State, probabilities: Array, key: Key) -> State:
         del key
         count = len(probabilities)
-        positions = np.unique(np.linspace(0, count - 1, min(labeled, count)).round().astype(int))
-        given = jnp.zeros(examples, bool).at[positions].set(True)
+        positions = np.unique(np.linspace(0, count - 1, min(num_labels, count)).round().astype(int))
+        given = jnp.zeros(num_examples, bool).at[positions].set(True)
         trained = state["round"] >= 0
         sure = trained & (jnp.max(probabilities, axis=1) >= threshold) & ~given[:count]
         guesses = jnp.where(sure, jnp.argmax(probabilities, axis=1), -1).astype(jnp.int32)
-        labels = jnp.where(given, state["truth"], jnp.full(examples, -1, jnp.int32).at[:count].set(guesses))
+        labels = jnp.where(
+            given, state["truth"], jnp.full(num_examples, -1, jnp.int32).at[:count].set(guesses)
+        )
         state = {**state, "labeled": given, "labels": labels, "round": state["round"] + 1}
         if soft:
             state["probabilities"] = state["probabilities"].at[:count].set(probabilities)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.methods.case import loss_inputs, loss_of, method_of, start
 
-OPTIONS = {"examples": 60, "clusters": 4, "hidden_dim": 16, "pca": 3}
+OPTIONS = {"num_examples": 60, "clusters": 4, "hidden_dim": 16, "pca": 3}
 
 
 def collapsed(case):
@@ -95,7 +95,7 @@ def test_without_perceptron_the_features_themselves_are_clustered():
         ({"pca": 17}, "pca=17"),
         ({"hidden_layers": -1}, "hidden_layers=-1"),
         ({"sampling": "even"}, "sampling='even'"),
-        ({"examples": 1}, "examples=1"),
+        ({"num_examples": 1}, "num_examples=1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

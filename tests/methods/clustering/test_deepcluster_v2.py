@@ -10,7 +10,7 @@ import pytest
 from ssl_jax.ops.kmeans import assign
 from tests.methods.case import loss_inputs, loss_of, method_of, start
 
-OPTIONS = {"examples": 40, "clusters": 5, "clusterings": 3, "projection": 8, "iterations": 8}
+OPTIONS = {"num_examples": 40, "clusters": 5, "clusterings": 3, "projection": 8, "iterations": 8}
 
 
 def collapsed(case):
@@ -112,7 +112,7 @@ def test_images_without_a_cluster_are_ignored():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"examples": 0}, "examples=0"),
+        ({"num_examples": 0}, "num_examples=0"),
         ({"clusters": 41}, "clusters=41"),
         ({"clusterings": 0}, "clusterings=0"),
         ({"temperature": 0.0}, r"temperature=0\.0"),

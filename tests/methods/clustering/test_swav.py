@@ -73,7 +73,7 @@ def test_two_crops_may_change_places_and_the_head_may_do_without_batchnorm():
 
 
 def test_prototypes_of_the_real_config_keep_their_bits_for_an_epoch_and_unit_norm_after_it():
-    config = build.plain(importlib.import_module("configs.swav").get_config("embedded"))
+    config = build.to_dict(importlib.import_module("configs.swav").get_config("embedded"))
     ((pattern, boundary),) = config["optimizer"]["freeze"]
     assert pattern == "prototypes" and boundary == round(config["steps"] / 10)
     optimizer = build.optimizer(config)

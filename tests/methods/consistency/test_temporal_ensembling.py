@@ -30,7 +30,7 @@ def predictions(*shape):
 
 
 def test_labels_few_or_none():
-    check_labels("temporal_ensembling", examples=20)
+    check_labels("temporal_ensembling", num_examples=20)
 
 
 def test_whole_epochs_equal_the_papers_update():
@@ -83,7 +83,7 @@ def test_images_that_do_not_come_are_untouched_and_of_equal_ones_the_last_is_wri
 
 
 def test_target_is_read_before_it_is_written_and_new_images_have_none():
-    method = method_of("temporal_ensembling", **PLAIN, examples=20, weight=4.0, decay=0.0)
+    method = method_of("temporal_ensembling", **PLAIN, num_examples=20, weight=4.0, decay=0.0)
     params, state, batch = start(method)
     batch = {**batch, "label": np.full(16, -1, np.int32), "index": np.arange(16, dtype=np.int32)}
     value, first, metrics = loss_of(method, params, state, batch)
@@ -101,7 +101,7 @@ def test_target_is_read_before_it_is_written_and_new_images_have_none():
 
 
 def test_averages_may_be_spread_over_devices_by_a_rule():
-    method, batch = method_of("temporal_ensembling", examples=64), real_batch()
+    method, batch = method_of("temporal_ensembling", num_examples=64), real_batch()
     optimizer = optim.from_options("sgd", steps=4, learning_rate=0.05, scaling="none", batch_size=16)
     rules = [("ensemble", PartitionSpec("data"))]
     states = []
@@ -120,7 +120,7 @@ def test_averages_may_be_spread_over_devices_by_a_rule():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"examples": 0}, "examples=0"),
+        ({"num_examples": 0}, "num_examples=0"),
         ({"decay": 1.5}, r"decay=1\.5"),
         ({"normalize_by": "all"}, "normalize_by='all'"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from ssl_jax.methods.parts.memory_bank import update_memory_bank
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
 
-OPTIONS = {"negatives": 8, "examples": 40, "loss": "nce", "temperature": 0.07}
+OPTIONS = {"negatives": 8, "num_examples": 40, "loss": "nce", "temperature": 0.07}
 
 
 def constants(k):
@@ -77,7 +77,7 @@ def test_decay_may_be_traced_and_moves_no_gradient():
     ("options", "message"),
     [
         ({"loss": "infonce"}, "loss='infonce'"),
-        ({"examples": 0}, "examples=0"),
+        ({"num_examples": 0}, "num_examples=0"),
         ({"negatives": 0}, "negatives=0"),
         ({"temperature": 0.0}, r"temperature=0\.0"),
     ],

@@ -46,7 +46,7 @@ def test_bound_is_the_logarithm_of_the_candidates_minus_the_loss():
 
 def test_both_scalings_of_the_paper_meet_at_a_batch_of_4096():
     """Linear 0.3 x B/256, and for small batches 0.075 x √B."""
-    config = build.plain(simclr.get_config("imagenet"))
+    config = build.to_dict(simclr.get_config("imagenet"))
     peak = config["optimizer"]["warmup_steps"]
     square_root = {"learning_rate": 0.075, "scaling": "sqrt", "reference_batch": 1}
     for changed, expected in (

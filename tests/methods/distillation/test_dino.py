@@ -53,7 +53,7 @@ def test_without_centring_the_centre_stays():
 
 
 def test_the_last_layer_of_the_real_config_stands_still_for_its_first_epoch_and_not_longer():
-    config = build.plain(importlib.import_module("configs.dino").get_config("embedded"))
+    config = build.to_dict(importlib.import_module("configs.dino").get_config("embedded"))
     ((pattern, boundary),) = config["optimizer"]["freeze"]
     assert pattern == "head/prototypes" and boundary == round(config["steps"] / 10)
     optimizer = build.optimizer(config)

@@ -175,7 +175,7 @@ def test_a_momentum_encoder_gives_the_targets_and_moves_by_its_decay():
 
 
 def test_expectations_are_averages_of_an_images_unit_projections():
-    options = {"predictor": "none", "expectation_decay": 0.8, "examples": 40}
+    options = {"predictor": "none", "expectation_decay": 0.8, "num_examples": 40}
     params, state = started(small(**options))
     expected = np.zeros((40, 8))
     shared = {**params, "predictor": started(small())[0]["predictor"]}
@@ -195,7 +195,7 @@ def test_expectations_are_averages_of_an_images_unit_projections():
 @pytest.mark.parametrize(
     "options",
     [
-        {"decay": 0.9, "predictor": "fixed", "expectation_decay": 0.8, "examples": IMAGES},
+        {"decay": 0.9, "predictor": "fixed", "expectation_decay": 0.8, "num_examples": IMAGES},
         {"alternate_steps": 2, "similarity": "softmax"},
     ],
 )
@@ -292,7 +292,7 @@ def test_without_stop_gradient_the_projections_collapse_and_with_it_they_do_not(
         ({"alternate_steps": 2, "stop_gradient": False}, "stop_gradient=False and alternate_steps"),
         ({"expectation_decay": 0.8, "stop_gradient": False}, "stop_gradient=False and expectation_decay"),
         ({"expectation_decay": 0.8, "similarity": "softmax"}, "softmax' and expectation_decay"),
-        ({"expectation_decay": 0.8}, "examples=None"),
+        ({"expectation_decay": 0.8}, "num_examples=None"),
     ],
 )
 def test_options_that_do_not_exist_or_exclude_each_other_are_refused_by_name(options, message):

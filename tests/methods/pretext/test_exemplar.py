@@ -21,7 +21,7 @@ def refreshed(method, energies, seed=0):
 
 
 def test_seeds_are_classes_and_training_goes_through_them_alone():
-    method = method_of("exemplar", exemplars=30, examples=100)
+    method = method_of("exemplar", exemplars=30, num_examples=100)
     state = refreshed(method, np.ones(80))
     seeds = np.asarray(state["seeds"])
     assert len(set(seeds.tolist())) == 30
@@ -36,7 +36,7 @@ def test_images_with_gradients_are_drawn_more_often_and_flat_ones_last():
     energies[90:] = 0
     counts = {name: np.zeros(100) for name in ("gradient", "uniform")}
     for name, count in counts.items():
-        method = method_of("exemplar", exemplars=20, examples=100, seeds=name)
+        method = method_of("exemplar", exemplars=20, num_examples=100, seeds=name)
         _, state, _ = start(method)
         refresh = jax.jit(method.refresh.update)
         for seed in range(40):
@@ -58,14 +58,14 @@ def test_described_is_the_mean_square_of_the_gradient():
 
 
 def test_fewer_images_than_exemplars_are_all_seeds():
-    method = method_of("exemplar", exemplars=50, examples=100)
+    method = method_of("exemplar", exemplars=50, num_examples=100)
     state = refreshed(method, np.ones(20))
     assert sorted(set(np.asarray(state["seeds"]).tolist())) == list(range(20))
     np.testing.assert_array_equal(np.sort(state["classes"][:20]), np.arange(20))
 
 
 def test_images_that_are_no_seeds_cost_nothing():
-    method = method_of("exemplar", exemplars=4, examples=100)
+    method = method_of("exemplar", exemplars=4, num_examples=100)
     params, state, batch = start(method)
     classes = jnp.full(100, -1).at[jnp.array([2, 5])].set(jnp.array([3, 1]))
     state = {**state, "classes": classes}

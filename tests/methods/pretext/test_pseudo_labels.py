@@ -34,7 +34,7 @@ def confident(count, classes=3, sure=0.9, seed=0):
     return rows, best
 
 
-OPTIONS = {"classes": 3, "labeled": 4, "threshold": 0.8, "examples": 60}
+OPTIONS = {"classes": 3, "num_labels": 4, "threshold": 0.8, "num_examples": 60}
 
 
 def test_a_round_has_the_labelled_images_and_those_that_the_network_is_sure_of():
@@ -110,7 +110,7 @@ def test_restart_draws_the_network_anew():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"classes": 1}, "classes=1"), ({"labeled": 0}, "labelled=0")]
+    ("options", "message"), [({"classes": 1}, "classes=1"), ({"num_labels": 0}, "num_labels=0")]
 )
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):

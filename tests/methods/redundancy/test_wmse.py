@@ -58,7 +58,7 @@ def test_one_view_is_refused():
 
 
 def test_the_rate_of_the_paper_drops_to_a_fifth_fifty_and_twenty_five_epochs_before_the_end():
-    optimizer = build.optimizer(build.plain(wmse.get_config("cifar10,paper")))
+    optimizer = build.optimizer(build.to_dict(wmse.get_config("cifar10,paper")))
     epoch = 50_000 // 512
     rates = [float(optimizer.learning_rate(e * epoch)) for e in (949, 951, 976)]
     np.testing.assert_allclose(rates, [3e-3, 3e-3 / 5, 3e-3 / 25], rtol=1e-6)

@@ -1,0 +1,54 @@
+"""Config files: ``configs/simclr.py:cifar10,short`` and what overrides it."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ssl_jax.config.make import Entry
+from ssl_jax.config.overrides import apply_overrides, choices_of
+
+
+def load_config(
+    spec: str, overrides: Mapping[str, Any] = {}, *, recorded: Mapping[str, Any] = {}
+) -> ConfigDict:
+    """Make the config that a file and its arguments describe, with other values at dotted names.
+
+    Args:
+      spec: path of a config file and, after a colon, its arguments.
+      overrides: from dotted names to values, or to texts of them. Where one is on what other options depend
+        (``optimizer.name``), the others are those of the new one.
+      recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
+
+    Raises:
+      ValueError: a file that is no config file, an argument, option or value that does not exist.
+    """
+    path, _, arguments = spec.partition(":")
+    config = load_entry(path)(arguments, choices_of(overrides), recorded).lock()
+    apply_overrides(config, overrides)
+    return config
+
+
+def load_entry(path: str) -> Entry:
+    """Load the ``get_config`` of a config file.
+
+    Raises:
+      ValueError: there is no such file, it cannot be run, or it has no ``get_config`` of :func:`ssl_jax.config.entry`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"config={path!r}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"config={path!r}: allowed is a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever is wrong with a file of the user's
+        raise ValueError(f"config={path!r} cannot be run: {type(error).__name__}: {error}") from error
+    get_config = getattr(module, "get_config", None)
+    if not isinstance(get_config, Entry):
+        raise ValueError(f"config={path!r}: it has no get_config = entry(...), see ssl_jax.config")
+    return get_config

@@ -1,0 +1,332 @@
+"""From a method's recipes to the whole config of a run.
+
+A recipe states only what differs from the defaults in the signatures; every option of the method, encoder, views and
+optimizer then stands in the config, so that each can be overridden from the command line and a misspelt one is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference, placeholder
+
+from ssl_jax import models
+from ssl_jax.config.datasets import DATASETS, Dataset
+from ssl_jax.config.images import open_images
+from ssl_jax.config.options import (
+    SMALL,
+    encoder_options,
+    method_options,
+    optimizer_options,
+    rule_options,
+    views_options,
+)
+from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
+from ssl_jax.core.check import did_you_mean
+from ssl_jax.methods.registry import method_module
+
+BUDGETS = ("smoke", "short", "paper")
+CHOICES = (
+    "optimizer.name",
+    "encoder.name",
+    "views.preset",
+    "data.source",
+    "data.split",
+    "data.num_examples",
+)
+"""Values on which other options of a config depend: what they are, and how many steps an epoch has."""
+OF_IMAGES = ("size", "mean", "std")
+"""Options of views that belong to the images and stay when another preset is chosen."""
+SMOKE_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "vocabulary_size": 32}
+SMOKE_RESNET = {"width": 0.125}
+"""There ``width`` is a factor."""
+
+
+class Arguments(NamedTuple):
+    """What the arguments of a config choose: ``--config=configs/simclr.py:cifar10,resnet50,short``.
+
+    Attributes:
+      dataset: name of the dataset, of :data:`ssl_jax.config.datasets.DATASETS`.
+      backbone: name of the encoder; ``""``: that of the recipe.
+      budget: of :data:`BUDGETS`.
+    """
+
+    dataset: str
+    backbone: str
+    budget: str
+
+
+class Basis(NamedTuple):
+    """What a config is made from.
+
+    Attributes:
+      dataset: the dataset's numbers.
+      recipe_name: name of the recipe in the config file.
+      recipe: the recipe, with what budget and backbone change.
+      backbone: name of the encoder.
+      budget: of :data:`BUDGETS`.
+    """
+
+    dataset: Dataset
+    recipe_name: str
+    recipe: Recipe
+    backbone: str
+    budget: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """The ``get_config`` of a config file, see :func:`entry`."""
+
+    method: str
+    recipes: Mapping[str, Recipe]
+    smoke: Mapping[str, Any]
+    dataset: str
+
+    def __call__(
+        self, arguments: str = "", choices: Mapping[str, Any] = {}, recorded: Mapping[str, Any] = {}
+    ) -> ConfigDict:
+        """Make the whole config of a run.
+
+        Args:
+          arguments: dataset, backbone and budget in any order, such as ``cifar10,resnet34,short``.
+          choices: values by dotted name, of :data:`CHOICES`, on which other options depend.
+          recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
+
+        Raises:
+          ValueError: an argument or a name that does not exist, a dataset without a recipe, or images that cannot be opened.
+        """
+        return _make(self, self.find_basis(arguments, choices), choices, recorded)
+
+    @property
+    def follows(self) -> Mapping[str, str]:
+        """Options of the method whose values follow others of the config, by name; the method declares them."""
+        return getattr(method_module(self.method), "FOLLOWS", {})
+
+    def find_basis(self, arguments: str, choices: Mapping[str, Any] = {}) -> Basis:
+        """Find the dataset and the recipe that arguments name, as in a call."""
+        named = parse_arguments(arguments, dataset=self.dataset)
+        dataset = DATASETS[named.dataset]
+        name = next((name for name in (named.dataset, dataset.recipe) if name in self.recipes), None)
+        if name is None:
+            raise ValueError(
+                f"{self.method} has no recipe for {named.dataset}: there are recipes for {', '.join(self.recipes)}"
+            )
+        backbone = choices.get("encoder.name") or named.backbone or self.recipes[name].backbone
+        recipe = self.recipes[name].resolve(named.budget, backbone)
+        epochs = dict(dataset.results_epochs).get(named.budget)
+        if epochs is not None:
+            recipe = rescale_epochs(recipe, epochs / recipe.epochs[named.budget])
+        return Basis(dataset, name, recipe, backbone, named.budget)
+
+
+def entry(
+    method: str, recipes: Mapping[str, Recipe], *, smoke: Mapping[str, Any] = {}, dataset: str = "embedded"
+) -> Entry:
+    """Make the ``get_config`` of a config file from its recipes.
+
+    Args:
+      method: name of the method.
+      recipes: by the name of the dataset.
+      smoke: options of the method in the budget ``smoke``, which shows that everything runs.
+      dataset: the one that is meant where the arguments name none.
+    """
+    return Entry(method, recipes, smoke, dataset)
+
+
+def parse_arguments(arguments: str, *, dataset: str = "embedded") -> Arguments:
+    """Parse names of a dataset, a backbone and a budget, in any order, separated by commas.
+
+    Args:
+      arguments: such as ``""``, ``"smoke"`` or ``"cifar10,resnet34"``.
+      dataset: the default one.
+
+    Raises:
+      ValueError: a name that is none of these; names the nearest.
+
+    >>> parse_arguments("resnet34,cifar10")
+    Arguments(dataset='cifar10', backbone='resnet34', budget='short')
+    """
+    axes = {"dataset": tuple(DATASETS), "backbone": tuple(models.BUILDERS), "budget": BUDGETS}
+    named = {"dataset": dataset, "backbone": "", "budget": "short"}
+    given: dict[str, str] = {}
+    for name in filter(None, (part.strip() for part in (arguments or "").split(","))):
+        axis = next((axis for axis, names in axes.items() if name in names), None)
+        if axis is None:
+            known = [other for names in axes.values() for other in names]
+            raise ValueError(f"config argument {name!r} is unknown: {did_you_mean(name, known)}")
+        if axis in given:
+            raise ValueError(f"two config arguments for the {axis}: {given[axis]!r} and {name!r}")
+        given[axis] = name
+    return Arguments(**{**named, **given})
+
+
+def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapping[str, Any]) -> ConfigDict:
+    dataset, recipe = basis.dataset, basis.recipe
+    config = ConfigDict()
+    config.seed = 0
+    data = _data(dataset, recipe, choices, recorded)
+    epoch = max(data.num_examples // recipe.batch_size, 1)
+    epochs = recipe.epochs.get(basis.budget, 1)
+
+    def in_steps(duration: Any) -> int:
+        return round(in_epochs(duration, epochs) * epoch)
+
+    config.steps = max(round(epochs * epoch), 1)
+    config.batch_size = recipe.batch_size
+    config.accumulate, config.cached_gradients = 1, False
+    if recipe.refresh_epochs is not None:
+        config.refresh_every = max(in_steps(recipe.refresh_epochs), 1)
+        if in_epochs(recipe.refresh_epochs, epochs) == epochs:
+            config.refresh_every = _following(config, "steps")
+    config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0})
+    config.data = data
+    config.encoder = ConfigDict(encoder_options(basis.backbone, dataset, recipe.encoder))
+    config.views = ConfigDict(views_options(dataset, _views(recipe, choices)))
+    config.method = _method(entry, config, recipe, in_steps)
+    config.optimizer = _optimizer(config, recipe, choices, epochs, in_steps)
+    config.watch = _watch(config.steps, dataset, recipe)
+    if basis.budget == "smoke":
+        config.update_from_flattened_dict(smoke_values(config, entry.smoke))
+    return config
+
+
+def _following(config: ConfigDict, name: str) -> FieldReference:
+    """Refer to another value until this one is set itself, which leaves the other alone; a plain reference would set both."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        config = config[parent]
+    return config.get_ref(last) + 0
+
+
+def _data(
+    dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> ConfigDict:
+    source, split = choices.get("data.source", dataset.source), choices.get("data.split", dataset.train)
+    data = ConfigDict({"source": source, "split": split, "crop_on": "auto", "max_corrupt_fraction": 0.1})
+    data.channels = placeholder(int)
+    data.update(recipe.data)
+    data.num_labels = recipe.num_labels
+    data.labeled_fraction = placeholder(float)
+    data.labeled_fraction = recipe.labeled_fraction
+    known = dataset.num_examples if (source, split) == (dataset.source, dataset.train) else None
+    if (recorded.get("source"), recorded.get("split")) == (source, split):
+        known = recorded["num_examples"]
+    count = choices.get("data.num_examples", known)
+    data.num_examples = _count_images(data) if count is None else count
+    return data
+
+
+def _count_images(data: ConfigDict) -> int:
+    try:
+        return len(open_images({"data": data}, data.source, data.split))
+    except ValueError as error:
+        hint = "give --config.data.source, or --config.data.num_examples=N for a config without the images"
+        raise ValueError(f"{error}; {hint}") from error
+
+
+def _views(recipe: Recipe, choices: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the views of a recipe; of another preset only what belongs to the images."""
+    preset = choices.get("views.preset", recipe.views["preset"])
+    if preset == recipe.views["preset"]:
+        return recipe.views
+    return {"preset": preset, **{k: v for k, v in recipe.views.items() if k in OF_IMAGES}}
+
+
+def _method(entry: Entry, config: ConfigDict, recipe: Recipe, in_steps: Callable[[Any], int]) -> ConfigDict:
+    counted = {name: in_steps(duration) for name, duration in recipe.method_epochs.items()}
+    method = ConfigDict(method_options(entry.method, {**recipe.method, **counted}))
+    for name, followed in entry.follows.items():
+        method[name] = _following(config, followed)
+    return method
+
+
+def _optimizer(
+    config: ConfigDict,
+    recipe: Recipe,
+    choices: Mapping[str, Any],
+    epochs: float,
+    in_steps: Callable[[Any], int],
+) -> ConfigDict:
+    """Take the optimizer of a recipe; of another rule only the options that do not belong to the recipe's."""
+    options = dict(recipe.optimizer)
+    name = choices.get("optimizer.name", options["name"])
+    if name != options["name"]:
+        options = {k: v for k, v in options.items() if k not in rule_options(options["name"])} | {
+            "name": name
+        }
+    if recipe.boundary_epochs:
+        options["boundaries"] = tuple(in_steps(duration) for duration in recipe.boundary_epochs)
+    if recipe.hold_each_epoch:
+        options["steps_per_epoch"] = in_steps(1)
+    options["freeze"] = tuple((pattern, in_steps(duration)) for pattern, duration in recipe.freeze_epochs)
+    optimizer = ConfigDict(optimizer_options(options))
+    optimizer.steps, optimizer.batch_size = _following(config, "steps"), _following(config, "batch_size")
+    # A share of the run in thousandths, so that it follows when --config.steps changes.
+    share = round(1000 * min(in_epochs(recipe.warmup_epochs, epochs) / epochs, 0.5))
+    optimizer.warmup_steps = config.get_ref("steps") * share // 1000
+    if recipe.rampdown_epochs:
+        share = round(1000 * in_epochs(recipe.rampdown_epochs, epochs) / epochs)
+        optimizer.rampdown_steps = config.get_ref("steps") * share // 1000
+    return optimizer
+
+
+def _watch(steps: int, dataset: Dataset, recipe: Recipe) -> ConfigDict:
+    often = {part: min(max(steps // part, 1), 5000) for part in (5, 10, 50)}
+    # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
+    train, test = dataset.train, dataset.test
+    splits = (train, test) if test else (f"{train}[:80%]", f"{train}[80%:]")
+    evaluate = {
+        "train_split": splits[0],
+        "test_split": splits[1],
+        "k": 20,
+        "temperature": 0.07,
+        "measures": ("knn", "linear", "few"),
+        "per_class": (1, 5, 10, 100),
+        "draws": 5,
+        "crop_ratio": 1.0 if dataset.size <= SMALL else 0.875,
+    }
+    return ConfigDict(
+        {
+            "online": {"every": often[10], "bank": 2000, "queries": 1000, "k": 20},
+            # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
+            "health": {"batch": 32, "sample": 256},
+            "checkpoint": {"every": often[5], "keep": 2, "best": True},
+            "evaluate": {**evaluate, **recipe.evaluate},
+            # Seconds without a finished step after which a run says what it waits for; 0: never.
+            "log": {
+                "every": min(often[50], 100),
+                "stall_seconds": 300.0,
+                "tensorboard": False,
+                "wandb": "",
+            },
+        }
+    )
+
+
+def smoke_values(config: ConfigDict, smoke: Mapping[str, Any]) -> dict[str, Any]:
+    """List the values, by dotted name, that make a run of seconds on one core: four steps of a few small images.
+
+    It exercises every part and learns nothing.
+
+    Args:
+      config: config of the run before.
+      smoke: options of the method.
+    """
+    small_encoder = SMOKE_RESNET if "stem" in config.encoder else SMOKE_ENCODER
+    values = {
+        "steps": 4,
+        "batch_size": 8,
+        "watch.online.every": 2,
+        "watch.online.bank": 40,
+        "watch.online.queries": 20,
+        "watch.online.k": 5,
+        "watch.health.batch": 8,
+        "watch.health.sample": 16,
+        "watch.checkpoint.every": 2,
+        "watch.log.every": 1,
+        **{f"method.{name}": value for name, value in smoke.items()},
+        **{f"encoder.{name}": value for name, value in small_encoder.items() if name in config.encoder},
+    }
+    return {**values, "refresh_every": 2} if "refresh_every" in config else values

@@ -1,0 +1,131 @@
+"""Options of encoder, views, method and optimizer: defaults from signatures, then what a recipe gives."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections.config_dict import placeholder
+
+from ssl_jax import models, optim
+from ssl_jax.augment import options as flat_options
+from ssl_jax.augment import presets
+from ssl_jax.augment.views import View
+from ssl_jax.config.datasets import Dataset
+from ssl_jax.core.check import choice, did_you_mean, options_of
+from ssl_jax.methods.registry import method_module
+from ssl_jax.optim.options import RULES
+
+SMALL = 64
+"""Images up to this side get the small ResNet stem and small patches."""
+
+Options = dict[str, Any]
+
+
+def encoder_options(name: str, dataset: Dataset, given: Mapping[str, Any]) -> Options:
+    """List the options of an encoder: its defaults, what the size of the images asks for, what a recipe gives.
+
+    Args:
+      name: of :data:`ssl_jax.models.BUILDERS`.
+      dataset: what it will see.
+      given: options of the recipe; those that the encoder does not have are left out.
+    """
+    defaults = defaults_of(models.BUILDERS[choice("config.encoder.name", name, models.BUILDERS)])
+    return {
+        "name": name,
+        **typed(defaults, {k: v for k, v in {**fitting_options(dataset), **given}.items() if k in defaults}),
+    }
+
+
+def fitting_options(dataset: Dataset) -> Options:
+    """List what the size of the images asks for, of the options of encoders."""
+    if dataset.size <= SMALL:
+        return {"stem": "small", "image_size": dataset.size, "patch": 7 if dataset.size == 28 else 4}
+    return {"image_size": dataset.size, "dtype": "bfloat16"}
+
+
+def method_options(name: str, given: Mapping[str, Any]) -> Options:
+    """List the options of a method: its defaults, then what a recipe gives."""
+    defaults = defaults_of(method_module(name).build)
+    return {
+        **typed({k: v for k, v in defaults.items() if k not in ("encoder", "views")}, given),
+        "name": name,
+    }
+
+
+def optimizer_options(given: Mapping[str, Any]) -> Options:
+    """List the options of an optimizer: its defaults, then what a recipe gives, ``name`` among it."""
+    name = choice("config.optimizer.name", given["name"], RULES)
+    return typed(_defaults(optim.options_of(name)), given)
+
+
+def rule_options(name: str) -> Options:
+    """List the options that belong to an update rule alone, such as ``momentum``."""
+    return {option: value for option, value in defaults_of(RULES[name]).items() if option != "exclude"}
+
+
+def views_options(dataset: Dataset, given: Mapping[str, Any]) -> Options:
+    """List the options of views: the preset's own, and the fields of its views that they all share.
+
+    Args:
+      dataset: what it will see.
+      given: ``preset`` and its options.
+    """
+    options = {"size": dataset.size, "mean": dataset.mean, "std": dataset.std, **given}
+    preset = options.pop("preset")
+    views = presets.build(preset, **options)
+    defaults = defaults_of(presets.PRESETS[preset])
+    own = {name: default for name, default in defaults.items() if name not in ("strength", "overrides")}
+    shared = {
+        name: value
+        for name, value in _shared_options(views, options).items()
+        if name not in own and f"global_{name}" not in own
+    }
+    if shared.get("jitter", ()) is None:
+        del shared["jitter"]
+    if shared.get("blur_kernel", 0) is None:
+        shared["blur_kernel"] = placeholder(int)
+    return {"preset": preset, **{name: options.get(name, default) for name, default in own.items()}, **shared}
+
+
+def _shared_options(views: Sequence[View], given: Mapping[str, Any]) -> Options:
+    """List the options on which views agree; what none of them says, as of an operation that is off, is as given."""
+    each = [flat_options.options_of(view) for view in views]
+    values = {
+        name: [options[name] for options in each if name in options] or [given.get(name, default)]
+        for name, default in flat_options.default_options().items()
+    }
+    return {name: found[0] for name, found in values.items() if all(value == found[0] for value in found)}
+
+
+def defaults_of(function: Callable[..., Any]) -> Options:
+    """List the keyword options of a function and their defaults; a type's placeholder where the default is None."""
+    return _defaults(options_of(function))
+
+
+def _defaults(parameters: Mapping[str, inspect.Parameter]) -> Options:
+    return {
+        name: placeholder(_type_of(parameter.annotation)) if parameter.default is None else parameter.default
+        for name, parameter in parameters.items()
+    }
+
+
+def _type_of(annotation: Any) -> type:
+    """Find the plain type in an annotation such as ``int | None``."""
+    text = str(annotation)
+    return next((kind for kind in (str, float, int) if kind.__name__ in text), object)
+
+
+def typed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """Replace defaults by what is given; integers become floats where the default is a float.
+
+    Raises:
+      ValueError: an option that has no default.
+    """
+    for name in given:
+        if name not in defaults:
+            raise ValueError(f"{name} is not an option: {did_you_mean(name, defaults)}")
+    return {
+        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
+        for name, value in {**defaults, **given}.items()
+        if value is not inspect.Parameter.empty
+    }
