@@ -41,12 +41,12 @@ def build(
       encoder: :func:`ssl_jax.models.ladder.ladder`, which has the classifier in it.
       views: one view. ``None``: the whole image as it is.
       model: ``"full"``; ``"gamma"``: the cost of the top layer alone, for which no other has to be decoded.
-      costs: λ_0, λ_1, ...; the last is that of all further layers. ``gamma`` takes the last. ``()``: no decoder, which leaves a
-        classifier under noise.
-      noise: deviation in the layers, .3 for 100 labels, .2 for 1000. May be traced.
-      input_noise: deviation on the pixels. May be traced.
-      normalize_by: n: ``"labeled"``: their number, as by the authors, whose labelled and unlabelled batches are two; or
-        ``"batch"``.
+      costs: weights λ_0, λ_1, ... of the layers; the last is that of all further layers. ``gamma`` takes the last. ``()``: no
+        decoder, which leaves a classifier under noise.
+      noise: deviation of the noise in the layers, .3 for 100 labels, .2 for 1000. May be traced.
+      input_noise: deviation of the noise on the pixels. May be traced.
+      normalize_by: n: ``"labeled"``: the number of labelled images, as by the authors, whose labelled and unlabelled
+        batches are two; or ``"batch"``.
 
     Returns:
       The method. ``encode`` gives the last hidden layer of the clean pass, ``classify`` its logits. Metrics:

@@ -45,7 +45,7 @@ def build(
       latent: width of z.
       prior: ``"uniform"`` from −1 to 1, or ``"normal"``.
       decoder_channels: channels of the generator at the side of the images, doubling with each halving.
-      discriminator_channels: channels of the discriminator at half that side, doubling likewise.
+      discriminator_channels: channels of the discriminator at half the side of the images, doubling likewise.
       hidden_dim: width of the discriminator's layers on z and on both.
 
     Returns:

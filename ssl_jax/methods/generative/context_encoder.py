@@ -38,26 +38,26 @@ def build(
 ) -> Method:
     """Context encoder.
 
-    The encoder sees the image x with a hole filled by the mean, F makes the region R of the hole from its features::
+    The encoder sees the image x with a hole filled by the mean, F predicts the region R of the hole from its features::
 
         L = λ_rec mean_R w (F − x)² + λ_adv mean −log D̄(F) + mean −log D(x_R) + mean −log (1 − D(F̄))
 
     A bar stops the gradient: the last two terms move the discriminator D alone, the others everything but it.
 
     Args:
-      encoder: for ``join="channelwise"`` a convolutional one, else any.
+      encoder: the network to train, for ``join="channelwise"`` a convolutional one.
       views: one view, normalised, so that 0 is the mean; ``None``: :func:`ssl_jax.augment.presets.mae`.
       hole: ``"center"``: a square of half the side; ``"blocks"``: squares of a quarter of the side, anywhere in each image.
-      blocks: their number, 1 or more; they may overlap.
-      overlap: pixels at the border of a hole in the centre that the encoder sees and F makes again nevertheless.
-      overlap_weight: w there; 1 elsewhere. May be traced.
+      blocks: number of square holes, 1 or more; they may overlap.
+      overlap: width in pixels of the border of a hole in the centre that the encoder sees and F predicts nevertheless.
+      overlap_weight: w of the pixels of that border; 1 elsewhere. May be traced.
       join: ``"channelwise"``: what joins the positions of the encoder's last map,
         :func:`ssl_jax.models.generator.channelwise_dense`; ``"dense"``: F starts from the encoder's features.
       adversarial: with a discriminator or without its three terms. Without one an optimizer has no group for it.
       reconstruction_weight: λ_rec. May be traced.
       adversarial_weight: λ_adv. May be traced.
       decoder_channels: channels of F at the side of its output, doubling with each halving.
-      discriminator_channels: channels of D at half that side, doubling likewise.
+      discriminator_channels: channels of D at half the side of its input, doubling likewise.
 
     Returns:
       The method. Params: ``encoder``, ``join``, ``decoder``, ``discriminator``. ``encode`` gives the encoder's features of
@@ -68,7 +68,7 @@ def build(
       ValueError: an option outside its range, an encoder without maps, a map whose side is none of R's, halved.
 
     References: Pathak et al. 2016, sections 3.1 to 3.3; pathak22/context-encoder ``train.lua`` (λ, overlap of 4 of 128 pixels).
-    Deviations: D has spectral norm 1 instead of BatchNorm; of blocks F makes the whole image and the error is that of the
+    Deviations: D has spectral norm 1 instead of BatchNorm; of blocks F predicts the whole image and the error is that of the
     masked pixels, as in the paper, while ``train_random.lua`` counts all pixels; convolutions have biases, which the code sets
     to 0.
     """

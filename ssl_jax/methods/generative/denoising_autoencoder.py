@@ -36,8 +36,8 @@ def build(
     Args:
       encoder: the network to train; the decoder of ``mlp`` is its mirror image, that of others is convolutional.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
-      corruption: of pixels in [0, 1], before they are normalised: ``"masking"``, ``"gaussian"``, ``"salt_and_pepper"`` or
-        ``"none"``; see :func:`ssl_jax.augment.noise.corrupt`.
+      corruption: kind of noise on pixels in [0, 1], before they are normalised: ``"masking"``, ``"gaussian"``,
+        ``"salt_and_pepper"`` or ``"none"``; see :func:`ssl_jax.augment.noise.corrupt`.
       level: ν: the share of pixels, or the standard deviation. May be traced.
       corrupted_weight: α, 1 or more for emphasis; Gaussian noise corrupts every pixel. May be traced.
       clean_weight: β. May be traced.

@@ -46,7 +46,7 @@ def build(
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae`.
       run_steps: length of the run.
       joint: share of the run in which all layers train together, in [0, 1); the layers share the rest evenly.
-      corruption: of pixels in [0, 1] and of units, see :func:`ssl_jax.augment.noise.corrupt`.
+      corruption: kind of noise on pixels in [0, 1] and on units, see :func:`ssl_jax.augment.noise.corrupt`.
       level: ν of the corruption. May be traced.
       loss: ``"mse"``; or ``"cross_entropy"`` of pixels in [0, 1] and of units, which are to be sigmoid ones.
 

@@ -52,7 +52,7 @@ def build(
       mask: ``"block"``: rectangles up to ``mask_ratio``, on which images fall short a little, as in the code; ``"filled"``:
         exactly that share; ``"random"``: scattered patches.
       mask_ratio: share of masked patches, in (0, 1).
-      decay: of the teacher, 0 to 1, or a schedule of it; 0.9998 is for 500,000 steps.
+      decay: decay of the teacher's average, 0 to 1, or a schedule of it; 0.9998 is for 500,000 steps.
 
     Returns:
       The method. ``encode`` gives the student encoder's pooled features. Metric ``target_std``: the deviation of the targets

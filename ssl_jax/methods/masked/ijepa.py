@@ -50,17 +50,17 @@ def build(
     Args:
       encoder: a ViT without class token and registers.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.3 to 1 and no flip.
-      targets: how many target blocks.
-      target_scale: least and largest share of the patches in one.
-      target_aspect: least and largest ratio of its height to its width.
+      targets: number of target blocks.
+      target_scale: least and largest share of the patches in a target block.
+      target_aspect: least and largest ratio of a target block's height to its width.
       context_scale: least and largest share of the patches in the context block.
       least_context: patches that the context has at least; see ``multiblock``.
       truncate: cut contexts to the smallest one of the batch, as the authors' code does.
       beta: β > 0. May be traced.
       predictor_width: features of the predictor's tokens.
-      predictor_depth: its blocks; 12 for ViT-H in the paper.
-      predictor_heads: its attention heads; ``None``: as many as the encoder has.
-      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
+      predictor_depth: blocks of the predictor; 12 for ViT-H in the paper.
+      predictor_heads: attention heads of the predictor; ``None``: as many as the encoder has.
+      decay: decay m₀ of the teacher's average, 0 (the student of the step before) to 1, or a schedule of it.
       decay_steps: length of the run, over which a float ``decay`` rises to 1 in a straight line; ``None``: it stays constant.
 
     Returns:

@@ -55,6 +55,15 @@ def test_no_gradient_reaches_the_teacher_and_it_follows_in_a_straight_line():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
+def test_decay_0_makes_the_teacher_the_student_of_the_step_before_for_the_whole_run():
+    method = method_of("ijepa", decay=0.0, decay_steps=4)
+    params, state, _ = start(method)
+    for step in range(4):
+        moved = {**params, "encoder": jax.tree.map(lambda x, k=step: x + k + 1.0, params["encoder"])}
+        state = method.after_update(moved, state, jnp.int32(step))
+        jax.tree.map(np.testing.assert_array_equal, state["teacher"].params, moved["encoder"])
+
+
 def predicted(seed=0, **changes):
     predictor = jepa_predictor(outputs=8, grid=3, width=16, depth=2, heads=2)
     inputs = {
