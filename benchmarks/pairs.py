@@ -192,22 +192,22 @@ def machine() -> dict[str, Any]:
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
         model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = {"cpu": model, "cores": len(cores()), "memory_gib": round(memory)}
+    hardware = {"cpu": model, "cores": len(cores()), "memory_gib": round(memory)}
     jax = sys.modules.get("jax")
     if jax is not None and jax.default_backend() != "cpu":
-        found["accelerator"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return found
+        hardware["accelerator"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return hardware
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def parser(name: str, text: str | None) -> argparse.ArgumentParser:
