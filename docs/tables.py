@@ -1,8 +1,9 @@
 """Writes what is generated in the docs: ``python -m docs.tables``.
 
 * README.md, table ``quickstart``: from ``results/quickstart.jsonl``, the run of its first command;
-* README.md, table ``methods``: from the first lines of the method files;
-* README.md and ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from ``results/<dataset>.jsonl``,
+* ``docs/methods.md``, table ``methods``: from the first lines of the method files;
+* README.md, table ``families``: from ``results/fashion_mnist.jsonl``;
+* ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from ``results/<dataset>.jsonl``,
   the rows of ``experiments.results``;
 * ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``;
 * ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules of ``experiments.studies`` and
@@ -22,6 +23,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
 from ssl_jax.cli.plan_text import plans_table
@@ -39,6 +42,7 @@ from ssl_jax.cli.tables import (
     results_table,
 )
 from ssl_jax.core.rows import Row, read_rows
+from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.methods.registry import method_module, names
 
 ROOT = Path(__file__).parent.parent
@@ -59,8 +63,8 @@ def methods() -> str:
         path = ROOT / (module.replace(".", "/") + ".py")
         line = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
         family = module.split(".")[2]
-        config = f"[`configs/{name}.py`](configs/{name}.py)"
-        rows.append(f"| [{name}](docs/methods/{name}.md) | {config} | {family} | {line} |")
+        config = f"[`configs/{name}.py`](../configs/{name}.py)"
+        rows.append(f"| [{name}](methods/{name}.md) | {config} | {family} | {line} |")
     return "\n".join(rows)
 
 
@@ -78,6 +82,36 @@ def results(datasets: Sequence[str] = (DATASET,)) -> str:
         if (rows := rows_of(dataset, budget))
     ]
     return "\n\n".join(tables) or "not measured yet"
+
+
+def families() -> str:
+    """Tabulate the best method of each family by the linear probe, beside raw pixels: mean over seeds."""
+    rows, columns = rows_of(DATASET, "short"), ("knn", "linear", "linear_10")
+    measured: dict[tuple[str, str], list[Sequence[float]]] = {}
+    for result in rows:
+        for row in result["evaluation"]["rows"]:
+            if row["features"] == "random encoder" or not all(column in row for column in columns):
+                continue
+            family = "" if row["role"] == BASELINE else names()[result["method"]].split(".")[2]
+            name = row["features"] if row["role"] == BASELINE else result["method"]
+            measured.setdefault((family, name), []).append([100 * row[column] for column in columns])
+    means = {key: np.mean(values, axis=0) for key, values in measured.items()}
+    best = {
+        family: max((key for key in means if key[0] == family), key=lambda key: means[key][1])
+        for family, _ in means
+        if family
+    }
+    order = [key for key in means if not key[0]] + sorted(best.values(), key=lambda key: -means[key][1])
+    lines = [
+        "| family | methods | best by the linear probe | kNN | linear | linear, 10 labels a class |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for family, name in order:
+        count = sum(key[0] == family for key in means) if family else ""
+        cells = " | ".join(f"{value:.1f}" for value in means[family, name])
+        method = f"[{name}](docs/methods/{name}.md)" if family else name
+        lines.append(f"| {family.replace('_', ' ') or '–'} | {count} | {method} | {cells} |")
+    return "\n".join(lines)
 
 
 def rank_correlations() -> str:
@@ -192,6 +226,7 @@ def fill(text: str) -> str:
     makers = {
         "quickstart": quickstart,
         "methods": methods,
+        "families": families,
         "results": results,
         "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
         "correlations": rank_correlations,
@@ -214,6 +249,7 @@ def generated() -> dict[Path, str]:
     """Make every generated file: its path and what it should contain."""
     pages = [
         ROOT / "README.md",
+        ROOT / "docs/methods.md",
         ROOT / "docs/results.md",
         ROOT / "docs/benchmarks.md",
         ROOT / "docs/studies.md",
