@@ -19,7 +19,8 @@ from PIL import Image
 from benchmarks import pairs
 from benchmarks.torch_augment import pil_views, tensor_views
 from ssl_jax.augment import presets
-from ssl_jax.augment.views import View, host_crops, make_views
+from ssl_jax.augment.host import host_crops
+from ssl_jax.augment.views import View, make_views
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -53,8 +53,8 @@ class Crops(torch.utils.data.Dataset):
 
         crop = transforms.RandomResizedCrop(
             view.size,
-            scale=view.area,
-            ratio=view.ratio,
+            scale=view.crop.area,
+            ratio=view.crop.ratio,
             interpolation=transforms.InterpolationMode.BICUBIC,
             antialias=True,
         )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssl_jax.augment.views import View, blur_taps
+from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale, Operation
+from ssl_jax.augment.views import View
 
 
 @functools.cache
@@ -42,25 +43,26 @@ def import_torchvision() -> Any:
 
 def transforms(module: Any, view: View) -> list[Any]:
     """The operations of a view but for the conversion to floats, from ``transforms`` or ``transforms.v2``."""
-    jitter = view.jitter
-    assert jitter is not None
-    colours = module.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    mode = (
-        module.InterpolationMode.BICUBIC
-        if view.interpolation == "bicubic"
-        else module.InterpolationMode.BILINEAR
-    )
-    blur = module.GaussianBlur(blur_taps(view), view.blur_sigma)
+    mode = module.InterpolationMode(view.crop.interpolation)
     crop = module.RandomResizedCrop(
-        view.size, scale=view.area, ratio=view.ratio, interpolation=mode, antialias=True
+        view.size, scale=view.crop.area, ratio=view.crop.ratio, interpolation=mode, antialias=True
     )
-    return [
-        crop,
-        module.RandomHorizontalFlip(view.flip_prob),
-        module.RandomApply([colours], view.jitter.probability),
-        module.RandomGrayscale(view.grayscale_prob),
-        module.RandomApply([blur], view.blur_prob),
-    ]
+    return [crop, *(transform(module, op, view.size) for op in view.ops)]
+
+
+def transform(module: Any, op: Operation, size: int) -> Any:
+    """One operation of SimCLR's views."""
+    match op:
+        case Flip():
+            return module.RandomHorizontalFlip(op.prob)
+        case ColorJitter():
+            colours = module.ColorJitter(op.brightness, op.contrast, op.saturation, op.hue)
+            return module.RandomApply([colours], op.prob)
+        case Grayscale():
+            return module.RandomGrayscale(op.prob)
+        case Blur():
+            return module.RandomApply([module.GaussianBlur(op.taps(size), op.sigma)], op.prob)
+    raise ValueError(f"torchvision: no transform for {op}")
 
 
 def pil_views(batch: np.ndarray, view: View) -> Callable[[], torch.Tensor]:
@@ -69,9 +71,9 @@ def pil_views(batch: np.ndarray, view: View) -> Callable[[], torch.Tensor]:
     from torchvision import transforms as classic
 
     steps = [*transforms(classic, view), classic.ToTensor(), classic.Normalize(view.mean, view.std)]
-    transform = classic.Compose(steps)
+    composed = classic.Compose(steps)
     images = [Image.fromarray(image) for image in batch]
-    return lambda: torch.stack([transform(image) for image in images for _ in range(2)])
+    return lambda: torch.stack([composed(image) for image in images for _ in range(2)])
 
 
 def tensor_views(batch: np.ndarray, view: View) -> Callable[[], torch.Tensor]:
@@ -80,6 +82,6 @@ def tensor_views(batch: np.ndarray, view: View) -> Callable[[], torch.Tensor]:
     from torchvision.transforms import v2
 
     floats = v2.ToDtype(torch.float32, scale=True)
-    transform = v2.Compose([*transforms(v2, view), floats, v2.Normalize(view.mean, view.std)])
+    composed = v2.Compose([*transforms(v2, view), floats, v2.Normalize(view.mean, view.std)])
     images = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in batch]
-    return lambda: torch.stack([transform(image) for image in images for _ in range(2)])
+    return lambda: torch.stack([composed(image) for image in images for _ in range(2)])

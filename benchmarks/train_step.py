@@ -30,7 +30,7 @@ RATE, DECAY = 1e-3, 0.05
 
 def plain_view(size: int) -> View:
     """A view on which nothing random is done: crops pass through."""
-    return View(size=size, flip_prob=0.0, jitter=None, grayscale_prob=0.0, blur_prob=0.0)
+    return View(size=size)
 
 
 def our_program(method: Method, batch: dict[str, Any]) -> tuple[Program, int]:

@@ -1,6 +1,5 @@
 """Gaussian blur of one image: two passes of shifted sums, with a width that may be traced."""
 
-import functools
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core import check
-from ssl_jax.core.types import Array, Key
+from ssl_jax.core.types import Array
 
 
 def _along(planes: Array, taps: Array, axis: int) -> Array:
@@ -64,34 +63,3 @@ def gaussian_blur(image: Float[Array, "h w c"], sigma: Any, *, kernel: int) -> F
     with zeros; PIL's ``GaussianBlur`` (MoCo, DINO) approximates the Gaussian by repeated box filters.
     """
     return jnp.moveaxis(gaussian_blur_planes(jnp.moveaxis(image, -1, 0), sigma, kernel=kernel), 0, -1)
-
-
-def random_blur(
-    key: Key, image: Float[Array, "h w c"], *, probability: Any, sigma: tuple[Any, Any], kernel: int
-) -> Float[Array, "h w c"]:
-    """`gaussian_blur` with σ ~ U(sigma), with a probability; otherwise the image as it is.
-
-    Args:
-      key: used once.
-      image: ``[h, w, c]``.
-      probability: 0 to 1; may be traced.
-      sigma: least and greatest width, pixels, positive.
-      kernel: odd number of taps.
-
-    Returns:
-      ``[h, w, c]``.
-
-    Raises:
-      ValueError: an even or too large kernel.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> image = jnp.eye(4)[..., None]
-      >>> same = random_blur(jax.random.key(0), image, probability=0.0, sigma=(0.1, 2.0), kernel=3)
-      >>> bool((same == image).all())
-      True
-    """
-    uniforms = jax.random.uniform(key, (2,), dtype=jnp.float32)
-    drawn = sigma[0] + (sigma[1] - sigma[0]) * uniforms[1]
-    blurred = functools.partial(gaussian_blur, sigma=drawn, kernel=kernel)
-    return jax.lax.cond(uniforms[0] < probability, blurred, lambda x: x, image)

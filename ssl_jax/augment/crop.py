@@ -1,9 +1,10 @@
-"""Random resized crops and flips: boxes of whole pixels, resampled by matrices of static shape."""
+"""Random resized crops: boxes of whole pixels, resampled by matrices of static shape."""
 
+import dataclasses
 import functools
 import math
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Float, Shaped
 
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
-from ssl_jax.core.types import Array, Key
+from ssl_jax.core.types import Array
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 TRIES = 10
@@ -25,6 +26,15 @@ class Box(NamedTuple):
     left: Any
     height: Any
     width: Any
+
+
+def box_corners(box: Box) -> tuple[Any, Any, Any, Any]:
+    """Return top, left, bottom and right of a box.
+
+    >>> box_corners(Box(1, 2, 3, 4))
+    (1, 2, 4, 6)
+    """
+    return box.top, box.left, box.top + box.height, box.left + box.width
 
 
 @functools.cache
@@ -114,29 +124,6 @@ def sample_box(
             for drawn, f in zip((top, left, h, w), fallback, strict=True)
         )
     )
-
-
-def random_box(key: Key, height: int, width: int, *, area: tuple[Any, Any], ratio: tuple[Any, Any]) -> Box:
-    """Box of a random resized crop; see `sample_box`, of which this draws the uniform numbers.
-
-    Args:
-      key: used once.
-      height: of the image, pixels.
-      width: of the image, pixels.
-      area: least and greatest share of the image's area, in (0, 1].
-      ratio: least and greatest ``w / h``.
-
-    Returns:
-      ``Box`` of int32 scalars, inside the image.
-
-    Example:
-      >>> import jax
-      >>> box = random_box(jax.random.key(0), 8, 8, area=(1.0, 1.0), ratio=(1.0, 1.0))
-      >>> [int(n) for n in box]
-      [0, 0, 8, 8]
-    """
-    uniforms = jax.random.uniform(key, (4 * TRIES,), dtype=jnp.float32).reshape(TRIES, 4)
-    return sample_box(uniforms, height, width, area=area, ratio=ratio)
 
 
 def _triangle(x: Any, xp: ModuleType) -> Any:
@@ -287,30 +274,43 @@ def crop_resize(
     return jnp.moveaxis(_resample(image, box, size, interpolation, antialias), 0, -1)
 
 
-def flip_horizontal(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Mirror left and right.
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """The crop of a view, as data: a random box of the image, resized to the size of the view.
 
-    >>> import jax.numpy as jnp
-    >>> flip_horizontal(jnp.array([[[1.0], [2.0]]]))[..., 0].tolist()
-    [[2.0, 1.0]]
-    """
-    return image[:, ::-1]
-
-
-def random_flip(key: Key, image: Float[Array, "h w c"], *, probability: Any = 0.5) -> Float[Array, "h w c"]:
-    """Mirror left and right with a probability.
-
-    Args:
-      key: used once.
-      image: ``[h, w, c]``.
-      probability: 0 to 1; may be traced.
-
-    Returns:
-      The image or its mirror image.
+    Attributes:
+      area: least and greatest share of the image that the crop covers, in (0, 1].
+      ratio: least and greatest width / height of the crop.
+      interpolation: ``bilinear`` or ``bicubic``.
+      antialias: whether shrinking averages over the pixels in between.
+      draws: how many uniform numbers it takes for an image.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> random_flip(jax.random.key(0), jnp.array([[[1.0], [2.0]]]), probability=1.0)[..., 0].tolist()
-      [[2.0, 1.0]]
+      >>> import jax.numpy as jnp
+      >>> crop = RandomResizedCrop(area=(1.0, 1.0), ratio=(1.0, 1.0))
+      >>> box = crop.choose(jnp.zeros(crop.draws), 8, 8)
+      >>> [int(n) for n in box], crop.apply(jnp.ones((8, 8, 3)), box, 4).shape
+      ([0, 0, 8, 8], (4, 4, 3))
     """
-    return jax.lax.cond(jax.random.bernoulli(key, probability), flip_horizontal, lambda x: x, image)
+
+    draws: ClassVar[int] = 4 * TRIES
+    area: tuple[Any, Any] = (0.08, 1.0)
+    ratio: tuple[Any, Any] = (3 / 4, 4 / 3)
+    interpolation: str = "bicubic"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        check.require(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < least <= greatest <= 1")
+        check.require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < least <= greatest")
+        check.choice("interpolation", self.interpolation, INTERPOLATIONS)
+
+    def choose(
+        self, uniforms: Shaped[Array | np.ndarray, " draws"], height: int, width: int, *, xp: ModuleType = jnp
+    ) -> Box:
+        """Return the box in an image of ``height`` x ``width`` pixels, from uniform numbers; see `sample_box`."""
+        tries = uniforms.reshape(TRIES, 4)
+        return sample_box(tries, height, width, area=self.area, ratio=self.ratio, xp=xp)
+
+    def apply(self, image: Float[Array, "h w c"], box: Box, size: int) -> Float[Array, "{size} {size} c"]:
+        """Return the box of an image, resized; see `crop_resize`."""
+        return crop_resize(image, box, size=size, interpolation=self.interpolation, antialias=self.antialias)

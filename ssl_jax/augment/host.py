@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from PIL import Image
 
-from ssl_jax.augment.crop import INTERPOLATIONS, Box, resampling_weights
+from ssl_jax.augment.crop import INTERPOLATIONS, Box, box_corners, resampling_weights
+from ssl_jax.augment.views import View, groups
 from ssl_jax.core import check
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -106,3 +107,52 @@ def center_crop_resize(
     resized = _resize(image, *((shorter, longer) if height <= width else (longer, shorter)), interpolation)
     top, left = (round((n - size) / 2) for n in resized.shape[:2])
     return resized[top : top + size, left : left + size]
+
+
+def host_crops(
+    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
+) -> tuple[Shaped[np.ndarray, "v s s c"], ...]:
+    """Crop one image on the host: for images that vary in size, or to send less to the device.
+
+    The boxes are those of `host_boxes` for the same generator.
+
+    Args:
+      rng: advanced by 40 numbers a view, whatever they turn out to be.
+      image: ``[h, w, c]``; uint8, uint16 or float.
+      views: which views; ``antialias`` is on whatever they say.
+
+    Returns:
+      ``[v, s, s, c]`` for each size, in the grouping of `ssl_jax.augment.views.groups`; the dtypes of `host_crop`.
+
+    Example:
+      >>> import numpy as np
+      >>> image = np.zeros((8, 6, 3), np.uint8)
+      >>> [x.shape for x in host_crops(np.random.default_rng(0), image, (View(size=4), View(size=2)))]
+      [(1, 4, 4, 3), (1, 2, 2, 3)]
+    """
+    boxes = _sample_boxes(rng, image, views)
+    crops = [
+        host_crop(image, box, size=view.size, interpolation=view.crop.interpolation)
+        for box, view in zip(boxes, views, strict=True)
+    ]
+    return tuple(np.stack([crops[i] for i in indices]) for indices in groups(views))
+
+
+def host_boxes(
+    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
+) -> Float[np.ndarray, "v 4"]:
+    """Return top, left, bottom and right of the crops that `host_crops` makes of an image with the same generator.
+
+    >>> import numpy as np
+    >>> from ssl_jax.augment.crop import RandomResizedCrop
+    >>> view = View(size=4, crop=RandomResizedCrop(area=(1.0, 1.0)))
+    >>> host_boxes(np.random.default_rng(0), np.zeros((8, 6, 3), np.uint8), (view,)).tolist()
+    [[0.0, 0.0, 8.0, 6.0]]
+    """
+    return np.array([box_corners(box) for box in _sample_boxes(rng, image, views)], np.float32)
+
+
+def _sample_boxes(rng: np.random.Generator, image: np.ndarray, views: tuple[View, ...]) -> list[Box]:
+    """Draw boxes with the distribution of those that a device draws: one implementation, ``view.crop.choose``."""
+    uniforms = [rng.random(view.crop.draws, dtype=np.float32) for view in views]
+    return [view.crop.choose(u, *image.shape[:2], xp=np) for view, u in zip(views, uniforms, strict=True)]

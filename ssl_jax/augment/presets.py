@@ -1,25 +1,19 @@
 """Views of published recipes; the sources of the numbers are named with each."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssl_jax.augment.views import Jitter, Number, Pair, View, tuples
+from ssl_jax.augment.operations import Number, Pair
+from ssl_jax.augment.options import Options, default_options, override, view_from
+from ssl_jax.augment.views import View
 from ssl_jax.core import check
 
-FIELDS = tuple(field.name for field in dataclasses.fields(View))
+CROP_AND_FLIP: Options = {"area": (0.2, 1.0), "flip_prob": 0.5}
+MOCO_JITTER: Options = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
-def _override(view: View, where: str, overrides: Mapping[str, Any]) -> View:
-    """A view with some fields replaced; a mapping for ``jitter`` replaces some fields of the jitter."""
-    for name in overrides:
-        if name not in FIELDS:
-            raise ValueError(f"{where}.{name} is not an option: {check.did_you_mean(name, FIELDS)}")
-    changes = tuples(overrides)
-    if isinstance(changes.get("jitter"), Mapping):
-        fields = {**dataclasses.asdict(view.jitter or Jitter()), **changes["jitter"]}
-        changes["jitter"] = check.call(Jitter, where=f"{where}.jitter", options=fields)
-    return dataclasses.replace(view, **changes)
+def _view(where: str, options: Options, overrides: Mapping[str, Any]) -> View:
+    return view_from(override(options, overrides), where=where)
 
 
 def simclr(
@@ -31,24 +25,38 @@ def simclr(
       size: of the views, pixels.
       strength: of the colour jitter: 0.8 s, 0.8 s, 0.8 s, 0.2 s.
       blur_prob: probability.
-      **overrides: other fields of `View`; a mapping for ``jitter`` changes only the fields that it names.
+      **overrides: other options of a view, see `ssl_jax.augment.options`; a mapping for ``jitter`` changes only the fields that
+        it names.
 
     Returns:
       The same view twice.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
+      >>> from ssl_jax.augment.operations import ColorJitter
       >>> first, second = simclr(32, strength=0.5, blur_prob=0.0, mean=(0.5,), std=(0.25,))
-      >>> first == second, first.jitter.hue
+      >>> first == second, first.find(ColorJitter).hue
       (True, 0.1)
 
     Reference: Chen et al. 2020, appendix A; google-research/simclr ``data_util.py``. At 32 pixels its README
     takes ``strength=0.5, blur_prob=0.0``.
     """
-    jitter = Jitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-    view = _override(View(size=size, jitter=jitter, blur_prob=blur_prob), "simclr", overrides)
+    jitter = {
+        "brightness": 0.8 * strength,
+        "contrast": 0.8 * strength,
+        "saturation": 0.8 * strength,
+        "hue": 0.2 * strength,
+    }
+    options = {
+        "size": size,
+        "flip_prob": 0.5,
+        "jitter": jitter,
+        "grayscale_prob": 0.2,
+        "blur_prob": blur_prob,
+    }
+    view = _view("simclr", options, overrides)
     return (view, view)
 
 
@@ -57,26 +65,32 @@ def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Args:
       size: of the views, pixels.
-      **overrides: other fields of `View`, as in `simclr`.
+      **overrides: other options of a view, as in `simclr`.
 
     Returns:
       The same view twice.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
       >>> view, _ = moco_v1()
-      >>> view.jitter.probability, view.blur_prob
-      (1.0, 0.0)
+      >>> [type(op).__name__ for op in view.ops]
+      ['Flip', 'ColorJitter', 'Grayscale']
 
     Reference: He et al. 2020, section 4; facebookresearch/moco ``main_moco.py``, whose crops are bilinear, as here.
     Deviation: there an image loses its colour before the jitter, here after it. That changes the brightness of gray
     images a little, which the jitter moves anyway.
     """
-    jitter = Jitter(0.4, 0.4, 0.4, 0.4, probability=1.0)
-    view = View(size=size, area=(0.2, 1.0), interpolation="bilinear", jitter=jitter, blur_prob=0.0)
-    view = _override(view, "moco_v1", overrides)
+    jitter = {**MOCO_JITTER, "hue": 0.4, "prob": 1.0}
+    options = {
+        **CROP_AND_FLIP,
+        "size": size,
+        "interpolation": "bilinear",
+        "jitter": jitter,
+        "grayscale_prob": 0.2,
+    }
+    view = _view("moco_v1", options, overrides)
     return (view, view)
 
 
@@ -85,23 +99,24 @@ def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Args:
       size: of the views, pixels.
-      **overrides: other fields of `View`, as in `simclr`.
+      **overrides: other options of a view, as in `simclr`.
 
     Returns:
       The same view twice.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> moco_v2(32, blur_prob=0.0)[0].area
+      >>> moco_v2(32, blur_prob=0.0)[0].crop.area
       (0.2, 1.0)
 
     Reference: Chen et al. 2020 (MoCo v2), facebookresearch/moco ``main_moco.py``. Its crops are bilinear (the
     default of torchvision), as here.
     """
-    view = View(size=size, area=(0.2, 1.0), interpolation="bilinear", jitter=Jitter(0.4, 0.4, 0.4, 0.1))
-    view = _override(view, "moco_v2", overrides)
+    colors = {"jitter": MOCO_JITTER, "grayscale_prob": 0.2, "blur_prob": 0.5}
+    options = {**CROP_AND_FLIP, "size": size, "interpolation": "bilinear", **colors}
+    view = _view("moco_v2", options, overrides)
     return (view, view)
 
 
@@ -116,26 +131,28 @@ def byol(
       size: of the views, pixels.
       blur_prob: probability in the first and in the second view.
       solarize_prob: probability in the first and in the second view.
-      **overrides: other fields of both `View`, as in `simclr`.
+      **overrides: other options of both views, as in `simclr`.
 
     Returns:
       Two views.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> [(view.blur_prob, view.solarize_prob) for view in byol()]
-      [(1.0, 0.0), (0.1, 0.2)]
+      >>> from ssl_jax.augment.operations import Blur, Solarize
+      >>> [(view.find(Blur).prob, view.find(Solarize)) for view in byol()]
+      [(1.0, None), (0.1, Solarize(prob=0.2, threshold=0.5))]
 
     Reference: Grill et al. 2020, appendix B, table 6. Its code adds brightness
     (``jitter={"additive_brightness": True}``) and pads the blur with zeros; ours multiplies and mirrors, as
     torchvision's followers do.
     """
-    base = _override(View(size=size, jitter=Jitter(0.4, 0.4, 0.2, 0.1)), "byol", overrides)
+    jitter = {**MOCO_JITTER, "saturation": 0.2}
+    options = {"size": size, "flip_prob": 0.5, "jitter": jitter, "grayscale_prob": 0.2}
     return tuple(
-        dataclasses.replace(base, blur_prob=b, solarize_prob=s)
-        for b, s in zip(blur_prob, solarize_prob, strict=True)
+        _view("byol", {**options, "blur_prob": blur, "solarize_prob": solarize}, overrides)
+        for blur, solarize in zip(blur_prob, solarize_prob, strict=True)
     )
 
 
@@ -162,13 +179,13 @@ def dino(
       local_blur_prob: probability of blur in the local views.
       blur_prob: probability in the first and in the second global view.
       solarize_prob: probability in the first and in the second global view.
-      **overrides: other fields of every `View`, as in `simclr`.
+      **overrides: other options of every view, as in `simclr`.
 
     Returns:
       2 + ``local_count`` views, the global ones first.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
       >>> [view.size for view in dino(local_count=3)]
@@ -181,8 +198,8 @@ def dino(
         "area" not in overrides, "dino.area", overrides.get("area"), "global_area and local_area in its place"
     )
     two = byol(size, blur_prob=blur_prob, solarize_prob=solarize_prob, area=global_area, **overrides)
-    local = dataclasses.replace(
-        two[0], size=local_size, area=local_area, blur_prob=local_blur_prob, solarize_prob=0.0
+    (local, _) = byol(
+        local_size, blur_prob=(local_blur_prob,) * 2, solarize_prob=(0.0, 0.0), area=local_area, **overrides
     )
     return two + (local,) * local_count
 
@@ -192,22 +209,21 @@ def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Args:
       size: of the view, pixels.
-      **overrides: other fields of `View`, as in `simclr`.
+      **overrides: other options of a view, as in `simclr`.
 
     Returns:
       One view.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> mae(32)[0].jitter is None
-      True
+      >>> mae(32)[0].ops
+      (Flip(prob=0.5),)
 
     Reference: He et al. 2022, appendix A.1; facebookresearch/mae ``main_pretrain.py``.
     """
-    view = View(size=size, area=(0.2, 1.0), jitter=None, grayscale_prob=0.0, blur_prob=0.0)
-    return (_override(view, "mae", overrides),)
+    return (_view("mae", {**CROP_AND_FLIP, "size": size}, overrides),)
 
 
 def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
@@ -215,23 +231,22 @@ def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
     Args:
       size: of the view, pixels.
-      **overrides: other fields of `View`, as in `simclr`.
+      **overrides: other options of a view, as in `simclr`.
 
     Returns:
       One view.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> npid(32)[0].jitter.probability
-      1.0
+      >>> npid(32)[0] == moco_v1(32)[0]
+      True
 
     Reference: Wu et al. 2018; facebookresearch/moco ``main_moco.py``, version 1. Deviation: there the colours are lost
     before the jitter, here after it.
     """
-    view, _ = moco_v1(size)
-    return (_override(view, "npid", overrides),)
+    return moco_v1(size, **overrides)[:1]
 
 
 def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ...]:
@@ -240,17 +255,18 @@ def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ..
     Args:
       size: of the views, pixels.
       count: number of views, 2 or 4 in the paper.
-      **overrides: other fields of `View`, as in `simclr`.
+      **overrides: other options of a view, as in `simclr`.
 
     Returns:
       The same view ``count`` times.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
       >>> views = wmse(32, count=4)
-      >>> len(views), views[0].grayscale_prob, views[0].area
+      >>> from ssl_jax.augment.operations import Grayscale
+      >>> len(views), views[0].find(Grayscale).prob, views[0].crop.area
       (4, 0.1, (0.2, 1.0))
 
     Reference: Ermolov et al. 2021, section 4.1; htdt/self-supervised. Deviation: there colours change before the
@@ -267,18 +283,18 @@ def consistency(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[V
     Args:
       size: of the views, pixels.
       count: number of views, 1 or more.
-      **overrides: other fields of every `View`, as in `simclr`.
+      **overrides: other options of every view, as in `simclr`.
 
     Returns:
       The same view ``count`` times.
 
     Raises:
-      ValueError: no view, a field that does not exist, or a value out of range.
+      ValueError: no view, an option that does not exist, or a value out of range.
 
     Example:
       >>> views = consistency(32)
-      >>> len(views), views[0].jitter is None, views[0].area
-      (2, True, (0.5, 1.0))
+      >>> len(views), views[0].ops, views[0].crop.area
+      (2, (Flip(prob=0.5),), (0.5, 1.0))
 
     References: Laine & Aila 2017, section 3; Tarvainen & Valpola 2017, appendix B. Deviation: both move 32-pixel images by
     up to 2 or 4 pixels and keep their scale; here crops of half of the image or more are brought to the size.
@@ -289,7 +305,6 @@ def consistency(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[V
 
 
 STRENGTHS = ("strong", "weak")
-MOCO_JITTER = dataclasses.asdict(Jitter(0.4, 0.4, 0.4, 0.1))
 
 
 def msf(
@@ -311,24 +326,24 @@ def msf(
       jitter: fields of the strong view's jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
       grayscale_prob: probability in a strong view.
       blur_prob: probability in a strong view.
-      **overrides: other fields of both `View`, as in `simclr`.
+      **overrides: other options of both views, as in `simclr`.
 
     Returns:
       Two views.
 
     Raises:
-      ValueError: an unknown strength or field, or a value out of range.
+      ValueError: an unknown strength or option, or a value out of range.
 
     Example:
-      >>> [(view.jitter is None, view.grayscale_prob, view.blur_prob) for view in msf(32)]
-      [(False, 0.2, 0.5), (True, 0.0, 0.0)]
+      >>> [[type(op).__name__ for op in view.ops] for view in msf(32)]
+      [['Flip', 'ColorJitter', 'Grayscale', 'Blur'], ['Flip']]
 
     Reference: Koohpayegani et al. 2021, section 4; UMBCvision/MSF, ``weak/strong``.
     """
     (strong, _) = moco_v2(
         size, jitter=jitter, grayscale_prob=grayscale_prob, blur_prob=blur_prob, **overrides
     )
-    weak = dataclasses.replace(strong, jitter=None, grayscale_prob=0.0, blur_prob=0.0)
+    (weak, _) = moco_v2(size, jitter=None, grayscale_prob=0.0, blur_prob=0.0, **overrides)
     kinds = {"strong": strong, "weak": weak}
     return tuple(
         kinds[check.choice(name, kind, STRENGTHS)] for name, kind in (("query", query), ("target", target))
@@ -364,17 +379,17 @@ def obow(
       grayscale_prob: probability in the crops.
       blur_prob: probability in the large crops.
       local_blur_prob: probability in the small crops.
-      **overrides: other fields of every `View`, as in `simclr`.
+      **overrides: other options of every view, as in `simclr`.
 
     Returns:
       1 + ``crop_count`` + ``local_count`` views, the clean one first.
 
     Raises:
-      ValueError: a field that does not exist, or a value out of range.
+      ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> [(view.size, view.grayscale_prob) for view in obow(local_count=1)]
-      [(224, 0.0), (160, 0.2), (160, 0.2), (96, 0.2)]
+      >>> [(view.size, len(view.ops)) for view in obow(local_count=1)]
+      [(224, 1), (160, 4), (160, 4), (96, 3)]
 
     Reference: Gidaris et al. 2021, section 3; valeoai/obow. Deviations: there the small crops are cut from the cells of a 3 x 3
     grid over one crop of .6 to 1 of the image, here each by itself, of the same area; the clean view there
@@ -383,18 +398,11 @@ def obow(
     check.require(
         "area" not in overrides, "obow.area", overrides.get("area"), "crop_area and local_area in its place"
     )
-    (crop, _) = moco_v2(
-        crop_size,
-        area=crop_area,
-        jitter=jitter,
-        grayscale_prob=grayscale_prob,
-        blur_prob=blur_prob,
-        **overrides,
-    )
-    local = dataclasses.replace(crop, size=local_size, area=local_area, blur_prob=local_blur_prob)
-    clean = dataclasses.replace(
-        crop, size=size, area=(1.0, 1.0), ratio=(1.0, 1.0), jitter=None, grayscale_prob=0.0, blur_prob=0.0
-    )
+    shared = {**overrides, "area": crop_area, "jitter": jitter, "grayscale_prob": grayscale_prob}
+    (crop, _) = moco_v2(crop_size, blur_prob=blur_prob, **shared)
+    (local, _) = moco_v2(local_size, blur_prob=local_blur_prob, **{**shared, "area": local_area})
+    square = {"area": (1.0, 1.0), "ratio": (1.0, 1.0)}
+    (clean, _) = moco_v2(size, jitter=None, grayscale_prob=0.0, blur_prob=0.0, **{**overrides, **square})
     return (clean,) + (crop,) * crop_count + (local,) * local_count
 
 
@@ -414,12 +422,12 @@ PRESETS: dict[str, Callable[..., tuple[View, ...]]] = {
 
 
 def build(preset: str, **options: Any) -> tuple[View, ...]:
-    """The views of a preset by its name.
+    """Build the views of a preset by its name.
 
     Args:
       preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid``, ``msf``,
         ``obow``, ``wmse`` or ``consistency``.
-      **options: of the preset, ``size`` among them, or fields of `View`.
+      **options: of the preset, ``size`` among them, or of a view.
 
     Returns:
       Its views.
@@ -432,7 +440,7 @@ def build(preset: str, **options: Any) -> tuple[View, ...]:
       True
     """
     function = PRESETS[check.choice("preset", preset, PRESETS)]
-    allowed = {*check.options_of(function), *FIELDS}
+    allowed = {*check.options_of(function), *default_options()}
     for name in options:
         if name not in allowed:
             raise ValueError(f"{preset}.{name} is not an option: {check.did_you_mean(name, allowed)}")

@@ -2,143 +2,76 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from ssl_jax.augment import blur, color, crop, host
+from ssl_jax.augment import color
+from ssl_jax.augment.crop import Box, RandomResizedCrop, box_corners
+from ssl_jax.augment.operations import (
+    Blur,
+    ColorJitter,
+    Draw,
+    Flip,
+    Grayscale,
+    Number,
+    Operation,
+    Solarize,
+    draw_operation,
+)
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Batch, Key
 
-Number = int | float
-Pair = tuple[Number, Number]
+Kind = TypeVar("Kind", bound=Operation)
 
-
-@dataclasses.dataclass(frozen=True)
-class Jitter:
-    """Colour jitter of a view, as data; see `ssl_jax.augment.color.color_jitter`.
-
-    Attributes:
-      brightness: strength b >= 0; the factor is drawn from U(max(0, 1 - b), 1 + b).
-      contrast: strength, as for brightness.
-      saturation: strength, as for brightness.
-      hue: largest shift in turns of the hue circle, 0 to 0.5.
-      probability: of jittering the view at all.
-      additive_brightness: add U(-b, b) instead of multiplying (BYOL, SimCLR version 1).
-      exact: True clips after each operation and turns the hue in HSV space; False composes the four
-        operations into one affine map of the colours, with the hue turned in YIQ space, and clips once
-        (faster).
-    """
-
-    brightness: Number = 0.8
-    contrast: Number = 0.8
-    saturation: Number = 0.8
-    hue: Number = 0.2
-    probability: Number = 0.8
-    additive_brightness: bool = False
-    exact: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            check.require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        check.require(0 <= self.hue <= 0.5, "hue", self.hue, "0 to 0.5 turns")
-        check.require(0 <= self.probability <= 1, "probability", self.probability, "0 to 1")
+FIXED: dict[type[Operation], tuple[int, ...]] = {
+    Flip: (0,),
+    Grayscale: (1,),
+    Blur: (2, 4),
+    Solarize: (3,),
+    ColorJitter: (13, *range(5, 13)),
+}
+"""Positions of the numbers of an operation among those of its view, the same whatever else the view does: leaving one operation
+out changes no other one, nor the crop. Numbers of other operations follow in the order of the view, then those of the crop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One view of an image, as data: hashable; `view_from` reads back what ``dataclasses.asdict`` wrote.
-
-    The operations are applied in this order: crop, flip, turn, jitter, gray, blur, solarize; then the pixels are clipped to
-    [0, 1] and normalised.
+    """One view of an image, as data: a crop, operations in the order of ``ops``, clipping to [0, 1], normalisation.
 
     Attributes:
       size: of the square output, pixels.
-      area: least and greatest share of the image that the crop covers, in (0, 1].
-      ratio: least and greatest width / height of the crop.
-      interpolation: ``bilinear`` or ``bicubic`` resampling.
-      antialias: whether shrinking averages over the pixels in between.
-      flip_prob: probability of mirroring left and right.
-      jitter: colour jitter, None for none.
-      grayscale_prob: probability of losing the colour.
-      blur_prob: probability of a Gaussian blur.
-      blur_sigma: least and greatest width of the blur, pixels.
-      blur_kernel: odd number of taps; None takes ``size // 10``, made odd (23 at 224 pixels).
-      solarize_prob: probability of inverting the pixels at or above ``solarize_threshold``.
-      solarize_threshold: on the scale of 0 to 1.
-      rotate_prob: probability of turning by 90, 180 or 270 degrees, each as likely: for images without an upright, as from
-        satellites and microscopes.
+      crop: which part of the image it shows.
+      ops: what is done to the crop, see `ssl_jax.augment.operations`.
       mean: subtracted at the end: one number, or one a channel; ``()`` for none.
       std: divided by at the end: as many numbers as ``mean``.
+      boxes: True asks for the place of the view in the image as well, see `make_boxes`.
+
+    Example:
+      >>> view = View(size=32, ops=(Flip(), Blur(prob=0.1)))
+      >>> view.find(Blur).prob, view.find(Grayscale)
+      (0.1, None)
     """
 
     size: int = 224
-    area: Pair = (0.08, 1.0)
-    ratio: Pair = (3 / 4, 4 / 3)
-    interpolation: str = "bicubic"
-    antialias: bool = True
-    flip_prob: Number = 0.5
-    jitter: Jitter | None = Jitter()
-    grayscale_prob: Number = 0.2
-    blur_prob: Number = 0.5
-    blur_sigma: Pair = (0.1, 2.0)
-    blur_kernel: int | None = None
-    solarize_prob: Number = 0.0
-    solarize_threshold: Number = 0.5
-    rotate_prob: Number = 0.0
+    crop: RandomResizedCrop = dataclasses.field(default_factory=RandomResizedCrop)
+    ops: tuple[Operation, ...] = ()
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
+    boxes: bool = False
 
     def __post_init__(self) -> None:
         check.require(self.size >= 1, "size", self.size, "1 or more pixels")
-        check.require(0 < self.area[0] <= self.area[1] <= 1, "area", self.area, "0 < least <= greatest <= 1")
-        check.require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "0 < least <= greatest")
-        check.choice("interpolation", self.interpolation, crop.INTERPOLATIONS)
-        for name in ("flip_prob", "grayscale_prob", "blur_prob", "solarize_prob", "rotate_prob"):
-            check.require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability, 0 to 1")
-        low, high = self.blur_sigma
-        check.require(0 < low <= high, "blur_sigma", self.blur_sigma, "0 < least <= greatest")
-        odd = self.blur_kernel is None or self.blur_kernel % 2 == 1
-        check.require(odd, "blur_kernel", self.blur_kernel, "an odd number of taps, or None")
         check.require(len(self.mean) == len(self.std), "std", self.std, "as many numbers as mean")
         check.require(all(s > 0 for s in self.std), "std", self.std, "positive numbers")
 
-
-def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a `View` with lists, as JSON writes tuples, made tuples again.
-
-    >>> tuples({"size": 8, "area": [0.2, 1.0]})
-    {'size': 8, 'area': (0.2, 1.0)}
-    """
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def view_from(data: Mapping[str, Any]) -> View:
-    """A `View` from what ``dataclasses.asdict``, perhaps by way of JSON, made of one.
-
-    >>> import dataclasses, json
-    >>> view = View(size=32)
-    >>> view_from(json.loads(json.dumps(dataclasses.asdict(view)))) == view
-    True
-    """
-    fields = tuples(data)
-    if isinstance(fields.get("jitter"), Mapping):
-        fields["jitter"] = Jitter(**fields["jitter"])
-    return View(**fields)
-
-
-def blur_taps(view: View) -> int:
-    """Number of taps of a view's blur.
-
-    >>> blur_taps(View(size=224)), blur_taps(View(size=32)), blur_taps(View(size=32, blur_kernel=5))
-    (23, 3, 5)
-    """
-    return view.blur_kernel or 2 * (view.size // 10 // 2) + 1
+    def find(self, kind: type[Kind]) -> Kind | None:
+        """Return the first operation of a kind, None where there is none."""
+        return next((op for op in self.ops if isinstance(op, kind)), None)
 
 
 def groups(views: tuple[View, ...]) -> tuple[tuple[int, ...], ...]:
@@ -151,67 +84,53 @@ def groups(views: tuple[View, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(i for i, view in enumerate(views) if view.size == size) for size in sizes)
 
 
-class Draw(NamedTuple):
-    """The random numbers of one view but for its box."""
+def positions_of_numbers(ops: tuple[Operation, ...]) -> tuple[list[tuple[int, ...]], int]:
+    """Return the positions of each operation's uniform numbers in the vector of its view, and where the crop's begin.
 
-    flip: Any
-    jitter: color.JitterDraw | None
-    gray: Any
-    blur: Any
-    sigma: Any
-    solarize: Any
-    turns: Any
-
-
-def _numbers(view: View) -> int:
-    """How many uniform numbers `_draw` needs: a turn needs one more, the draws of other views do not depend on it."""
-    return 15 if view.rotate_prob else 14
-
-
-def _draw(uniforms: Array, view: View) -> Draw:
-    """From `_numbers` uniform numbers."""
-    jitter = None
-    if view.jitter is not None:
-        options = dataclasses.asdict(view.jitter)
-        del options["exact"]
-        jitter = color.draw_jitter(uniforms[5:14], **options)
-    low, high = view.blur_sigma
-    flip, gray, blurred, solarize = uniforms[:4] < jnp.array(
-        [view.flip_prob, view.grayscale_prob, view.blur_prob, view.solarize_prob]
-    )
-    turns = None
-    if view.rotate_prob:
-        third = jnp.minimum(jnp.floor(3 * uniforms[14] / view.rotate_prob), 2).astype(jnp.int32)
-        turns = jnp.where(uniforms[14] < view.rotate_prob, 1 + third, 0)
-    return Draw(flip, jitter, gray, blurred, low + (high - low) * uniforms[4], solarize, turns)
+    >>> positions_of_numbers((Flip(), Blur(), Flip()))
+    ([(0,), (2, 4), (14,)], 15)
+    """
+    end = sum(len(positions) for positions in FIXED.values())
+    found: list[tuple[int, ...]] = []
+    for op in ops:
+        positions = FIXED.get(type(op), ())
+        if not positions or positions in found:
+            positions = tuple(range(end, end + op.draws))
+            end += op.draws
+        found.append(positions)
+    return found, end
 
 
-def _where(drawn: Any, probability: float, function: Callable[[Array], Array], x: Array) -> Array:
-    """The function of ``x`` where drawn; nothing is computed for the probability 0."""
-    return jax.lax.cond(drawn, function, lambda y: y, x) if probability else x
+class ViewDraw(NamedTuple):
+    """What is drawn of a view for one image: its box, None where it is cropped already, and its operations."""
+
+    box: Box | None
+    ops: tuple[Draw, ...]
 
 
-def _apply(draw: Draw, image: Array, view: View) -> Array:
-    """A view from its crop and its random numbers."""
+def _draw(key: Key, view: View, shape: tuple[int, ...] | None) -> ViewDraw:
+    """Draw a view of an image of a shape ``(h, w, ...)``, None for a crop."""
+    # One call for all numbers of a view: each call of the generator takes about a second to compile.
+    positions, end = positions_of_numbers(view.ops)
+    count = end if shape is None else end + view.crop.draws
+    uniforms = jax.random.uniform(key, (count,), dtype=jnp.float32)
+    box = None if shape is None else view.crop.choose(uniforms[end:], *shape[:2])
+    draws = (draw_operation(op, uniforms[np.array(own)]) for op, own in zip(view.ops, positions, strict=True))
+    return ViewDraw(box, tuple(draws))
+
+
+def _apply(draw: ViewDraw, image: Array, view: View) -> Array:
+    """Make a view of an image, or of its crop, from what was drawn."""
+    if draw.box is not None:
+        image = view.crop.apply(image, draw.box, view.size)
     planes = jnp.clip(jnp.moveaxis(at_least_float32(image), -1, 0), 0.0, 1.0)
-    planes = _where(draw.flip, view.flip_prob, lambda x: x[:, :, ::-1], planes)
-    if view.rotate_prob:
-        quarters = [functools.partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
-        planes = jax.lax.switch(draw.turns, quarters, planes)
-    if view.jitter is not None and draw.jitter is not None:
-        additive, exact = view.jitter.additive_brightness, view.jitter.exact
-        planes = color.apply_jitter(planes, draw.jitter, additive_brightness=additive, exact=exact)
-    if planes.shape[0] > 1:
-        planes = _where(draw.gray, view.grayscale_prob, color.gray_planes, planes)
-    blurred = functools.partial(blur.gaussian_blur_planes, sigma=draw.sigma, kernel=blur_taps(view))
-    planes = _where(draw.blur, view.blur_prob, blurred, planes)
-    solarized = functools.partial(color.solarize, threshold=view.solarize_threshold)
-    planes = _where(draw.solarize, view.solarize_prob, solarized, planes)
+    for op, drawn in zip(view.ops, draw.ops, strict=True):
+        planes = op.apply_drawn(planes, drawn)
     return color.normalize(jnp.clip(jnp.moveaxis(planes, 0, -1), 0.0, 1.0), mean=view.mean, std=view.std)
 
 
 def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "s s c"]:
-    """Everything of a view but its crop: flip, turn, jitter, gray, blur, solarize, clip, normalise.
+    """Do everything of a view but its crop: its operations, clipping, normalisation.
 
     Args:
       key: used once.
@@ -223,15 +142,15 @@ def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> view = View(size=4, flip_prob=0.0, jitter=None, grayscale_prob=0.0, blur_prob=0.0, mean=(0.5,), std=(0.25,))
+      >>> view = View(size=4, mean=(0.5,), std=(0.25,))
       >>> finish(jax.random.key(0), jnp.ones((4, 4, 3)), view)[0, 0].tolist()
       [2.0, 2.0, 2.0]
     """
-    return _apply(_draw_without_box(key, view), image, view)
+    return _apply(_draw(key, view, None), image, view)
 
 
 def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, "size size c"]:
-    """One random view of one image: a random resized crop, then `finish`.
+    """Make one random view of one image: a crop, then `finish`.
 
     Args:
       key: used once.
@@ -243,57 +162,36 @@ def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, 
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> augment(jax.random.key(0), jnp.ones((8, 6, 3)), View(size=4, blur_prob=0.0)).shape
+      >>> augment(jax.random.key(0), jnp.ones((8, 6, 3)), View(size=4, ops=(Flip(),))).shape
       (4, 4, 3)
 
     Reference: Chen et al. 2020 (SimCLR), appendix A; Grill et al. 2020 (BYOL), appendix B. The crop is
     clipped to [0, 1] before the colours, as 8-bit pipelines do.
     """
-    box, draw = _draw_all(key, image.shape[0], image.shape[1], view)
-    return _apply(draw, _crop(image, box, view), view)
-
-
-def _draw_without_box(key: Key, view: View) -> Draw:
-    return _draw(jax.random.uniform(key, (_numbers(view),), dtype=jnp.float32), view)
-
-
-def _draw_all(key: Key, height: int, width: int, view: View) -> tuple[crop.Box, Draw]:
-    # One call for all numbers of a view: each call of the generator takes about a second to compile.
-    own = _numbers(view)
-    uniforms = jax.random.uniform(key, (own + 4 * crop.TRIES,), dtype=jnp.float32)
-    tries = uniforms[own:].reshape(crop.TRIES, 4)
-    box = crop.sample_box(tries, height, width, area=view.area, ratio=view.ratio)
-    return box, _draw(uniforms[:own], view)
-
-
-def _crop(image: Array, box: crop.Box, view: View) -> Array:
-    return crop.crop_resize(
-        image, box, size=view.size, interpolation=view.interpolation, antialias=view.antialias
-    )
+    return _apply(_draw(key, view, image.shape), image, view)
 
 
 @functools.partial(jax.jit, static_argnames=("view", "cropped", "loop"))
 def _views_of_one_kind(
     keys: Array, source: Array, view: View, *, cropped: bool, loop: bool | None
 ) -> Float[Array, "b v s s c"]:
-    """Views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images, or crops, of the same views.
+    """Make views ``[b, v, ...]`` of one kind, from keys ``[b, v]`` and images, or crops, of the same views.
 
     The random numbers of the whole batch are drawn at once, outside the loop: one image at a time they would
     cost as much as the pixels of a small image. By itself under ``jit``, so that equal views are traced once in a process.
     """
     height, width, channels = source.shape[-3:]
 
-    def draw(key: Key) -> Any:
-        return _draw_without_box(key, view) if cropped else _draw_all(key, height, width, view)
+    def draw(key: Key) -> ViewDraw:
+        return _draw(key, view, None if cropped else (height, width))
 
-    def apply(drawn: Any, x: Array) -> Array:
-        x = color.to_float(x)
-        return _apply(drawn, x, view) if cropped else _apply(drawn[1], _crop(x, drawn[0], view), view)
+    def apply(drawn: ViewDraw, x: Array) -> Array:
+        return _apply(drawn, color.to_float(x), view)
 
-    def vectorized(draws: Any, x: Array) -> Array:
+    def vectorized(draws: ViewDraw, x: Array) -> Array:
         return jax.vmap(apply)(draws, x)
 
-    def looped(draws: Any, x: Array) -> Array:
+    def looped(draws: ViewDraw, x: Array) -> Array:
         return jax.lax.map(lambda args: apply(*args), (draws, x))
 
     pixels = source if cropped else jnp.broadcast_to(source[:, None], (*keys.shape, height, width, channels))
@@ -313,15 +211,15 @@ def make_views(
     positions: Int[Array, " b"] | None = None,
     loop: bool | None = None,
 ) -> tuple[Float[Array, "b v s s c"], ...]:
-    """All views of a batch: one array for each size, sizes in order of first appearance (see `groups`).
+    """Make all views of a batch: one array for each size, sizes in order of first appearance (see `groups`).
 
     The key of view v of example i is ``fold_in(fold_in(key, i), v)``: what becomes of an example depends on
-    its place in the global batch and on nothing else, neither on the other examples nor on the number of
+    its position in the global batch and on nothing else, neither on the other examples nor on the number of
     devices.
 
     Args:
       key: used once.
-      batch: with ``crops``, a tuple of ``[b, v, s, s, c]`` as `host_crops` makes them, only `finish` is
+      batch: with ``crops``, a tuple of ``[b, v, s, s, c]`` as `ssl_jax.augment.host.host_crops` makes them, only `finish` is
         applied; else ``image`` ``[b, h, w, c]`` is cropped here. uint8, uint16 or float in [0, 1].
       views: which views.
       positions: int ``[b]``, where in the global batch the examples stand, for a part of it; None: 0, 1, ...
@@ -339,7 +237,7 @@ def make_views(
     Example:
       >>> import jax, numpy as np
       >>> batch = {"image": np.zeros((2, 8, 8, 3), np.uint8)}
-      >>> views = (View(size=4, blur_prob=0.0), View(size=2, blur_prob=0.0), View(size=4, blur_prob=0.0))
+      >>> views = (View(size=4), View(size=2), View(size=4))
       >>> [x.shape for x in make_views(jax.random.key(0), batch, views)]
       [(2, 2, 4, 4, 3), (2, 1, 2, 2, 3)]
     """
@@ -347,15 +245,14 @@ def make_views(
     check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'crops'")
     sources = _checked_crops(batch["crops"], views) if cropped else (jnp.asarray(batch["image"]),)
     positions = jnp.arange(sources[0].shape[0]) if positions is None else positions
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
-    keys = jax.vmap(lambda k: jax.vmap(lambda v: jax.random.fold_in(k, v))(jnp.arange(len(views))))(keys)
+    keys = _view_keys(key, positions, len(views))
     made = []
     for group, indices in enumerate(groups(views)):
         parts, order = [], []
         for view in dict.fromkeys(views[i] for i in indices):
-            chosen = [place for place, i in enumerate(indices) if views[i] == view]
+            chosen = [column for column, i in enumerate(indices) if views[i] == view]
             source = sources[group][:, np.array(chosen)] if cropped else sources[0]
-            own_keys = keys[:, np.array([indices[place] for place in chosen])]
+            own_keys = keys[:, np.array([indices[column] for column in chosen])]
             parts.append(_views_of_one_kind(own_keys, source, view, cropped=cropped, loop=loop))
             order += chosen
         joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
@@ -363,8 +260,107 @@ def make_views(
     return tuple(made)
 
 
+def _view_keys(key: Key, positions: Int[Array, " b"], count: int) -> Key:
+    """Return keys ``[b, count]`` of the views of the examples at these positions of the global batch."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(positions)
+    return jax.vmap(lambda k: jax.vmap(lambda v: jax.random.fold_in(k, v))(jnp.arange(count)))(keys)
+
+
+def make_boxes(
+    key: Key, batch: Batch, views: tuple[View, ...], *, positions: Int[Array, " b"] | None = None
+) -> Float[Array, "b v 4"]:
+    """Return where in its image each view lies that `make_views` makes of the same key, batch and positions.
+
+    Args:
+      key: used once, but for `make_views`.
+      batch: with ``image`` ``[b, h, w, c]``, or with ``boxes`` ``[b, v, 4]`` of the crops, as
+        `ssl_jax.augment.host.host_boxes` makes them.
+      views: which views.
+      positions: as in `make_views`.
+
+    Returns:
+      ``[b, v, 4]``: top, left, bottom, right in pixels of the source image; mirrored views have the greater number on the
+      left, so that pixel (i, j) of a view of size s shows the point ``(top + (i + ½)/s · (bottom − top), left + (j + ½)/s ·
+      (right − left))`` in any case.
+
+    Raises:
+      ValueError: neither ``image`` nor ``boxes``, or a view that is rotated.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> batch = {"image": np.zeros((1, 8, 6, 3), np.uint8)}
+      >>> view = View(size=4, crop=RandomResizedCrop(area=(1.0, 1.0)), ops=(Flip(prob=1.0),))
+      >>> make_boxes(jax.random.key(0), batch, (view,)).tolist()
+      [[[0.0, 6.0, 8.0, 0.0]]]
+    """
+    cropped = "boxes" in batch
+    check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'boxes'")
+    source = jnp.asarray(batch["boxes" if cropped else "image"])
+    positions = jnp.arange(source.shape[0]) if positions is None else positions
+    keys = _view_keys(key, positions, len(views))
+
+    def moved(key: Key, corners: Array, view: View) -> Array:
+        draw = _draw(key, view, None if cropped else source.shape[1:])
+        corners = corners if draw.box is None else jnp.stack(box_corners(draw.box)).astype(jnp.float32)
+        for op, drawn in zip(view.ops, draw.ops, strict=True):
+            corners = jnp.where(drawn.applied, op.move(corners), corners)
+        return corners
+
+    none = jnp.zeros((source.shape[0], len(views), 4), jnp.float32)
+    before = source if cropped else none
+    each = [
+        jax.vmap(functools.partial(moved, view=view))(keys[:, v], before[:, v])
+        for v, view in enumerate(views)
+    ]
+    return jnp.stack(each, axis=1)
+
+
+def add_views(
+    key: Key,
+    batch: Batch,
+    views: tuple[View, ...],
+    *,
+    positions: Int[Array, " b"] | None = None,
+    loop: bool | None = None,
+) -> Batch:
+    """Add to a batch its ``views``, see `make_views`, and its ``boxes``, see `add_boxes`.
+
+    >>> import jax, numpy as np
+    >>> batch = {"image": np.zeros((2, 8, 8, 3), np.uint8)}
+    >>> viewed = add_views(jax.random.key(0), batch, (View(size=4), View(size=4, boxes=True)))
+    >>> viewed["views"][0].shape, viewed["boxes"].shape
+    ((2, 2, 4, 4, 3), (2, 2, 4))
+    """
+    made = make_views(key, batch, views, positions=positions, loop=loop)
+    return {**add_boxes(key, batch, views, positions=positions), "views": made}
+
+
+def add_boxes(
+    key: Key, batch: Batch, views: tuple[View, ...], *, positions: Int[Array, " b"] | None = None
+) -> Batch:
+    """Add to a batch the ``boxes`` of all its views, see `make_boxes`, where one of them asks for its box.
+
+    >>> import jax, numpy as np
+    >>> batch = {"image": np.zeros((2, 8, 8, 3), np.uint8)}
+    >>> sorted(add_boxes(jax.random.key(0), batch, (View(size=4),)))
+    ['image']
+    """
+    if not asks_for_boxes(views):
+        return batch
+    return {**batch, "boxes": make_boxes(key, batch, views, positions=positions)}
+
+
+def asks_for_boxes(views: tuple[View, ...]) -> bool:
+    """Tell whether any of the views asks for its place in the image; all of them then get one.
+
+    >>> asks_for_boxes((View(), View(boxes=True)))
+    True
+    """
+    return any(view.boxes for view in views)
+
+
 def _checked_crops(crops: Any, views: tuple[View, ...]) -> tuple[Array, ...]:
-    """Crops as arrays, one ``[b, v, s, s, c]`` for each size of the views."""
+    """Return crops as arrays, one ``[b, v, s, s, c]`` for each size of the views."""
     crops = tuple(jnp.asarray(x) for x in crops)
     found = tuple(x.shape[1:4] for x in crops)
     wanted = tuple((len(g), views[g[0]].size, views[g[0]].size) for g in groups(views))
@@ -372,40 +368,10 @@ def _checked_crops(crops: Any, views: tuple[View, ...]) -> tuple[Array, ...]:
     return crops
 
 
-def host_crops(
-    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
-) -> tuple[Shaped[np.ndarray, "v s s c"], ...]:
-    """The crops of one image, made on the host: for images that vary in size, or to send less to the device.
-
-    The boxes have the same distribution as those of `augment` (one implementation, `crop.sample_box`).
-
-    Args:
-      rng: advanced by 40 numbers a view, whatever they turn out to be.
-      image: ``[h, w, c]``; uint8, uint16 or float.
-      views: which views; ``antialias`` is on whatever they say.
-
-    Returns:
-      ``[v, s, s, c]`` for each size, in the grouping of `groups`; the dtypes of `host.host_crop`.
-
-    Example:
-      >>> import numpy as np
-      >>> image = np.zeros((8, 6, 3), np.uint8)
-      >>> [x.shape for x in host_crops(np.random.default_rng(0), image, (View(size=4), View(size=2)))]
-      [(1, 4, 4, 3), (1, 2, 2, 3)]
-    """
-    height, width = image.shape[:2]
-    crops: list[np.ndarray] = []
-    for view in views:
-        uniforms = rng.random((crop.TRIES, 4), dtype=np.float32)
-        box = crop.sample_box(uniforms, height, width, area=view.area, ratio=view.ratio, xp=np)
-        crops.append(host.host_crop(image, box, size=view.size, interpolation=view.interpolation))
-    return tuple(np.stack([crops[i] for i in indices]) for indices in groups(views))
-
-
 def normalize_for_evaluation(
     images: Shaped[Array | np.ndarray, "b h w c"], view: View
 ) -> Float[Array, "b h w c"]:
-    """Images for the encoder at evaluation: floats in [0, 1], normalised as the view is, nothing random.
+    """Prepare images for the encoder at evaluation: floats in [0, 1], normalised as the view is, nothing random.
 
     Args:
       images: ``[b, h, w, c]``; uint8, uint16 or float.

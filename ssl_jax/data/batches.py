@@ -18,8 +18,8 @@ import functools
 
 import numpy as np
 
-from ssl_jax.augment.host import center_crop_resize
-from ssl_jax.augment.views import View, host_crops
+from ssl_jax.augment.host import center_crop_resize, host_boxes, host_crops
+from ssl_jax.augment.views import View, asks_for_boxes
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch
 from ssl_jax.data.frames import Clips
@@ -231,6 +231,9 @@ class TrainingBatches:
         if self.views:
             crops = [host_crops(self.rng(start + i), image, self.views) for i, image in enumerate(images)]
             batch["crops"] = tuple(np.stack(group) for group in zip(*crops, strict=True))
+            if asks_for_boxes(self.views):
+                boxes = [host_boxes(self.rng(start + i), image, self.views) for i, image in enumerate(images)]
+                batch["boxes"] = np.stack(boxes)
         else:
             batch["image"] = np.stack(images)
         return batch

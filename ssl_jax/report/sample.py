@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from ssl_jax.augment.color import to_float
-from ssl_jax.augment.views import View, groups, host_crops, make_views
+from ssl_jax.augment.host import host_crops
+from ssl_jax.augment.views import View, groups, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch, Key, Params, State
 from ssl_jax.data.loader import epoch
@@ -24,11 +25,11 @@ class Sample(NamedTuple):
     """Examples at even distances from a source.
 
     Attributes:
-      features: float32 ``[n, d]``.
-      labels: int32 ``[n]``, -1: none.
-      thumbnails: uint8 ``[n, h, w, c]``, c 1 or 3, at most ``THUMBNAIL`` pixels wide.
+      features: features, float32 ``[n, d]``.
+      labels: labels, int32 ``[n]``, -1: none.
+      thumbnails: small pictures, uint8 ``[n, h, w, c]``, c 1 or 3, at most ``THUMBNAIL`` pixels wide.
       names: file names.
-      images: ``[m, s, s, c]`` the first few as the encoder gets them but for the normalisation, in the source's dtype.
+      images: ``[m, s, s, c]`` some of them as the encoder gets them but for the normalisation, in the source's dtype.
     """
 
     features: np.ndarray
@@ -38,25 +39,25 @@ class Sample(NamedTuple):
     images: np.ndarray
 
 
-def take(
+def encode_sample(
     method: Method,
     params: Params,
     state: State,
     source: Source,
     *,
     count: int = 2000,
-    shown: int = 8,
+    num_images: int = 8,
     crop_ratio: float = 1.0,
 ) -> Sample:
     """Encode ``count`` examples; unreadable images are left out.
 
     Args:
-      method: gives ``encode`` and the size and normalisation of the images.
-      params: its params.
-      state: its state.
-      source: where examples come from.
-      count: at most so many, at even distances.
-      shown: how many images to keep whole, at even distances too.
+      method: method that gives ``encode`` and the size and normalisation of the images.
+      params: parameters of the method.
+      state: state of the method.
+      source: examples.
+      count: number of examples at most, at even distances.
+      num_images: number of images to return in full, at even distances too.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
 
     Raises:
@@ -65,51 +66,51 @@ def take(
     check.require(count >= 3, "count", count, "3 or more examples")
     part = take_evenly(source, count)
     view = method.views[0]
-    small: list[np.ndarray] = []
-    whole: list[np.ndarray] = []
-    wanted = set(np.linspace(0, len(part) - 1, shown).round().astype(int).tolist())
+    thumbnails: list[np.ndarray] = []
+    full: list[np.ndarray] = []
+    selected = set(np.linspace(0, len(part) - 1, num_images).round().astype(int).tolist())
 
-    def watched(batches: Iterator[Batch]) -> Iterator[Batch]:
+    def collect(batches: Iterator[Batch]) -> Iterator[Batch]:
         for batch in batches:
             for image, index, real in zip(batch["image"], batch["index"], batch["mask"], strict=True):
                 if real:
-                    small.append(shrink(np.asarray(image), THUMBNAIL))
-                    if int(index) in wanted:
-                        whole.append(np.asarray(image))
+                    thumbnails.append(shrink(np.asarray(image), THUMBNAIL))
+                    if int(index) in selected:
+                        full.append(np.asarray(image))
             yield batch
 
     with epoch(
         part, batch_size=250, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
     ) as batches:
-        found = extract(method.encode, watched(batches), view=view, variables=(params, state))
-    names = [part.file_name(int(i)) for i in found.index]
-    images = np.stack(whole or [np.zeros((view.size, view.size, source.channels), np.uint8)])
-    return Sample(found.features, found.labels, np.stack(small), names, images)
+        encoded = extract(method.encode, collect(batches), view=view, variables=(params, state))
+    names = [part.file_name(int(i)) for i in encoded.index]
+    images = np.stack(full or [np.zeros((view.size, view.size, source.channels), np.uint8)])
+    return Sample(encoded.features, encoded.labels, np.stack(thumbnails), names, images)
 
 
 class Views(NamedTuple):
-    """What training sees of an image: the original and its views in [0, 1], in the order of the method's views."""
+    """An image and what training sees of it: the original and its views in [0, 1], in the order of the method's views."""
 
     original: np.ndarray
     views: list[np.ndarray]
 
 
 def draw_views(key: Key, source: Source, views: tuple[View, ...], *, count: int = 5) -> list[Views]:
-    """Views of some images, drawn as training draws them, crops made on the host.
+    """Draw views of some images as training draws them, crops made on the host.
 
     Args:
-      key: used once.
-      source: where images come from; unreadable ones are passed over.
-      views: of the method.
-      count: images, at even distances.
+      key: random key, used once.
+      source: images; unreadable ones are passed over.
+      views: views of the method.
+      count: number of images, at even distances.
 
     Returns:
       At most ``count`` examples.
 
     >>> from ssl_jax.data.sources import ArraySource
     >>> source = ArraySource(np.zeros([2, 8, 8, 1], np.uint8))
-    >>> found = draw_views(jax.random.key(0), source, (View(size=4), View(size=2)), count=2)
-    >>> [view.shape for view in found[0].views]
+    >>> drawn = draw_views(jax.random.key(0), source, (View(size=4), View(size=2)), count=2)
+    >>> [view.shape for view in drawn[0].views]
     [(4, 4, 1), (2, 2, 1)]
     """
     crop_key, view_key = jax.random.split(key)
@@ -130,8 +131,8 @@ def draw_views(key: Key, source: Source, views: tuple[View, ...], *, count: int 
     made = make_views(view_key, batch, views)
     ordered: dict[int, np.ndarray] = {}
     for array, indices in zip(made, groups(views), strict=True):
-        for place, index in enumerate(indices):
-            ordered[index] = raw(np.asarray(array[:, place]), views[index])
+        for position, index in enumerate(indices):
+            ordered[index] = raw(np.asarray(array[:, position]), views[index])
     return [
         Views(original, [ordered[v][i] for v in range(len(views))]) for i, original in enumerate(originals)
     ]

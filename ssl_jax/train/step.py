@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssl_jax.augment.views import make_views
+from ssl_jax.augment.views import add_boxes, add_views, make_views
 from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, PyTree, State
@@ -124,8 +124,8 @@ def _gradient(method: Method, loop_views: bool | None) -> Gradient:
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         view_key, loss_key = jax.random.split(key)
-        views = jax.lax.stop_gradient(make_views(view_key, batch, method.views, loop=loop_views))
-        return method.loss(params, state, {**batch, "views": views}, loss_key, step)
+        viewed = jax.lax.stop_gradient(add_views(view_key, batch, method.views, loop=loop_views))
+        return method.loss(params, state, viewed, loss_key, step)
 
     return jax.value_and_grad(loss, has_aux=True)
 
@@ -139,8 +139,7 @@ def _accumulated(method: Method, parts: int, loop_views: bool | None) -> Gradien
 
         def body(carry: PyTree, part: tuple[Batch, Array, Key]) -> PyTree:
             (state, total), (images, places, part_key) = carry, part
-            views = make_views(view_key, images, method.views, positions=places, loop=loop_views)
-            viewed = {**images, "views": views}
+            viewed = add_views(view_key, images, method.views, positions=places, loop=loop_views)
             (loss, (state, metrics)), gradients = gradient(params, state, viewed, part_key, step)
             return (state, jax.tree.map(jnp.add, total, gradients)), (loss, metrics)
 
@@ -171,7 +170,7 @@ def _cached(method: Method, parts: int, loop_views: bool | None) -> Gradient:
 
         def loss(params: Params, features: Array) -> tuple[Array, tuple[State, Metrics]]:
             try:
-                return method.loss(params, state, {**batch, "features": join(features)}, loss_key, step)
+                return method.loss(params, state, {**boxed, "features": join(features)}, loss_key, step)
             except KeyError as error:
                 if error.args != ("views",):
                     raise
@@ -186,6 +185,7 @@ def _cached(method: Method, parts: int, loop_views: bool | None) -> Gradient:
             return jax.tree.map(jnp.add, total, pull(cotangent)[0]), None
 
         inputs = _split(batch, parts, loss_key)
+        boxed = add_boxes(view_key, batch, method.views)
         features = jax.lax.map(lambda part: embed(params, part), inputs)
         value, (to_heads, to_features) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
             params, features

@@ -54,17 +54,9 @@ def test_blur_is_linear_so_its_gradient_is_itself_for_symmetric_interior_weights
     np.testing.assert_allclose(gradient, impulse, atol=1e-7)
 
 
-def test_random_blur_is_the_identity_where_off_and_mapped_equals_looped():
-    image, keys = jnp.asarray(IMAGE[:12, :12], jnp.float32), jax.random.split(jax.random.key(0), 8)
-
-    def one(key):
-        return blur.random_blur(key, image, probability=0.5, sigma=(0.5, 2.0), kernel=5)
-
-    mapped, looped = jax.jit(jax.vmap(one))(keys), jax.jit(lambda k: jax.lax.map(one, k))(keys)
-    np.testing.assert_allclose(mapped, looped, atol=1e-6)
-    same = [bool((x == image).all()) for x in mapped]
-    assert 0 < sum(same) < 8
-    assert blur.gaussian_blur(image.astype(jnp.bfloat16), 1.0, kernel=3).dtype == jnp.bfloat16
+def test_blur_of_bfloat16_stays_bfloat16():
+    image = jnp.asarray(IMAGE[:12, :12], jnp.bfloat16)
+    assert blur.gaussian_blur(image, 1.0, kernel=3).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("kernel", [4, 25])

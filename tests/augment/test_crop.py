@@ -98,7 +98,7 @@ def test_crop_resize_computes_bfloat16_images_in_float32():
     )
 
 
-def test_unknown_method_is_an_error_that_names_it():
+def test_unknown_interpolation_is_an_error_that_names_it():
     with pytest.raises(ValueError, match=r"interpolation='cubic'.*bicubic"):
         crop.crop_resize(jnp.zeros((4, 4, 1)), crop.Box(0, 0, 4, 4), size=2, interpolation="cubic")
 
@@ -115,7 +115,10 @@ def test_box_is_the_same_on_host_and_device_bit_for_bit(height, width):
 
 def test_boxes_lie_inside_with_areas_and_ratios_within_bounds_and_the_right_mean():
     keys = jax.random.split(jax.random.key(1), 4000)
-    boxes = jax.vmap(lambda k: crop.random_box(k, 240, 240, area=(0.1, 0.4), ratio=RATIO))(keys)
+    random_crop = crop.RandomResizedCrop(area=(0.1, 0.4), ratio=RATIO)
+    boxes = jax.vmap(lambda k: random_crop.choose(jax.random.uniform(k, (random_crop.draws,)), 240, 240))(
+        keys
+    )
     top, left, height, width = (np.asarray(x) for x in boxes)
     assert (top >= 0).all() and (left >= 0).all() and (height > 0).all() and (width > 0).all()
     assert (top + height <= 240).all() and (left + width <= 240).all()
@@ -167,17 +170,6 @@ def test_first_fitting_try_counts():
     box = crop.sample_box(uniforms, 32, 32, area=AREA, ratio=RATIO, xp=np)
     assert tuple(box) == tuple(crop.sample_box(uniforms[3:4], 32, 32, area=AREA, ratio=RATIO, xp=np))
     assert tuple(box)[:2] == (0, 0)
-
-
-def test_flip_mirrors_like_torchvision_twice_is_identity_and_half_are_flipped():
-    image = jnp.asarray(IMAGE, jnp.float32)
-    flipped = crop.flip_horizontal(image)
-    assert_close(np.moveaxis(np.asarray(flipped), -1, 0), G["tv_hflip__out__y"], tolerance=1e-5)
-    np.testing.assert_array_equal(crop.flip_horizontal(flipped), image)
-    line = jnp.arange(3.0).reshape(1, 3, 1)
-    keys = jax.random.split(jax.random.key(0), 1000)
-    first = jax.vmap(lambda k: crop.random_flip(k, line, probability=0.5)[0, 0, 0])(keys)
-    assert set(np.unique(first)) == {0.0, 2.0} and abs(float(first.mean()) - 1.0) < 0.13
 
 
 # Host twins.
@@ -241,3 +233,12 @@ def test_evaluation_crop_keeps_an_image_of_the_right_size_and_centres_others():
     assert host.center_crop_resize(IMAGE_U8, 24, ratio=0.875).shape == (24, 24, 3)
     with pytest.raises(ValueError, match=r"ratio=0\.0"):
         host.center_crop_resize(IMAGE_U8, 24, ratio=0.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("area", (0.0, 1.0)), ("area", (0.5, 0.2)), ("ratio", (2.0, 1.0)), ("interpolation", "cubic")],
+)
+def test_a_crop_out_of_range_is_an_error_that_names_the_field(field, value):
+    with pytest.raises(ValueError, match=field):
+        crop.RandomResizedCrop(**{field: value})

@@ -1,7 +1,6 @@
-"""Views as data, and whole pipelines: every preset, channel count, device count and place in the batch."""
+"""Views as data, and whole pipelines: device counts, positions in the batch, boxes."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,15 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ssl_jax.augment import presets, views
-from ssl_jax.augment.views import Jitter, View
+from ssl_jax.augment import host, presets, views
+from ssl_jax.augment.crop import Box, RandomResizedCrop, crop_resize
+from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale, Rotate, Solarize
+from ssl_jax.augment.views import View
 
 KEY = jax.random.key(0)
-FULL = View(size=8, solarize_prob=0.3, blur_kernel=3, mean=(0.5,), std=(0.25,))
+OPS = (Flip(), ColorJitter(), Grayscale(), Blur(kernel=3), Solarize(0.3))
+FULL = View(size=8, ops=OPS, mean=(0.5,), std=(0.25,))
+WHOLE = RandomResizedCrop(area=(1.0, 1.0), ratio=(1.0, 1.0))
 
 
 def images(count, channels=3, height=12, width=10, seed=0):
@@ -24,50 +27,12 @@ def made(batch, wanted, *, key=KEY, loop=None):
     return jax.jit(lambda k, b: views.make_views(k, b, wanted, loop=loop))(key, batch)
 
 
-def test_views_survive_json_and_are_hashable():
-    for name in presets.PRESETS:
-        for view in presets.build(name):
-            again = views.view_from(json.loads(json.dumps(dataclasses.asdict(view))))
-            assert again == view and hash(again) == hash(view)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("size", 0),
-        ("area", (0.0, 1.0)),
-        ("area", (0.5, 0.2)),
-        ("ratio", (2.0, 1.0)),
-        ("interpolation", "cubic"),
-        ("flip_prob", 1.5),
-        ("rotate_prob", -0.1),
-        ("blur_sigma", (0.0, 1.0)),
-        ("blur_kernel", 4),
-        ("mean", (0.5,)),
-    ],
-)
-def test_a_view_out_of_range_is_an_error_that_names_the_field(field, value):
-    with pytest.raises(ValueError, match="std" if field == "mean" else field):
-        View(**{field: value})
-
-
-def test_a_jitter_out_of_range_is_an_error_that_names_the_field():
-    for field, value in (("hue", 0.6), ("brightness", -0.1), ("probability", 2.0)):
-        with pytest.raises(ValueError, match=field):
-            Jitter(**{field: value})
-
-
-@pytest.mark.parametrize("channels", [1, 5])
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_every_preset_makes_finite_views_in_range_for_one_and_for_five_channels(name, channels):
-    small = {"local_size": 6, "local_count": 2} if name == "dino" else {}
-    wanted = presets.build(name, size=8, blur_kernel=3, **small)
-    found = made({"image": images(3, channels)}, wanted)
-    sizes = [(3, len(g), wanted[g[0]].size, wanted[g[0]].size, channels) for g in views.groups(wanted)]
-    assert [x.shape for x in found] == sizes
-    for x in found:
-        assert x.dtype == jnp.float32
-        assert float(x.min()) >= 0 and float(x.max()) <= 1 and float(x.std()) > 0.01
+def test_a_view_out_of_range_is_an_error_that_names_the_field():
+    for field, value in (("size", 0), ("mean", (0.5,)), ("std", (0.5,))):
+        with pytest.raises(ValueError, match="std" if field == "mean" else field):
+            View(**{field: value})
+    with pytest.raises(ValueError, match="std"):
+        View(mean=(0.5,), std=(0.0,))
 
 
 def test_looping_over_examples_equals_all_at_once():
@@ -79,7 +44,7 @@ def test_looping_over_examples_equals_all_at_once():
 
 def test_make_views_equals_augment_with_the_documented_keys():
     batch = images(3)
-    other = dataclasses.replace(FULL, blur_prob=1.0)
+    other = dataclasses.replace(FULL, ops=(*OPS[:3], Blur(1.0, kernel=3)))
     found = made({"image": batch}, (FULL, other, FULL))[0]
     one = jax.jit(views.augment, static_argnums=2)
     for i in range(3):
@@ -139,8 +104,8 @@ def test_memory_of_a_large_batch_stays_within_a_few_copies_of_the_output():
 
 
 def test_crops_from_the_host_are_finished_as_crops_from_the_device():
-    wanted = (FULL, dataclasses.replace(FULL, size=6, interpolation="bilinear"), FULL)
-    crops = [views.host_crops(np.random.default_rng(i), images(1)[0], wanted) for i in range(2)]
+    wanted = (FULL, dataclasses.replace(FULL, size=6, crop=RandomResizedCrop(interpolation="bilinear")), FULL)
+    crops = [host.host_crops(np.random.default_rng(i), images(1)[0], wanted) for i in range(2)]
     crops = tuple(np.stack(group) for group in zip(*crops, strict=True))
     assert [(x.shape, x.dtype.name) for x in crops] == [
         ((2, 2, 8, 8, 3), "uint8"),
@@ -162,21 +127,13 @@ def test_crops_that_do_not_match_the_views_and_batches_without_images_are_errors
 
 def test_host_crops_draw_as_many_numbers_whatever_the_image():
     rngs = np.random.default_rng(0), np.random.default_rng(0)
-    views.host_crops(rngs[0], images(1)[0], (FULL, FULL))
-    views.host_crops(rngs[1], images(1, height=40, width=4)[0], (FULL, FULL))
+    host.host_crops(rngs[0], images(1)[0], (FULL, FULL))
+    host.host_crops(rngs[1], images(1, height=40, width=4)[0], (FULL, FULL))
     assert rngs[0].random() == rngs[1].random()
 
 
 def test_nothing_random_and_the_whole_image_gives_the_normalised_image():
-    plain = View(
-        size=8,
-        area=(1.0, 1.0),
-        ratio=(1.0, 1.0),
-        flip_prob=0.0,
-        jitter=None,
-        grayscale_prob=0.0,
-        blur_prob=0.0,
-    )
+    plain = View(size=8, crop=WHOLE)
     plain = dataclasses.replace(plain, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     batch = images(2, height=8, width=8)
     found = made({"image": batch}, (plain,))[0][:, 0]
@@ -184,38 +141,23 @@ def test_nothing_random_and_the_whole_image_gives_the_normalised_image():
     np.testing.assert_allclose(found, views.normalize_for_evaluation(batch, plain), atol=1e-5)
 
 
-def test_every_operation_happens_as_often_as_it_should():
-    quiet = {"area": (1.0, 1.0), "ratio": (1.0, 1.0), "jitter": None}
-    off = {"flip_prob": 0.0, "grayscale_prob": 0.0, "blur_prob": 0.0, "solarize_prob": 0.0}
+@pytest.mark.parametrize("op", [Flip(0.5), Grayscale(0.2), Blur(0.5, kernel=3), Solarize(0.2)])
+def test_every_operation_happens_as_often_as_it_should(op):
     batch = np.repeat(images(1, height=8, width=8), 400, axis=0)
-    for name, probability in (
-        ("flip_prob", 0.5),
-        ("grayscale_prob", 0.2),
-        ("blur_prob", 0.5),
-        ("solarize_prob", 0.2),
-    ):
-        view = View(size=8, blur_kernel=3, **quiet, **{**off, name: probability})
-        found = made({"image": batch}, (view,), loop=True)[0][:, 0]
-        changed = np.abs(np.asarray(found) - batch / 255).max(axis=(1, 2, 3)) > 1e-3
-        # A blur of width .1 to .25 changes nothing that is seen.
-        assert abs(changed.mean() - probability) < 4 * (probability * (1 - probability) / 400) ** 0.5 + 0.03
+    found = made({"image": batch}, (View(size=8, crop=WHOLE, ops=(op,)),), loop=True)[0][:, 0]
+    changed = np.abs(np.asarray(found) - batch / 255).max(axis=(1, 2, 3)) > 1e-3
+    # A blur of width .1 to .25 changes nothing that is seen.
+    assert abs(changed.mean() - op.prob) < 4 * (op.prob * (1 - op.prob) / 400) ** 0.5 + 0.03
 
 
-def test_turned_views_are_quarter_turns_as_often_as_asked():
-    options = {
-        "area": (1.0, 1.0),
-        "ratio": (1.0, 1.0),
-        "flip_prob": 0.0,
-        "jitter": None,
-        "grayscale_prob": 0.0,
-        "blur_prob": 0.0,
-    }
+def test_rotated_views_are_quarter_turns_as_often_as_asked():
     batch = {"image": images(1, 1, 8, 8).repeat(600, axis=0)}
-    plain, turned = (
-        np.asarray(made(batch, (View(size=8, **options, rotate_prob=p),), loop=False)[0]) for p in (0, 0.6)
+    plain, rotated = (
+        np.asarray(made(batch, (View(size=8, crop=WHOLE, ops=ops),), loop=False)[0])
+        for ops in ((), (Rotate(0.6),))
     )
     quarters = np.stack([np.rot90(plain[0, 0], k) for k in range(4)])
-    same = np.abs(turned - quarters).max(axis=(2, 3, 4)) < 1e-5
+    same = np.abs(rotated - quarters).max(axis=(2, 3, 4)) < 1e-5
     assert np.all(same.sum(axis=1) == 1)
     np.testing.assert_allclose(same.mean(axis=0), (0.4, 0.2, 0.2, 0.2), atol=0.06)
 
@@ -233,53 +175,67 @@ def test_bfloat16_crops_are_finished_in_float32():
     assert found.dtype == jnp.float32
 
 
-# Presets.
+# Boxes.
 
 
-def test_presets_have_the_published_numbers():
-    byol = presets.byol()
-    assert [(v.blur_prob, v.solarize_prob) for v in byol] == [(1.0, 0.0), (0.1, 0.2)]
-    assert byol[0].jitter == Jitter(0.4, 0.4, 0.2, 0.1) and byol[0].area == (0.08, 1.0)
-    dino = presets.dino()
-    assert [v.area for v in dino] == [(0.4, 1.0)] * 2 + [(0.05, 0.4)] * 8
-    assert [v.blur_prob for v in dino] == [1.0, 0.1] + [0.5] * 8 and dino[2].solarize_prob == 0.0
-    assert presets.mae()[0].area == (0.2, 1.0) and len(presets.mae()) == 1
-    assert presets.moco_v2()[0].jitter == Jitter(0.4, 0.4, 0.4, 0.1)
-    assert views.blur_taps(presets.simclr()[0]) == 23
-    strong, weak = presets.msf()
-    assert strong == presets.moco_v2()[0]
-    assert (weak.area, weak.jitter, weak.grayscale_prob, weak.blur_prob) == (strong.area, None, 0.0, 0.0)
-    assert presets.msf(query="weak") == (weak, weak)
-    first, *others = presets.wmse(count=4)
-    assert others == [first] * 3 and (first.grayscale_prob, first.blur_prob, first.area) == (
-        0.1,
-        0.0,
-        (0.2, 1.0),
+def test_boxes_say_which_part_of_the_image_each_view_shows_mirrored_ones_too():
+    batch = {"image": images(8, height=16, width=12)}
+    view = View(size=8, ops=(Flip(),), boxes=True)
+    viewed = jax.jit(lambda k, b: views.add_views(k, b, (view, dataclasses.replace(view, size=6))))(
+        KEY, batch
     )
+    boxes = np.asarray(viewed["boxes"])
+    assert boxes.shape == (8, 2, 4)
+    mirrored = boxes[..., 1] > boxes[..., 3]
+    assert 0 < mirrored.sum() < 16
+    for i in range(8):
+        for v, size in enumerate((8, 6)):
+            top, left, bottom, right = boxes[i, v]
+            box = Box(*(int(n) for n in (top, min(left, right), bottom - top, abs(right - left))))
+            pixels = jnp.asarray(batch["image"][i], jnp.float32) / 255
+            crop = np.clip(crop_resize(pixels, box, size=size, interpolation="bicubic"), 0, 1)
+            expected = crop[:, ::-1] if mirrored[i, v] else crop
+            np.testing.assert_allclose(viewed["views"][v][i, 0], expected, atol=1e-5)
 
 
-def test_overrides_reach_every_view_and_a_mapping_changes_the_jitter_in_part():
-    for name in presets.PRESETS:
-        wanted = presets.build(name, mean=(0.4,), std=(0.2,), jitter={"hue": 0.0, "exact": False})
-        assert all(view.mean == (0.4,) for view in wanted)
-        jitters = [
-            view.jitter for view in wanted if view.jitter is not None
-        ]  # MeanShift's weak view has none.
-        assert jitters and all(jitter.hue == 0.0 and not jitter.exact for jitter in jitters)
-    assert presets.byol(jitter={"hue": 0.0})[0].jitter.brightness == 0.4
-    assert presets.simclr(jitter=None)[0].jitter is None
+def test_boxes_of_crops_from_the_host_are_mirrored_on_the_device():
+    wanted = (dataclasses.replace(FULL, boxes=True), FULL)
+    image = images(1, height=16, width=12)[0]
+    crops = [host.host_crops(np.random.default_rng(i), image, wanted) for i in range(6)]
+    batch = {
+        "crops": tuple(np.stack(group) for group in zip(*crops, strict=True)),
+        "boxes": np.stack([host.host_boxes(np.random.default_rng(i), image, wanted) for i in range(6)]),
+    }
+    viewed = views.add_views(KEY, batch, wanted)
+    found, before = np.asarray(viewed["boxes"]), batch["boxes"]
+    mirrored = found[..., 1] > found[..., 3]
+    assert 0 < mirrored.sum() < 12
+    np.testing.assert_array_equal(np.where(mirrored[..., None], found[..., [0, 3, 2, 1]], found), before)
+    for i in range(6):
+        top, left, bottom, right = before[i, 0].astype(int)
+        crop = host.host_crop(
+            image, Box(top, left, bottom - top, right - left), size=8, interpolation="bicubic"
+        )
+        np.testing.assert_array_equal(crop, batch["crops"][0][i, 0])
+    # The same numbers decide about the pixels: only the flip is left of the operations.
+    flips = views.add_views(KEY, batch, tuple(View(size=8, ops=(Flip(),), boxes=True) for _ in wanted))
+    np.testing.assert_array_equal(flips["boxes"], found)
+    pixels = batch["crops"][0] / np.float32(255)
+    expected = np.where(mirrored[..., None, None, None], pixels[..., ::-1, :], pixels)
+    np.testing.assert_allclose(flips["views"][0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("preset", "options", "message"),
-    [
-        ("simclrr", {}, "simclr"),
-        ("simclr", {"strenght": 0.5}, "strength"),
-        ("byol", {"jitter": {"hew": 0.1}}, "hue"),
-        ("dino", {"area": (0.1, 1.0)}, "global_area"),
-        ("wmse", {"count": 0}, "count=0"),
-    ],
-)
-def test_a_misspelt_preset_or_option_is_an_error_with_the_nearest_right_one(preset, options, message):
-    with pytest.raises(ValueError, match=message):
-        presets.build(preset, **options)
+def test_boxes_of_a_part_of_the_batch_are_those_of_the_batch():
+    view, batch = dataclasses.replace(FULL, boxes=True), {"image": images(6)}
+    every = views.make_boxes(KEY, batch, (view, view))
+    part = views.make_boxes(KEY, {"image": batch["image"][2:4]}, (view, view), positions=jnp.arange(2, 4))
+    np.testing.assert_array_equal(part, every[2:4])
+
+
+def test_boxes_that_nobody_asks_for_are_not_computed_and_rotated_views_have_none():
+    batch = {"image": images(2)}
+    assert "boxes" not in views.add_views(KEY, batch, (FULL,))
+    with pytest.raises(ValueError, match=r"rotate_prob=0\.5"):
+        views.add_views(KEY, batch, (View(size=8, ops=(Rotate(),), boxes=True),))
+    with pytest.raises(ValueError, match="'image' or 'boxes'"):
+        views.make_boxes(KEY, {"crops": (np.zeros((2, 1, 8, 8, 3), np.uint8),)}, (FULL,))

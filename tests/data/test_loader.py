@@ -11,13 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_jax.augment.views import View, host_crops
+from ssl_jax.augment.crop import RandomResizedCrop
+from ssl_jax.augment.host import host_crops
+from ssl_jax.augment.views import View
 from ssl_jax.data import batches as batches_module
 from ssl_jax.data.batches import TooManyCorrupt, example_indices
 from ssl_jax.data.loader import Stream, epoch, stream
 from ssl_jax.data.sources import ArraySource, CorruptImage
 
-VIEWS = (View(size=6), View(size=4), View(size=6, area=(0.2, 0.5)))
+VIEWS = (View(size=6), View(size=4), View(size=6, crop=RandomResizedCrop(area=(0.2, 0.5))))
 
 
 class Images(ArraySource):

@@ -10,6 +10,7 @@ import optax
 from jax.scipy.special import entr
 
 from ssl_jax.augment import color, presets
+from ssl_jax.augment.operations import ColorJitter, Grayscale, Solarize
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
@@ -105,10 +106,9 @@ def build(
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
     view = views[0]
-    changed = view.jitter is not None or view.grayscale_prob > 0 or view.solarize_prob > 0
-    require(
-        not changed, "views", view, "a view without jitter, gray and solarize: colours are what is predicted"
-    )
+    colors = any(isinstance(op, ColorJitter | Grayscale | Solarize) for op in view.ops)
+    allowed = "without jitter, grayscale and solarize: colours are what is predicted"
+    require(not colors, "views[0].ops", view.ops, allowed)
     dtype = compute_dtype(encoder)
     head = heads.mlp((hidden_dim,) * (hidden_dim > 0) + (BINS,), dtype=dtype, kernel_init=0.01)
     average = ema(prior_decay, debias=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ssl_jax.augment import presets
+from ssl_jax.augment.operations import Rotate
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
@@ -63,8 +64,10 @@ def build(
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
     views = presets.mae() if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    upright = "0: what is already turned at random has no upright, so that its rotation cannot be told"
-    require(not views[0].rotate_prob, "views[0].rotate_prob", views[0].rotate_prob, upright)
+    upright = (
+        "without Rotate: what is already turned at random has no upright, so that its rotation cannot be told"
+    )
+    require(views[0].find(Rotate) is None, "views[0].ops", views[0].ops, upright)
     classes, quarters = len(rotations), jnp.array([angle // 90 for angle in rotations])
     head = heads.mlp(
         (hidden_dim,) * hidden_layers + (classes,), hidden_bias=False, dtype=compute_dtype(encoder)

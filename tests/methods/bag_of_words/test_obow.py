@@ -7,6 +7,7 @@ import pytest
 
 from ssl_jax import models
 from ssl_jax.augment import presets
+from ssl_jax.augment.operations import Blur, Flip
 from ssl_jax.config import build
 from ssl_jax.core.numerics import normalize
 from ssl_jax.methods.bag_of_words import obow
@@ -103,9 +104,12 @@ def test_loss_and_targets_are_those_of_the_words_before_the_step_which_the_image
 
 def test_the_preset_has_a_clean_view_and_crops_of_two_sizes():
     clean, *crops = presets.obow(112)
-    assert (clean.size, clean.area, clean.ratio, clean.flip_prob) == (112, (1.0, 1.0), (1.0, 1.0), 0.5)
-    assert clean.jitter is None and clean.grayscale_prob == clean.blur_prob == 0
-    assert [(crop.size, crop.blur_prob) for crop in crops] == [(160, 0.5)] * 2 + [(96, 0.0)] * 5
+    assert (clean.size, clean.crop.area, clean.crop.ratio) == (112, (1.0, 1.0), (1.0, 1.0))
+    assert clean.ops == (Flip(prob=0.5),)
+    blurs = [Blur(prob=0.5)] * 2 + [None] * 5
+    assert [(crop.size, crop.find(Blur)) for crop in crops] == list(
+        zip([160] * 2 + [96] * 5, blurs, strict=True)
+    )
     assert {crop.jitter.hue for crop in crops} == {0.1}
     with pytest.raises(ValueError, match="crop_area and local_area"):
         presets.obow(area=(0.1, 1.0))

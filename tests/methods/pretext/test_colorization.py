@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
-from ssl_jax.augment.views import Jitter, View
+from ssl_jax.augment.operations import ColorJitter, Flip
+from ssl_jax.augment.views import View
 from ssl_jax.methods.pretext import colorization
 from ssl_jax.methods.pretext.colorization import at_middles, is_counted
 from ssl_jax.ops.cielab import ab_bins, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from tests.methods.case import loss_of, method_of, zero_params_loss
 
-PLAIN = View(size=8, jitter=None, grayscale_prob=0.0, blur_prob=0.0)
+PLAIN = View(size=8, ops=(Flip(),))
 
 
 def collapsed(case):
@@ -105,7 +106,7 @@ def test_normalised_views_give_the_same_colours():
     network = models.build("convnet", widths=(8, 16))
     method = colorization.build(
         network,
-        views=(View(size=8, jitter=None, grayscale_prob=0.0, blur_prob=0.0, mean=mean, std=std),),
+        views=(View(size=8, ops=(Flip(),), mean=mean, std=std),),
         hidden_dim=8,
     )
     normalised = (IMAGES - jnp.array(mean)) / jnp.array(std)
@@ -158,9 +159,7 @@ def test_bad_options_are_refused_by_name(options, message):
 
 def test_views_that_change_colours_and_encoders_without_maps_are_refused():
     with pytest.raises(ValueError, match="without jitter"):
-        colorization.build(
-            models.build("convnet"), views=(View(size=8, grayscale_prob=0.0, jitter=Jitter()),)
-        )
+        colorization.build(models.build("convnet"), views=(View(size=8, ops=(ColorJitter(),)),))
     with pytest.raises(ValueError, match="encoder='vit_micro'"):
         colorization.build(models.build("vit_micro", image_size=28, patch=7))
 

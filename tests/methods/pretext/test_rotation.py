@@ -76,7 +76,7 @@ def test_two_rotations_collapse_to_one_bit():
         ({"copies": "two"}, "copies='two'"),
         (
             {"views": presets.mae(28, rotate_prob=0.5)},
-            r"views\[0\]\.rotate_prob=0\.5.*no upright, so that its rotation cannot",
+            r"views\[0\]\.ops=.*Rotate\(prob=0\.5\).*no upright, so that its rotation cannot",
         ),
         ({"hidden_layers": -1}, "hidden_layers=-1"),
     ],
