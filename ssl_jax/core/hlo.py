@@ -84,15 +84,17 @@ def collectives(text: str) -> list[Collective]:
     )
     bodies = _computations(text)
     times = _times(text, bodies, _CALLED)
-    found = []
+    operations = []
     for name, body in bodies.items():
         for kind, shapes, rest in _communications(body):
             scattered = kind == "all-reduce" and "all-reduce-scatter" in name
             group = _group(rest, devices)
             size = sum(shapes) * (group if kind == "reduce-scatter" else 1)
             if group > 1 and times.get(name, 0):
-                found.append(Collective("reduce-scatter" if scattered else kind, size, group, times[name]))
-    return found
+                operations.append(
+                    Collective("reduce-scatter" if scattered else kind, size, group, times[name])
+                )
+    return operations
 
 
 def traffic(text: str) -> int:

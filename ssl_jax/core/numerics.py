@@ -65,8 +65,8 @@ def top_k(x: Float[Array, "... n"], k: int) -> tuple[Float[Array, "... k"], Int[
     >>> values.tolist(), places.tolist()
     ([3.0, 3.0], [0, 2])
     """
-    values, places = jax.lax.top_k(x, k)
-    return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(places)
+    values, indices = jax.lax.top_k(x, k)
+    return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(indices)
 
 
 def rectangle(

@@ -219,11 +219,11 @@ class TrainingBatches:
     def __call__(self, step: int) -> Batch:
         start, source = self.part.start(step), self.reader.source
         met: set[int] = set()
-        found = [self.reader.read_near(int(index), met) for index in self.order(step)]
-        images = [element["image"] for _, element in found]
+        examples = [self.reader.read_near(int(index), met) for index in self.order(step)]
+        images = [element["image"] for _, element in examples]
         batch: Batch = {
-            "label": np.array([element["label"] for _, element in found], np.int32),
-            "index": np.array([index for index, _ in found], np.int32),
+            "label": np.array([element["label"] for _, element in examples], np.int32),
+            "index": np.array([index for index, _ in examples], np.int32),
             "corrupt": self.reader.report(met),
         }
         if isinstance(source, Clips):

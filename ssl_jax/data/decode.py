@@ -282,14 +282,14 @@ def _check_floats(pixels: np.ndarray) -> np.ndarray:
 
 def _convert(pixels: np.ndarray, channels: int, dtype: str) -> np.ndarray:
     """``[h, w, channels]`` of ``dtype``, contiguous and owned."""
-    found = pixels.shape[-1]
-    if found != channels and {found, channels} != {1, 3}:
+    count = pixels.shape[-1]
+    if count != channels and {count, channels} != {1, 3}:
         raise ValueError(f"{found} channels where the source has {channels}")
-    if found == 3 and channels == 1:
+    if count == 3 and channels == 1:
         luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
         pixels = (luma if pixels.dtype.kind == "f" else np.rint(luma).astype(pixels.dtype))[..., None]
     pixels = _cast(pixels, dtype)
-    if found == 1 and channels == 3:
+    if count == 1 and channels == 3:
         pixels = np.repeat(pixels, 3, axis=-1)
     return np.array(pixels, order="C") if not pixels.flags.owndata else np.ascontiguousarray(pixels)
 

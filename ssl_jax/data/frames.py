@@ -92,8 +92,8 @@ class Clips:
 
     def window_of(self, clip: int, draw: float) -> np.ndarray:
         """Indices ``[window]`` of frames of a clip, from a place on that ``draw`` in [0, 1) says."""
-        places = int(self.lengths[clip]) - self._span + 1
-        return self._starts[clip] + int(draw * places) + self._stride * np.arange(self.window)
+        starts = int(self.lengths[clip]) - self._span + 1
+        return self._starts[clip] + int(draw * starts) + self._stride * np.arange(self.window)
 
     def part(self, split: str) -> "Clips":
         """The clips that the brackets of ``split`` ask for, whole ones, at even distances; all where there are none.

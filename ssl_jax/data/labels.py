@@ -83,10 +83,10 @@ class FewLabels:
         most = int(np.bincount(every[every >= 0], minlength=classes).min())
         allowed = f"at most {classes * most}, as {source.name} has a class of {most} examples"
         check.require(per_class <= most, "num_labels", count, allowed)
-        kept = balanced_draw(every, classes=classes, per_class=per_class, seed=(seed, 0)).ravel()
+        labeled = balanced_draw(every, classes=classes, per_class=per_class, seed=(seed, 0)).ravel()
         self.source = source
         self.labels = np.full(len(source), -1, np.int32)
-        self.labels[kept] = every[kept]
+        self.labels[labeled] = every[labeled]
         self.name = source.name
         self.shape = source.shape
         self.channels = source.channels

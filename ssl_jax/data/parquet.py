@@ -204,16 +204,16 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"parquet:{path} has no file that ends in .parquet, at any depth")
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for file in files:
         words = re.split(r"[^a-z0-9]+", str(file.relative_to(root)).lower())
         names = [word for word in words if word in SPLITS or word == split.lower()]
-        found.setdefault(names[-1] if names else "", []).append(file)
-    if set(found) == {""} and split == "train":
+        by_split.setdefault(names[-1] if names else "", []).append(file)
+    if set(by_split) == {""} and split == "train":
         return files
-    if split.lower() in found:
-        return found[split.lower()]
-    have = ", ".join(sorted(name for name in found if name)) or "no splits in its file names"
+    if split.lower() in by_split:
+        return by_split[split.lower()]
+    have = ", ".join(sorted(name for name in by_split if name)) or "no splits in its file names"
     raise ValueError(
         f"split={split!r}: parquet:{path} has {have}. Name the files of a split {split}-0.parquet, or "
         "take parts, such as train[:90%] and train[90%:]"

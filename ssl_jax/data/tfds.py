@@ -39,12 +39,12 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
     """
     name, _, version = name.partition(":")
     base = _data_dir(data_dir) / name
-    found = [path.parent for path in sorted(base.glob("*/dataset_info.json"))]
-    if not found:  # a set with one config may be named without it
-        found = [path.parent for path in sorted(base.glob("*/*/dataset_info.json"))]
-        found = found if len({path.parent for path in found}) == 1 else []
-    found = [path for path in found if _VERSION.fullmatch(path.name) and path.name.startswith(version)]
-    return max(found, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+    folders = [path.parent for path in sorted(base.glob("*/dataset_info.json"))]
+    if not folders:  # a set with one config may be named without it
+        folders = [path.parent for path in sorted(base.glob("*/*/dataset_info.json"))]
+        folders = folders if len({path.parent for path in folders}) == 1 else []
+    folders = [path for path in folders if _VERSION.fullmatch(path.name) and path.name.startswith(version)]
+    return max(folders, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
 def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | None = None) -> Source:

@@ -178,8 +178,8 @@ def bag_of_words(codes: Float[Array, "b *locations k"], *, pool: str = "max") ->
     check.require(
         codes.ndim >= 3, "codes.shape", codes.shape, "[b, ..., k] with one axis of locations or more"
     )
-    places = tuple(range(1, codes.ndim - 1))
-    pooled = (jnp.max if pool == "max" else jnp.sum)(numerics.at_least_float32(codes), axis=places)
+    axes = tuple(range(1, codes.ndim - 1))
+    pooled = (jnp.max if pool == "max" else jnp.sum)(numerics.at_least_float32(codes), axis=axes)
     return pooled / jnp.sum(pooled, axis=1, keepdims=True)
 
 

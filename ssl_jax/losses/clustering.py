@@ -141,8 +141,8 @@ def cluster_cross_entropy(
     check.require(labels.shape == expected, "labels.shape", labels.shape, f"{expected}, as the scores'")
     check.positive("temperature", temperature)
     log_p = jax.nn.log_softmax(numerics.at_least_float32(scores) / temperature, axis=-1)
-    places = jnp.maximum(labels, 0)[:, :, None, None]
-    own = -jnp.take_along_axis(log_p, places, axis=-1)[..., 0]
+    clusters = jnp.maximum(labels, 0)[:, :, None, None]
+    costs = -jnp.take_along_axis(log_p, clusters, axis=-1)[..., 0]
     known = labels >= 0
-    images = jnp.sum(jnp.mean(own, axis=2), axis=1, where=known)
+    images = jnp.sum(jnp.mean(costs, axis=2), axis=1, where=known)
     return jnp.mean(images / jnp.maximum(jnp.sum(known, axis=1), 1))

@@ -248,12 +248,12 @@ def _both_views(z1: Float[Array, "n d"], z2: Float[Array, "n d"]) -> tuple[Array
     return views, jnp.repeat(jnp.sum(u1 * u2, axis=1), 2)
 
 
-def _check_pair(name: str, found: Array, other_name: str, other: Array) -> None:
+def _check_pair(name: str, array: Array, other_name: str, other: Array) -> None:
     check.require(
         other.ndim == 2 and other.shape[0] > 0, f"{other_name}.shape", other.shape, "[n, d] with n >= 1"
     )
     check.require(
-        found.shape == other.shape, f"{name}.shape", found.shape, f"that of {other_name}, {other.shape}"
+        array.shape == other.shape, f"{name}.shape", array.shape, f"that of {other_name}, {other.shape}"
     )
 
 

@@ -53,8 +53,8 @@ def distances(x: Float[Array, "n d"], *, p: int = 2, squared: bool = False) -> F
     powers = _squares(x) if p == 2 else _sums_of_powers(x, p)
     if squared and p == 2:
         return powers
-    found = powers > 0
-    roots = jnp.where(found, jnp.where(found, powers, 1.0) ** (1 / p), 0.0)
+    nonzero = powers > 0
+    roots = jnp.where(nonzero, jnp.where(nonzero, powers, 1.0) ** (1 / p), 0.0)
     return roots**2 if squared else roots
 
 
@@ -63,9 +63,9 @@ def _squares(x: Float[Array, "n d"]) -> Float[Array, "n n"]:
     x = x - jax.lax.stop_gradient(jnp.mean(x, axis=0))
     norms = jnp.sum(x * x, axis=1)
     sums = norms[:, None] + norms[None, :]
-    found = sums - 2 * jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    squares = sums - 2 * jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
     noise = 8 * jnp.finfo(x.dtype).eps * sums
-    return jnp.where((found > noise) & ~jnp.eye(x.shape[0], dtype=bool), found, 0.0)
+    return jnp.where((squares > noise) & ~jnp.eye(x.shape[0], dtype=bool), squares, 0.0)
 
 
 def _sums_of_powers(x: Float[Array, "n d"], p: int) -> Float[Array, "n n"]:
@@ -163,8 +163,8 @@ def contrastive_margin(
     _check_not_negative("positive_margin", positive_margin)
     check.choice("power", power, (1, 2))
     check.choice("reduction", reduction, REDUCTIONS)
-    found = _distances(x, normalize, p, squared)
-    near, far = jax.nn.relu(found - positive_margin), jax.nn.relu(margin - found)
+    pairwise = _distances(x, normalize, p, squared)
+    near, far = jax.nn.relu(pairwise - positive_margin), jax.nn.relu(margin - pairwise)
     attraction, active_positives = _mean(near**power / power, positives, reduction)
     repulsion, active_negatives = _mean(far**power / power, negatives, reduction)
     return attraction + repulsion, (active_positives, active_negatives)
@@ -253,15 +253,15 @@ def triplet(
         max_positives is None or max_positives >= 1, "max_positives", max_positives, "None or 1 or more"
     )
     check.choice("reduction", reduction, REDUCTIONS)
-    found = _distances(x, normalize, p, squared)
+    pairwise = _distances(x, normalize, p, squared)
     if mining == "batch_hard":
-        mined, excess = _batch_hard(found, positives, negatives, swap)
+        mined, excess = _batch_hard(pairwise, positives, negatives, swap)
         sums = _sums(excess + margin, mined, soft)
         candidates = sums[1]
     else:
         count = x.shape[0] if max_positives is None else min(max_positives, x.shape[0])
-        sums = _over_positives(found, positives, negatives, margin, RULES[mining], soft, swap, count)
-        counts = [jnp.sum(mask, axis=1, dtype=found.dtype) for mask in (positives, negatives)]
+        sums = _over_positives(pairwise, positives, negatives, margin, RULES[mining], soft, swap, count)
+        counts = [jnp.sum(mask, axis=1, dtype=pairwise.dtype) for mask in (positives, negatives)]
         candidates = jnp.sum(jnp.minimum(counts[0], count) * counts[1])
     total, mined_count, nonzero, active = sums
     divisor = mined_count if reduction == "mean" else nonzero
@@ -277,7 +277,7 @@ def _sums(excess: Array, mined: Array, soft: bool) -> tuple[Array, ...]:
 
 
 def _over_positives(
-    found: Float[Array, "n n"],
+    pairwise: Float[Array, "n n"],
     positives: Bool[Array, "n n"],
     negatives: Bool[Array, "n n"],
     margin: ScalarLike,
@@ -287,30 +287,30 @@ def _over_positives(
     count: int,
 ) -> tuple[Array, ...]:
     # The first `count` positives of each anchor: of equal entries top_k takes the earlier.
-    given, columns = numerics.top_k(positives.astype(found.dtype), count)
+    given, columns = numerics.top_k(positives.astype(pairwise.dtype), count)
 
     @jax.checkpoint
     def one(nth: tuple[Array, Array]) -> tuple[Array, ...]:
         is_given, column = nth
-        to_positive = jnp.take_along_axis(found, column[:, None], axis=1)
-        mined = (is_given > 0)[:, None] & negatives & rule(found - to_positive, margin)
-        nearest = jnp.minimum(found, found[column]) if swap else found
+        to_positive = jnp.take_along_axis(pairwise, column[:, None], axis=1)
+        mined = (is_given > 0)[:, None] & negatives & rule(pairwise - to_positive, margin)
+        nearest = jnp.minimum(pairwise, pairwise[column]) if swap else pairwise
         return _sums(to_positive - nearest + margin, mined, soft)
 
     return tuple(jnp.sum(part) for part in jax.lax.map(one, (given.T, columns.T)))
 
 
 def _batch_hard(
-    found: Float[Array, "n n"], positives: Bool[Array, "n n"], negatives: Bool[Array, "n n"], swap: bool
+    pairwise: Float[Array, "n n"], positives: Bool[Array, "n n"], negatives: Bool[Array, "n n"], swap: bool
 ) -> tuple[Bool[Array, " n"], Float[Array, " n"]]:
     """Anchors that have both, and D_ap − D_an of their hardest pair."""
-    fixed = jax.lax.stop_gradient(found)
+    fixed = jax.lax.stop_gradient(pairwise)
     positive = jnp.argmax(jnp.where(positives, fixed, -jnp.inf), axis=1)
     negative = jnp.argmin(jnp.where(negatives, fixed, jnp.inf), axis=1)
-    to_positive = jnp.take_along_axis(found, positive[:, None], axis=1)[:, 0]
-    to_negative = jnp.take_along_axis(found, negative[:, None], axis=1)[:, 0]
+    to_positive = jnp.take_along_axis(pairwise, positive[:, None], axis=1)[:, 0]
+    to_negative = jnp.take_along_axis(pairwise, negative[:, None], axis=1)[:, 0]
     if swap:
-        to_negative = jnp.minimum(to_negative, found[positive, negative])
+        to_negative = jnp.minimum(to_negative, pairwise[positive, negative])
     return jnp.any(positives, axis=1) & jnp.any(negatives, axis=1), to_positive - to_negative
 
 

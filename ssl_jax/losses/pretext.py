@@ -49,7 +49,7 @@ def counting(
     for name, counts in (("wholes", wholes), ("others", others)):
         check.require(counts.shape == (batch, width), f"{name}.shape", counts.shape, f"{(batch, width)}")
     sums = jnp.sum(numerics.at_least_float32(tiles), axis=1)
-    own, other = ((numerics.at_least_float32(counts) - sums) ** 2 for counts in (wholes, others))
+    own_error, other_error = ((numerics.at_least_float32(counts) - sums) ** 2 for counts in (wholes, others))
     if not elementwise:
-        own, other = jnp.sum(own, axis=1), jnp.sum(other, axis=1)
-    return jnp.mean(own + jnp.maximum(0.0, margin - other))
+        own_error, other_error = jnp.sum(own_error, axis=1), jnp.sum(other_error, axis=1)
+    return jnp.mean(own_error + jnp.maximum(0.0, margin - other_error))

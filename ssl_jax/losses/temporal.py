@@ -71,15 +71,15 @@ def semi_hard_triplet(
     in ``tcn/estimators/svtcn_loss.py`` of tensorflow/models. :func:`ssl_jax.losses.metric.triplet` averages over all semi-hard
     negatives instead.
     """
-    found = distances(normalize(x), squared=True)
-    fixed = jax.lax.stop_gradient(found)
+    pairwise = distances(normalize(x), squared=True)
+    fixed = jax.lax.stop_gradient(pairwise)
     masked = jnp.where(negatives, fixed, jnp.inf)
     order = jnp.argsort(masked, axis=1)
     ordered = jnp.take_along_axis(masked, order, axis=1)
     count = jnp.sum(negatives, axis=1, keepdims=True)
     beyond = jax.vmap(lambda row, values: jnp.searchsorted(row, values, side="right"))(ordered, fixed)
     chosen = jnp.take_along_axis(order, jnp.minimum(beyond, jnp.maximum(count - 1, 0)), axis=1)
-    costs = jax.nn.relu(found - jnp.take_along_axis(found, chosen, axis=1) + margin)
+    costs = jax.nn.relu(pairwise - jnp.take_along_axis(pairwise, chosen, axis=1) + margin)
     pairs = positives & (count > 0)
     total = jnp.maximum(jnp.sum(pairs, dtype=costs.dtype), 1.0)
     return jnp.sum(costs, where=pairs) / total, jnp.sum(pairs & (costs > 0), dtype=costs.dtype) / total
@@ -179,13 +179,13 @@ def ranking(
     check.require(negatives >= 1, "negatives", negatives, "an integer of 1 or more")
     check.require(0 <= hard <= negatives, "hard", hard, f"an integer from 0 to the {negatives} negatives")
     u = normalize(x)
-    found = 1 - jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
+    pairwise = 1 - jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
     anchors = (partners >= 0)[:, None]
-    costs = jnp.take_along_axis(found, jnp.maximum(partners, 0)[:, None], axis=1) - found + margin
+    costs = jnp.take_along_axis(pairwise, jnp.maximum(partners, 0)[:, None], axis=1) - pairwise + margin
     possible = candidates & anchors
     costly = possible & (jax.lax.stop_gradient(costs) > 0)
-    hard_draw, random_draw = jax.random.uniform(key, (2, *found.shape))
-    pool = _first(jax.lax.stop_gradient(found), costly, negatives)
+    hard_draw, random_draw = jax.random.uniform(key, (2, *pairwise.shape))
+    pool = _first(jax.lax.stop_gradient(pairwise), costly, negatives)
     chosen = _first(hard_draw, pool, hard)
     chosen |= _first(random_draw, costly & ~chosen, negatives - hard)
     counts = jnp.sum(possible, axis=1, dtype=costs.dtype)

@@ -149,19 +149,19 @@ class JepaPredictor(nn.Module):
         table = jnp.asarray(sincos_table(*self.grid, self.width), dtype)
         x = nn.Dense(self.width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens) + table[context]
         mask = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, 1, self.width)).astype(dtype)
-        asked = mask + table[targets]
+        queries = mask + table[targets]
         # Each block is predicted by itself, from the same context.
         seen = jnp.broadcast_to(x[:, None], (batch, blocks, *x.shape[1:]))
-        x = jnp.concatenate([seen, asked], axis=2).reshape(batch * blocks, -1, self.width)
-        there = jnp.broadcast_to(present[:, None], (batch, blocks, present.shape[1]))
-        there = jnp.concatenate([there, wanted], axis=2).reshape(batch * blocks, 1, 1, -1)
+        x = jnp.concatenate([seen, queries], axis=2).reshape(batch * blocks, -1, self.width)
+        attended = jnp.broadcast_to(present[:, None], (batch, blocks, present.shape[1]))
+        attended = jnp.concatenate([attended, wanted], axis=2).reshape(batch * blocks, 1, 1, -1)
         x = apply_blocks(
             x,
             depth=self.depth,
             train=train,
             remat=self.remat,
             remat_keeps=self.remat_keeps,
-            bias=jnp.where(there, 0.0, -jnp.inf),
+            bias=jnp.where(attended, 0.0, -jnp.inf),
             heads=self.heads,
             scheme=self.scheme,
             dtype=self.dtype,
@@ -208,9 +208,9 @@ def jepa_predictor(
     >>> import jax, jax.numpy as jnp
     >>> predictor = jepa_predictor(outputs=16, grid=2, width=8, depth=1, heads=2)
     >>> indices = {"context": jnp.zeros((3, 2), jnp.int32), "targets": jnp.zeros((3, 4, 1), jnp.int32)}
-    >>> there = {"present": jnp.ones((3, 2), bool), "wanted": jnp.ones((3, 4, 1), bool)}
-    >>> params, state = predictor.init(jax.random.key(0), jnp.zeros((3, 2, 16)), **indices, **there)
-    >>> predictor.apply(params, state, jnp.zeros((3, 2, 16)), **indices, **there)[0].shape
+    >>> attended = {"present": jnp.ones((3, 2), bool), "wanted": jnp.ones((3, 4, 1), bool)}
+    >>> params, state = predictor.init(jax.random.key(0), jnp.zeros((3, 2, 16)), **indices, **attended)
+    >>> predictor.apply(params, state, jnp.zeros((3, 2, 16)), **indices, **attended)[0].shape
     (3, 4, 1, 16)
 
     Reference: Assran et al. 2023 (I-JEPA), section 3; facebookresearch/ijepa ``src/models/vision_transformer.py``.

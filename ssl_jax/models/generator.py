@@ -21,10 +21,10 @@ def map_sides(size: int, coarsest: int = COARSEST) -> tuple[int, ...]:
     >>> map_sides(28)
     (28, 14, 7, 4)
     """
-    found = [size]
-    while found[-1] > coarsest:
-        found.append(-(-found[-1] // 2))
-    return tuple(found)
+    sides = [size]
+    while sides[-1] > coarsest:
+        sides.append(-(-sides[-1] // 2))
+    return tuple(sides)
 
 
 class Generator(nn.Module):
@@ -39,24 +39,24 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Float[Array, "b size size channels"]:
         coarsest = COARSEST if x.ndim == 2 else x.shape[1]
-        found = map_sides(self.size, coarsest)
+        sides = map_sides(self.size, coarsest)
         check.require(
-            x.ndim == 2 or found[-1] == coarsest, "map", x.shape, f"half of {self.size}, of that, ..."
+            x.ndim == 2 or sides[-1] == coarsest, "map", x.shape, f"half of {self.size}, of that, ..."
         )
-        widths = [self.width * 2 ** min(level, 3) for level in range(len(found))]
+        widths = [self.width * 2 ** min(level, 3) for level in range(len(sides))]
 
         def activated(x: Array, name: str) -> Array:
             return nn.relu(BatchNorm(dtype=self.dtype, name=name)(x, train=train) if self.norm else x)
 
         x = x.astype(self.dtype)
         if x.ndim == 2:
-            side = found[-1]
+            side = sides[-1]
             x = nn.Dense(side * side * widths[-1], dtype=self.dtype, name="project")(x)
             x = activated(x.reshape(-1, side, side, widths[-1]), "project_norm")
-        for level in reversed(range(len(found) - 1)):
+        for level in reversed(range(len(sides) - 1)):
             x = nn.Conv(4 * widths[level], (3, 3), dtype=self.dtype, name=f"up_{level}")(x)
             # A map of odd side was rounded up.
-            x = depth_to_space(x)[:, : found[level], : found[level]]
+            x = depth_to_space(x)[:, : sides[level], : sides[level]]
             x = activated(x, f"norm_{level}")
         return at_least_float32(nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="pixels")(x))
 
@@ -113,10 +113,10 @@ class ChannelwiseDense(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         del train
         batch, height, width, channels = x.shape
-        places = height * width
+        positions = height * width
         init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=1, out_axis=2, batch_axis=0)
-        kernel = self.param("kernel", init, (channels, places, places), jnp.float32)
-        joined = jnp.einsum("bpc,cpq->bqc", x.reshape(batch, places, channels), kernel.astype(x.dtype))
+        kernel = self.param("kernel", init, (channels, positions, positions), jnp.float32)
+        joined = jnp.einsum("bpc,cpq->bqc", x.reshape(batch, positions, channels), kernel.astype(x.dtype))
         joined = nn.relu(joined.reshape(batch, height, width, channels)).astype(self.dtype)
         return nn.Conv(channels, (1, 1), dtype=self.dtype, name="mix")(joined)
 

@@ -77,9 +77,9 @@ def resnet_to_torch(params: Params, state: State) -> dict[str, np.ndarray]:
     >>> weights["layer2.0.downsample.0.weight"].shape
     (8, 4, 1, 1)
     """
-    found = sorted(state)
+    names = sorted(state)
     check.require(
-        "batch_stats" in state, "state", found, "that of a ResNet with batch statistics, norm='batch'"
+        "batch_stats" in state, "state", names, "that of a ResNet with batch statistics, norm='batch'"
     )
     arrays = {_torch_name(path): np.asarray(leaf) for path, leaf in trees.flatten((params, state)).items()}
     return {name: a.transpose(3, 2, 0, 1) if a.ndim == 4 else a for name, a in arrays.items()}

@@ -211,8 +211,8 @@ class Block(nn.Module):
         if self.drop_path_kind == "bernoulli":
             return x + drop_path(key, branch(x, bias), rate=self.drop_path)
         chosen = kept_examples(key, x.shape[0], rate=self.drop_path)
-        own = bias if bias is None or bias.shape[0] == 1 else bias[chosen]
-        y = branch(x[chosen], own) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
+        chosen_bias = bias if bias is None or bias.shape[0] == 1 else bias[chosen]
+        y = branch(x[chosen], chosen_bias) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
         return x.at[chosen].add(y)
 
 

@@ -184,8 +184,8 @@ class VisionTransformer(nn.Module):
             bias = jnp.moveaxis(table[index], -1, 1)
         if present is None:
             return bias
-        there = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
-        absent = jnp.where(there, 0.0, -jnp.inf)[:, None, None, :]
+        attended = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
+        absent = jnp.where(attended, 0.0, -jnp.inf)[:, None, None, :]
         return absent if bias is None else bias + absent
 
     def prepend(self, x: Array) -> Array:

@@ -108,8 +108,8 @@ def _contingency(first: Labels, second: Int[np.ndarray, " m"]) -> Int[np.ndarray
 
 def _numbered(*labels: Labels) -> tuple[tuple[Labels, ...], tuple[int, ...]]:
     """Labels as numbers without gaps, and how many there are."""
-    found = [np.unique(each, return_inverse=True) for each in labels]
-    return tuple(places for _, places in found), tuple(len(names) for names, _ in found)
+    uniques = [np.unique(each, return_inverse=True) for each in labels]
+    return tuple(places for _, places in uniques), tuple(len(names) for names, _ in uniques)
 
 
 def _entropy(shares: Float[np.ndarray, " k"]) -> float:

@@ -116,8 +116,8 @@ def kmeans(
         sums = jax.ops.segment_sum(points, labels, clusters)
         means = numerics.normalize(sums) if spherical else sums / jnp.maximum(sizes, 1.0)[:, None]
         # Points that cancel leave no direction to their sum: all unit vectors are as good.
-        found = jnp.any(sums != 0, axis=1) if spherical else sizes > 0
-        moved = jnp.where(found[:, None], means, centroids)
+        occupied = jnp.any(sums != 0, axis=1) if spherical else sizes > 0
+        moved = jnp.where(occupied[:, None], means, centroids)
         if empty == "split":
             spread = jnp.sqrt(inertia / jnp.maximum(jnp.sum(counted), 1))
             beside = _beside_big(key, moved, sizes, SPLIT * spread)
@@ -196,8 +196,8 @@ def _plus_plus(key: Key, points: Array, counted: Array, clusters: int) -> Array:
 def _random(key: Key, points: Array, counted: Array, clusters: int) -> Array:
     """Indices ``[k]`` of different points; where too few are counted, the first of them again."""
     order = jnp.where(counted, jax.random.uniform(key, points.shape[:1]), -1.0)
-    ranks, places = numerics.top_k(order, clusters)
-    return jnp.where(ranks >= 0, places, places[0])
+    ranks, positions = numerics.top_k(order, clusters)
+    return jnp.where(ranks >= 0, positions, positions[0])
 
 
 def _beside_big(key: Key, centroids: Array, sizes: Array, distance: Array) -> Array:
@@ -292,9 +292,9 @@ def sample_clusters_evenly(key: Key, labels: Int[Array, " n"], clusters: int) ->
     order = jnp.lexsort((jax.random.uniform(cluster_key, (clusters,)), sizes == 0))
     used = jnp.sum(sizes > 0)
     share, extra = count // used, count % used
-    places, longer = jnp.arange(count, dtype=jnp.int32), extra * (share + 1)
-    rest = places - longer
-    rank = jnp.where(rest < 0, places // (share + 1), extra + rest // jnp.maximum(share, 1))
-    turn = jnp.where(rest < 0, places % (share + 1), rest % jnp.maximum(share, 1))
+    positions, longer = jnp.arange(count, dtype=jnp.int32), extra * (share + 1)
+    rest = positions - longer
+    rank = jnp.where(rest < 0, positions // (share + 1), extra + rest // jnp.maximum(share, 1))
+    turn = jnp.where(rest < 0, positions % (share + 1), rest % jnp.maximum(share, 1))
     cluster = order[rank]
     return by_cluster[starts[cluster] + turn % sizes[cluster]]

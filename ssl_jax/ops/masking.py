@@ -140,8 +140,8 @@ def mask_of_visible(keep: Int[Array, " k"], length: int) -> Mask:
     """
     keep = keep.astype(jnp.int32)
     masked = jnp.ones(length, bool).at[keep].set(False)
-    places = len(keep) + jnp.cumsum(masked, dtype=jnp.int32) - 1
-    restore = places.at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
+    positions = len(keep) + jnp.cumsum(masked, dtype=jnp.int32) - 1
+    restore = positions.at[keep].set(jnp.arange(len(keep), dtype=jnp.int32))
     return Mask(keep, restore, masked)
 
 
@@ -265,8 +265,8 @@ def grid_mask(grid: tuple[int, int], *, window: int = 2) -> Mask:
     Reference: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, figure 6 (grid-wise sampling).
     """
     _windows(grid, window)
-    places = jnp.arange(grid[0] * grid[1]).reshape(grid)
-    return mask_of_visible(places[::window, ::window].reshape(-1), places.size)
+    positions = jnp.arange(grid[0] * grid[1]).reshape(grid)
+    return mask_of_visible(positions[::window, ::window].reshape(-1), positions.size)
 
 
 def _windows(grid: tuple[int, int], window: int) -> tuple[int, int]:

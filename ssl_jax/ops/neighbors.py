@@ -64,8 +64,8 @@ def nearest_neighbors(
         # What was found earlier has lower indices and stands first, so that it wins where similarities are equal.
         among = jnp.concatenate([best[0], cosines], axis=1)
         indices = jnp.concatenate([best[1], jnp.broadcast_to(columns, cosines.shape)], axis=1)
-        similarities, places = _best(among, k)
-        return (similarities, jnp.take_along_axis(indices, places, axis=1)), None
+        similarities, ranks = _best(among, k)
+        return (similarities, jnp.take_along_axis(indices, ranks, axis=1)), None
 
     n = queries.shape[0]
     start = jnp.full((n, k), -jnp.inf, queries.dtype), jnp.zeros((n, k), jnp.int32)

@@ -211,8 +211,8 @@ def rampdown(value: ScalarLike, total_steps: int, *, steps: int) -> Schedule:
     check.require(1 <= steps <= total_steps, "steps", steps, f"an integer from 1 to {total_steps}")
 
     def falling(step: Any) -> Array:
-        gone = _fraction(jnp.asarray(step) - (total_steps - steps), steps)
-        return constant(value)(step) * jnp.exp(-12.5 * gone * gone)
+        fraction = _fraction(jnp.asarray(step) - (total_steps - steps), steps)
+        return constant(value)(step) * jnp.exp(-12.5 * fraction * fraction)
 
     return falling
 

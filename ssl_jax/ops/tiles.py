@@ -252,9 +252,9 @@ def permutations(
         distance = np.sum(pool != pool[:, chosen[-1], None], axis=0, dtype=np.int32)
         score = score + distance if objective == "max_avg" else np.minimum(score, distance)
         chosen.append(int(np.argmax(np.where(taken, -1, score))))
-    found = pool.T[chosen].astype(np.int32)
-    found.flags.writeable = False
-    return found
+    table = pool.T[chosen].astype(np.int32)
+    table.flags.writeable = False
+    return table
 
 
 def halve(

@@ -35,5 +35,5 @@ def clip_each(gradients: PyTree, *, norm: float | Array) -> PyTree:
     )
 
 
-def _factor(found: Array, norm: float | Array) -> Array:
-    return jnp.where(found > norm, norm / jnp.where(found > norm, found, 1.0), 1.0)
+def _factor(current: Array, norm: float | Array) -> Array:
+    return jnp.where(current > norm, norm / jnp.where(current > norm, current, 1.0), 1.0)

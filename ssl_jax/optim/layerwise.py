@@ -53,7 +53,7 @@ def layer_scales(params: PyTree, *, decay: float | Array) -> PyTree:
     Reference: Clark et al., ELECTRA (2020); Bao et al., BEiT (2022); the table of MAE's ``util/lr_decay.py``.
     """
     paths = [path for path in trees.flatten(params) if not AFTER.search(path)]
-    blocks = [int(found.group(1)) for found in map(BLOCK.search, paths) if found]
+    blocks = [int(match.group(1)) for match in map(BLOCK.search, paths) if match]
     check.require(
         bool(blocks), "layer_decay", decay, "None for an encoder without transformer blocks (blocks_0/...)"
     )

@@ -113,9 +113,11 @@ def group_names(params: PyTree, patterns: Sequence[str]) -> PyTree:
     _require_found(params, "groups", patterns)
 
     def group(path: str, leaf: Array) -> str:
-        found = [pattern for pattern in patterns if trees.matches([pattern], path)]
-        check.require(len(found) <= 1, "groups", tuple(found), f"one expression at most that finds {path}")
-        return "".join(found)
+        fitting = [pattern for pattern in patterns if trees.matches([pattern], path)]
+        check.require(
+            len(fitting) <= 1, "groups", tuple(fitting), f"one expression at most that finds {path}"
+        )
+        return "".join(fitting)
 
     return trees.map_with_path(group, params)
 
@@ -138,8 +140,8 @@ def matched_texts(params: PyTree, option: str, patterns: Sequence[str]) -> PyTre
     _require_found(params, option, patterns)
 
     def text(path: str, leaf: Array) -> str:
-        found = (re.search(pattern, path) for pattern in patterns)
-        return next((match.group() for match in found if match), "")
+        searched = (re.search(pattern, path) for pattern in patterns)
+        return next((match.group() for match in searched if match), "")
 
     return trees.map_with_path(text, params)
 
@@ -160,7 +162,7 @@ def where_nonzero_grads(tree: PyTree, gradients: PyTree, groups: PyTree) -> PyTr
     members: dict[str, list[Array]] = {}
     for gradient, name in zip(jax.tree.leaves(gradients), jax.tree.leaves(groups), strict=True):
         members.setdefault(name, []).append(gradient)
-    live = {name: any_nonzero(found) for name, found in members.items() if name}
+    live = {name: any_nonzero(grads) for name, grads in members.items() if name}
     return jax.tree.map(lambda x, name: jnp.where(live[name], x, 0) if name else x, tree, groups)
 
 
@@ -204,8 +206,8 @@ def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) 
 def _require_found(params: PyTree, name: str, patterns: Sequence[str]) -> None:
     paths = list(trees.flatten(params))
     for pattern in patterns:
-        found = any(trees.matches([pattern], path) for path in paths)
-        check.require(found, name, pattern, f"an expression found in a parameter path: {', '.join(paths)}")
+        matched = any(trees.matches([pattern], path) for path in paths)
+        check.require(matched, name, pattern, f"an expression found in a parameter path: {', '.join(paths)}")
 
 
 def where_moving(tree: PyTree, until: PyTree, count: Array) -> PyTree:
