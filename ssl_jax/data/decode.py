@@ -284,7 +284,7 @@ def _convert(pixels: np.ndarray, channels: int, dtype: str) -> np.ndarray:
     """``[h, w, channels]`` of ``dtype``, contiguous and owned."""
     count = pixels.shape[-1]
     if count != channels and {count, channels} != {1, 3}:
-        raise ValueError(f"{found} channels where the source has {channels}")
+        raise ValueError(f"{count} channels where the source has {channels}")
     if count == 3 and channels == 1:
         luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
         pixels = (luma if pixels.dtype.kind == "f" else np.rint(luma).astype(pixels.dtype))[..., None]
