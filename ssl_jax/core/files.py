@@ -30,6 +30,16 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             raise
 
 
+def require_folder(name: str, path: Path) -> None:
+    """Refuse a file whose folder does not exist, before hours are spent on what it is to hold.
+
+    Raises:
+      FileNotFoundError: names the argument and the file.
+    """
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{name}={str(path)!r}: its folder does not exist")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -34,7 +34,7 @@ def score_clusters(method: Method, state: State, source: Source) -> list[Row]:
             "purity": finite(scores.purity(labels, classes)),
             "nmi_classes": finite(scores.normalized_mutual_information(labels, classes)),
             "nmi_before": finite(scores.normalized_mutual_information(labels, before)),
-            "changed": finite(scores.changed(labels, before)),
+            "changed": finite(scores.changed_share(labels, before)),
         }
         for head, (labels, before) in enumerate(
             zip(current[:, index], previous[:, index], strict=True), start=1

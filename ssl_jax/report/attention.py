@@ -10,7 +10,7 @@ from ssl_jax.models.network import Network, grid_of, prefix_of
 
 
 def has_attention(encoder: Network) -> bool:
-    """Whether an encoder can give attention maps.
+    """Say whether an encoder can give attention maps.
 
     >>> from ssl_jax import models
     >>> has_attention(models.build("vit_micro")), has_attention(models.build("convnet"))
@@ -22,7 +22,7 @@ def has_attention(encoder: Network) -> bool:
 def head_maps(
     encoder: Network, params: Params, state: State, images: Float[Array | np.ndarray, "b h w c"]
 ) -> Float[np.ndarray, "b heads rows columns"]:
-    """How much the last block's features take from each patch, for every head.
+    """Measure how much the last block's features take from each patch, for every head.
 
     With ``pool="cls"`` the row of the class token; with ``pool="mean"``, where every patch is a query, the mean of the
     patches' rows. Both over patch tokens only: what goes to the class token and the registers is left out, so a map sums
@@ -30,9 +30,9 @@ def head_maps(
 
     Args:
       encoder: a ViT of :mod:`ssl_jax.models.vit`.
-      params: its params.
-      state: its state.
-      images: normalised, sides a multiple of the patch.
+      params: parameters of the encoder.
+      state: state of the encoder.
+      images: normalised images, sides a multiple of the patch.
 
     Raises:
       ValueError: an encoder without attention.

@@ -20,9 +20,9 @@ class Series(NamedTuple):
     """One line of a chart.
 
     Attributes:
-      name: for the legend.
-      x: ``[n]`` numbers in rising order.
-      y: ``[n]`` numbers; one that is not finite is a gap.
+      name: name in the legend.
+      x: numbers ``[n]`` in rising order.
+      y: numbers ``[n]``; one that is not finite is a gap.
       color: index into the palette; also chooses the dash.
     """
 
@@ -42,7 +42,7 @@ class Dot(NamedTuple):
 
 
 def color_of(index: int) -> str:
-    """CSS colour of a series; a negative index is gray, for what is only there to compare with.
+    """Look up the CSS colour of a series; a negative index is gray, for what is only there to compare with.
 
     >>> color_of(12), color_of(-1)
     ('var(--c2,currentColor)', 'var(--soft,currentColor)')
@@ -53,7 +53,7 @@ def color_of(index: int) -> str:
 
 
 def number(value: float) -> str:
-    """A number as axes and captions show it: three digits, no needless zeros.
+    """Format a number for axes and captions: three digits, no needless zeros.
 
     >>> [number(x) for x in (0, 0.25, 1234567, 2.5e-05, 390)]
     ['0', '0.25', '1.23M', '2.5e-5', '390']
@@ -71,12 +71,12 @@ def number(value: float) -> str:
 
 
 def ticks(low: float, high: float, *, count: int = 5, log: bool = False) -> list[float]:
-    """Round numbers in ``[low, high]``: 1, 2 or 5 times a power of ten; powers of ten on a log axis.
+    """Choose round numbers in ``[low, high]``: 1, 2 or 5 times a power of ten; powers of ten on a log axis.
 
     Args:
-      low: above 0 where ``log``.
-      high: above ``low``.
-      count: about how many.
+      low: lower end, above 0 where ``log``.
+      high: upper end, above ``low``.
+      count: about how many numbers.
       log: whether the axis is logarithmic.
 
     >>> ticks(0.0, 1.0), ticks(1.0, 1000.0, log=True)
@@ -100,12 +100,12 @@ def ticks(low: float, high: float, *, count: int = 5, log: bool = False) -> list
 def thin(
     x: Sequence[float], y: Sequence[float], *, limit: int = 600
 ) -> tuple[list[float], list[float | None]]:
-    """At most about ``limit`` points of a curve that keep its peaks and gaps.
+    """Thin a curve to at most about ``limit`` points that keep its peaks and gaps.
 
     Args:
-      x: ``[n]``.
-      y: ``[n]``.
-      limit: points, 4 or more; a longer curve is cut into equal parts, of each of which the least and the greatest
+      x: numbers ``[n]``.
+      y: numbers ``[n]``.
+      limit: number of points, 4 or more; a longer curve is cut into equal parts, of each of which the least and the greatest
         value stay, in their order.
 
     >>> thin(range(8), [0, 0, 9, 0, 0, -5, 0, 0], limit=4)
@@ -115,14 +115,14 @@ def thin(
     if len(x) <= limit:
         return list(x), list(y)
     values = np.asarray([math.nan if v is None else v for v in y], float)
-    kept: list[int] = []
+    extremes: list[int] = []
     for part in np.array_split(np.arange(len(values)), limit // 2):
         finite = part[np.isfinite(values[part])]
         if len(finite) < len(part):
-            kept.append(int(part[~np.isfinite(values[part])][0]))
+            extremes.append(int(part[~np.isfinite(values[part])][0]))
         if len(finite):
-            kept += [int(finite[np.argmin(values[finite])]), int(finite[np.argmax(values[finite])])]
-    chosen = sorted(set(kept))
+            extremes += [int(finite[np.argmin(values[finite])]), int(finite[np.argmax(values[finite])])]
+    chosen = sorted(set(extremes))
     return [x[i] for i in chosen], [y[i] for i in chosen]
 
 
@@ -138,18 +138,18 @@ def line(
     span: tuple[float, float] | None = None,
     from_zero: bool = False,
 ) -> str:
-    """A line chart.
+    """Draw a line chart.
 
     Args:
       series: lines; the same colour index may come twice, such as for seeds of one recipe.
-      title: what a screen reader says first; the visible caption is the caller's.
-      x_label: with unit.
-      y_label: with unit.
-      log_x: logarithmic axis; points at or below 0 are left out.
-      log_y: likewise.
-      reference: a value to mark by a thin line, such as that of even directions.
+      title: title that a screen reader says first; the visible caption is the caller's.
+      x_label: label of the x axis, with unit.
+      y_label: label of the y axis, with unit.
+      log_x: whether the x axis is logarithmic; points at or below 0 are left out.
+      log_y: whether the y axis is.
+      reference: value to mark by a thin line, such as that of even directions.
       span: least and greatest x of the axis, so that charts beside each other agree; ``None``: those of the series.
-      from_zero: the y axis starts at 0, for values that mean something by their ratio.
+      from_zero: whether the y axis starts at 0, for values that mean something by their ratio.
 
     Returns:
       ``<svg>``, as wide as its container.
@@ -162,7 +162,7 @@ def line(
     (1, '<svg')
     """
     points = [_finite(s, log_x, log_y) for s in series]
-    flat = [p for one in points for run in one for p in run]
+    flat = [p for runs in points for run in runs for p in run]
     check.require(
         bool(flat), "series", [s.name for s in series], "at least one finite point (above 0 on log axes)"
     )
@@ -176,13 +176,13 @@ def line(
     if reference is not None:
         y = up(reference)
         parts.append(f'<line class="ref" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    for one, runs in zip(series, points, strict=True):
-        parts.append(_curve(one, runs, across, up))
+    for curve, runs in zip(series, points, strict=True):
+        parts.append(_curve(curve, runs, across, up))
     return _svg(HEIGHT, f"{title}. {'; '.join(map(describe, series))}", "".join(parts))
 
 
 def describe(series: Series) -> str:
-    """A curve in words, for captions and screen readers.
+    """Describe a curve in words, for captions and screen readers.
 
     >>> describe(Series("loss", [0, 5, 9], [3.0, 1.0, 2.0]))
     'loss: from 3 to 2, least 1, greatest 3'
@@ -195,12 +195,12 @@ def describe(series: Series) -> str:
 
 
 def dots(rows: Sequence[Dot], *, title: str, x_label: str) -> str:
-    """Values with error bars on an axis that is cut to where the values are: dots, since bars would have to start at 0.
+    """Draw values with error bars on an axis that is cut to where the values are: dots, since bars would have to start at 0.
 
     Args:
-      rows: from top to bottom.
-      title: what a screen reader says first.
-      x_label: with unit.
+      rows: dots from top to bottom.
+      title: title that a screen reader says first.
+      x_label: label of the axis, with unit.
 
     Returns:
       ``<svg>``, as wide as its container.
@@ -231,12 +231,12 @@ def dots(rows: Sequence[Dot], *, title: str, x_label: str) -> str:
             parts.append(f'<path class="bar" {style} d="M{x - reach:.1f} {y}H{x + reach:.1f}"/>')
         parts.append(f'<circle class="dot" {style} cx="{x:.1f}" cy="{y}" r="4.5"/>')
         parts.append(_label(str(left - 8), y + 4, _short(row.label, 20), "end"))
-    words = "; ".join(f"{r.label} {r.value:.1f} ± {r.error:.1f}" for r in rows)
-    return _svg(height, f"{title}. {words}", "".join(parts))
+    description = "; ".join(f"{r.label} {r.value:.1f} ± {r.error:.1f}" for r in rows)
+    return _svg(height, f"{title}. {description}", "".join(parts))
 
 
 def legend(names: Sequence[tuple[str, int]]) -> str:
-    """Names with the colour and dash of their lines, as an HTML list; nothing for fewer than two.
+    """List names with the colour and dash of their lines, in HTML; nothing for fewer than two.
 
     >>> legend([("loss", 0)])
     ''
@@ -252,7 +252,7 @@ def legend(names: Sequence[tuple[str, int]]) -> str:
 
 
 class _Axis:
-    """Data to pixels."""
+    """Maps data to pixels."""
 
     def __init__(self, low: float, high: float, start: float, stop: float, log: bool) -> None:
         if high <= low:
@@ -347,8 +347,8 @@ def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _svg(height: float, words: str, inner: Any) -> str:
+def _svg(height: float, description: str, inner: Any) -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{html.escape(words)}" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{html.escape(description)}" '
         f'fill="none" stroke-linejoin="round">{inner}</svg>'
     )

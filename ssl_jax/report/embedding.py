@@ -14,6 +14,8 @@ from ssl_jax.core.types import Array
 from ssl_jax.evaluate import baselines
 from ssl_jax.evaluate.retrieval import Nearest
 
+MAPS = ("auto", "pca", "tsne")
+"""How a map can be made."""
 MOST = 2500
 """Points up to which t-SNE is computed exactly: time and memory grow with their square."""
 
@@ -22,9 +24,9 @@ class Map(NamedTuple):
     """Points on a plane.
 
     Attributes:
-      points: float32 ``[n, 2]``.
+      points: coordinates, float32 ``[n, 2]``.
       name: ``PCA`` or ``t-SNE``.
-      note: what the distances on it mean.
+      note: meaning of the distances on it.
     """
 
     points: np.ndarray
@@ -33,11 +35,11 @@ class Map(NamedTuple):
 
 
 def project(features: Float[np.ndarray, "n d"], *, method: str = "auto") -> Map:
-    """A map of features, deterministic.
+    """Map features to a plane, deterministically.
 
     Args:
-      features: three rows or more; L2-normalised here, since neighbours are found by the cosine.
-      method: ``pca``, ``tsne``, or ``auto``: t-SNE up to ``MOST`` points, else PCA.
+      features: features of three examples or more; L2-normalised here, since neighbours are found by the cosine.
+      method: one of ``MAPS``; ``auto`` is t-SNE up to ``MOST`` points, else PCA.
 
     Returns:
       The map; says which one it is.
@@ -48,7 +50,7 @@ def project(features: Float[np.ndarray, "n d"], *, method: str = "auto") -> Map:
     >>> project(np.eye(4, dtype=np.float32), method="pca").points.shape
     (4, 2)
     """
-    check.choice("method", method, ("auto", "pca", "tsne"))
+    check.choice("method", method, MAPS)
     n = len(features)
     check.require(n >= 3, "features", f"{n} rows", "three rows or more")
     check.require(method != "tsne" or n <= MOST, "features", f"{n} rows", f"at most {MOST} for t-SNE")
@@ -67,11 +69,11 @@ def project(features: Float[np.ndarray, "n d"], *, method: str = "auto") -> Map:
 
 
 def pca(features: Float[np.ndarray, "n d"], *, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Projections on the directions of greatest variance, and the share of the variance that each holds.
+    """Project features on the directions of greatest variance, and compute the share of the variance that each holds.
 
     Args:
-      features: ``[n, d]``; the mean is subtracted.
-      count: directions; those beyond the rank are 0.
+      features: features ``[n, d]``; the mean is subtracted.
+      count: number of directions; those beyond the rank are 0.
 
     Returns:
       ``([n, count], [count])`` float32; see :func:`ssl_jax.evaluate.baselines.pca`.
@@ -88,16 +90,16 @@ def pca(features: Float[np.ndarray, "n d"], *, count: int = 2) -> tuple[np.ndarr
 def tsne(
     features: Float[np.ndarray, "n d"], *, perplexity: float = 30.0, steps: int = 500
 ) -> Float[Array, "n 2"]:
-    """Exact t-SNE from the first two principal components: the same points every time.
+    """Compute exact t-SNE from the first two principal components: the same points every time.
 
     Minimises ``KL(P ‖ Q)``, ``p_ij = (p_{j|i} + p_{i|j}) / 2n`` with Gaussian ``p_{j|i}`` of entropy ``ln perplexity``, and
     ``q_ij ∝ 1 / (1 + ‖y_i − y_j‖²)``, by gradient descent with momentum and gains; for the first quarter of the steps P is
     12 times as large.
 
     Args:
-      features: ``[n, d]`` float32; the 50 first principal components are used.
+      features: float32 ``[n, d]``; the 50 first principal components are used.
       perplexity: effective number of neighbours, below n.
-      steps: of gradient descent.
+      steps: steps of gradient descent.
 
     Returns:
       ``[n, 2]``.
@@ -114,7 +116,7 @@ def tsne(
 
 @jax.jit
 def affinities(x: Float[Array, "n d"], perplexity: float | Array) -> Float[Array, "n n"]:
-    """P of t-SNE: symmetric, 0 on the diagonal, sum 1; each row's width found by bisection."""
+    """Compute P of t-SNE: symmetric, 0 on the diagonal, sum 1; each row's width found by bisection."""
     n = x.shape[0]
     squares = jnp.sum(x * x, axis=1)
     distances = jnp.maximum(squares[:, None] + squares[None] - 2.0 * x @ x.T, 0.0)
@@ -161,8 +163,8 @@ class Extremes(NamedTuple):
 
     Attributes:
       best: queries whose neighbours agree with them most, of different classes where possible.
-      worst: those whose neighbours agree least.
-      agreement: of all queries, mean share of neighbours with the query's label; without labels NaN.
+      worst: queries whose neighbours agree least.
+      agreement: mean over all queries of the share of neighbours with the query's label; without labels NaN.
     """
 
     best: list[int]
@@ -170,24 +172,24 @@ class Extremes(NamedTuple):
     agreement: float
 
 
-def extremes(found: Nearest, labels: Int[np.ndarray, " n"], *, count: int = 5) -> Extremes:
+def extremes(neighbors: Nearest, labels: Int[np.ndarray, " n"], *, count: int = 5) -> Extremes:
     """Choose queries with good and with bad neighbours; without labels those with the nearest and the farthest.
 
     Args:
-      found: neighbours of every example.
-      labels: -1: none.
-      count: queries of each kind.
+      neighbors: neighbours of every example.
+      labels: labels; -1: none.
+      count: number of queries of each kind.
 
-    >>> found = Nearest(jnp.array([[1], [0], [0]]), jnp.array([[0.9], [0.9], [0.2]]))
-    >>> extremes(found, np.array([0, 0, 1]), count=1)
+    >>> neighbors = Nearest(jnp.array([[1], [0], [0]]), jnp.array([[0.9], [0.9], [0.2]]))
+    >>> extremes(neighbors, np.array([0, 0, 1]), count=1)
     Extremes(best=[0], worst=[2], agreement=0.6666666666666666)
     """
     known = labels >= 0
-    similarity = np.asarray(found.similarities).mean(axis=1)
+    similarity = np.asarray(neighbors.similarities).mean(axis=1)
     if not known.any():
         order = np.argsort(-similarity, kind="stable")
         return Extremes(order[:count].tolist(), order[::-1][:count].tolist(), float("nan"))
-    share = (labels[np.asarray(found.indices)] == labels[:, None]).mean(axis=1)
+    share = (labels[np.asarray(neighbors.indices)] == labels[:, None]).mean(axis=1)
     queries = np.flatnonzero(known)
     # Of equals those whose neighbours are nearest: the clear successes and the confident mistakes.
     best = queries[np.lexsort((-similarity[queries], -share[queries]))]
@@ -196,7 +198,7 @@ def extremes(found: Nearest, labels: Int[np.ndarray, " n"], *, count: int = 5) -
 
 
 def _varied(order: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
-    """The first of each class in turn, then the rest."""
+    """Take the first of each class in turn, then the rest."""
     _, first = np.unique(labels[order], return_index=True)
     lead = sorted(first.tolist())
     rest = sorted(set(range(len(order))) - set(lead))

@@ -28,49 +28,49 @@ TOGGLED = 40
 """Classes up to which there is a box to hide each."""
 
 
-def embedding_map(found: Map, sample: Sample, classes: Sequence[str]) -> Section:
-    """Points coloured by label, with pictures on hover, and the same map made of pictures.
+def embedding_map(projection: Map, sample: Sample, classes: Sequence[str]) -> Section:
+    """Draw points coloured by label, with pictures on hover, and the same map made of pictures.
 
     Args:
-      found: places of the examples.
-      sample: the examples.
+      projection: positions of the examples.
+      sample: examples.
       classes: names of the labels; () for none.
     """
-    places = fit(found.points)
+    positions = fit_to_box(projection.points)
     present = [int(label) for label in np.unique(sample.labels)]
-    drawn = "".join(_cloud(places[sample.labels == label], label) for label in present)
+    drawn = "".join(_cloud(positions[sample.labels == label], label) for label in present)
     names = "".join(
-        _class_name(places[sample.labels == label], classes[label])
+        _class_name(positions[sample.labels == label], classes[label])
         for label in present
         if 0 <= label < len(classes)
     )
     svg = (
-        f'<svg viewBox="0 0 {BOX[0]} {BOX[1]}" role="img" aria-label="{found.name} map of {len(places)} examples">'
-        f'<g class="points" stroke-width="{dot_size(len(places)):.1f}">{drawn}</g>'
+        f'<svg viewBox="0 0 {BOX[0]} {BOX[1]}" role="img" aria-label="{projection.name} map of {len(positions)} examples">'
+        f'<g class="points" stroke-width="{dot_size(len(positions)):.1f}">{drawn}</g>'
         f"{names if len(present) <= NAMED else ''}</svg>"
     )
-    data = _json(_map_data(places, sample, classes))
+    data = _json(_map_data(positions, sample, classes))
     sheet = pictures.data_uri(pictures.sprite(sample.thumbnails))
     box = (
         f'<div data-map><div class="map" tabindex="0" role="group" aria-label="Map: arrow keys go from example to example">'
         f'{svg}</div>{_toggles(present, classes)}<img class="sheet off" alt="" src="{sheet}">'
         f'<script type="application/json">{data}</script></div>'
     )
-    mosaic = pictures.data_uri(pictures.atlas(places / np.array(BOX), sample.thumbnails))
-    words = f"The same map made of {len(places)} pictures: in each cell the example nearest to its middle"
-    pictured = figure(picture(mosaic, words, width=BOX[0], kind="atlas"), "The same map in pictures")
+    mosaic = pictures.data_uri(pictures.atlas(positions / np.array(BOX), sample.thumbnails))
+    alt = f"The same map made of {len(positions)} pictures: in each cell the example nearest to its middle"
+    pictured = figure(picture(mosaic, alt, width=BOX[0], kind="atlas"), "The same map in pictures")
     hint = "Point at it, tap, or use the arrow keys to see an example."
-    points = figure(box, f"{len(places):,} examples by {found.name}", note=hint)
-    lead = f"{found.name} of the features, L2-normalised: {found.note}."
+    points = figure(box, f"{len(positions):,} examples by {projection.name}", note=hint)
+    lead = f"{projection.name} of the features, L2-normalised: {projection.note}."
     if len(present) > charts.COLORS:
         lead += f" There are {len(present)} classes, so the {charts.COLORS} colours come again."
     return Section("Map of the features", f'<div class="wide">{points}{pictured}</div>', lead)
 
 
-def fit(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Points in the map's box, both axes on one scale, the second pointing up.
+def fit_to_box(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
+    """Scale points to the map's box, both axes on one scale, the second pointing up.
 
-    >>> fit(np.array([[0.0, 0.0], [2.0, 1.0]])).round().tolist()
+    >>> fit_to_box(np.array([[0.0, 0.0], [2.0, 1.0]])).round().tolist()
     [[25.0, 618.0], [975.0, 142.0]]
     """
     low, high = points.min(axis=0), points.max(axis=0)
@@ -81,7 +81,7 @@ def fit(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
 
 
 def dot_size(n: int) -> float:
-    """Diameter of a point on the map: the more there are, the smaller.
+    """Compute the diameter of a point on the map: the more there are, the smaller.
 
     >>> dot_size(100) > dot_size(2000) > dot_size(10000) >= 5
     True
@@ -89,25 +89,25 @@ def dot_size(n: int) -> float:
     return float(np.clip(300 / np.sqrt(n), 5.0, 16.0))
 
 
-def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int = 5) -> Section:
-    """Queries with good and with bad neighbours, nearest first.
+def neighbors(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int = 5) -> Section:
+    """Show queries with good and with bad neighbours, nearest first.
 
     Args:
-      sample: the examples; each is a query against the others.
+      sample: examples; each is a query against the others.
       classes: names of the labels; () for none.
-      k: neighbours.
-      count: queries of each kind.
+      k: number of neighbours.
+      count: number of queries of each kind.
     """
     k = min(k, len(sample.features) - 1)
-    found = nearest(sample.features, sample.features, k, exclude_self=True)
-    chosen = extremes(found, sample.labels, count=count)
-    indices, similarities = (np.asarray(part) for part in found)
-    labelled = chosen.agreement == chosen.agreement
+    neighborhood = nearest(sample.features, sample.features, k, exclude_self=True)
+    chosen = extremes(neighborhood, sample.labels, count=count)
+    indices, similarities = (np.asarray(part) for part in neighborhood)
+    labeled = chosen.agreement == chosen.agreement
 
     def rows(queries: Sequence[int]) -> str:
         return "".join(_row(sample, classes, q, indices[q], similarities[q]) for q in queries)
 
-    if labelled:
+    if labeled:
         lead = (
             f"The {k} nearest by the cosine, with its value below. {chosen.agreement:.0%} of all neighbours have their query's "
             "label; these are the two ends, not typical ones. Dashed frames: another label."
@@ -117,62 +117,62 @@ def neighbours(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int
         lead = f"The {k} nearest by the cosine, with its value below. There are no labels, so the ends are by distance."
         heads = ("Nearest neighbours", "Farthest neighbours")
     ends = (rows(chosen.best), rows(chosen.worst))
-    columns = "".join(f"<div><h3>{head}</h3>{shown}</div>" for head, shown in zip(heads, ends, strict=True))
+    columns = "".join(f"<div><h3>{head}</h3>{strips}</div>" for head, strips in zip(heads, ends, strict=True))
     body = f'<div class="wide rows">{columns}</div>'
     return Section("Nearest neighbours", body, lead)
 
 
 def views(drawn: Sequence[Views]) -> Section:
-    """Images and the views of them that training draws, in true proportion."""
-    largest = max((view.shape[0] for one in drawn for view in one.views), default=1)
+    """Show images and the views of them that training draws, in true proportion."""
+    largest = max((view.shape[0] for image in drawn for view in image.views), default=1)
     rows = []
-    for i, one in enumerate(drawn):
-        tiles = [_tile(one.original, "original", 72, "query", f"image {i + 1}")]
-        for j, view in enumerate(one.views):
-            words = f"view {j + 1}"
+    for i, example in enumerate(drawn):
+        tiles = [_tile(example.original, "original", 72, "query", f"image {i + 1}")]
+        for j, view in enumerate(example.views):
+            alt = f"view {j + 1}"
             tiles.append(
-                _tile(
-                    view, words, max(round(72 * view.shape[0] / largest), 20), "", f"{words} of image {i + 1}"
-                )
+                _tile(view, alt, max(round(72 * view.shape[0] / largest), 20), "", f"{alt} of image {i + 1}")
             )
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
     lead = "As training draws them, before the normalisation. Could you still tell what it is, and not just by its colour?"
     return Section("Sampled views", _flow(rows), lead)
 
 
-def reconstructions(found: Reconstruction, view: View) -> Section:
-    """Input, what the encoder saw, the prediction, and the prediction with the visible patches put back."""
-    images, predictions = (pictures.raw(np.asarray(x), view) for x in (found.images, found.predictions))
-    hidden = np.asarray(found.masked).astype(bool)
-    seen = np.where(hidden, 0.5, images)
-    merged = np.where(hidden, predictions, images)
+def reconstructions(reconstruction: Reconstruction, view: View) -> Section:
+    """Show the input, what the encoder saw, the prediction, and the prediction with the visible patches put back."""
+    images, predictions = (
+        pictures.raw(np.asarray(x), view) for x in (reconstruction.images, reconstruction.predictions)
+    )
+    masked = np.asarray(reconstruction.masked).astype(bool)
+    seen = np.where(masked, 0.5, images)
+    merged = np.where(masked, predictions, images)
     parts = ((images, "input"), (seen, "seen"), (predictions, "predicted"), (merged, "merged"))
     rows = [
-        "".join(_tile(array[i], words, 70, "", f"{words}, image {i + 1}") for array, words in parts)
+        "".join(_tile(array[i], alt, 70, "", f"{alt}, image {i + 1}") for array, alt in parts)
         for i in range(len(images))
     ]
     body = _flow([f'<div class="strip">{row}</div>' for row in rows])
     lead = (
-        f"{hidden.mean():.0%} of the pixels were hidden (grey). Predictions are shown with the brightness and contrast of the "
+        f"{masked.mean():.0%} of the pixels were masked (grey). Predictions are shown with the brightness and contrast of the "
         "true patches where the method predicts standardised ones. Merged: visible patches put back."
     )
     return Section("Reconstructions", body, lead)
 
 
 def attention(images: np.ndarray, maps: Float[np.ndarray, "b heads rows columns"], *, pool: str) -> Section:
-    """Attention of the last block beside its image, a map a head.
+    """Show the attention of the last block beside its image, a map a head.
 
     Args:
-      images: ``[b, h, w, c]`` as :func:`ssl_jax.report.pictures.visible` takes them.
-      maps: of :func:`ssl_jax.report.attention.head_maps`.
-      pool: of the encoder, which says whose attention it is.
+      images: images ``[b, h, w, c]`` as :func:`ssl_jax.report.pictures.visible` takes them.
+      maps: maps of :func:`ssl_jax.report.attention.head_maps`.
+      pool: pooling of the encoder, which says whose attention it is.
     """
     rows = []
     for i, (image, heads) in enumerate(zip(images, maps, strict=True)):
         tiles = [_tile(image, "input", 66, "query", f"image {i + 1}")]
-        for j, one in enumerate(heads):
-            words = f"head {j + 1}, image {i + 1}"
-            tiles.append(_tile(pictures.heat(one), f"head {j + 1}", 66, "", words))
+        for j, attention_map in enumerate(heads):
+            alt = f"head {j + 1}, image {i + 1}"
+            tiles.append(_tile(pictures.heat(attention_map), f"head {j + 1}", 66, "", alt))
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
     who = "the class token takes" if pool == "cls" else "the patches, on average, take"
     lead = (
@@ -183,11 +183,11 @@ def attention(images: np.ndarray, maps: Float[np.ndarray, "b heads rows columns"
 
 
 def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) -> Section:
-    """Eigenvalues of the centred covariance, largest first, as shares of their sum, on log axes.
+    """Draw the eigenvalues of the centred covariance, largest first, as shares of their sum, on log axes.
 
     Args:
       features: name and ``[n, d]`` of each run.
-      colors: one each.
+      colors: index into the palette, one each.
     """
     series, notes = [], []
     for (name, x), color in zip(features, colors, strict=True):
@@ -215,7 +215,7 @@ def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) 
 
 
 def eigenvalue_shares(features: Float[AnyArray, "n d"]) -> np.ndarray:
-    """Eigenvalues of the centred covariance over their sum, falling, without rounding noise.
+    """Compute the eigenvalues of the centred covariance over their sum, falling, without rounding noise.
 
     >>> eigenvalue_shares(np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)).tolist()
     [1.0]
@@ -223,20 +223,20 @@ def eigenvalue_shares(features: Float[AnyArray, "n d"]) -> np.ndarray:
     x = np.asarray(features, np.float64)
     values = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
     noise = values[0] * max(x.shape) * np.finfo(np.float32).eps
-    kept = values[(values > noise) & (values > 0)] ** 2
-    return kept / max(kept.sum(), 1e-300)
+    variances = values[(values > noise) & (values > 0)] ** 2
+    return variances / max(variances.sum(), 1e-300)
 
 
-def _cloud(places: np.ndarray, label: int) -> str:
+def _cloud(positions: np.ndarray, label: int) -> str:
     """One path a class, a dot of no length for each point: small on disk, sharp in print, coloured by the page."""
-    steps = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in places)
+    steps = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in positions)
     return (
         f'<path data-label="{label}" style="--k:{charts.color_of(label)}" stroke-opacity=".75" d="{steps}"/>'
     )
 
 
-def _class_name(places: np.ndarray, name: str) -> str:
-    x, y = np.clip(np.median(places, axis=0), [90, 40], [BOX[0] - 90, BOX[1] - 20])
+def _class_name(positions: np.ndarray, name: str) -> str:
+    x, y = np.clip(np.median(positions, axis=0), [90, 40], [BOX[0] - 90, BOX[1] - 20])
     return (
         f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" fill="var(--ink)" '
         f'stroke="var(--paper)" stroke-width="7" paint-order="stroke" font-size="26">{html.escape(name)}</text>'
@@ -254,8 +254,8 @@ def _toggles(present: Sequence[int], classes: Sequence[str]) -> str:
     return f'<fieldset class="toggles"><legend>Classes shown</legend>{boxes}</fieldset>'
 
 
-def _map_data(places: np.ndarray, sample: Sample, classes: Sequence[str]) -> dict[str, Any]:
-    relative = np.clip(places / np.array(BOX), 0, 1)
+def _map_data(positions: np.ndarray, sample: Sample, classes: Sequence[str]) -> dict[str, Any]:
+    relative = np.clip(positions / np.array(BOX), 0, 1)
     packed = (65535 * relative + 0.5).astype("<u2")
     _, height, width, _ = sample.thumbnails.shape
     return {
@@ -263,7 +263,7 @@ def _map_data(places: np.ndarray, sample: Sample, classes: Sequence[str]) -> dic
         "labels": sample.labels.tolist(),
         "classes": list(classes),
         "names": sample.names,
-        "columns": pictures.sprite_columns(len(places)),
+        "columns": pictures.sprite_columns(len(positions)),
         "width": width,
         "height": height,
     }
@@ -286,8 +286,8 @@ def _label_name(label: int, classes: Sequence[str]) -> str:
 def _row(
     sample: Sample, classes: Sequence[str], query: int, index: np.ndarray, similarity: np.ndarray
 ) -> str:
-    own = int(sample.labels[query])
-    name = _label_name(own, classes) if own >= 0 else ""
+    query_label = int(sample.labels[query])
+    name = _label_name(query_label, classes) if query_label >= 0 else ""
     tiles = [
         _tile(
             sample.thumbnails[query],
@@ -300,17 +300,17 @@ def _row(
     ]
     for i, value in zip(index, similarity, strict=True):
         label = int(sample.labels[i])
-        kind = "" if own < 0 or label < 0 else ("same" if label == own else "other")
-        said = _label_name(label, classes) if label >= 0 else ""
-        words = f"{sample.names[i]} {said}"
-        tiles.append(_tile(sample.thumbnails[i], said, 50, kind, words, below=f"{value:.3f}", least=68))
+        kind = "" if query_label < 0 or label < 0 else ("same" if label == query_label else "other")
+        name = _label_name(label, classes) if label >= 0 else ""
+        alt = f"{sample.names[i]} {name}"
+        tiles.append(_tile(sample.thumbnails[i], name, 50, kind, alt, below=f"{value:.3f}", least=68))
     return f'<div class="strip">{"".join(tiles)}</div>'
 
 
 def _tile(
-    image: np.ndarray, text: str, width: int, kind: str, words: str, *, below: str = "", least: int = 48
+    image: np.ndarray, text: str, width: int, kind: str, alt: str, *, below: str = "", least: int = 48
 ) -> str:
-    shown = picture(pictures.data_uri(image), words, width=width)
+    tag = picture(pictures.data_uri(image), alt, width=width)
     lines = f"<b>{html.escape(text)}</b>{html.escape(below)}"
     style = f"width:{max(width + 6, least)}px"
-    return f'<span class="tile {kind}" style="{style}" title="{html.escape(words)}">{shown}{lines}</span>'
+    return f'<span class="tile {kind}" style="{style}" title="{html.escape(alt)}">{tag}{lines}</span>'

@@ -16,9 +16,9 @@ class Section(NamedTuple):
     """A part of a page.
 
     Attributes:
-      title: its heading.
-      body: HTML.
-      lead: a sentence on how to read it, plain text.
+      title: heading of the part.
+      body: content, HTML.
+      lead: sentence on how to read it, plain text.
     """
 
     title: str
@@ -32,9 +32,9 @@ class Report(NamedTuple):
     Attributes:
       title: heading of the page.
       verdict: sentences, the most important first.
-      sections: in order.
-      facts: name to value, such as the step and the data; shown under the title.
-      footer: plain text.
+      sections: parts in order.
+      facts: values by name, such as the step and the data; shown under the title.
+      footer: last line, plain text.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Report(NamedTuple):
 
 
 def render(report: Report) -> str:
-    """A report as one HTML document.
+    """Render a report as one HTML document.
 
     >>> page = render(Report("simclr", [Line("good", "kNN 84.1")], [Section("Loss", "<p>x</p>")]))
     >>> page.startswith("<!doctype html>"), page.count("<h2"), "://" in page
@@ -60,7 +60,7 @@ def render(report: Report) -> str:
     facts = "".join(
         f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in report.facts.items()
     )
-    said = "".join(f'<li class="{line.tone}">{html.escape(line.text)}</li>' for line in report.verdict)
+    lines = "".join(f'<li class="{line.tone}">{html.escape(line.text)}</li>' for line in report.verdict)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -68,14 +68,14 @@ def render(report: Report) -> str:
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{html.escape(report.title)}</title><style>{asset('report.css')}</style></head>\n"
         f"<body><header><h1>{html.escape(report.title)}</h1><dl>{facts}</dl></header>\n"
-        f'<main><section aria-labelledby="verdict"><h2 id="verdict">Verdict</h2><ul class="verdict">{said}</ul></section>\n'
+        f'<main><section aria-labelledby="verdict"><h2 id="verdict">Verdict</h2><ul class="verdict">{lines}</ul></section>\n'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n{sections}</main>\n'
         f"<footer>{html.escape(report.footer)}</footer>\n<script>{asset('report.js')}</script></body></html>\n"
     )
 
 
 def figure(inner: str, caption: str, *, value: str = "", note: str = "") -> str:
-    """A figure with its caption above, perhaps with a value beside it, and a note below.
+    """Make a figure with its caption above, perhaps with a value beside it, and a note below.
 
     >>> figure("<svg></svg>", "loss < 1")
     '<figure><figcaption>loss &lt; 1</figcaption><svg></svg></figure>'
@@ -86,20 +86,20 @@ def figure(inner: str, caption: str, *, value: str = "", note: str = "") -> str:
 
 
 def grid(figures: Sequence[str]) -> str:
-    """Figures side by side, as many as fit."""
+    """Put figures side by side, as many as fit."""
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def table(
     header: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str, strong: Sequence[int] = ()
 ) -> str:
-    """A table that scrolls inside its own box where it is too wide; the first cell of a row is its heading.
+    """Make a table that scrolls inside its own box where it is too wide; the first cell of a row is its heading.
 
     Args:
-      header: one text a column.
+      header: headings, one a column.
       rows: cells as text; numbers stand right.
-      caption: for screen readers and above the table.
-      strong: rows to stress.
+      caption: caption above the table, and for screen readers.
+      strong: indices of the rows to stress.
 
     >>> table(["run", "kNN"], [["a", "84.5 ± 0.8"]], caption="accuracy").count("<td")
     1
@@ -116,18 +116,18 @@ def table(
     )
 
 
-def picture(uri: str, words: str, *, width: int, kind: str = "") -> str:
-    """An image shown ``width`` pixels wide, pixels kept sharp.
+def picture(uri: str, alt: str, *, width: int, kind: str = "") -> str:
+    """Make an image shown ``width`` pixels wide, pixels kept sharp.
 
     >>> picture("data:,", "a shoe", width=56)
     '<img src="data:," alt="a shoe" width="56">'
     """
-    shown = f' class="{kind}"' if kind else ""
-    return f'<img{shown} src="{uri}" alt="{html.escape(words)}" width="{width}">'
+    attribute = f' class="{kind}"' if kind else ""
+    return f'<img{attribute} src="{uri}" alt="{html.escape(alt)}" width="{width}">'
 
 
 def missing(sentence: str, command: str = "") -> str:
-    """What is not there, and the command that makes it.
+    """Say what does not exist yet, and the command that makes it.
 
     >>> missing("No evaluation yet.", "python -m experiments.evaluate")
     '<p class="missing">No evaluation yet. <code>python -m experiments.evaluate</code></p>'
@@ -138,7 +138,7 @@ def missing(sentence: str, command: str = "") -> str:
 
 @functools.cache
 def asset(name: str) -> str:
-    """Text of a file in ``assets/``."""
+    """Read a file in ``assets/``."""
     return (importlib.resources.files("ssl_jax.report") / "assets" / name).read_text(encoding="utf-8")
 
 

@@ -18,25 +18,25 @@ HEAT = np.array(
 
 
 def visible(images: Shaped[np.ndarray, "*b h w c"]) -> Shaped[np.ndarray, "*b h w c2"]:
-    """Images of any dtype and number of channels as what a screen shows: uint8 with 1 or 3 channels.
+    """Convert images of any dtype and number of channels to what a screen shows: uint8 with 1 or 3 channels.
 
     Args:
-      images: uint8, uint16, or float in [0, 1] (others are clipped). Of two channels the first is shown, of four or more
-        the first three.
+      images: images in uint8, uint16, or float in [0, 1] (others are clipped). Of two channels the first is shown, of four and
+        more the first three.
 
     >>> visible(np.full((2, 2, 5), 0.5, np.float32)).shape
     (2, 2, 3)
     """
     channels = images.shape[-1]
-    shown = images[..., : 3 if channels >= 3 else 1]
-    if shown.dtype == np.uint8:
-        return shown
-    values = np.clip(np.nan_to_num(np.asarray(to_float(shown), np.float32)), 0.0, 1.0)
+    visible_channels = images[..., : 3 if channels >= 3 else 1]
+    if visible_channels.dtype == np.uint8:
+        return visible_channels
+    values = np.clip(np.nan_to_num(np.asarray(to_float(visible_channels), np.float32)), 0.0, 1.0)
     return (255 * values + 0.5).astype(np.uint8)
 
 
 def raw(images: Float[np.ndarray, "*b h w c"], view: View) -> Float[np.ndarray, "*b h w c"]:
-    """Normalised images back in [0, 1]: ``x · std + mean``, clipped.
+    """Undo the normalisation of images, back to [0, 1]: ``x · std + mean``, clipped.
 
     >>> raw(np.zeros((1, 1, 1), np.float32), View(mean=(0.25,), std=(0.5,))).tolist()
     [[[0.25]]]
@@ -46,10 +46,10 @@ def raw(images: Float[np.ndarray, "*b h w c"], view: View) -> Float[np.ndarray, 
 
 
 def data_uri(image: Shaped[np.ndarray, "h w c"]) -> str:
-    """A picture as the source of an ``<img>``: PNG, base64.
+    """Encode a picture as the source of an ``<img>``: PNG, base64.
 
     Args:
-      image: uint8 with 1, 3 or 4 (transparency) channels, or anything that :func:`visible` takes.
+      image: image in uint8 with 1, 3 or 4 (transparency) channels, or anything that :func:`visible` takes.
 
     >>> data_uri(np.zeros((2, 2, 1), np.uint8))[:22]
     'data:image/png;base64,'
@@ -61,7 +61,7 @@ def data_uri(image: Shaped[np.ndarray, "h w c"]) -> str:
 
 
 def sprite(images: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "rows columns c2"]:
-    """Many small pictures as one, row by row, ``ceil(√n)`` in a row.
+    """Join many small pictures into one, row by row, ``ceil(√n)`` in a row.
 
     >>> sprite(np.zeros((5, 2, 2, 1), np.uint8)).shape
     (4, 6, 1)
@@ -70,15 +70,15 @@ def sprite(images: Shaped[np.ndarray, "n h w c"]) -> Shaped[np.ndarray, "rows co
     check.require(n >= 1, "images", n, "one image or more")
     columns = sprite_columns(n)
     rows = -(-n // columns)
-    shown = visible(images)
-    full = np.zeros((rows * columns, height, width, shown.shape[-1]), np.uint8)
-    full[:n] = shown
+    pixels = visible(images)
+    full = np.zeros((rows * columns, height, width, pixels.shape[-1]), np.uint8)
+    full[:n] = pixels
     grid = full.reshape(rows, columns, height, width, -1).swapaxes(1, 2)
     return grid.reshape(rows * height, columns * width, -1)
 
 
 def sprite_columns(n: int) -> int:
-    """Pictures in a row of a sprite sheet of n.
+    """Compute the number of pictures in a row of a sprite sheet of n.
 
     >>> sprite_columns(5)
     3
@@ -87,7 +87,7 @@ def sprite_columns(n: int) -> int:
 
 
 def shrink(image: Shaped[np.ndarray, "h w c"], side: int) -> Shaped[np.ndarray, "h2 w2 c2"]:
-    """A picture no larger than ``side`` pixels; a smaller one stays as it is.
+    """Shrink a picture to no larger than ``side`` pixels; a smaller one stays as it is.
 
     >>> shrink(np.zeros((64, 32, 3), np.uint8), 16).shape
     (16, 8, 3)
@@ -102,7 +102,7 @@ def shrink(image: Shaped[np.ndarray, "h w c"], side: int) -> Shaped[np.ndarray, 
 
 
 def heat(values: Float[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w 3"]:
-    """A map of numbers as colours, dark for the least to light for the greatest of this map.
+    """Turn a map of numbers into colours, dark for the least to light for the greatest of this map.
 
     >>> heat(np.array([[0.0, 1.0]]))[0, 1].tolist()
     [250, 237, 115]
@@ -114,25 +114,25 @@ def heat(values: Float[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w 3"]:
 
 
 def atlas(
-    places: Float[np.ndarray, "n 2"],
+    positions: Float[np.ndarray, "n 2"],
     images: Shaped[np.ndarray, "n h w c"],
     *,
     columns: int = 25,
     rows: int = 19,
 ) -> Shaped[np.ndarray, "height width 4"]:
-    """A map made of its pictures: in each cell of a grid the example nearest to its middle; empty cells are transparent.
+    """Draw a map made of its pictures: in each cell of a grid the example nearest to its middle; empty cells are transparent.
 
     Args:
-      places: of the examples as shares of width and height, from the upper left.
+      positions: positions of the examples as shares of width and height, from the upper left.
       images: small pictures of the same examples.
-      columns: cells from left to right.
-      rows: cells from top to bottom.
+      columns: number of cells from left to right.
+      rows: number of cells from top to bottom.
 
     >>> made = atlas(np.array([[0.1, 0.1], [0.9, 0.9]]), np.ones((2, 4, 4, 1), np.uint8), columns=2, rows=2)
     >>> int((made[..., 3] == 255).sum())
     32
     """
-    unit = places * [columns, rows]
+    unit = positions * [columns, rows]
     cell = np.clip(unit.astype(int), 0, [columns - 1, rows - 1])
     far = np.sum((unit - cell - 0.5) ** 2, axis=1)
     _, height, width, _ = images.shape

@@ -15,15 +15,15 @@ REPEATED = ("seed", *INCIDENTAL)
 
 
 class Run(NamedTuple):
-    """What a workdir holds.
+    """Content of a workdir.
 
     Attributes:
-      workdir: its folder.
-      name: short and unique in a report.
-      config: nested dict.
+      workdir: folder of the run.
+      name: short name, unique in a report.
+      config: config as a nested dict.
       records: one dict a line of ``metrics.jsonl``, ``step`` and scalars (``None``: not finite); [] if there is none.
       warnings: one dict a line of ``warnings.jsonl``, ``step``, ``kind``, ``message``; [] if there is none.
-      evaluation: what ``experiments.evaluate`` wrote, or ``None``.
+      evaluation: content of the file of ``experiments.evaluate``, or ``None``.
       checkpoints: steps that were saved.
     """
 
@@ -50,18 +50,18 @@ def read_run(workdir: str | os.PathLike[str], *, name: str = "") -> Run:
     """Read a workdir.
 
     Args:
-      workdir: of ``experiments.pretrain``, finished or still going.
-      name: for the report; "": the folder's name.
+      workdir: folder of ``experiments.pretrain``, finished or still going.
+      name: name in the report; "": the folder's name.
 
     Raises:
       ValueError: no run in the folder, or a file that cannot be read.
     """
     folder = Path(workdir)
     config = read_config(folder)
-    found = folder / "evaluation.json"
+    file = folder / "evaluation.json"
     try:
-        evaluation = json.loads(found.read_text()) if found.exists() else None
-        lines = {file: _lines(folder / file) for file in ("metrics.jsonl", "warnings.jsonl")}
+        evaluation = json.loads(file.read_text()) if file.exists() else None
+        lines = {name: _lines(folder / name) for name in ("metrics.jsonl", "warnings.jsonl")}
     except ValueError as error:
         raise ValueError(f"a file in {folder} cannot be read ({error})") from error
     records = sorted(lines["metrics.jsonl"], key=lambda record: record["step"])
@@ -71,7 +71,7 @@ def read_run(workdir: str | os.PathLike[str], *, name: str = "") -> Run:
 
 
 def unique_names(workdirs: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The shortest ends of paths that tell the folders apart.
+    """Find the shortest ends of paths that tell the folders apart.
 
     >>> unique_names(["runs/a/0", "runs/b/0", "runs/c"])
     ['a/0', 'b/0', 'c']
@@ -87,12 +87,12 @@ def unique_names(workdirs: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def scalars(run: Run) -> list[str]:
-    """Names of what the run logged, in order of first appearance."""
+    """List the names of what the run logged, in order of first appearance."""
     return list(dict.fromkeys(name for record in run.records for name in record if name != "step"))
 
 
 def curve(run: Run, name: str) -> tuple[list[int], list[float | None]]:
-    """Steps and values of a scalar; ``None`` where it was not finite.
+    """Read the steps and values of a scalar; ``None`` where it was not finite.
 
     >>> run = Run(Path("a"), "a", {}, [{"step": 1, "loss": 2.0}, {"step": 2, "online/knn": 0.5}], [], None)
     >>> curve(run, "loss")
@@ -103,7 +103,7 @@ def curve(run: Run, name: str) -> tuple[list[int], list[float | None]]:
 
 
 def leaves(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A config as one level, keys joined by dots.
+    """Flatten a config to one level, keys joined by dots.
 
     >>> leaves({"optimizer": {"name": "sgd"}, "steps": 3})
     {'optimizer.name': 'sgd', 'steps': 3}
@@ -119,7 +119,7 @@ ABSENT = "–"
 
 
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The options in which configs differ: path to one value a config, ``–`` where it has none.
+    """Find the options in which configs differ: path to one value a config, ``–`` where it has none.
 
     >>> config_differences([{"seed": 0, "steps": 5}, {"seed": 1, "steps": 5, "host": {"data": 2}}])
     {'seed': [0, 1], 'host.data': ['–', 2]}
@@ -131,21 +131,21 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[A
 
 
 def groups(runs: Sequence[Run]) -> list[list[int]]:
-    """Which runs are repetitions: indices of those whose configs differ in the seed and in incidentals only.
+    """Group runs that are repetitions: indices of those whose configs differ in the seed and in incidentals only.
 
     >>> runs = [Run(Path("a"), "a", {"seed": s, "steps": n}, [], [], None) for s, n in ((0, 5), (1, 5), (0, 9))]
     >>> groups(runs)
     [[0, 1], [2]]
     """
-    found: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
         flat = {
             path: value
             for path, value in leaves(run.config).items()
             if not any(path == part or path.startswith(f"{part}.") for part in REPEATED)
         }
-        found.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(i)
-    return list(found.values())
+        members.setdefault(json.dumps(flat, sort_keys=True, default=str), []).append(i)
+    return list(members.values())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
 from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars
-from ssl_jax.report.verdict import error, measures, name_of, own_row, role, spread
+from ssl_jax.report.verdict import encoder_row, error, measures, name_of, role, spread
 
 
 class Scalar(NamedTuple):
@@ -71,11 +71,11 @@ HIDDEN = ("finite",)
 
 
 def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
-    """Two sections, training and health; a line a run, runs of one colour being repetitions.
+    """Draw two sections, training and health; a line a run, runs of one colour being repetitions.
 
     Args:
-      runs: one or more.
-      colors: one a run.
+      runs: one run or more.
+      colors: index into the palette, one a run.
     """
     names = list(dict.fromkeys(name for run in runs for name in scalars(run) if name not in HIDDEN))
     if not names:
@@ -83,7 +83,7 @@ def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
         return [Section("Training", body)]
     key = charts.legend([(run.name, color) for run, color in zip(runs, colors, strict=True)])
     training = [n for n in TRAINING if n in names]
-    health = sorted((n for n in names if n not in TRAINING), key=_place)
+    health = sorted((n for n in names if n not in TRAINING), key=_rank)
     mixed = len({run.method for run in runs}) > 1
     lead = "Losses of different methods do not compare." if mixed else ""
     sections = [Section("Training", key + grid([_chart(runs, colors, n) for n in training]), lead)]
@@ -94,20 +94,22 @@ def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
 
 
 def evaluation(run: Run) -> Section:
-    """What ``experiments.evaluate`` measured: a table and a dot plot a measure, with error bars."""
+    """Show what ``experiments.evaluate`` measured: a table and a dot plot a measure, with error bars."""
     command = f"python -m experiments.evaluate --workdir={run.workdir}"
-    found = run.evaluation
-    rows = found.get("rows", []) if found else []
+    result = run.evaluation
+    rows = result.get("rows", []) if result else []
     names = measures(rows)
-    if found is None or not names:
+    if result is None or not names:
         return Section("Evaluation", missing("Not evaluated yet; this measures it:", command))
-    examples = int((found.get("examples") or [0, 0])[-1])
+    examples = int((result.get("examples") or [0, 0])[-1])
     cells = [[str(row.get("features", "?")), *(_cell(row, name, examples) for name in names)] for row in rows]
-    strong = [i for i, row in enumerate(rows) if row is own_row(found)]
+    strong = [i for i, row in enumerate(rows) if row is encoder_row(result)]
     plots = [_dots([(str(r.get("features", "?")), r) for r in rows], name, examples) for name in names]
-    shown = table(["accuracy in %", *map(name_of, names)], cells, caption=_what(found), strong=strong)
-    layers = _layers(found.get("layers") or [])
-    return Section("Evaluation", shown + grid([*plots, *layers]) + _label_free(rows), ERRORS)
+    accuracies = table(
+        ["accuracy in %", *map(name_of, names)], cells, caption=_caption(result), strong=strong
+    )
+    layers = _layers(result.get("layers") or [])
+    return Section("Evaluation", accuracies + grid([*plots, *layers]) + _label_free(rows), ERRORS)
 
 
 ERRORS = (
@@ -117,37 +119,39 @@ ERRORS = (
 
 
 def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Sequence[str]) -> Section:
-    """The evaluations of several runs side by side, repetitions as mean ± deviation, the baselines of the first below.
+    """Show the evaluations of several runs side by side, repetitions as mean ± deviation, the baselines of the first below.
 
     Args:
-      runs: all.
+      runs: all runs.
       grouped: indices of the runs of each group.
-      names: one a group.
+      names: name of each group.
     """
     first = next((run.evaluation for run in runs if run.evaluation), None)
     if first is None:
         command = "python -m experiments.evaluate --workdir=..."
         return Section("Evaluation", missing("None of the runs is evaluated; this measures one:", command))
-    own = [row for row in (own_row(run.evaluation) for run in runs) if row is not None]
-    shown = measures(own)
+    encoder_rows = [row for row in (encoder_row(run.evaluation) for run in runs) if row is not None]
+    compared = measures(encoder_rows)
     examples = int((first.get("examples") or [0, 0])[-1])
-    baselines = [row for row in first.get("rows", []) if row is not own_row(first)]
-    cells, dots = [], {name: [] for name in shown}  # type: ignore[var-annotated]
+    baselines = [row for row in first.get("rows", []) if row is not encoder_row(first)]
+    cells, dots = [], {name: [] for name in compared}  # type: ignore[var-annotated]
     for i, (group, members) in enumerate(zip(names, grouped, strict=True)):
-        found = {name: spread(runs, members, name) for name in shown}
-        numbers = [f"{100 * s.mean:.1f} ± {100 * s.std:.1f}" if s.count else MISSING for s in found.values()]
+        spreads = {name: spread(runs, members, name) for name in compared}
+        numbers = [
+            f"{100 * s.mean:.1f} ± {100 * s.std:.1f}" if s.count else MISSING for s in spreads.values()
+        ]
         cells.append([group, *numbers])
-        for name, one in found.items():
-            if one.count:
-                dots[name].append(charts.Dot(group, 100 * one.mean, 100 * one.std, i))
+        for name, over_seeds in spreads.items():
+            if over_seeds.count:
+                dots[name].append(charts.Dot(group, 100 * over_seeds.mean, 100 * over_seeds.std, i))
     for row in baselines:
-        cells.append([str(row.get("features", "?")), *(_cell(row, name, examples) for name in shown)])
-        for name in shown:
+        cells.append([str(row.get("features", "?")), *(_cell(row, name, examples) for name in compared)])
+        for name in compared:
             if row.get(name) is not None:
                 dots[name].append(_dot(str(row.get("features", "?")), row, name, examples, -1))
     plots = [figure(charts.dots(d, title=name_of(n), x_label="%"), name_of(n)) for n, d in dots.items() if d]
     strong = list(range(len(grouped)))
-    body = table(["accuracy in %", *map(name_of, shown)], cells, caption=_what(first), strong=strong)
+    body = table(["accuracy in %", *map(name_of, compared)], cells, caption=_caption(first), strong=strong)
     lead = (
         f"Several seeds of one config: mean ± deviation over the runs. Else {ERRORS[0].lower()}{ERRORS[1:]}"
     )
@@ -155,20 +159,20 @@ def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Seq
 
 
 def configuration(run: Run) -> Section:
-    """All options of a run, folded away."""
+    """Show all options of a run, folded away."""
     rows = [[path, _value(value)] for path, value in leaves(run.config).items()]
     body = f"<details><summary>{len(rows)} options</summary>{_wrapped(['option', 'value'], rows, 'config.json')}</details>"
     return Section("Configuration", body)
 
 
 def difference(runs: Sequence[Run]) -> Section:
-    """The options in which runs differ; those that only some of them have are folded away."""
-    found = config_differences([run.config for run in runs])
-    if not found:
+    """Show the options in which runs differ; those that only some of them have are folded away."""
+    differences = config_differences([run.config for run in runs])
+    if not differences:
         return Section("Configurations", missing("The configurations are the same."))
     header = ["option", *(run.name for run in runs)]
-    rows = {path: [path, *map(_value, values)] for path, values in found.items()}
-    partial = [path for path, values in found.items() if ABSENT in values]
+    rows = {path: [path, *map(_value, values)] for path, values in differences.items()}
+    partial = [path for path, values in differences.items() if ABSENT in values]
     shared = [row for path, row in rows.items() if path not in partial]
     body = _wrapped(header, shared, "options that differ") if shared else ""
     if partial:
@@ -176,8 +180,8 @@ def difference(runs: Sequence[Run]) -> Section:
         body += (
             f"<details><summary>{len(partial)} that only some of the runs have</summary>{folded}</details>"
         )
-    same = len({path for run in runs for path in leaves(run.config)}) - len(found)
-    which = "1 option that differs" if len(found) == 1 else f"{len(found)} options that differ"
+    same = len({path for run in runs for path in leaves(run.config)}) - len(differences)
+    which = "1 option that differs" if len(differences) == 1 else f"{len(differences)} options that differ"
     return Section("Configurations", body, f"The {which}; {same} others are the same everywhere.")
 
 
@@ -194,7 +198,7 @@ def _style(name: str) -> Scalar:
     return known or Scalar(name.replace("_", " "))
 
 
-def _place(name: str) -> tuple[int, str]:
+def _rank(name: str) -> tuple[int, str]:
     """Order of the health charts: as listed, what is measured in batches after its kind, the unknown last."""
     known = list(HEALTH)
     kind = name.replace("batch/", "health/", 1)
@@ -235,8 +239,8 @@ def _dot(label: str, row: Mapping[str, Any], name: str, examples: int, color: in
 
 def _dots(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str, examples: int) -> str:
     colors = {BASELINE: 0, "encoder": 1, "supervised": 2}
-    found = [_dot(k, r, name, examples, colors.get(role(r), 3)) for k, r in rows if r.get(name) is not None]
-    return figure(charts.dots(found, title=name_of(name), x_label="%"), name_of(name))
+    drawn = [_dot(k, r, name, examples, colors.get(role(r), 3)) for k, r in rows if r.get(name) is not None]
+    return figure(charts.dots(drawn, title=name_of(name), x_label="%"), name_of(name))
 
 
 def _label_free(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -261,16 +265,16 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     figures = []
     for name in measures([{k: v for k, v in layer.items() if k != "layer"} for layer in layers]):
         title = f"{name_of(name)}, by layer"
-        found = [charts.Dot(str(row.get("layer", "?")), 100 * row[name]) for row in layers if name in row]
-        figures.append(figure(charts.dots(found, title=title, x_label="%"), title))
+        dots = [charts.Dot(str(row.get("layer", "?")), 100 * row[name]) for row in layers if name in row]
+        figures.append(figure(charts.dots(dots, title=title, x_label="%"), title))
     return figures
 
 
-def _what(found: Mapping[str, Any]) -> str:
-    train, test = [*(found.get("examples") or []), "?", "?"][:2]
+def _caption(result: Mapping[str, Any]) -> str:
+    train, test = [*(result.get("examples") or []), "?", "?"][:2]
     counts = [f"{count:,}" if isinstance(count, int) else str(count) for count in (train, test)]
-    step = f", step {found['step']:,}" if isinstance(found.get("step"), int) else ""
-    return f"{found.get('source', 'images')}: {counts[0]} training and {counts[1]} test images{step}"
+    step = f", step {result['step']:,}" if isinstance(result.get("step"), int) else ""
+    return f"{result.get('source', 'images')}: {counts[0]} training and {counts[1]} test images{step}"
 
 
 def _value(value: Any) -> str:

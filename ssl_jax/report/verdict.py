@@ -33,7 +33,7 @@ def name_of(measure: str) -> str:
 
 
 def measures(rows: Sequence[Row]) -> list[str]:
-    """The measures that rows have: numbers in [0, 1] that are no companion of another.
+    """List the measures that rows have: numbers in [0, 1] that are no companion of another.
 
     >>> measures([{"features": "a", "knn": 0.5, "linear_10": 0.4, "linear_10_std": 0.1, "linear_l2": 0.01, "dim": 64}])
     ['knn', 'linear_10']
@@ -43,7 +43,7 @@ def measures(rows: Sequence[Row]) -> list[str]:
 
 
 def role(row: Row) -> str:
-    """``baseline``, ``encoder`` or ``supervised``; read from the name where a row does not say.
+    """Tell whether a row is a ``baseline``, ``encoder`` or ``supervised``; read from the name where a row does not say.
 
     >>> [role(row) for row in ({"features": "raw pixels"}, {"features": "simclr, 9 steps"}, {"role": "supervised"})]
     ['baseline', 'encoder', 'supervised']
@@ -54,7 +54,7 @@ def role(row: Row) -> str:
 
 
 def error(row: Row, measure: str, examples: int) -> float:
-    """Standard deviation of a measure: what the row says, else that of an accuracy on so many test images.
+    """Estimate the standard deviation of a measure: what the row says, else that of an accuracy on so many test images.
 
     ``sqrt(p (1 − p) / n)`` for p the accuracy and n ``examples``; 0 where n is not known.
 
@@ -69,8 +69,8 @@ def error(row: Row, measure: str, examples: int) -> float:
 
 
 def verdict(run: Run) -> list[Line]:
-    """A run in sentences: what is wrong first, then what the encoder is worth, then how far the run is."""
-    lines = [*health(run), *(worth(run.evaluation) if run.evaluation else [])]
+    """Judge a run in sentences: what is wrong first, then what the encoder is worth, then how far the run is."""
+    lines = [*health(run), *(judge_encoder(run.evaluation) if run.evaluation else [])]
     if not run.evaluation:
         command = f"python -m experiments.evaluate --workdir={run.workdir}"
         lines.append(
@@ -80,7 +80,7 @@ def verdict(run: Run) -> list[Line]:
 
 
 def health(run: Run) -> list[Line]:
-    """Warnings of the run, each kind once, and numbers that were not finite."""
+    """List the warnings of the run, each kind once, and numbers that were not finite."""
     lines = []
     for kind in dict.fromkeys(str(warning.get("kind", "")) for warning in run.warnings):
         same = [warning for warning in run.warnings if str(warning.get("kind", "")) == kind]
@@ -94,37 +94,41 @@ def health(run: Run) -> list[Line]:
     return lines
 
 
-def worth(evaluation: Mapping[str, Any]) -> list[Line]:
-    """The encoder against the best baseline, and against supervised training where that was measured.
+def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
+    """Compare the encoder with the best baseline, and with supervised training where that was measured.
 
     >>> rows = [{"features": "raw pixels", "knn": 0.789}, {"features": "simclr, 9 steps", "knn": 0.841}]
-    >>> print(worth({"rows": rows, "examples": [100, 10000]})[0].text)
+    >>> print(judge_encoder({"rows": rows, "examples": [100, 10000]})[0].text)
     kNN 84.1 against 78.9 for raw pixels: 5.2 points better; chance makes up to 1.1.
     """
     rows = evaluation.get("rows", [])
     examples = int((evaluation.get("examples") or [0, 0])[-1])
-    own, found = own_row(evaluation), []
-    if own is None:
+    row, lines = encoder_row(evaluation), []
+    if row is None:
         return [Line("plain", "The evaluation has no row of the encoder.")]
-    for measure in [name for name in HEADLINES if name in measures([own])]:
+    for measure in [name for name in HEADLINES if name in measures([row])]:
         for kind in (BASELINE, "supervised"):
             others = [
-                row for row in rows if role(row) == kind and row is not own and row.get(measure) is not None
+                other
+                for other in rows
+                if role(other) == kind and other is not row and other.get(measure) is not None
             ]
             if others:
-                found.append(_against(own, others, measure, examples))
-    few = [m for m in measures([own]) if m.startswith("linear_")][:1]
-    baselines = [row for row in rows if role(row) == BASELINE]
-    found += [
-        _against(own, baselines, m, examples) for m in few if all(m in row for row in baselines) and baselines
+                lines.append(_against(row, others, measure, examples))
+    few = [m for m in measures([row]) if m.startswith("linear_")][:1]
+    baselines = [other for other in rows if role(other) == BASELINE]
+    lines += [
+        _against(row, baselines, m, examples)
+        for m in few
+        if all(m in other for other in baselines) and baselines
     ]
-    return found or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
+    return lines or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
 
 
-def own_row(evaluation: Mapping[str, Any] | None) -> Row | None:
-    """The row that an evaluation is about: the last one that is no baseline.
+def encoder_row(evaluation: Mapping[str, Any] | None) -> Row | None:
+    """Find the row that an evaluation is about: the last one that is no baseline.
 
-    >>> own_row({"rows": [{"features": "raw pixels"}, {"features": "supervised", "role": "supervised"}]})["role"]
+    >>> encoder_row({"rows": [{"features": "raw pixels"}, {"features": "supervised", "role": "supervised"}]})["role"]
     'supervised'
     """
     rows = [row for row in (evaluation or {}).get("rows", []) if role(row) != BASELINE]
@@ -132,24 +136,24 @@ def own_row(evaluation: Mapping[str, Any] | None) -> Row | None:
 
 
 def progress(run: Run) -> Line:
-    """How far a run is, and where its loss went."""
+    """Say how far a run is, and where its loss went."""
     steps, losses = curve(run, "loss")
     total = run.config.get("steps", "?")
     text = f"{run.step:,} of {total:,} steps done" if isinstance(total, int) else f"{run.step:,} steps done"
     finite = [(step, value) for step, value in zip(steps, losses, strict=True) if value is not None]
-    shown = finite[:1] + finite[1:][-1:]
+    ends = finite[:1] + finite[1:][-1:]
     if finite:
-        text += "; loss " + ", ".join(f"{value:.4g} at step {step:,}" for step, value in shown)
+        text += "; loss " + ", ".join(f"{value:.4g} at step {step:,}" for step, value in ends)
     return Line("plain", text + ".")
 
 
 def comparison(runs: Sequence[Run], grouped: Sequence[Sequence[int]], names: Sequence[str]) -> list[Line]:
-    """Several runs in sentences: health first, then who is ahead by kNN, then what cannot be compared.
+    """Compare several runs in sentences: health first, then who is ahead by kNN, then what cannot be compared.
 
     Args:
-      runs: all of them.
+      runs: all runs.
       grouped: indices of the runs of each group, repetitions with other seeds.
-      names: one a group.
+      names: name of each group.
     """
     lines = [Line(line.tone, f"{run.name}: {line.text}") for run in runs for line in health(run)]
     scored = [(name, spread(runs, members, "knn")) for name, members in zip(names, grouped, strict=True)]
@@ -177,9 +181,9 @@ class Spread(NamedTuple):
     """A measure over repetitions.
 
     Attributes:
-      mean: over the runs, NaN if none was measured.
-      std: over the runs (n − 1) where there are two or more, else that of the one measurement.
-      count: runs that were measured.
+      mean: mean over the runs, NaN if none was measured.
+      std: deviation over the runs (n − 1) where there are two or more, else that of the one measurement.
+      count: number of runs that were measured.
       noise: ``std``, but no less than the deviation of one measurement: two seeds may agree by luck.
     """
 
@@ -190,11 +194,11 @@ class Spread(NamedTuple):
 
 
 def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> Spread:
-    """Mean and deviation of a measure of the encoder over some of the runs."""
+    """Compute mean and deviation of a measure of the encoder over some of the runs."""
     values, errors = [], []
     for i in members:
         evaluation = runs[i].evaluation or {}
-        row = own_row(evaluation)
+        row = encoder_row(evaluation)
         if row is not None and row.get(measure) is not None:
             values.append(float(row[measure]))
             errors.append(error(row, measure, int((evaluation.get("examples") or [0, 0])[-1])))
@@ -204,10 +208,10 @@ def spread(runs: Sequence[Run], members: Sequence[int], measure: str) -> Spread:
     return Spread(float(np.mean(values)), std, len(values), max(std, float(np.mean(errors))))
 
 
-def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Line:
-    best = max(others, key=lambda row: row[measure])
-    value, other = 100 * own[measure], 100 * best[measure]
-    noise = 200 * math.hypot(error(own, measure, examples), error(best, measure, examples))
+def _against(row: Row, others: Sequence[Row], measure: str, examples: int) -> Line:
+    best = max(others, key=lambda other: other[measure])
+    value, other = 100 * row[measure], 100 * best[measure]
+    noise = 200 * math.hypot(error(row, measure, examples), error(best, measure, examples))
     difference = value - other
     label = name_of(measure)
     start = f"{label[0].upper() if label != 'kNN' else 'k'}{label[1:]} {value:.1f} against {other:.1f} for "
@@ -222,25 +226,25 @@ def _against(own: Row, others: Sequence[Row], measure: str, examples: int) -> Li
 def _best_against_baselines(runs: Sequence[Run], members: Sequence[int], name: str) -> list[Line]:
     """The leader against the best baseline of its own evaluation: a lead among bad encoders is worth nothing."""
     evaluated = [run.evaluation for run in (runs[i] for i in members) if run.evaluation]
-    own = own_row(evaluated[0])
-    rows = [
+    row = encoder_row(evaluated[0])
+    baselines = [
         row for row in evaluated[0].get("rows", []) if role(row) == BASELINE and row.get("knn") is not None
     ]
-    if own is None or not rows:
+    if row is None or not baselines:
         return []
-    found = spread(runs, members, "knn")
+    over_seeds = spread(runs, members, "knn")
     examples = int((evaluated[0].get("examples") or [0, 0])[-1])
-    line = _against({"knn": found.mean, "knn_std": found.noise}, rows, "knn", examples)
+    line = _against({"knn": over_seeds.mean, "knn_std": over_seeds.noise}, baselines, "knn", examples)
     return [Line(line.tone, f"{name}: {line.text}")]
 
 
 def _ahead(first: tuple[str, Spread], second: tuple[str, Spread]) -> Line:
-    said = [f"{name} {100 * found.mean:.1f} ± {100 * found.std:.1f}" for name, found in (first, second)]
+    scores = [f"{name} {100 * s.mean:.1f} ± {100 * s.std:.1f}" for name, s in (first, second)]
     difference = 100 * (first[1].mean - second[1].mean)
     noise = 200 * math.hypot(first[1].noise, second[1].noise)
     within = difference <= noise
     how = f"differences up to {noise:.1f} may be chance" if within else f"chance makes up to {noise:.1f}"
-    text = f"By kNN {said[0]} is ahead of {said[1]} by {difference:.1f} points; {how}."
+    text = f"By kNN {scores[0]} is ahead of {scores[1]} by {difference:.1f} points; {how}."
     return Line("warn" if within else "good", text)
 
 

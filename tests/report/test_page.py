@@ -77,7 +77,7 @@ def run_page():
         sections.evaluation(run),
         *sections.curves([run], [0]),
         figures.embedding_map(embedding.project(sample.features), sample, CLASSES),
-        figures.neighbours(few, CLASSES),
+        figures.neighbors(few, CLASSES),
         figures.spectrum([("first", sample.features)], [0]),
         figures.views([Views(images[0], [images[1], images[2][:14, :14]])] * 2),
         figures.reconstructions(Reconstruction(images, images, images > 0.5), view),

@@ -17,7 +17,7 @@ from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.masked import mae
 from ssl_jax.ops.patches import patchify
 from ssl_jax.report import attention, figures, pictures
-from ssl_jax.report.sample import draw_views, take
+from ssl_jax.report.sample import draw_views, encode_sample
 
 rng = np.random.default_rng(0)
 
@@ -67,7 +67,7 @@ def test_atlas_puts_the_nearest_example_into_each_cell():
 
 def test_map_fits_its_box_on_one_scale():
     points = rng.normal(size=(50, 2)) * [5, 1]
-    places = figures.fit(points)
+    places = figures.fit_to_box(points)
     assert (places >= 0).all() and (places <= figures.BOX).all()
     ratio = np.ptp(places, axis=0) / np.ptp(points, axis=0)
     assert ratio[0] == pytest.approx(ratio[1])
@@ -122,7 +122,7 @@ def test_sample_keeps_features_pictures_and_names_together():
     method = dataclasses.replace(
         method, encoder=first_pixels, encoder_variables=lambda params, state: (params, state)
     )
-    found = take(method, {}, {}, source, count=6, shown=3)
+    found = encode_sample(method, {}, {}, source, count=6, num_images=3)
     np.testing.assert_allclose(255 * found.features[:, 0], found.thumbnails[:, 0, 0, 0], atol=1e-3)
     np.testing.assert_array_equal(20 * found.labels, found.thumbnails[:, 0, 0, 0])
     assert [int(name[-2:]) for name in found.names] == found.labels.tolist()
@@ -131,13 +131,8 @@ def test_sample_keeps_features_pictures_and_names_together():
 
 def test_views_are_drawn_in_their_order_and_without_their_normalisation():
     source = ArraySource(np.full((3, 16, 12, 3), 128, np.uint8))
-    plain = {"jitter": None, "grayscale_prob": 0.0, "blur_prob": 0.0}
-    made = (
-        View(size=8, mean=(0.5,) * 3, std=(0.1,) * 3, **plain),
-        View(size=4, **plain),
-        View(size=8, **plain),
-    )
-    drawn = draw_views(jax.random.key(0), source, made, count=2)
+    views = (View(size=8, mean=(0.5,) * 3, std=(0.1,) * 3), View(size=4), View(size=8))
+    drawn = draw_views(jax.random.key(0), source, views, count=2)
     assert len(drawn) == 2
     assert [view.shape[0] for view in drawn[0].views] == [8, 4, 8]
     for view in drawn[1].views:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssl_jax.report.runs import Run, config_differences, groups, read_run, unique_names
-from ssl_jax.report.verdict import comparison, error, measures, verdict, worth
+from ssl_jax.report.verdict import comparison, error, judge_encoder, measures, verdict
 
 
 def run(name="a", *, config=None, records=(), warnings=(), knn=None, std=None, source="embedded", seed=0):
@@ -19,10 +19,10 @@ def run(name="a", *, config=None, records=(), warnings=(), knn=None, std=None, s
 
 
 def test_clear_difference_and_chance_are_told_apart():
-    clear, near = worth(run(knn=0.85).evaluation)[0], worth(run(knn=0.805).evaluation)[0]
+    clear, near = judge_encoder(run(knn=0.85).evaluation)[0], judge_encoder(run(knn=0.805).evaluation)[0]
     assert clear.tone == "good" and "kNN 85.0 against 80.0 for raw pixels: 5.0 points better" in clear.text
     assert near.tone == "warn" and "may be chance" in near.text
-    assert worth(run(knn=0.75).evaluation)[0].tone == "bad"
+    assert judge_encoder(run(knn=0.75).evaluation)[0].tone == "bad"
 
 
 def test_the_best_baseline_is_the_one_to_beat_and_supervision_is_named():
@@ -32,7 +32,7 @@ def test_the_best_baseline_is_the_one_to_beat_and_supervision_is_named():
         {"features": "supervised", "role": "supervised", "knn": 0.9},
         {"features": "byol, 9 steps", "role": "encoder", "knn": 0.8},
     ]
-    first, second = worth({"rows": rows, "examples": [9, 10_000]})
+    first, second = judge_encoder({"rows": rows, "examples": [9, 10_000]})
     assert "70.0 for random encoder: 10.0 points better" in first.text
     assert "90.0 for supervised: 10.0 points worse" in second.text
 
@@ -42,7 +42,7 @@ def test_a_supervised_run_is_measured_against_the_baselines_only():
         {"features": "raw pixels", "knn": 0.6},
         {"features": "supervised", "role": "supervised", "knn": 0.9},
     ]
-    lines = worth({"rows": rows, "examples": [9, 10_000]})
+    lines = judge_encoder({"rows": rows, "examples": [9, 10_000]})
     assert len(lines) == 1 and "kNN 90.0 against 60.0 for raw pixels" in lines[0].text
 
 

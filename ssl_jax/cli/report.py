@@ -1,0 +1,170 @@
+"""The page of a run, or of a comparison of runs: the body of ``experiments.report``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from ssl_jax.augment.views import normalize_for_evaluation
+from ssl_jax.config import build
+from ssl_jax.config.images import open_images
+from ssl_jax.core.files import require_folder, write_atomically
+from ssl_jax.data.sources import Source
+from ssl_jax.methods.method import Method
+from ssl_jax.report import attention, embedding, figures, runs, sections, verdict
+from ssl_jax.report.page import Report, Section, missing, render
+from ssl_jax.report.sample import Sample, draw_views, encode_sample
+from ssl_jax.train.checkpoint import NoUsableCheckpointError, RestoredModel
+
+
+class Pictures(NamedTuple):
+    """What the parts of a page that need weights and images are made of.
+
+    Attributes:
+      step: checkpoint: ``latest``, ``best`` or a number of steps.
+      source: images to show; ``None``: those of the run.
+      split: split of the source; ``None``: the test split of the config.
+      points: images on the map and for neighbours and spectrum.
+      map: how the map is drawn, one of :data:`ssl_jax.report.embedding.MAPS`.
+    """
+
+    step: str = "latest"
+    source: str | None = None
+    split: str | None = None
+    points: int = 2000
+    map: str = "auto"
+
+
+def write_report(folders: Sequence[str], out: Path | None, pictures: Pictures) -> None:
+    """Write the page of one run or several, and print its verdict.
+
+    Args:
+      folders: folders of the runs.
+      out: file to write; ``None``: ``report.html`` or ``comparison.html`` in the folder of the first run.
+      pictures: options of the parts that need weights and images.
+
+    Raises:
+      ValueError: no run in a folder.
+      FileNotFoundError: the folder of ``out`` does not exist.
+    """
+    names = runs.unique_names(folders)
+    compared = [runs.read_run(folder, name=name) for folder, name in zip(folders, names, strict=True)]
+    out = out or compared[0].workdir / ("report.html" if len(compared) == 1 else "comparison.html")
+    require_folder("out", out)
+    report = (
+        run_report(compared[0], pictures) if len(compared) == 1 else comparison_report(compared, pictures)
+    )
+    page = render(report)
+    write_atomically(out, page)
+    for line in report.verdict:
+        print(line.text)
+    print(f"\nwritten to {out} ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def run_report(run: runs.Run, pictures: Pictures) -> Report:
+    """Make the page of a run."""
+    parts = [sections.evaluation(run), *sections.curves([run], [0])]
+    if run.checkpoints:
+        parts += picture_sections(run, pictures)
+    else:
+        parts.append(Section("Features", missing("No pictures yet: the run has saved no checkpoint.")))
+    facts = {
+        "Method": run.method,
+        "Encoder": str(run.config.get("encoder", {}).get("name", "?")),
+        "Data": str(run.config.get("data", {}).get("source", "?")),
+        "Steps": f"{run.step:,} of {run.config.get('steps', '?'):,}",
+        "Folder": str(run.workdir),
+    }
+    return Report(
+        f"Run {run.name}", verdict.verdict(run), [*parts, sections.configuration(run)], facts, _footer([run])
+    )
+
+
+def comparison_report(compared: Sequence[runs.Run], pictures: Pictures) -> Report:
+    """Make the page of a comparison."""
+    grouped = runs.groups(compared)
+    colors = [next(i for i, group in enumerate(grouped) if j in group) for j in range(len(compared))]
+    names = [_group_name(compared, group) for group in grouped]
+    parts = [sections.comparison(compared, grouped, names), *sections.curves(compared, colors)]
+    parts += [spectrum_section(compared, colors, pictures), sections.difference(compared)]
+    facts = {"Runs": str(len(compared)), "Configs": f"{len(grouped)}, seeds counted as one"}
+    lines = verdict.comparison(compared, grouped, names)
+    title = "Comparison: " + ", ".join(run.name for run in compared)
+    return Report(title, lines, parts, facts, _footer(compared))
+
+
+def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
+    """Make the sections of a run that need its weights and images."""
+    config, method, model = build.restore(run.workdir, pictures.step)
+    try:
+        source = _open(config, pictures)
+    except (ValueError, OSError) as error:
+        command = f"python -m experiments.report --workdirs={run.workdir} --source=folder:PATH"
+        return [Section("Features", missing(f"The images cannot be opened ({error}); show others:", command))]
+    sample = _sample(config, method, model, source, pictures)
+    print(f"encoded {len(sample.features)} images of {source.name}", flush=True)
+    key, view_key = jax.random.split(jax.random.key(config["seed"]))
+    parts = [
+        figures.embedding_map(
+            embedding.project(sample.features, method=pictures.map), sample, source.classes
+        ),
+        figures.neighbors(sample, source.classes),
+        figures.spectrum([(run.name, sample.features)], [0]),
+        figures.views(draw_views(view_key, source, method.views)),
+    ]
+    view = method.views[0]
+    images = normalize_for_evaluation(sample.images, view)
+    if method.reconstruct is not None:
+        reconstruction = jax.jit(method.reconstruct)(model.params, model.state, images, key)
+        parts.append(figures.reconstructions(reconstruction, view))
+    if attention.has_attention(method.encoder):
+        variables = method.encoder_variables(model.params, model.state)
+        maps = attention.head_maps(method.encoder, *variables, images)
+        pool = str(method.encoder.config["pool"])
+        parts.append(figures.attention(sample.images, maps, pool=pool))
+    return parts
+
+
+def spectrum_section(compared: Sequence[runs.Run], colors: Sequence[int], pictures: Pictures) -> Section:
+    """Draw the spectra of all runs that have weights and images."""
+    features, drawn_colors, failures = [], [], []
+    for run, color in zip(compared, colors, strict=True):
+        try:
+            config, method, model = build.restore(run.workdir, pictures.step)
+            sample = _sample(config, method, model, _open(config, pictures), pictures)
+        except (NoUsableCheckpointError, ValueError, OSError) as error:
+            failures.append(f"{run.name} ({error})")
+            continue
+        print(f"encoded {len(sample.features)} images by {run.name}", flush=True)
+        features.append((run.name, sample.features))
+        drawn_colors.append(color)
+    note = missing(f"Without a spectrum: {'; '.join(failures)}.") if failures else ""
+    if not features:
+        return Section("Spectrum", note)
+    section = figures.spectrum(features, drawn_colors)
+    return section._replace(body=section.body + note)
+
+
+def _open(config: build.Config, pictures: Pictures) -> Source:
+    source = pictures.source or config["data"]["source"]
+    return open_images(config, source, pictures.split or config["watch"]["evaluate"]["test_split"])
+
+
+def _sample(
+    config: build.Config, method: Method, model: RestoredModel, source: Source, pictures: Pictures
+) -> Sample:
+    crop_ratio = config["watch"]["evaluate"]["crop_ratio"]
+    return encode_sample(
+        method, model.params, model.state, source, count=pictures.points, crop_ratio=crop_ratio
+    )
+
+
+def _group_name(compared: Sequence[runs.Run], members: Sequence[int]) -> str:
+    first = compared[members[0]]
+    return first.name if len(members) == 1 else f"{first.name} ({len(members)} seeds)"
+
+
+def _footer(compared: Sequence[runs.Run]) -> str:
+    folders = ",".join(str(run.workdir) for run in compared)
+    return f"Made by python -m experiments.report --workdirs={folders}. This page loads nothing from outside."
