@@ -1,5 +1,6 @@
 """Several runs of one shape as one vmapped program: what ``experiments.sweep`` compiles once."""
 
+import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -56,9 +57,8 @@ def obstacle(config: build.Config, overrides: Mapping[str, Any]) -> str:
     if config.get("refresh_every", 0):
         return f"{config['method']['name']} looks at all images between steps"
     for path in overrides:
-        part, _, name = path.partition(".")
-        traced = path.startswith(TRACED) and isinstance(config[part].get(name), float)
-        if path != SEED and not traced:
+        value = functools.reduce(lambda part, name: part[name], path.split("."), config)
+        if path != SEED and not (path.startswith(TRACED) and isinstance(value, float)):
             return f"{path} is neither the seed nor a number with decimals of method or optimizer"
     return ""
 

@@ -101,7 +101,7 @@ class Entry:
 
     @property
     def follows(self) -> Mapping[str, str]:
-        """Options of the method whose values follow others of the config, by name; the method declares them."""
+        """Options of the method whose values follow others of the config, by dotted name; the method declares them."""
         return getattr(method_module(self.method), "FOLLOWS", {})
 
     def find_basis(self, arguments: str, choices: Mapping[str, Any] = {}) -> Basis:
@@ -129,7 +129,7 @@ def entry(
     Args:
       method: name of the method.
       recipes: by the name of the dataset.
-      smoke: options of the method in the budget ``smoke``, which shows that everything runs.
+      smoke: options of the method in the budget ``smoke``, which shows that everything runs; those of groups by dotted name.
       dataset: the one that is meant where the arguments name none.
     """
     return Entry(method, recipes, smoke, dataset)
@@ -235,11 +235,30 @@ def _views(recipe: Recipe, choices: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _method(entry: Entry, config: ConfigDict, recipe: Recipe, in_steps: Callable[[Any], int]) -> ConfigDict:
-    counted = {name: in_steps(duration) for name, duration in recipe.method_epochs.items()}
-    method = ConfigDict(method_options(entry.method, {**recipe.method, **counted}))
+    method = ConfigDict(method_options(entry.method, recipe.method))
+    for name, duration in recipe.method_epochs.items():
+        _set(method, name, in_steps(duration))
     for name, followed in entry.follows.items():
-        method[name] = _following(config, followed)
+        _set(method, name, _following(config, followed))
     return method
+
+
+def _set(config: ConfigDict, name: str, value: Any) -> None:
+    """Set an option, in a group by its dotted name.
+
+    Raises:
+      ValueError: there is no such option.
+    """
+    *groups, last = name.split(".")
+    for group in groups:
+        config = config[_known(config, group, name)]
+    config[_known(config, last, name)] = value
+
+
+def _known(config: ConfigDict, member: str, name: str) -> str:
+    if member not in config:
+        raise ValueError(f"{name} is not an option: {did_you_mean(member, config)}")
+    return member
 
 
 def _optimizer(

@@ -1,5 +1,6 @@
 """Options of encoder, views, method and optimizer: defaults from signatures, then what a recipe gives."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from ssl_jax.augment import options as flat_options
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.config.datasets import Dataset
-from ssl_jax.core.check import choice, did_you_mean, options_of
+from ssl_jax.core.check import choice, did_you_mean, is_group, options_of, require
 from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.options import RULES
 
@@ -103,10 +104,18 @@ def defaults_of(function: Callable[..., Any]) -> Options:
 
 
 def _defaults(parameters: Mapping[str, inspect.Parameter]) -> Options:
+    return {name: _default(parameter.default, parameter.annotation) for name, parameter in parameters.items()}
+
+
+def _fields(group: Any) -> Options:
+    """List the fields of a group of options, as :func:`defaults_of` does those of a function."""
     return {
-        name: placeholder(_type_of(parameter.annotation)) if parameter.default is None else parameter.default
-        for name, parameter in parameters.items()
+        field.name: _default(getattr(group, field.name), field.type) for field in dataclasses.fields(group)
     }
+
+
+def _default(value: Any, annotation: Any) -> Any:
+    return placeholder(_type_of(annotation)) if value is None else value
 
 
 def _type_of(annotation: Any) -> type:
@@ -115,17 +124,30 @@ def _type_of(annotation: Any) -> type:
     return next((kind for kind in (str, float, int) if kind.__name__ in text), object)
 
 
-def typed(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+def typed(defaults: Mapping[str, Any], given: Mapping[str, Any], *, where: str = "") -> Options:
     """Replace defaults by what is given; integers become floats where the default is a float.
+
+    Args:
+      defaults: by name; of a group of options, which is a dataclass there and a mapping in the result, those are its fields.
+      given: values by name, for a group a mapping of some of its fields.
+      where: prefix by which errors address the options.
 
     Raises:
       ValueError: an option that has no default.
     """
     for name in given:
         if name not in defaults:
-            raise ValueError(f"{name} is not an option: {did_you_mean(name, defaults)}")
+            raise ValueError(f"{where}{name} is not an option: {did_you_mean(name, defaults)}")
     return {
-        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
+        name: _typed(f"{where}{name}", defaults[name], value)
         for name, value in {**defaults, **given}.items()
         if value is not inspect.Parameter.empty
     }
+
+
+def _typed(name: str, default: Any, value: Any) -> Any:
+    if is_group(default):
+        given = {} if value is default else value
+        require(isinstance(given, Mapping), name, value, "a mapping of options")
+        return typed(_fields(default), given, where=f"{name}.")
+    return float(value) if isinstance(default, float) and isinstance(value, int) else value

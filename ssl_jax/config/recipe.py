@@ -38,7 +38,7 @@ class Recipe:
       batch_size: images a step.
       epochs: passes over the training images, by budget (``short``, ``paper``).
       warmup_epochs: linear warm-up of the learning rate (half a bell with the schedule ``ramps``).
-      method: options of the method's ``build``.
+      method: options of the method's ``build``; those of a group as a mapping.
       views: ``preset`` and its options.
       optimizer: options of :func:`ssl_jax.optim.options.from_options`.
       encoder: options of the encoder, as far as the chosen one has them.
@@ -46,7 +46,7 @@ class Recipe:
       boundary_epochs: ends of the epochs at which the learning rate drops, with the schedule ``step``.
       freeze_epochs: pairs of a pattern and the epochs for which those parameters stand still.
       hold_each_epoch: whether the learning rate moves once an epoch.
-      method_epochs: options of the method that are counted in steps, here given in epochs.
+      method_epochs: options of the method that are counted in steps, here given in epochs; those of groups by dotted name.
       refresh_epochs: passes over the images between refreshes, of methods that have them.
       data: options of the source beyond those that all have.
       num_labels: training images that keep their label, as many of each class, drawn by the seed; 0: all of them.

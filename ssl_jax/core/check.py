@@ -1,5 +1,6 @@
 """Checks at the boundary: errors that name the argument, the value found and what is allowed."""
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +60,9 @@ def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[str, Any]) -> Any:
     """Call ``function(*args, **options)``; a misspelt or missing option is an error that names the nearest right one.
 
+    A parameter whose default is a dataclass is a group of options: a mapping that is given for it replaces some fields of the
+    default.
+
     Args:
       function: function to call; its signature is the list of allowed options.
       *args: positional arguments, passed through.
@@ -84,7 +88,39 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in options]
     if missing:
         raise ValueError(f"{where}.{missing[0]} is missing: it has no default")
-    return function(*args, **options)
+    groups = {
+        name: replace_fields(allowed[name].default, where=f"{where}.{name}", options=value)
+        for name, value in options.items()
+        if name in allowed and is_group(allowed[name].default) and isinstance(value, Mapping)
+    }
+    return function(*args, **{**options, **groups})
+
+
+def is_group(value: Any) -> bool:
+    """Tell whether the default of a parameter is a group of options: an instance of a dataclass.
+
+    >>> is_group({"temperature": 0.1})
+    False
+    """
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def replace_fields(group: Any, *, where: str, options: Mapping[str, Any]) -> Any:
+    """Copy a group of options with other values in some fields; a misspelt one is an error that names the nearest right one.
+
+    Args:
+      group: instance of a dataclass.
+      where: prefix by which the user addresses the fields, such as ``config.method.head``.
+      options: values by the name of the field.
+
+    Raises:
+      ValueError: a field that the dataclass does not have.
+    """
+    fields = [field.name for field in dataclasses.fields(group)]
+    for name in options:
+        if name not in fields:
+            raise ValueError(f"{where}.{name} is not an option: {did_you_mean(name, fields)}")
+    return dataclasses.replace(group, **options)
 
 
 def positive(name: str, value: Any) -> None:
