@@ -47,11 +47,9 @@ def written(tmp_path, monkeypatch):
     for folder, package in PACKAGES.items():
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / folder)])
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(operations, "OPERATIONS", dict(operations.OPERATIONS))
-    for table in (BUILDERS, DATASETS):
-        for name in ("patch_mean", "leaves"):
-            monkeypatch.setitem(table, name, None)
-            monkeypatch.delitem(table, name)
+    for table, name in ((operations.OPERATIONS, "invert"), (DATASETS, "leaves")):
+        monkeypatch.setitem(table, name, None)
+        monkeypatch.delitem(table, name)
     return tmp_path
 
 
