@@ -45,7 +45,8 @@ def mixed(tmp_path_factory):
 
 
 def test_mixed_folder_trains_and_resumes_and_names_what_it_cannot_read(mixed):
-    _, workdir, corrupt, resumed = mixed
+    folder, workdir, corrupt, resumed = mixed
+    assert f"200 images in folder:{folder}: 8 steps of 40 are 1.6 epochs" in resumed.stdout
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == list(range(1, 9))
     assert "done: 8 steps" in resumed.stdout
@@ -131,7 +132,7 @@ def test_finetune_trains_the_encoder_and_its_random_start_on_a_share_of_the_labe
         (
             "pretrain",
             ("--config=configs/dcca.py", "--config.method.decay=1", "--workdir=/tmp/x"),
-            "no option 'decay' in config.method: allowed are name, projection",
+            "config.method.decay is not an option: allowed: name, projection",
         ),
     ],
 )

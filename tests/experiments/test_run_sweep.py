@@ -1,6 +1,7 @@
 """Vectorized runs are the single runs; a sweep goes on where it stopped; runs that cannot be vectorized are processes."""
 
 import copy
+import functools
 import importlib
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from ssl_jax.cli import pretrain, search_space, vectorized_runs
 from ssl_jax.config import build
+from ssl_jax.config.load import load_config
 from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.core import trees
 from ssl_jax.train.checkpoint import restore_model
@@ -139,6 +141,16 @@ def test_random_overrides_keep_to_their_ranges_and_begin_alike():
 def test_a_malformed_axis_is_refused(text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         search_space.parse_axis(text)
+
+
+def test_trials_of_another_rule_have_its_options():
+    load = functools.partial(load_config, str(ROOT / "configs/simclr.py:smoke"))
+    sgd, lars = (
+        search_space.make_trial(load, {"optimizer.name": name, "seed": 1}, Path()) for name in ("sgd", "lars")
+    )
+    assert sgd.folder.name == "name=sgd,seed=1"
+    assert "trust_norm" in lars.config["optimizer"] and "trust_norm" not in sgd.config["optimizer"]
+    assert vectorized_runs.obstacle(sgd.config, sgd.overrides)
 
 
 def test_ranges_need_draws_and_options_must_exist(tmp_path):
