@@ -29,6 +29,7 @@ from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.distillation import dino
 from ssl_jax.methods.masked import mae
 from ssl_jax.methods.method import Method
+from ssl_jax.methods.parts.self_distillation import DinoHead
 from ssl_jax.models.network import Network
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import make_mesh
@@ -236,7 +237,7 @@ def rates(sizes: Sizes) -> list[pairs.Measurement]:
     """Images a second of three recipes, whole steps."""
     local = {"local_size": sizes.size // 2, "local_count": 2} if sizes is QUICK else {}
     small = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2} if sizes is QUICK else {}
-    head = {"prototypes": 64, "hidden_dim": 32, "bottleneck": 16} if sizes is QUICK else {}
+    head = DinoHead(prototypes=64, hidden_dim=32, bottleneck=16) if sizes is QUICK else DinoHead()
     normal = {"mean": MEAN, "std": STD}
     recipes = {
         "SimCLR ResNet-50": simclr.build(
@@ -246,7 +247,7 @@ def rates(sizes: Sizes) -> list[pairs.Measurement]:
             encoder("vit_base", sizes, position="sincos"), views=presets.mae(sizes.size, **normal), **small
         ),
         f"DINO ViT-S/{sizes.patch}, multi-crop": dino.build(
-            encoder("vit_small", sizes), views=presets.dino(sizes.size, **local, **normal), **head
+            encoder("vit_small", sizes), views=presets.dino(sizes.size, **local, **normal), head=head
         ),
     }
     found = []

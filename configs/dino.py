@@ -13,11 +13,9 @@ RECIPES = {
         epochs={"short": 10, "paper": 100},
         warmup_epochs=1,
         method={
-            "prototypes": 1024,
-            "hidden_dim": 256,
-            "bottleneck": 64,
-            "decay": 0.99,
-            "teacher_temperature": 0.04,
+            "head": {"prototypes": 1024, "hidden_dim": 256, "bottleneck": 64},
+            "teacher": {"decay": 0.99},
+            "temperatures": {"teacher": 0.04},
         },
         views={
             "preset": "dino",
@@ -55,7 +53,11 @@ RECIPES = {
         batch_size=256,
         epochs={"short": 200, "paper": 1000},
         warmup_epochs=10,
-        method={"prototypes": 4096, "teacher_temperature": 0.07, "decay": 0.9995},
+        method={
+            "head": {"prototypes": 4096},
+            "temperatures": {"teacher": 0.07},
+            "teacher": {"decay": 0.9995},
+        },
         views={
             "preset": "dino",
             "local_count": 0,
@@ -82,7 +84,7 @@ RECIPES = {
         batch_size=512,
         epochs={"short": 100, "paper": 800},
         warmup_epochs=10,
-        method={"norm_last_layer": True},
+        method={"head": {"norm_last_layer": True}},
         views={"preset": "dino"},
         optimizer={
             "name": "adamw",
@@ -116,11 +118,10 @@ RECIPES = {
             "paper": {
                 "batch_size": 1024,
                 "method": {
-                    "norm_last_layer": False,
-                    "teacher_temperature_start": 0.04,
-                    "teacher_temperature": 0.07,
+                    "head": {"norm_last_layer": False},
+                    "temperatures": {"teacher_start": 0.04, "teacher": 0.07},
                 },
-                "method_epochs": {"teacher_temperature_steps": 30},
+                "method_epochs": {"temperatures.teacher_steps": 30},
             }
         },
     ),
@@ -131,11 +132,9 @@ RECIPES = {
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
         method={
-            "prototypes": 1024,
-            "hidden_dim": 256,
-            "bottleneck": 64,
-            "decay": 0.99,
-            "teacher_temperature": 0.04,
+            "head": {"prototypes": 1024, "hidden_dim": 256, "bottleneck": 64},
+            "teacher": {"decay": 0.99},
+            "temperatures": {"teacher": 0.04},
         },
         views={"preset": "dino", "local_size": 32, "local_count": 4},
         optimizer={
@@ -152,5 +151,5 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 1),),
     ),
 }
-SMOKE = {"hidden_dim": 32, "bottleneck": 16, "prototypes": 64}
+SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dino", RECIPES, smoke=SMOKE)

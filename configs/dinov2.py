@@ -9,19 +9,17 @@ RECIPES = {
         source="28-pixel gray images, minutes on two CPU cores: iBOT's recipe with balancing and KoLeo.",
         # At 0.07 the balanced distributions stay almost uniform. 4 x 4 patches: the least rectangle is one patch.
         method={
-            "prototypes": 256,
-            "hidden_dim": 128,
-            "bottleneck": 64,
-            "decay": 0.99,
-            "teacher_temperature": 0.04,
-            "min_area": 1,
+            "head": {"prototypes": 256, "hidden_dim": 128, "bottleneck": 64},
+            "teacher": {"decay": 0.99},
+            "temperatures": {"teacher": 0.04},
+            "masking": {"min_area": 1},
         },
     ),
     "cifar10": derive(
         "ibot",
         "cifar10",
         source="No reference recipe: iBOT's with the losses and the balancing of DINOv2.",
-        method={"prototypes": 4096, "teacher_temperature_start": 0.04, "teacher_temperature": 0.07},
+        method={"head": {"prototypes": 4096}, "temperatures": {"teacher_start": 0.04, "teacher": 0.07}},
     ),
     "imagenet": Recipe(
         source=(
@@ -38,7 +36,7 @@ RECIPES = {
         batch_size=2048,
         epochs={"short": 200, "paper": 1000},
         warmup_epochs=20,
-        method={"teacher_temperature_start": 0.04, "teacher_temperature": 0.07, "centering": "center"},
+        method={"temperatures": {"teacher_start": 0.04, "teacher": 0.07}, "centering": "center"},
         views={"preset": "dino", "global_area": (0.32, 1.0), "local_area": (0.05, 0.32)},
         optimizer={
             "name": "adamw",
@@ -54,14 +52,12 @@ RECIPES = {
         },
         encoder={"drop_path": 0.3, "layer_scale": 1e-5, "init": "trunc_normal", "mask_token": True},
         freeze_epochs=(("head/prototypes", 2),),
-        method_epochs={"teacher_temperature_steps": 60},
+        method_epochs={"temperatures.teacher_steps": 60},
         by_budget={
             "paper": {
                 "method": {
-                    "teacher_temperature_start": 0.04,
-                    "teacher_temperature": 0.07,
-                    "prototypes": 131_072,
-                    "patch_head": "separate",
+                    "temperatures": {"teacher_start": 0.04, "teacher": 0.07},
+                    "head": {"prototypes": 131_072, "patches": "separate"},
                 }
             }
         },
@@ -76,12 +72,10 @@ RECIPES = {
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
         method={
-            "prototypes": 256,
-            "hidden_dim": 128,
-            "bottleneck": 64,
-            "decay": 0.99,
-            "teacher_temperature": 0.04,
-            "min_area": 4,
+            "head": {"prototypes": 256, "hidden_dim": 128, "bottleneck": 64},
+            "teacher": {"decay": 0.99},
+            "temperatures": {"teacher": 0.04},
+            "masking": {"min_area": 4},
         },
         views={
             "preset": "dino",
@@ -104,5 +98,5 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 0.25),),
     ),
 }
-SMOKE = {"hidden_dim": 32, "bottleneck": 16, "prototypes": 64}
+SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dinov2", RECIPES, smoke=SMOKE)

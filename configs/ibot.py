@@ -12,7 +12,7 @@ RECIPES = {
         batch_size=64,
         epochs={"short": 10, "paper": 100},
         warmup_epochs=1,
-        method={"prototypes": 256, "hidden_dim": 128, "bottleneck": 64, "decay": 0.99},
+        method={"head": {"prototypes": 256, "hidden_dim": 128, "bottleneck": 64}, "teacher": {"decay": 0.99}},
         views={
             "preset": "dino",
             "local_size": 14,
@@ -58,12 +58,8 @@ RECIPES = {
         epochs={"short": 200, "paper": 800},
         warmup_epochs=10,
         method={
-            "norm_last_layer": False,
-            "teacher_temperature_start": 0.04,
-            "teacher_temperature": 0.07,
-            "patch_temperature_start": 0.04,
-            "patch_temperature": 0.07,
-            "prototypes": 4096,
+            "head": {"norm_last_layer": False, "prototypes": 4096},
+            "temperatures": {"teacher_start": 0.04, "teacher": 0.07, "patch_start": 0.04, "patch": 0.07},
         },
         views={
             "preset": "dino",
@@ -87,7 +83,7 @@ RECIPES = {
         },
         encoder={"drop_path": 0.1, "init": "trunc_normal", "mask_token": True},
         freeze_epochs=(("head/prototypes", 1),),
-        method_epochs={"teacher_temperature_steps": 30},
+        method_epochs={"temperatures.teacher_steps": 30},
     ),
     "imagenet": Recipe(
         source=(
@@ -100,11 +96,8 @@ RECIPES = {
         epochs={"short": 100, "paper": 800},
         warmup_epochs=10,
         method={
-            "norm_last_layer": False,
-            "teacher_temperature_start": 0.04,
-            "teacher_temperature": 0.07,
-            "patch_temperature_start": 0.04,
-            "patch_temperature": 0.07,
+            "head": {"norm_last_layer": False},
+            "temperatures": {"teacher_start": 0.04, "teacher": 0.07, "patch_start": 0.04, "patch": 0.07},
         },
         views={"preset": "dino", "local_count": 10, "global_area": (0.25, 1.0), "local_area": (0.05, 0.25)},
         optimizer={
@@ -120,7 +113,7 @@ RECIPES = {
         },
         encoder={"drop_path": 0.1, "init": "trunc_normal", "mask_token": True},
         freeze_epochs=(("head/prototypes", 1),),
-        method_epochs={"teacher_temperature_steps": 30},
+        method_epochs={"temperatures.teacher_steps": 30},
     ),
     "folder": Recipe(
         source=(
@@ -131,7 +124,7 @@ RECIPES = {
         batch_size=64,
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
-        method={"prototypes": 256, "hidden_dim": 128, "bottleneck": 64, "decay": 0.99},
+        method={"head": {"prototypes": 256, "hidden_dim": 128, "bottleneck": 64}, "teacher": {"decay": 0.99}},
         views={
             "preset": "dino",
             "local_count": 4,
@@ -153,5 +146,5 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 0.25),),
     ),
 }
-SMOKE = {"hidden_dim": 32, "bottleneck": 16, "prototypes": 64}
+SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("ibot", RECIPES, smoke=SMOKE)

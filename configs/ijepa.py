@@ -15,7 +15,7 @@ RECIPES = {
             "predictor_width": 64,
             "predictor_depth": 1,
             "predictor_heads": 4,
-            "least_context": 4,
+            "blocks": {"least_context": 4},
         },
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
         encoder={
@@ -82,7 +82,7 @@ RECIPES = {
             "predictor_width": 64,
             "predictor_depth": 1,
             "predictor_heads": 4,
-            "least_context": 10,
+            "blocks": {"least_context": 10},
         },
         views={"preset": "mae", "area": (0.3, 1.0), "flip_prob": 0.0},
         optimizer={

@@ -1,7 +1,7 @@
 """Jigsaw. Numbers: Noroozi and Favaro 2016 and vissl's ``pretrain/jigsaw``.
 
 A ViT needs tiles and images that its patches divide: ``imagenet,vit_base`` with ``--config.views.size=240`` and
-``--config.method.jitter=16``.
+``--config.method.tiles.jitter=16``.
 """
 
 from ssl_jax.config import Recipe, entry, share
@@ -17,9 +17,7 @@ RECIPES = {
         epochs={"short": 10, "paper": 200},
         warmup_epochs=1,
         method={
-            "tile": 8,
-            "jitter": 1,
-            "channel_jitter": 0,
+            "tiles": {"tile": 8, "jitter": 1, "channel_jitter": 0},
             "permutations": 100,
             "projection": 128,
             "hidden_dim": 256,
@@ -40,9 +38,7 @@ RECIPES = {
         epochs={"short": 100, "paper": 200},
         warmup_epochs=5,
         method={
-            "tile": 8,
-            "jitter": 2,
-            "channel_jitter": 0,
+            "tiles": {"tile": 8, "jitter": 2, "channel_jitter": 0},
             "normalize_tiles": False,
             "projection": 256,
             "hidden_layers": 0,
@@ -70,8 +66,7 @@ RECIPES = {
         epochs={"short": 35, "paper": 105},
         warmup_epochs=share(5, of=105),
         method={
-            "jitter": 21,
-            "channel_jitter": 0,
+            "tiles": {"jitter": 21, "channel_jitter": 0},
             "color_projection": 0.0,
             "normalize_tiles": False,
             "projection": 1000,
@@ -99,9 +94,7 @@ RECIPES = {
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
         method={
-            "tile": 16,
-            "jitter": 4,
-            "channel_jitter": 1,
+            "tiles": {"tile": 16, "jitter": 4, "channel_jitter": 1},
             "permutations": 100,
             "projection": 128,
             "hidden_dim": 256,

@@ -7,7 +7,7 @@ RECIPES = {
         "pi_model",
         "fashion_mnist",
         source="The Π-model's recipe; the teacher averages over about 100 steps.",
-        method={"weight": 10.0, "dropout": 0.0, "decay": 0.99},
+        method={"ramp": {"weight": 10.0}, "dropout": 0.0, "decay": 0.99},
     ),
     "cifar10": Recipe(
         source=(
@@ -19,7 +19,13 @@ RECIPES = {
         batch_size=128,
         epochs={"short": 60, "paper": 180},
         warmup_epochs=0,
-        method={"weight": 100.0, "decay": 0.97, "logit_distance": 0.01, "noise": 0.0, "dropout": 0.0},
+        method={
+            "ramp": {"weight": 100.0},
+            "decay": 0.97,
+            "logit_distance": 0.01,
+            "noise": 0.0,
+            "dropout": 0.0,
+        },
         views={"preset": "consistency"},
         optimizer={
             "name": "sgd",
@@ -29,7 +35,7 @@ RECIPES = {
             "weight_decay": 2e-4,
             "nesterov": True,
         },
-        method_epochs={"rampup_steps": 5},
+        method_epochs={"ramp.steps": 5},
         num_labels=4000,
         labeled_fraction=0.2421875,
     ),
@@ -42,7 +48,7 @@ RECIPES = {
         ),
         method={
             "classes": 1000,
-            "weight": 10.0,
+            "ramp": {"weight": 10.0},
             "noise": 0.0,
             "dropout": 0.0,
             "consistency": "kl",
@@ -57,8 +63,8 @@ RECIPES = {
             "Your own images at 64 pixels, one sub-folder a class: give --config.method.classes and "
             "--config.data.num_labels."
         ),
-        method={"weight": 10.0, "dropout": 0.0, "decay": 0.99},
+        method={"ramp": {"weight": 10.0}, "dropout": 0.0, "decay": 0.99},
     ),
 }
-SMOKE = {"rampup_steps": 1, "quiet_steps": 0}
+SMOKE = {"ramp.steps": 1, "ramp.quiet_steps": 0}
 get_config = entry("mean_teacher", RECIPES, smoke=SMOKE)

@@ -11,7 +11,7 @@ RECIPES = {
         warmup_epochs=1,
         # Chosen on training images whose labels are hidden: larger shifts are worse, also for training on the labels alone; so
         # is dropout, by 3 points with 1,000 labels. With so many, half of each batch is better than a quarter.
-        method={"weight": 10.0, "dropout": 0.0},
+        method={"ramp": {"weight": 10.0}, "dropout": 0.0},
         views={"preset": "consistency", "area": (0.8, 1.0), "interpolation": "bilinear"},
         optimizer={
             "name": "adamw",
@@ -20,7 +20,7 @@ RECIPES = {
             "schedule": "cosine",
             "weight_decay": 1e-4,
         },
-        method_epochs={"rampup_steps": 5, "quiet_steps": 1},
+        method_epochs={"ramp.steps": 5, "ramp.quiet_steps": 1},
         num_labels=100,
         labeled_fraction=0.25,
     ),
@@ -34,11 +34,11 @@ RECIPES = {
         batch_size=100,
         epochs={"short": 60, "paper": 300},
         warmup_epochs=share(80, of=300),
-        method={"weight": 8.0},
+        method={"ramp": {"weight": 8.0}},
         views={"preset": "consistency"},
         optimizer={"name": "adam", "learning_rate": 3e-3, "scaling": "none", "schedule": "ramps"},
         rampdown_epochs=share(50, of=300),
-        method_epochs={"rampup_steps": share(80, of=300), "quiet_steps": 1},
+        method_epochs={"ramp.steps": share(80, of=300), "ramp.quiet_steps": 1},
         num_labels=4000,
     ),
     "imagenet": Recipe(
@@ -50,7 +50,7 @@ RECIPES = {
         batch_size=400,
         epochs={"short": 30, "paper": 60},
         warmup_epochs=2,
-        method={"classes": 1000, "weight": 100.0, "noise": 0.0, "dropout": 0.0},
+        method={"classes": 1000, "ramp": {"weight": 100.0}, "noise": 0.0, "dropout": 0.0},
         views={"preset": "consistency", "area": (0.08, 1.0)},
         optimizer={
             "name": "sgd",
@@ -60,7 +60,7 @@ RECIPES = {
             "weight_decay": 5e-5,
             "nesterov": True,
         },
-        method_epochs={"rampup_steps": 5},
+        method_epochs={"ramp.steps": 5},
         num_labels=128_000,
         labeled_fraction=0.5,
     ),
@@ -73,7 +73,7 @@ RECIPES = {
         batch_size=128,
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
-        method={"weight": 10.0, "dropout": 0.0},
+        method={"ramp": {"weight": 10.0}, "dropout": 0.0},
         views={"preset": "consistency"},
         optimizer={
             "name": "adamw",
@@ -82,10 +82,10 @@ RECIPES = {
             "schedule": "cosine",
             "weight_decay": 1e-4,
         },
-        method_epochs={"rampup_steps": 5, "quiet_steps": 1},
+        method_epochs={"ramp.steps": 5, "ramp.quiet_steps": 1},
         num_labels=100,
         labeled_fraction=0.25,
     ),
 }
-SMOKE = {"rampup_steps": 1, "quiet_steps": 0}
+SMOKE = {"ramp.steps": 1, "ramp.quiet_steps": 0}
 get_config = entry("pi_model", RECIPES, smoke=SMOKE)

@@ -1,7 +1,7 @@
 """Relative location. Numbers: Doersch et al. 2015 and mmselfsup's ``relative_loc``.
 
 A ViT needs tiles and images that its patches divide: ``imagenet,vit_base`` with ``--config.views.size=240`` and
-``--config.method.jitter=16``.
+``--config.method.tiles.jitter=16``.
 """
 
 from ssl_jax.config import Recipe, entry, share
@@ -16,7 +16,7 @@ RECIPES = {
         batch_size=256,
         epochs={"short": 10, "paper": 200},
         warmup_epochs=1,
-        method={"form": "all", "tile": 8, "jitter": 1, "hidden_dim": 256},
+        method={"form": "all", "tiles": {"tile": 8, "jitter": 1}, "hidden_dim": 256},
         views={"preset": "mae", "area": (0.5, 1.0), "interpolation": "bilinear", "flip_prob": 0.0},
         optimizer={
             "name": "adamw",
@@ -32,7 +32,7 @@ RECIPES = {
         batch_size=512,
         epochs={"short": 100, "paper": 200},
         warmup_epochs=5,
-        method={"tile": 8, "gap": 1, "jitter": 2, "hidden_dim": 1024},
+        method={"tiles": {"tile": 8, "gap": 1, "jitter": 2}, "hidden_dim": 1024},
         views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
         optimizer={
             "name": "sgd",
@@ -83,7 +83,7 @@ RECIPES = {
         batch_size=256,
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
-        method={"form": "all", "tile": 16, "jitter": 3, "hidden_dim": 256, "gap": 2},
+        method={"form": "all", "tiles": {"tile": 16, "jitter": 3, "gap": 2}, "hidden_dim": 256},
         views={"preset": "mae", "area": (0.5, 1.0), "flip_prob": 0.0},
         optimizer={
             "name": "adamw",

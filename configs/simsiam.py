@@ -12,7 +12,7 @@ RECIPES = {
         batch_size=128,
         epochs={"short": 10, "paper": 200},
         warmup_epochs=1,
-        method={"projector_layers": 2, "projection": 512, "predictor_width": 128},
+        method={"heads": {"projector_layers": 2, "projection": 512, "predictor_width": 128}},
         views={
             "preset": "moco_v2",
             "area": (0.3, 1.0),
@@ -40,7 +40,7 @@ RECIPES = {
         batch_size=512,
         epochs={"short": 200, "paper": 800},
         warmup_epochs=0,
-        method={"projector_layers": 2},
+        method={"heads": {"projector_layers": 2}},
         views={"preset": "moco_v2", "blur_prob": 0.0},
         # The predictor keeps its learning rate (--fix-pred-lr of the authors' code, their default).
         optimizer={
@@ -86,7 +86,7 @@ RECIPES = {
         batch_size=128,
         epochs={"short": 50, "paper": 200},
         warmup_epochs=1,
-        method={"projector_layers": 2, "projection": 512, "predictor_width": 128},
+        method={"heads": {"projector_layers": 2, "projection": 512, "predictor_width": 128}},
         views={"preset": "moco_v2"},
         # The predictor keeps its learning rate (--fix-pred-lr of the authors' code, their default).
         optimizer={
@@ -99,5 +99,5 @@ RECIPES = {
         },
     ),
 }
-SMOKE = {"projector_width": 32, "predictor_width": 32, "projection": 16}
+SMOKE = {"heads.projector_width": 32, "heads.predictor_width": 32, "heads.projection": 16}
 get_config = entry("simsiam", RECIPES, smoke=SMOKE)

@@ -10,7 +10,7 @@ RECIPES = {
             "28-pixel gray images, about two minutes on two CPU cores; the margin chosen by the online probes on "
             "training images."
         ),
-        method={"margin": 1.0, "squared": True, "projector_width": 512},
+        method={"margin": 1.0, "distance": {"squared": True}, "projector_width": 512},
     ),
     "cifar10": derive(
         "simclr",
@@ -28,7 +28,7 @@ RECIPES = {
         "simclr",
         "folder",
         source="Your own images at 64 pixels: SimCLR's views, fashion_mnist's options.",
-        method={"margin": 1.0, "squared": True, "projector_width": 512},
+        method={"margin": 1.0, "distance": {"squared": True}, "projector_width": 512},
     ),
 }
 SMOKE = {"projector_width": 32, "projection": 16}

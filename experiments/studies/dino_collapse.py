@@ -66,7 +66,7 @@ STUDY = Study(
     variants=(
         Variant(BOTH, "dino"),
         Variant(NO_CENTERING, "dino", {"method.centering": False}, 0.0),
-        Variant(NO_SHARPENING, "dino", {"method.teacher_temperature": 0.1}, 1.0),
+        Variant(NO_SHARPENING, "dino", {"method.temperatures.teacher": 0.1}, 1.0),
     ),
     claims=claims,
     columns={
@@ -81,8 +81,8 @@ STUDY = Study(
         ("loss", "cross entropy"),
     ),
     common={
-        "method.prototypes": PROTOTYPES,
-        "method.hidden_dim": 128,
+        "method.head.prototypes": PROTOTYPES,
+        "method.head.hidden_dim": 128,
         "views.local_count": 0,
         "optimizer.freeze": (),
         "optimizer.learning_rate": 3e-3,

@@ -103,7 +103,7 @@ STUDY = Study(
             )
             for size, published in BATCHES.items()
         ),
-        Variant("no BatchNorm in the heads", "simsiam", {"method.batch_norm": "none"}, 34.6),
+        Variant("no BatchNorm in the heads", "simsiam", {"method.heads.batch_norm": "none"}, 34.6),
         Variant("one direction", "simsiam", {"method.symmetric": False}, 64.8),
         Variant("targets of 10 steps at a time", "simsiam", {"method.alternate_steps": 10}, 68.7),
         Variant(
@@ -125,7 +125,7 @@ STUDY = Study(
         ("embedding_std", "std of predictions (1: spread evenly)"),
         ("alignment", "squared distance of the two views"),
     ),
-    common={"optimizer.learning_rate": RATE, "steps": IMAGES // 64, "method.batch_norm": "hidden"},
+    common={"optimizer.learning_rate": RATE, "steps": IMAGES // 64, "method.heads.batch_norm": "hidden"},
     notes="Below `predictor's rate not decayed` every row but the last has that predictor, as in the paper. "
     "All rows have BatchNorm in the hidden "
     "layers of the heads alone (67.4 in the paper's table 3b): behind a BatchNorm on the output, as in the "

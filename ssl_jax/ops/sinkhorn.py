@@ -1,11 +1,26 @@
 """Balanced soft assignment by Sinkhorn-Knopp."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, ScalarLike, Shaped
 
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sinkhorn:
+    """Options of :func:`sinkhorn` beside the temperature.
+
+    Attributes:
+      iterations: 1 or more; more balance better.
+      log_domain: sums as logsumexp; ``False``: products, cheaper, good while the temperature is not much below 0.03.
+    """
+
+    iterations: int = 3
+    log_domain: bool = True
 
 
 def sinkhorn(

@@ -50,9 +50,12 @@ def config_of(name, *, batch_size=BATCH, steps=4):
 
 
 def method_of(name, *, encoder=None, **options):
-    """The method of a smoke config, with some of its options, or of the encoder's, replaced."""
+    """The method of a smoke config, with some of its options, or of the encoder's, replaced; of groups those that are named."""
     config = config_of(name)
-    config["method"] |= options
+    for option, value in options.items():
+        group = config["method"].get(option)
+        both = isinstance(group, dict) and isinstance(value, dict)
+        config["method"][option] = {**group, **value} if both else value
     config["encoder"] |= encoder or {}
     return build.method(config)
 

@@ -1,5 +1,6 @@
 """SwAV (Caron et al., NeurIPS 2020): each crop predicts the balanced cluster assignment of another one."""
 
+import dataclasses
 import math
 
 import jax
@@ -24,9 +25,23 @@ from ssl_jax.methods.parts.multi_crop import (
 from ssl_jax.methods.parts.siamese import pair_metrics
 from ssl_jax.models.network import Network, chain
 from ssl_jax.ops.queue import Queue, queue_push
+from ssl_jax.ops.sinkhorn import Sinkhorn
 
 TINY = 1e-30
 """Below it a share counts as 0 in an entropy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codes(Sinkhorn):
+    """Options of codes: those of :class:`ssl_jax.ops.sinkhorn.Sinkhorn`, and how sharp codes are.
+
+    Attributes:
+      epsilon: ε > 0, low makes codes sharp; 0.03 where training collapses. May be traced.
+      hard: codes are rounded to one prototype.
+    """
+
+    epsilon: float = 0.05
+    hard: bool = False
 
 
 def build(
@@ -35,10 +50,7 @@ def build(
     views: tuple[View, ...] | None = None,
     prototypes: int = 3000,
     temperature: float = 0.1,
-    epsilon: float = 0.05,
-    iterations: int = 3,
-    hard: bool = False,
-    log_domain: bool = True,
+    sinkhorn: Codes = Codes(),
     queue_size: int = 0,
     queue_start: int = 0,
     projector_width: int = 2048,
@@ -65,10 +77,7 @@ def build(
       views: global crops, which make codes, then local ones; ``None``: 2 x 224 and 6 x 96 pixels, colours of SimCLR.
       prototypes: K; batch and queue together should be no fewer.
       temperature: τ > 0. May be traced.
-      epsilon: ε > 0, low makes codes sharp; 0.03 where training collapses. May be traced.
-      iterations: of Sinkhorn; more balance better.
-      hard: codes are rounded to one prototype.
-      log_domain: Sinkhorn sums logarithms; ``False``: products, cheaper, good while ε is not much below 0.03.
+      sinkhorn: how codes are made, see :class:`Codes`.
       queue_size: images whose z are kept for Sinkhorn, 0 or at least the batch; for batches smaller than K (3840 at 256).
       queue_start: step from which the queue is filled (15 epochs in the paper): earlier features change too fast.
       projector_width: width of g's hidden layer.
@@ -88,9 +97,9 @@ def build(
     """
     require(prototypes >= 1, "prototypes", prototypes, "an integer of 1 or more")
     require(queue_size >= 0, "queue_size", queue_size, "an integer of 0 or more")
-    require(iterations >= 1, "iterations", iterations, "an integer of 1 or more")
+    require(sinkhorn.iterations >= 1, "sinkhorn.iterations", sinkhorn.iterations, "an integer of 1 or more")
     positive("temperature", temperature)
-    positive("epsilon", epsilon)
+    positive("sinkhorn.epsilon", sinkhorn.epsilon)
     views = presets.dino(**VIEWS) if views is None else views
     require_global_views(views)
     crops = global_count(views)
@@ -131,10 +140,10 @@ def build(
             scores[:, :crops],
             queue_scores,
             use_queue=full,
-            epsilon=epsilon,
-            iterations=iterations,
-            hard=hard,
-            log_domain=log_domain,
+            epsilon=sinkhorn.epsilon,
+            iterations=sinkhorn.iterations,
+            hard=sinkhorn.hard,
+            log_domain=sinkhorn.log_domain,
         )
         value = swapped_prediction(scores, codes, temperature=temperature)
         log_codes = jnp.log(jnp.maximum(codes, TINY))

@@ -9,9 +9,14 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_divergence, mean_squared_difference
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_encoder
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
+from ssl_jax.methods.parts.semi_supervised import (
+    RampUp,
+    classifier_collapse,
+    noisy_classifier,
+    supervised_loss,
+)
 from ssl_jax.models.network import Network
-from ssl_jax.ops.schedules import rampup, rising_decay
+from ssl_jax.ops.schedules import rising_decay
 from ssl_jax.optim.ema import ema
 
 KINDS = ("mse", "kl")
@@ -25,9 +30,7 @@ def build(
     decay: float = 0.999,
     ramp_decay: bool = True,
     consistency: str = "mse",
-    weight: float = 100.0,
-    rampup_steps: int = 0,
-    quiet_steps: int = 0,
+    ramp: RampUp = RampUp(),
     logit_distance: float | None = None,
     own_start: bool = False,
     noise: float = 0.15,
@@ -57,9 +60,7 @@ def build(
       decay: largest α, 0 to 1. May be traced.
       ramp_decay: α rises as above, so that the teacher starts as the plain mean; ``False``: it is ``decay`` throughout.
       consistency: D: ``"mse"`` or ``"kl"``.
-      weight: w ≥ 0. May be traced.
-      rampup_steps: T; 0: the weight does not rise.
-      quiet_steps: steps at the start at which the weight is 0.
+      ramp: w(t), see :class:`ssl_jax.methods.parts.semi_supervised.RampUp`.
       logit_distance: c, .01 in the authors' code; ``None``: one classifier.
       own_start: the teacher starts from weights of its own, as in the authors' PyTorch code, not from the student's.
       noise: deviation of the noise on the pixels. May be traced.
@@ -82,7 +83,7 @@ def build(
     require(not isinstance(decay, int | float) or 0 <= decay <= 1, "decay", decay, "a number in [0, 1]")
     names = ("classifier",) if logit_distance is None else ("classifier", "consistent")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout, classifiers=names)
-    weight_at = rampup(weight, rampup_steps, quiet=quiet_steps)
+    weight_at = ramp.schedule()
     teacher_ema = ema(rising_decay(decay) if ramp_decay else decay)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

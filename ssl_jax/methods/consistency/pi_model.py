@@ -8,9 +8,13 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
+from ssl_jax.methods.parts.semi_supervised import (
+    RampUp,
+    classifier_collapse,
+    noisy_classifier,
+    supervised_loss,
+)
 from ssl_jax.models.network import Network
-from ssl_jax.ops.schedules import rampup
 
 
 def build(
@@ -18,9 +22,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     classes: int = 10,
-    weight: float = 100.0,
-    rampup_steps: int = 0,
-    quiet_steps: int = 0,
+    ramp: RampUp = RampUp(),
     noise: float = 0.15,
     dropout: float = 0.5,
     normalize_by: str = "batch",
@@ -40,9 +42,8 @@ def build(
       views: two views of one size, one for each pass; or one, which both see. ``None``:
         :func:`ssl_jax.augment.presets.consistency`.
       classes: C.
-      weight: w ≥ 0, in the paper 100 times the share of labelled images. May be traced.
-      rampup_steps: T; 0: the weight does not rise.
-      quiet_steps: steps at the start at which the weight is 0, the first epoch in the authors' code.
+      ramp: w(t), see :class:`ssl_jax.methods.parts.semi_supervised.RampUp`; w in the paper is 100 times the share of labelled
+        images.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
@@ -60,7 +61,7 @@ def build(
     dropout stands before the classifier only; BatchNorm is the encoder's, there it is mean-only with weight normalisation.
     """
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
-    weight_at = rampup(weight, rampup_steps, quiet=quiet_steps)
+    weight_at = ramp.schedule()
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         return network.init(key, batch["views"][0][:, 0])

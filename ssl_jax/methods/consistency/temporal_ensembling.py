@@ -10,9 +10,13 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import mean_squared_difference
 from ssl_jax.methods.method import Method, encoder_at
 from ssl_jax.methods.parts.memory_bank import update_row_averages
-from ssl_jax.methods.parts.semi_supervised import classifier_collapse, noisy_classifier, supervised_loss
+from ssl_jax.methods.parts.semi_supervised import (
+    RampUp,
+    classifier_collapse,
+    noisy_classifier,
+    supervised_loss,
+)
 from ssl_jax.models.network import Network
-from ssl_jax.ops.schedules import rampup
 from ssl_jax.optim.ema import EmaState, debias_average, ema
 
 FOLLOWS = {"num_examples": "data.num_examples"}
@@ -26,9 +30,7 @@ def build(
     num_examples: int = 50_000,
     classes: int = 10,
     decay: float = 0.6,
-    weight: float = 30.0,
-    rampup_steps: int = 0,
-    quiet_steps: int = 0,
+    ramp: RampUp = RampUp(weight=30.0),
     noise: float = 0.15,
     dropout: float = 0.5,
     normalize_by: str = "batch",
@@ -53,9 +55,8 @@ def build(
       num_examples: number of training images; the averages are ``[num_examples, classes]``.
       classes: C.
       decay: α, 0 (the last prediction) to 1. May be traced.
-      weight: w ≥ 0, in the paper 30 times the share of labelled images, of CIFAR-100 100 times. May be traced.
-      rampup_steps: T; 0: the weight does not rise.
-      quiet_steps: steps at the start at which the weight is 0.
+      ramp: w(t), see :class:`ssl_jax.methods.parts.semi_supervised.RampUp`; w in the paper is 30 times the share of labelled
+        images, of CIFAR-100 100 times.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
@@ -76,7 +77,7 @@ def build(
     require(num_examples >= 1, "num_examples", num_examples, "an integer of 1 or more")
     require(not isinstance(decay, int | float) or 0 <= decay <= 1, "decay", decay, "a number in [0, 1]")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout)
-    weight_at, average = rampup(weight, rampup_steps, quiet=quiet_steps), ema(decay, debias=True)
+    weight_at, average = ramp.schedule(), ema(decay, debias=True)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, online = network.init(key, batch["views"][0][:, 0])

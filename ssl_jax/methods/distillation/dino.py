@@ -8,12 +8,16 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
-from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import dino_loss, teacher_log_probabilities
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
 from ssl_jax.methods.parts.self_distillation import (
+    DinoHead,
     Networks,
+    TeacherAverage,
+    Temperatures,
+    build_head,
     init_student_and_teacher,
     prototype_collapse,
     prototype_metrics,
@@ -26,7 +30,7 @@ from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
 from ssl_jax.optim.ema import ema
 
-FOLLOWS = {"decay_steps": "steps"}
+FOLLOWS = {"teacher.decay_steps": "steps"}
 """Options whose values follow others of the config."""
 
 
@@ -34,18 +38,10 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    prototypes: int = 65536,
-    hidden_dim: int = 2048,
-    bottleneck: int = 256,
-    head_layers: int = 3,
+    head: DinoHead = DinoHead(),
     head_batch_norm: bool = False,
-    norm_last_layer: bool = True,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
-    teacher_temperature_start: float | None = None,
-    teacher_temperature_steps: int = 0,
-    decay: float | Schedule = 0.996,
-    decay_steps: int | None = None,
+    temperatures: Temperatures = Temperatures(),
+    teacher: TeacherAverage = TeacherAverage(),
     centering: bool = True,
     center_decay: float = 0.9,
     predictor: str = "none",
@@ -64,23 +60,15 @@ def build(
     Args:
       encoder: the network to train, a ViT or a ResNet.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino`.
-      prototypes: K, width of the head's output.
-      hidden_dim: width of the head's hidden layers.
-      bottleneck: width of the L2-normalised layer before the prototypes.
-      head_layers: layers of the head's MLP.
+      head: from features to prototypes, see :class:`ssl_jax.methods.parts.self_distillation.DinoHead`.
       head_batch_norm: BatchNorm in the head's hidden layers.
-      norm_last_layer: prototypes have unit norm; else their norm is trained.
-      student_temperature: τ_s.
-      teacher_temperature: τ_t after its warm-up. Sharpening is τ_t < τ_s; equal temperatures switch it off (the ablation
-        that collapses to the uniform distribution).
-      teacher_temperature_start: τ_t at step 0, from which it moves linearly; ``None``: constant.
-      teacher_temperature_steps: length of that warm-up in steps.
-      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
-      decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
+      temperatures: τ_s and τ_t, see :class:`ssl_jax.methods.parts.self_distillation.Temperatures`; equal ones are the ablation
+        that collapses to the uniform distribution.
+      teacher: its decay, see :class:`ssl_jax.methods.parts.self_distillation.TeacherAverage`.
       centering: subtract the centre (off: the ablation that collapses to one prototype).
       center_decay: m_c.
-      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with ``hidden_dim`` units and BatchNorm where
-        the head has it (an ablation of the paper).
+      predictor: ``"none"``, or ``"mlp"``: an MLP of the student alone, as BYOL's, with as many hidden units as the head and
+        BatchNorm where that has it (an ablation of the paper).
 
     Returns:
       The method. ``encode`` gives the teacher encoder's features, which the authors evaluate.
@@ -93,45 +81,40 @@ def build(
     outputs are too many for a predictor on top.
     """
     choice("predictor", predictor, ("none", "mlp"))
-    head = heads.dino_head(
-        prototypes,
-        hidden_dim=hidden_dim,
-        bottleneck=bottleneck,
-        layers=head_layers,
-        batch_norm=head_batch_norm,
-        norm_last_layer=norm_last_layer,
-        dtype=compute_dtype(encoder),
-    )
     norm = "batch" if head_batch_norm else "none"
-    mlp = heads.mlp((hidden_dim, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
-    networks = Networks(encoder, head, predictor=mlp if predictor == "mlp" else None)
-    temperature = teacher_temperature_schedule(
-        teacher_temperature, teacher_temperature_start, teacher_temperature_steps
+    mlp = heads.mlp((head.hidden_dim, encoder.features), hidden_norm=norm, dtype=compute_dtype(encoder))
+    networks = Networks(
+        encoder,
+        build_head(encoder, head, batch_norm=head_batch_norm),
+        predictor=mlp if predictor == "mlp" else None,
     )
-    teacher_ema, center_ema = cosine_ema(decay, decay_steps), ema(center_decay)
+    temperature = teacher_temperature_schedule(
+        temperatures.teacher, temperatures.teacher_start, temperatures.teacher_steps
+    )
+    teacher_ema, center_ema = cosine_ema(teacher.decay, teacher.decay_steps), ema(center_decay)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, state = init_student_and_teacher(networks, teacher_ema, key, batch)
-        return params, {**state, "center": center_ema.init(jnp.zeros(prototypes))}
+        return params, {**state, "center": center_ema.init(jnp.zeros(head.prototypes))}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
     ) -> tuple[Array, tuple[State, Metrics]]:
         teacher_key, student_key, _ = jax.random.split(key, 3)
         crops, center = batch["views"], state["center"]
-        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        t, averaged = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
         s, online = student_outputs(networks, params, state["online"], crops, student_key)  # logits [b, v, k]
         value = dino_loss(
             s.logits,
             t.logits,
             center.average,
-            student_temperature=student_temperature,
+            student_temperature=temperatures.student,
             teacher_temperature=temperature(step),
         )
         log_probs = teacher_log_probabilities(t.logits, center.average, temperature(step))
         if centering:
             _, center = center_ema.update(jnp.mean(t.logits, axis=(0, 1)), center)
-        state = {"online": online, "teacher": teacher, "center": center}
+        state = {"online": online, "teacher": averaged, "center": center}
         return value, (state, prototype_metrics(log_probs, s.logits))
 
     def after_update(params: Params, state: State, step: Array) -> State:
@@ -139,5 +122,5 @@ def build(
         return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
 
     views = presets.dino() if views is None else views
-    collapse = prototype_collapse(prototypes, math.log(prototypes), patches=False)
+    collapse = prototype_collapse(head.prototypes, math.log(head.prototypes), patches=False)
     return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)

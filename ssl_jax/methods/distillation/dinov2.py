@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
-from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.koleo import koleo
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
@@ -19,6 +19,10 @@ from ssl_jax.methods.parts.self_distillation import (
     TINY,
     Masking,
     Networks,
+    PatchHead,
+    TeacherAverage,
+    Temperatures,
+    build_head,
     check_patches,
     draw_masks,
     init_student_and_teacher,
@@ -34,12 +38,12 @@ from ssl_jax.methods.parts.self_distillation import (
     teacher_temperature_schedule,
     update_teacher,
 )
-from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
-from ssl_jax.ops.sinkhorn import sinkhorn
+from ssl_jax.models.network import Network
+from ssl_jax.ops.sinkhorn import Sinkhorn
+from ssl_jax.ops.sinkhorn import sinkhorn as assign_evenly
 from ssl_jax.optim.ema import ema
 
-FOLLOWS = {"decay_steps": "steps"}
+FOLLOWS = {"teacher.decay_steps": "steps"}
 """Options whose values follow others of the config."""
 
 
@@ -52,26 +56,13 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    prototypes: int = 65536,
-    hidden_dim: int = 2048,
-    bottleneck: int = 256,
-    head_layers: int = 3,
-    patch_head: str = "shared",
-    norm_last_layer: bool = False,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.07,
-    teacher_temperature_start: float | None = None,
-    teacher_temperature_steps: int = 0,
-    decay: float | Schedule = 0.992,
-    decay_steps: int | None = None,
+    head: PatchHead = PatchHead(norm_last_layer=False),
+    temperatures: Temperatures = Temperatures(teacher=0.07),
+    teacher: TeacherAverage = TeacherAverage(decay=0.992),
     centering: str = "sinkhorn",
     center_decay: float = 0.9,
-    sinkhorn_iterations: int = 3,
-    sinkhorn_log_domain: bool = True,
-    mask: str = "block",
-    mask_share: float = 0.5,
-    mask_ratio: tuple[float, float] = (0.1, 0.5),
-    min_area: int | None = 4,
+    sinkhorn: Sinkhorn = Sinkhorn(),
+    masking: Masking = Masking(min_area=4),
     class_weight: float = 1.0,
     patch_weight: float = 1.0,
     koleo_weight: float = 0.1,
@@ -85,34 +76,21 @@ def build(
     masked patches of the whole batch, at the teacher's temperature; or centred as DINO's, the patches by the mean of the
     masked ones.
 
-    The shares of masked patches are spread evenly over the batch: exactly ``mask_share`` of the global crops are masked, with
-    ratios from all of ``mask_ratio``. Crops without masked patches add 0 to the mean in ``L_patch``.
+    The shares of masked patches are spread evenly over the batch: exactly ``masking.crop_fraction`` of the global crops are
+    masked, with ratios from all of ``masking.ratio``. Crops without masked patches add 0 to the mean in ``L_patch``.
 
     Args:
       encoder: a ViT with ``mask_token=True`` and, as in later releases, ``registers``; its ``pool`` says what stands for the
         crop, the class token (the paper) or the mean of the patch tokens.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino` with DINOv2's areas.
-      prototypes: K, width of the heads' outputs.
-      hidden_dim: width of the heads' hidden layers.
-      bottleneck: width of the L2-normalised layer before the prototypes.
-      head_layers: layers of the heads' MLP.
-      patch_head: ``"shared"``: one head for crops and patches (the code's default); ``"separate"``: untied heads (the paper and
-        the released models); ``"prototypes"``: one MLP, prototypes of their own for the patches.
-      norm_last_layer: prototypes have unit norm; else their norm is trained.
-      student_temperature: τ_s.
-      teacher_temperature: τ_t of crops and patches after its warm-up.
-      teacher_temperature_start: τ_t at step 0; ``None``: constant.
-      teacher_temperature_steps: length of the warm-up in steps.
-      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
-      decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
+      head: of crops and patches, see :class:`ssl_jax.methods.parts.self_distillation.PatchHead`; ``patches="shared"`` is the
+        code's default, ``"separate"`` are the untied heads of the paper and the released models.
+      temperatures: τ_s and τ_t of crops and patches, see :class:`ssl_jax.methods.parts.self_distillation.Temperatures`.
+      teacher: its decay, see :class:`ssl_jax.methods.parts.self_distillation.TeacherAverage`.
       centering: ``"sinkhorn"`` (the paper), ``"center"`` (the code's default), or ``"none"``.
       center_decay: of the centres.
-      sinkhorn_iterations: of the balancing.
-      sinkhorn_log_domain: see :func:`ssl_jax.ops.sinkhorn.sinkhorn`.
-      mask: ``"block"`` (rectangles) or ``"random"``.
-      mask_share: share of the global crops that are masked, 0 to 1.
-      mask_ratio: least and largest share of masked patches in a masked crop.
-      min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
+      sinkhorn: how distributions are balanced, see :class:`ssl_jax.ops.sinkhorn.Sinkhorn`.
+      masking: which patches are masked, see :class:`ssl_jax.methods.parts.self_distillation.Masking`.
       class_weight: λ₁.
       patch_weight: λ₂.
       koleo_weight: λ₃.
@@ -121,28 +99,19 @@ def build(
       The method. ``encode`` gives the teacher encoder's features.
 
     Raises:
-      ValueError: an encoder that cannot hide patches, or an unknown ``centering``, ``mask`` or ``patch_head``.
+      ValueError: an encoder that cannot hide patches, or an unknown ``centering``, ``masking.kind`` or ``head.patches``.
 
     Reference: DINOv2: Learning Robust Visual Features without Supervision, section 4; facebookresearch/dinov2. Deviation: KoLeo
     looks for neighbours in the whole batch, theirs in the images on one device; rectangles are drawn a fixed number of times.
     """
     choice("centering", centering, CENTERINGS)
-
-    check_patches(encoder, mask, patch_head)
-    head = heads.dino_head(
-        prototypes,
-        hidden_dim=hidden_dim,
-        bottleneck=bottleneck,
-        layers=head_layers,
-        norm_last_layer=norm_last_layer,
-        dtype=compute_dtype(encoder),
-    )
-    networks = Networks(encoder, head, patch_head=head, patch_head_kind=patch_head)
-    masking = Masking(mask, mask_share, mask_ratio, True, min_area)
+    check_patches(encoder, masking, head)
+    network, prototypes = build_head(encoder, head), head.prototypes
+    networks = Networks(encoder, network, patch_head=network, patch_head_kind=head.patches)
     temperature = teacher_temperature_schedule(
-        teacher_temperature, teacher_temperature_start, teacher_temperature_steps
+        temperatures.teacher, temperatures.teacher_start, temperatures.teacher_steps
     )
-    teacher_ema, center_ema = cosine_ema(decay, decay_steps), ema(center_decay)
+    teacher_ema, center_ema = cosine_ema(teacher.decay, teacher.decay_steps), ema(center_decay)
     centers = ("center", "patch_center") if centering == "center" else ()
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
@@ -152,12 +121,12 @@ def build(
     def probabilities(logits: Array, state: State, name: str, step: Array, counted: Array | None) -> Array:
         """Balance or centre the teacher's distributions ``[..., k]``; rows that are not counted take no part."""
         if centering == "sinkhorn":
-            balanced = sinkhorn(
+            balanced = assign_evenly(
                 logits.reshape(-1, prototypes),
                 temperature=temperature(step),
-                iterations=sinkhorn_iterations,
+                iterations=sinkhorn.iterations,
                 weights=None if counted is None else counted.reshape(-1),
-                log_domain=sinkhorn_log_domain,
+                log_domain=sinkhorn.log_domain,
             )
             return balanced.reshape(logits.shape)
         center = state[name].average if name in centers else jnp.zeros(prototypes)
@@ -168,20 +137,20 @@ def build(
     ) -> tuple[Array, tuple[State, Metrics]]:
         teacher_key, student_key, mask_key = jax.random.split(key, 3)
         crops = batch["views"]
-        mask = draw_masks(mask_key, masking, crops[0], encoder)
-        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        mask = draw_masks(mask_key, masking, crops[0], encoder, stratified=True)
+        t, averaged = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
         s, online = student_outputs(networks, params, state["online"], crops, student_key, mask)
 
         targets = probabilities(t.logits, state, "center", step, None)
-        class_loss = crop_cross_entropy(s.logits, targets, student_temperature=student_temperature)
+        class_loss = crop_cross_entropy(s.logits, targets, student_temperature=temperatures.student)
 
         positions, masked = select_masked_positions(masking, mask, crops[0].shape[1])  # [b, g, m]
         tokens = take_tokens(t.tokens, positions)
-        masked_logits = jax.lax.stop_gradient(patch_logits(networks, teacher.params, teacher.state, tokens))
+        masked_logits = jax.lax.stop_gradient(patch_logits(networks, averaged.params, averaged.state, tokens))
         patch_targets = probabilities(masked_logits, state, "patch_center", step, masked)
         predictions = patch_logits(networks, params, online, take_tokens(s.tokens, positions))
         patch_loss = patch_cross_entropy(
-            predictions, patch_targets, masked, student_temperature=student_temperature
+            predictions, patch_targets, masked, student_temperature=temperatures.student
         )
 
         global_features = [s.features[:, g] for g in range(t.logits.shape[1])]
@@ -200,7 +169,7 @@ def build(
             **patch_prototype_metrics(patch_targets, masked),
         }
         value = class_weight * class_loss + patch_weight * patch_loss + koleo_weight * spread
-        return value, ({"online": online, "teacher": teacher, **moved}, metrics)
+        return value, ({"online": online, "teacher": averaged, **moved}, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
@@ -209,7 +178,7 @@ def build(
     if views is None:
         views = presets.dino(global_area=(0.32, 1.0), local_area=(0.05, 0.32))
     alike = -math.log(EPSILON * (math.sqrt(encoder.features) + 1))
-    uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
+    uniform = math.log(prototypes) * (class_weight + patch_weight * masking.crop_fraction)
     collapse = prototype_collapse(
         prototypes, uniform + koleo_weight * global_count(views) * alike, patches=True
     )

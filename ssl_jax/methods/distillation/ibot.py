@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
-from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
+from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
 from ssl_jax.methods.method import Method
@@ -15,6 +15,10 @@ from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
 from ssl_jax.methods.parts.self_distillation import (
     Masking,
     Networks,
+    PatchHead,
+    PatchTemperatures,
+    TeacherAverage,
+    build_head,
     check_patches,
     draw_masks,
     init_student_and_teacher,
@@ -29,11 +33,10 @@ from ssl_jax.methods.parts.self_distillation import (
     teacher_temperature_schedule,
     update_teacher,
 )
-from ssl_jax.models import heads
-from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
 
-FOLLOWS = {"decay_steps": "steps"}
+FOLLOWS = {"teacher.decay_steps": "steps"}
 """Options whose values follow others of the config."""
 
 
@@ -41,27 +44,13 @@ def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    prototypes: int = 8192,
-    hidden_dim: int = 2048,
-    bottleneck: int = 256,
-    head_layers: int = 3,
-    patch_head: str = "shared",
-    norm_last_layer: bool = True,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
-    teacher_temperature_start: float | None = None,
-    patch_temperature: float = 0.04,
-    patch_temperature_start: float | None = None,
-    teacher_temperature_steps: int = 0,
-    decay: float | Schedule = 0.996,
-    decay_steps: int | None = None,
+    head: PatchHead = PatchHead(prototypes=8192),
+    temperatures: PatchTemperatures = PatchTemperatures(),
+    teacher: TeacherAverage = TeacherAverage(),
     centering: bool = True,
     center_decay: float = 0.9,
     patch_center_decay: float = 0.9,
-    mask: str = "block",
-    mask_share: float = 0.5,
-    mask_ratio: tuple[float, float] = (0.1, 0.5),
-    min_area: int | None = None,
+    masking: Masking = Masking(),
     class_weight: float = 1.0,
     patch_weight: float = 1.0,
 ) -> Method:
@@ -74,36 +63,22 @@ def build(
     have a centre each, ``c ← m_c c + (1 − m_c) mean g_t`` after the loss, the patches' over all patches, masked or not.
 
     Views of the first crop size are the global ones; local ones are not masked. A crop is masked with probability
-    ``mask_share``; its share of masked patches is uniform in ``mask_ratio``. Crops without masked patches add 0 to the mean in
-    ``L_patch``. Freezing the last layer at the start is the optimizer's ``freeze`` of ``head/prototypes``, which matches
-    ``patch_head/prototypes`` too.
+    ``masking.crop_fraction``; its share of masked patches is uniform in ``masking.ratio``. Crops without masked patches add 0
+    to the mean in ``L_patch``. Freezing the last layer at the start is the optimizer's ``freeze`` of ``head/prototypes``, which
+    matches ``patch_head/prototypes`` too.
 
     Args:
       encoder: a ViT with ``mask_token=True``; its ``pool`` says what stands for the crop, the class token (the paper) or the
         mean of the patch tokens.
       views: global views, then local ones; ``None``: :func:`ssl_jax.augment.presets.dino` with iBOT's areas and 10 local crops.
-      prototypes: K, width of the heads' outputs.
-      hidden_dim: width of the heads' hidden layers.
-      bottleneck: width of the L2-normalised layer before the prototypes.
-      head_layers: layers of the heads' MLP.
-      patch_head: ``"shared"``: one head for crops and patches (the released models); ``"prototypes"``: one MLP, prototypes of
-        their own for the patches (``shared_head=False`` in the code); ``"separate"``: a head of their own.
-      norm_last_layer: prototypes have unit norm; else their norm is trained.
-      student_temperature: τ_s, of crops and patches.
-      teacher_temperature: τ_t of crops after its warm-up.
-      teacher_temperature_start: τ_t of crops at step 0; ``None``: constant.
-      patch_temperature: τ_t of patches after its warm-up.
-      patch_temperature_start: τ_t of patches at step 0; ``None``: constant.
-      teacher_temperature_steps: length of both warm-ups in steps.
-      decay: m₀ of the teacher, 0 to 1, or a schedule of it.
-      decay_steps: length of the run, over which a float ``decay`` rises to 1; ``None``: it stays constant.
+      head: of crops and patches, see :class:`ssl_jax.methods.parts.self_distillation.PatchHead`; the released models share one,
+        ``patches="prototypes"`` is ``shared_head=False`` in the code.
+      temperatures: τ_s and τ_t, see :class:`ssl_jax.methods.parts.self_distillation.PatchTemperatures`.
+      teacher: its decay, see :class:`ssl_jax.methods.parts.self_distillation.TeacherAverage`.
       centering: subtract the centres.
       center_decay: m_c of crops.
       patch_center_decay: m_c of patches.
-      mask: ``"block"`` (rectangles) or ``"random"``.
-      mask_share: probability that a global crop is masked, 0 to 1.
-      mask_ratio: least and largest share of masked patches in a masked crop.
-      min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
+      masking: which patches are masked, see :class:`ssl_jax.methods.parts.self_distillation.Masking`.
       class_weight: λ₁.
       patch_weight: λ₂.
 
@@ -111,32 +86,23 @@ def build(
       The method. ``encode`` gives the teacher encoder's features.
 
     Raises:
-      ValueError: an encoder that cannot hide patches, or an unknown ``mask`` or ``patch_head``.
+      ValueError: an encoder that cannot hide patches, or an unknown ``masking.kind`` or ``head.patches``.
 
     Reference: iBOT: Image BERT Pre-Training with Online Tokenizer, equations 1 to 3 and algorithm 1; bytedance/ibot.
     Deviation: rectangles are drawn a fixed number of times, see :func:`ssl_jax.ops.block_masking.block_mask`.
     """
-
-    check_patches(encoder, mask, patch_head)
-    head = heads.dino_head(
-        prototypes,
-        hidden_dim=hidden_dim,
-        bottleneck=bottleneck,
-        layers=head_layers,
-        norm_last_layer=norm_last_layer,
-        dtype=compute_dtype(encoder),
-    )
-    networks = Networks(encoder, head, patch_head=head, patch_head_kind=patch_head)
-    masking = Masking(mask, mask_share, mask_ratio, False, min_area)
-    warm_up = teacher_temperature_steps
-    temperature = teacher_temperature_schedule(teacher_temperature, teacher_temperature_start, warm_up)
-    patch_schedule = teacher_temperature_schedule(patch_temperature, patch_temperature_start, warm_up)
-    teacher_ema = cosine_ema(decay, decay_steps)
+    check_patches(encoder, masking, head)
+    network = build_head(encoder, head)
+    networks = Networks(encoder, network, patch_head=network, patch_head_kind=head.patches)
+    tau, warm_up = temperatures, temperatures.teacher_steps
+    temperature = teacher_temperature_schedule(tau.teacher, tau.teacher_start, warm_up)
+    patch_temperature = teacher_temperature_schedule(tau.patch, tau.patch_start, warm_up)
+    teacher_ema = cosine_ema(teacher.decay, teacher.decay_steps)
     center_ema, patch_center_ema = ema(center_decay), ema(patch_center_decay)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         params, state = init_student_and_teacher(networks, teacher_ema, key, batch)
-        zeros = jnp.zeros(prototypes)
+        zeros = jnp.zeros(head.prototypes)
         return params, {
             **state,
             "center": center_ema.init(zeros),
@@ -148,23 +114,21 @@ def build(
     ) -> tuple[Array, tuple[State, Metrics]]:
         teacher_key, student_key, mask_key = jax.random.split(key, 3)
         crops, center, patch_center = batch["views"], state["center"], state["patch_center"]
-        mask = draw_masks(mask_key, masking, crops[0], encoder)
-        t, teacher = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
+        mask = draw_masks(mask_key, masking, crops[0], encoder, stratified=False)
+        t, averaged = teacher_outputs(networks, state["teacher"], crops[0], teacher_key)  # logits [b, g, k]
         s, online = student_outputs(networks, params, state["online"], crops, student_key, mask)
 
         log_probs = teacher_log_probabilities(t.logits, center.average, temperature(step))
-        class_loss = crop_cross_entropy(s.logits, jnp.exp(log_probs), student_temperature=student_temperature)
+        class_loss = crop_cross_entropy(s.logits, jnp.exp(log_probs), student_temperature=tau.student)
 
         positions, masked = select_masked_positions(masking, mask, crops[0].shape[1])  # [b, g, m]
-        every = jax.lax.stop_gradient(patch_logits(networks, teacher.params, teacher.state, t.tokens))
+        every = jax.lax.stop_gradient(patch_logits(networks, averaged.params, averaged.state, t.tokens))
         targets = teacher_log_probabilities(
-            take_tokens(every, positions), patch_center.average, patch_schedule(step)
+            take_tokens(every, positions), patch_center.average, patch_temperature(step)
         )
         targets = jnp.exp(targets)
         predictions = patch_logits(networks, params, online, take_tokens(s.tokens, positions))
-        patch_loss = patch_cross_entropy(
-            predictions, targets, masked, student_temperature=student_temperature
-        )
+        patch_loss = patch_cross_entropy(predictions, targets, masked, student_temperature=tau.student)
 
         if centering:
             _, center = center_ema.update(jnp.mean(t.logits, axis=(0, 1)), center)
@@ -175,7 +139,7 @@ def build(
             **prototype_metrics(log_probs, s.logits),
             **patch_prototype_metrics(targets, masked),
         }
-        state = {"online": online, "teacher": teacher, "center": center, "patch_center": patch_center}
+        state = {"online": online, "teacher": averaged, "center": center, "patch_center": patch_center}
         return class_weight * class_loss + patch_weight * patch_loss, (state, metrics)
 
     def after_update(params: Params, state: State, step: Array) -> State:
@@ -185,6 +149,6 @@ def build(
     if views is None:
         views = presets.dino(local_count=10, global_area=(0.25, 1.0), local_area=(0.05, 0.25))
     # Crops without masked patches add nothing: on the average the share of the others counts.
-    uniform = math.log(prototypes) * (class_weight + patch_weight * mask_share)
-    collapse = prototype_collapse(prototypes, uniform, patches=True)
+    uniform = math.log(head.prototypes) * (class_weight + patch_weight * masking.crop_fraction)
+    collapse = prototype_collapse(head.prototypes, uniform, patches=True)
     return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)

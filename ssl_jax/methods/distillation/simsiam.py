@@ -1,5 +1,6 @@
 """SimSiam (Chen & He, CVPR 2021): a predictor and a stopped gradient are all that keeps a Siamese network from collapse."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,13 +16,33 @@ from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, tea
 from ssl_jax.methods.method import CollapseValue, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
-from ssl_jax.models import heads
+from ssl_jax.models.heads import mlp
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
 from ssl_jax.optim.ema import Ema, EmaState, ema
 
 PREDICTORS = ("mlp", "fixed", "none")
 SIMILARITIES = {"cosine": negative_cosine, "softmax": softmax_similarity}
 BATCH_NORMS = ("none", "hidden", "projections", "predictions")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Options of the projector g and the predictor h.
+
+    Attributes:
+      projector_layers: depth of g, 1 or more; 3, the paper's CIFAR-10 recipe 2.
+      projector_width: width of g's hidden layers; ``None``: ``projection``.
+      projection: width of z and p.
+      predictor_width: width of h's hidden layer: a bottleneck.
+      batch_norm: reach of BatchNorm in both: ``"none"``; ``"hidden"`` layers; also the ``"projections"`` (the method), without
+        γ and β; also the ``"predictions"`` (does not train well).
+    """
+
+    projector_layers: int = 3
+    projector_width: int | None = None
+    projection: int = 2048
+    predictor_width: int = 512
+    batch_norm: str = "projections"
 
 
 def build(
@@ -33,11 +54,7 @@ def build(
     symmetric: bool = True,
     samples: int = 1,
     similarity: str = "cosine",
-    batch_norm: str = "projections",
-    projector_layers: int = 3,
-    projector_width: int | None = None,
-    projection: int = 2048,
-    predictor_width: int = 512,
+    heads: Heads = Heads(),
     decay: float | Schedule | None = None,
     alternate_steps: int = 1,
     expectation_decay: float | Schedule | None = None,
@@ -58,12 +75,7 @@ def build(
       samples: pairs of views of each image, 1 or more; the loss is their mean. 2 with ``symmetric=False`` compares as many
         pairs as the symmetric loss does.
       similarity: ``"cosine"``, or ``"softmax"``: ``D = −mean softmax(z)·log softmax(p)``.
-      batch_norm: reach of BatchNorm in the heads: ``"none"``; ``"hidden"`` layers; also the ``"projections"`` (the
-        method), without γ and β; also the ``"predictions"`` (does not train well).
-      projector_layers: depth of g, 1 or more; 3, the paper's CIFAR-10 recipe 2.
-      projector_width: width of g's hidden layers; ``None``: ``projection``.
-      projection: width of z and p.
-      predictor_width: width of h's hidden layer: a bottleneck.
+      heads: projector g and predictor h, see :class:`Heads`.
       decay: targets come from a momentum encoder, the EMA of (f, g) with this decay, 0 to 1, or a schedule of it. ``None``:
         from the network itself. A float may be traced, here and below.
       alternate_steps: k of the paper's alternating optimization: targets come from the weights of (f, g) at the last step that
@@ -75,7 +87,7 @@ def build(
 
     Returns:
       The method. ``encode`` gives the encoder's features. State: ``online`` and, where asked for, ``teacher`` (momentum encoder
-      or snapshot), ``expectation`` ``[num_examples, projection]`` and ``predictor`` (the params of a fixed one).
+      or snapshot), ``expectation`` ``[num_examples, heads.projection]`` and ``predictor`` (the params of a fixed one).
 
     Raises:
       ValueError: an unknown choice, a count below 1, or options that exclude each other.
@@ -87,17 +99,12 @@ def build(
     """
     choice("predictor", predictor, PREDICTORS)
     choice("similarity", similarity, SIMILARITIES)
-    choice("batch_norm", batch_norm, BATCH_NORMS)
-    counts = {"samples": samples, "alternate_steps": alternate_steps, "projector_layers": projector_layers}
-    for name, value in counts.items():
+    choice("heads.batch_norm", heads.batch_norm, BATCH_NORMS)
+    counts = {"samples": samples, "alternate_steps": alternate_steps}
+    for name, value in {**counts, "heads.projector_layers": heads.projector_layers}.items():
         require(value >= 1, name, value, "an integer of 1 or more")
-    projector, head = _heads(
-        batch_norm,
-        (projection if projector_width is None else projector_width,) * (projector_layers - 1),
-        projection,
-        predictor_width,
-        compute_dtype(encoder),
-    )
+    projection = heads.projection
+    projector, head = _build_heads(heads, compute_dtype(encoder))
     head, fixed = identity(projection) if predictor == "none" else head, predictor == "fixed"
     network = chain(encoder=encoder, projector=projector)
     teacher_ema = _teacher_ema(decay, alternate_steps)
@@ -179,16 +186,16 @@ def swap_pairs(views: Float[Array, "n v d"]) -> Float[Array, "n v d"]:
     return views.reshape(n, count // 2, 2, width)[:, :, ::-1].reshape(views.shape)
 
 
-def _heads(
-    batch_norm: str, hidden: tuple[int, ...], projection: int, bottleneck: int, dtype: str
-) -> tuple[Network, Network]:
+def _build_heads(options: Heads, dtype: str) -> tuple[Network, Network]:
     """Build projector and predictor, BatchNorm going as far as asked. A layer has a bias where no BatchNorm follows."""
-    reach = BATCH_NORMS.index(batch_norm)
-    options: dict[str, Any] = {"hidden_norm": "batch" if reach else "none", "hidden_bias": not reach}
+    width, projection = options.projector_width, options.projection
+    hidden = (projection if width is None else width,) * (options.projector_layers - 1)
+    reach = BATCH_NORMS.index(options.batch_norm)
+    inner: dict[str, Any] = {"hidden_norm": "batch" if reach else "none", "hidden_bias": not reach}
     last: dict[str, Any] = {"last_norm": "batch_no_affine" if reach > 1 else "none", "last_bias": reach <= 1}
-    projector = heads.mlp((*hidden, projection), **options, **last, dtype=dtype)
+    projector = mlp((*hidden, projection), **inner, **last, dtype=dtype)
     last = {"last_norm": "batch" if reach > 2 else "none", "last_bias": reach <= 2}
-    return projector, heads.mlp((bottleneck, projection), **options, **last, dtype=dtype)
+    return projector, mlp((options.predictor_width, projection), **inner, **last, dtype=dtype)
 
 
 def _teacher_ema(decay: float | Schedule | None, alternate_steps: int) -> Ema | None:

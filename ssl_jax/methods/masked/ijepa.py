@@ -1,6 +1,6 @@
 """I-JEPA (Assran et al., CVPR 2023): what a teacher makes of blocks of an image, predicted from the rest."""
 
-from typing import Any
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,32 @@ FOLLOWS = {"decay_steps": "steps"}
 """Options whose values follow others of the config."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockShapes:
+    """Number and shapes of the blocks that :func:`ssl_jax.ops.multiblock_masking.multiblock` draws.
+
+    Attributes:
+      targets: number of target blocks.
+      target_scale: least and largest share of the patches in a target block.
+      target_aspect: least and largest ratio of a target block's height to its width.
+      context_scale: least and largest share of the patches in the context block.
+      least_context: patches that the context has at least, at most half of them; see ``multiblock``.
+      truncate: cut contexts to the smallest one of the batch, as the authors' code does.
+    """
+
+    targets: int = 4
+    target_scale: tuple[float, float] = (0.15, 0.2)
+    target_aspect: tuple[float, float] = (0.75, 1.5)
+    context_scale: tuple[float, float] = (0.85, 1.0)
+    least_context: int = 10
+    truncate: bool = False
+
+
 def build(
     encoder: Network,
     *,
     views: tuple[View, ...] | None = None,
-    targets: int = 4,
-    target_scale: tuple[float, float] = (0.15, 0.2),
-    target_aspect: tuple[float, float] = (0.75, 1.5),
-    context_scale: tuple[float, float] = (0.85, 1.0),
-    least_context: int = 10,
-    truncate: bool = False,
+    blocks: BlockShapes = BlockShapes(),
     beta: float = 1.0,
     predictor_width: int = 384,
     predictor_depth: int = 6,
@@ -50,12 +66,7 @@ def build(
     Args:
       encoder: a ViT without class token and registers.
       views: one view; ``None``: :func:`ssl_jax.augment.presets.mae` with crops of area 0.3 to 1 and no flip.
-      targets: number of target blocks.
-      target_scale: least and largest share of the patches in a target block.
-      target_aspect: least and largest ratio of a target block's height to its width.
-      context_scale: least and largest share of the patches in the context block.
-      least_context: patches that the context has at least; see ``multiblock``.
-      truncate: cut contexts to the smallest one of the batch, as the authors' code does.
+      blocks: number and shapes of the blocks, see :class:`BlockShapes`.
       beta: β > 0. May be traced.
       predictor_width: features of the predictor's tokens.
       predictor_depth: blocks of the predictor; 12 for ViT-H in the paper.
@@ -87,13 +98,6 @@ def build(
     if isinstance(decay, float):
         require(0 <= decay <= 1, "decay", decay, "a number from 0 to 1")
     teacher_ema, teacher_network = linear_ema(decay, decay_steps), without_drop_path(encoder)
-    shapes: dict[str, Any] = {
-        "targets": targets,
-        "target_scale": target_scale,
-        "target_aspect": target_aspect,
-        "context_scale": context_scale,
-        "truncate": truncate,
-    }
 
     def predictor_for(images: Array) -> Network:
         return jepa_predictor(
@@ -112,9 +116,10 @@ def build(
         """Draw the context ``[b, c]`` and the targets ``[b, t, n]`` of each image: indices of patches, and which count."""
         size_key, position_key = jax.random.split(key)
         grid = grid_of(encoder, images)
-        least = min(least_context, grid[0] * grid[1] // 2)
+        least = min(blocks.least_context, grid[0] * grid[1] // 2)
+        shapes = dataclasses.replace(blocks, least_context=least)
         keys = jax.random.split(position_key, images.shape[0])
-        return multiblock(keys, size_key, grid, least_context=least, **shapes)
+        return multiblock(keys, size_key, grid, **dataclasses.asdict(shapes))
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, predictor_key = jax.random.split(key)
@@ -123,10 +128,10 @@ def build(
         state: State = {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
         shapes = jax.eval_shape(draw_blocks, key, images)
-        blocks = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        tokens = jnp.zeros((*blocks.context.shape, encoder.features))
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        tokens = jnp.zeros((*empty.context.shape, encoder.features))
         predictor = predictor_for(images)
-        params["predictor"], _ = predictor.init(predictor_key, tokens, **predictor_inputs(blocks))
+        params["predictor"], _ = predictor.init(predictor_key, tokens, **predictor_inputs(empty))
         state["teacher"] = EmaTeacher.init(teacher_ema, params["encoder"], state["encoder"])
         return params, state
 
@@ -136,22 +141,22 @@ def build(
         del step
         images = batch["views"][0][:, 0]
         block_key, encoder_key, predictor_key = jax.random.split(key, 3)
-        blocks = draw_blocks(block_key, images)
+        drawn = draw_blocks(block_key, images)
         tokens, teacher = state["teacher"].apply(teacher_network, images, train=False, output="tokens")
         y = standardize(tokens)  # [b, l, d]
 
         variables = params["encoder"], state["encoder"]
-        options = {"keep": blocks.context, "present": blocks.context_filled, "output": "tokens"}
+        options = {"keep": drawn.context, "present": drawn.context_filled, "output": "tokens"}
         context, encoder_state = encoder.apply(*variables, images, train=True, key=encoder_key, **options)
-        options = {"train": True, "key": predictor_key, **predictor_inputs(blocks)}
+        options = {"train": True, "key": predictor_key, **predictor_inputs(drawn)}
         predictions, _ = predictor_for(images).apply(params["predictor"], {}, context, **options)
 
-        targets = gather_tokens(y, merge_blocks(blocks.targets))  # [b, t n, d]
-        filled = merge_blocks(blocks.targets_filled)  # [b, t n]
+        targets = gather_tokens(y, merge_blocks(drawn.targets))  # [b, t n, d]
+        filled = merge_blocks(drawn.targets_filled)  # [b, t n]
         value = masked_smooth_l1(merge_blocks(predictions), targets, filled, beta=beta)
         metrics = {
             "target_std": jnp.mean(jnp.std(y, axis=0)),
-            "context": jnp.sum(blocks.context_filled) / y[..., 0].size,
+            "context": jnp.sum(drawn.context_filled) / y[..., 0].size,
         }
         return value, ({"encoder": encoder_state, "teacher": teacher}, metrics)
 

@@ -7,6 +7,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import contrastive_margin, label_ids, pair_masks
 from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.parts.distance import Distance
 from ssl_jax.methods.parts.siamese import (
     embed_views,
     merge_views,
@@ -27,9 +28,7 @@ def build(
     power: int = 2,
     reduction: str = "mean",
     labels: bool = False,
-    normalize: bool = True,
-    p: int = 2,
-    squared: bool = False,
+    distance: Distance = Distance(),
     projector_layers: int = 2,
     projector_width: int | None = None,
     projection: int = 128,
@@ -49,9 +48,7 @@ def build(
       reduction: ``"mean"``, or ``"nonzero"``: the mean over pairs that cost something.
       labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
         its own.
-      normalize: projections are L2-normalised (the paper's are not).
-      p: D is the distance of the p-norm, p = 1, 2 (the paper), ...
-      squared: D is the squared distance.
+      distance: D, see :class:`ssl_jax.methods.parts.distance.Distance`; the paper's is the Euclidean one without normalisation.
       projector_layers: depth of g; 0 (the paper): none.
       projector_width: width of g's hidden layers; ``None``: the encoder's features.
       projection: width of g's output.
@@ -88,9 +85,9 @@ def build(
             positive_margin=positive_margin,
             power=power,
             reduction=reduction,
-            normalize=normalize,
-            p=p,
-            squared=squared,
+            normalize=distance.normalize,
+            p=distance.p,
+            squared=distance.squared,
         )
         metrics = {"active_positives": positives, "active_negatives": negatives}
         return value, (state, {**pair_metrics(z[:, 0], z[:, 1]), **metrics})

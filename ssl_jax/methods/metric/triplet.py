@@ -10,6 +10,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import label_ids, pair_masks
 from ssl_jax.losses.metric import triplet as triplet_loss
 from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.parts.distance import Distance
 from ssl_jax.methods.parts.siamese import (
     embed_views,
     merge_views,
@@ -29,9 +30,7 @@ def build(
     mining: str = "all",
     soft: bool = False,
     swap: bool = False,
-    normalize: bool = True,
-    p: int = 2,
-    squared: bool = False,
+    distance: Distance = Distance(),
     reduction: str = "mean",
     labels: bool = False,
     projector_layers: int = 2,
@@ -47,14 +46,12 @@ def build(
     Args:
       encoder: the network to train.
       views: two views of one size; ``None``: :func:`ssl_jax.augment.presets.simclr`.
-      margin: m ≥ 0; 0.2 in FaceNet (with ``squared``). May be traced.
+      margin: m ≥ 0; 0.2 in FaceNet (with ``distance.squared``). May be traced.
       mining: ``"all"``, ``"semi_hard"``, ``"hard"`` or ``"batch_hard"``. From random weights ``"batch_hard"`` with the hinge
         may pull all projections together, to a loss of m.
       soft: ``log(1 + exp(D_ap − D_an + m))`` in place of the hinge.
       swap: the nearer of anchor and positive stands against the negative.
-      normalize: projections are L2-normalised.
-      p: D is the distance of the p-norm.
-      squared: D is the squared distance.
+      distance: D, see :class:`ssl_jax.methods.parts.distance.Distance`.
       reduction: ``"mean"``, or ``"nonzero"``: the mean over triplets that cost something.
       labels: images of one label are positives too: supervised metric learning. An image without a label (−1) is a class of
         its own.
@@ -94,9 +91,9 @@ def build(
             soft=soft,
             mining=mining,
             reduction=reduction,
-            normalize=normalize,
-            p=p,
-            squared=squared,
+            normalize=distance.normalize,
+            p=distance.p,
+            squared=distance.squared,
             swap=swap,
             # Without labels the other view is the only positive.
             max_positives=None if labels else 1,

@@ -1,5 +1,6 @@
 """Self-distillation with prototypes: the outputs of student and teacher, masks, temperatures, metrics. DINO, iBOT, DINOv2."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ from ssl_jax.losses.distillation import divergence_from_uniform, teacher_entropy
 from ssl_jax.methods.method import CollapseValue
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
+from ssl_jax.models import heads
 from ssl_jax.models.build import without_drop_path
-from ssl_jax.models.network import Network, grid_of, prefix_of
+from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
 from ssl_jax.ops.block_masking import block_mask, masked_counts, masked_positions, scattered_mask
 from ssl_jax.ops.schedules import as_schedule, linear
 from ssl_jax.optim.ema import Ema
@@ -25,22 +27,95 @@ TINY = 1e-30
 """Below it a probability counts as 0 in an entropy."""
 
 
-class Masking(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DinoHead:
+    """Options of the head, see :func:`ssl_jax.models.heads.dino_head`.
+
+    Attributes:
+      prototypes: K, width of the output.
+      hidden_dim: width of the hidden layers.
+      bottleneck: width of the L2-normalised layer before the prototypes.
+      layers: layers of the MLP.
+      norm_last_layer: prototypes have unit norm; else their norm is trained.
+    """
+
+    prototypes: int = 65536
+    hidden_dim: int = 2048
+    bottleneck: int = 256
+    layers: int = 3
+    norm_last_layer: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchHead(DinoHead):
+    """Options of the heads of crops and patches: the same widths for both.
+
+    Attributes:
+      patches: ``"shared"``: one head for crops and patches; ``"prototypes"``: one MLP, prototypes of their own for the patches;
+        ``"separate"``: a head of their own.
+    """
+
+    patches: str = "shared"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Temperatures:
+    """Temperatures of student and teacher. Sharpening is τ_t < τ_s; equal temperatures switch it off.
+
+    Attributes:
+      student: τ_s.
+      teacher: τ_t after its warm-up.
+      teacher_start: τ_t at step 0, from which it moves linearly; ``None``: constant.
+      teacher_steps: length of that warm-up in steps.
+    """
+
+    student: float = 0.1
+    teacher: float = 0.04
+    teacher_start: float | None = None
+    teacher_steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchTemperatures(Temperatures):
+    """Temperatures of crops, and those of patches; student's temperature and length of the warm-up are the same.
+
+    Attributes:
+      patch: τ_t of patches after its warm-up.
+      patch_start: τ_t of patches at step 0; ``None``: constant.
+    """
+
+    patch: float = 0.04
+    patch_start: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherAverage:
+    """How the teacher follows the student.
+
+    Attributes:
+      decay: m₀, 0 to 1, or a schedule of it.
+      decay_steps: length of the run, over which a float ``decay`` rises to 1 on a cosine; ``None``: it stays constant.
+    """
+
+    decay: float | Schedule = 0.996
+    decay_steps: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Masking:
     """How patches of the student's global crops are masked.
 
     Attributes:
       kind: ``"block"`` (rectangles) or ``"random"``.
-      crop_fraction: share of the crops in which patches are masked at all.
+      crop_fraction: share of the global crops in which patches are masked at all, 0 to 1.
       ratio: least and largest share of masked patches in those.
-      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.block_masking.masked_counts`.
-      min_area: of a rectangle, see :func:`ssl_jax.ops.block_masking.block_mask`.
+      min_area: least area of a rectangle in patches; ``None``: ⌊side/3⌋² of the grid, at least 1.
     """
 
-    kind: str
-    crop_fraction: float
-    ratio: tuple[float, float]
-    stratified: bool
-    min_area: int | None
+    kind: str = "block"
+    crop_fraction: float = 0.5
+    ratio: tuple[float, float] = (0.1, 0.5)
+    min_area: int | None = None
 
 
 class Networks(NamedTuple):
@@ -74,6 +149,25 @@ class Outputs(NamedTuple):
     features: Array
     logits: Array
     tokens: Any = None
+
+
+def build_head(encoder: Network, head: DinoHead, *, batch_norm: bool = False) -> Network:
+    """Build the head on an encoder's features.
+
+    Args:
+      encoder: whose compute dtype the head shares.
+      head: widths and depth.
+      batch_norm: BatchNorm in the hidden layers.
+    """
+    return heads.dino_head(
+        head.prototypes,
+        hidden_dim=head.hidden_dim,
+        bottleneck=head.bottleneck,
+        layers=head.layers,
+        batch_norm=batch_norm,
+        norm_last_layer=head.norm_last_layer,
+        dtype=compute_dtype(encoder),
+    )
 
 
 def teacher_temperature_schedule(
@@ -128,10 +222,10 @@ def prototype_collapse(prototypes: int, loss: float, *, patches: bool) -> tuple[
     )
 
 
-def check_patches(encoder: Network, mask: str, patch_head: str) -> None:
+def check_patches(encoder: Network, masking: Masking, head: PatchHead) -> None:
     """Raise a ValueError unless patches can be masked, and compared, as asked."""
-    choice("mask", mask, MASKS)
-    choice("patch_head", patch_head, PATCH_HEADS)
+    choice("masking.kind", masking.kind, MASKS)
+    choice("head.patches", head.patches, PATCH_HEADS)
     require_patches(encoder)
 
 
@@ -263,8 +357,19 @@ def patch_logits(networks: Networks, params: Params, state: State, tokens: Array
     return networks.patch_head.apply(variables, state["head"], tokens)[0]
 
 
-def draw_masks(key: Key, masking: Masking, crops: Array, encoder: Network) -> Array:
-    """Draw the masked patches of crops ``[b, g, h, w, c]``: bool ``[b g, l]``, in the order of ``merge_views``."""
+def draw_masks(key: Key, masking: Masking, crops: Array, encoder: Network, *, stratified: bool) -> Array:
+    """Draw the masked patches of crops.
+
+    Args:
+      key: used once.
+      masking: how many patches, and which.
+      crops: ``[b, g, h, w, c]``.
+      encoder: whose patches they are.
+      stratified: ratios spread evenly over the batch, see :func:`ssl_jax.ops.block_masking.masked_counts`.
+
+    Returns:
+      bool ``[b g, l]``, in the order of ``merge_views``.
+    """
     count_key, mask_key = jax.random.split(key)
     total, grid = crops.shape[0] * crops.shape[1], grid_of(encoder, crops[:, 0])
     length = grid[0] * grid[1]
@@ -274,7 +379,7 @@ def draw_masks(key: Key, masking: Masking, crops: Array, encoder: Network) -> Ar
         length,
         share=masking.crop_fraction,
         ratio=masking.ratio,
-        stratified=masking.stratified,
+        stratified=stratified,
     )
     keys = jax.random.split(mask_key, total)
     if masking.kind == "random":

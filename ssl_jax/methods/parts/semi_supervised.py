@@ -1,5 +1,6 @@
 """Semi-supervised classifiers: encoder and classifier under noise, the cross-entropy where there is a label, collapse."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -8,11 +9,35 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from ssl_jax.core.check import require
-from ssl_jax.core.types import Array, Key, Metrics, Params, State
+from ssl_jax.core.types import Array, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.consistency import labeled_cross_entropy
 from ssl_jax.methods.method import CollapseValue
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
+from ssl_jax.ops.schedules import rampup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RampUp:
+    """How the weight of the unsupervised term rises.
+
+    Attributes:
+      weight: w ≥ 0 after the ramp. May be traced.
+      steps: T; 0: the weight does not rise.
+      quiet_steps: steps at the start at which the weight is 0, the first epoch in the code of Laine and Aila.
+    """
+
+    weight: float = 100.0
+    steps: int = 0
+    quiet_steps: int = 0
+
+    def schedule(self) -> Schedule:
+        """Build the schedule of the weight, see :func:`ssl_jax.ops.schedules.rampup`.
+
+        >>> float(RampUp(weight=2.0).schedule()(0))
+        2.0
+        """
+        return rampup(self.weight, self.steps, quiet=self.quiet_steps)
 
 
 def noisy_classifier(

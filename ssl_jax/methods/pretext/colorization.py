@@ -1,5 +1,6 @@
 """Colorization (Zhang et al., ECCV 2016): which of 313 colours every place of an image has, from its lightness."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -26,6 +27,23 @@ BINS = len(ab_bins())
 GRAY = ("images", "pixels", "keep")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rebalancing:
+    """How much more rare colours count.
+
+    Attributes:
+      gamma: γ in [0, 1]. May be traced.
+      alpha: α ≥ 0; 0: all colours count alike. May be traced.
+      prior: p of the 313 bins in the order of :func:`ssl_jax.ops.cielab.ab_bins`; ``()``: learnt.
+      prior_decay: decay of the moving average of a learnt p, 0 to 1. May be traced.
+    """
+
+    gamma: float = 0.5
+    alpha: float = 1.0
+    prior: tuple[float, ...] = ()
+    prior_decay: float = 0.99
+
+
 class Colors(NamedTuple):
     """Lightness ``[b, h, w, 1]`` in [0, 100] and ab ``[b, h, w, 2]``."""
 
@@ -41,10 +59,7 @@ def build(
     hidden_dim: int = 256,
     neighbors: int = 10,
     sigma: float = 5.0,
-    gamma: float = 0.5,
-    alpha: float = 1.0,
-    prior: tuple[float, ...] = (),
-    prior_decay: float = 0.99,
+    rebalancing: Rebalancing = Rebalancing(),
     ignore_gray: str = "images",
     gray_threshold: float = 5.0,
     temperature: float = 0.38,
@@ -59,8 +74,8 @@ def build(
 
     over all places of the batch. p are the shares of the bins among the colours. By default they are learnt on the way, as the
     bias-corrected moving average of the mean soft code of a batch: it needs no pass over the data before, is right after a
-    hundred batches and follows another dataset or crop by itself, and its soft codes smooth it as the paper does. ``prior``
-    gives fixed shares instead, such as published ones.
+    hundred batches and follows another dataset or crop by itself, and its soft codes smooth it as the paper does.
+    ``rebalancing.prior`` gives fixed shares instead, such as published ones.
 
     The encoder's input is L/100 in each of three channels, normalised as the views are: so it takes the images that any other
     encoder of this project takes, and can be fine-tuned in colour, where one with a single channel could not.
@@ -73,10 +88,7 @@ def build(
       hidden_dim: width of the head's hidden layer, shared by all places; 0: the head is linear.
       neighbors: bins in a soft code; 1: one-hot.
       sigma: σ > 0 of the soft codes. May be traced.
-      gamma: γ in [0, 1]. May be traced.
-      alpha: α ≥ 0; 0: all colours count alike. May be traced.
-      prior: p of the 313 bins in the order of :func:`ssl_jax.ops.cielab.ab_bins`; ``()``: learnt.
-      prior_decay: of the moving average, 0 to 1. May be traced.
+      rebalancing: w, see :class:`Rebalancing`.
       ignore_gray: what has weight 0: ``"images"`` without a place where \\|a\\| or \\|b\\| is above ``gray_threshold``,
         ``"pixels"`` where neither is, or nothing, ``"keep"``.
       gray_threshold: in units of ab.
@@ -100,7 +112,8 @@ def build(
     choice("ignore_gray", ignore_gray, GRAY)
     require(levels >= 1, "levels", levels, "an integer of 1 or more")
     require(hidden_dim >= 0, "hidden_dim", hidden_dim, "an integer of 0 or more")
-    require(len(prior) in (0, BINS), "prior", len(prior), f"() or {BINS} shares")
+    prior = rebalancing.prior
+    require(len(prior) in (0, BINS), "rebalancing.prior", len(prior), f"() or {BINS} shares")
     for name, value in (("sigma", sigma), ("temperature", temperature)):
         positive(name, value)
     views = presets.mae() if views is None else views
@@ -111,7 +124,7 @@ def build(
     require(not colors, "views[0].ops", view.ops, allowed)
     dtype = compute_dtype(encoder)
     head = heads.mlp((hidden_dim,) * (hidden_dim > 0) + (BINS,), dtype=dtype, kernel_init=0.01)
-    average = ema(prior_decay, debias=True)
+    average = ema(rebalancing.prior_decay, debias=True)
 
     def colors_of(images: Array) -> Colors:
         pixels = color.unnormalize(images, mean=view.mean, std=view.std)
@@ -173,7 +186,9 @@ def build(
         shares = jax.lax.stop_gradient(shares)
         best = jnp.argmax(codes, axis=-1)
         counted = is_counted(ab, ignore_gray, gray_threshold)
-        weights = rebalancing_weights(shares, gamma=gamma, alpha=alpha)[best] * counted
+        weights = (
+            rebalancing_weights(shares, gamma=rebalancing.gamma, alpha=rebalancing.alpha)[best] * counted
+        )
         errors = optax.softmax_cross_entropy(logits, codes)
         rows = (len(errors), -1)
         value = masked_mean(errors.reshape(rows), weights.reshape(rows))

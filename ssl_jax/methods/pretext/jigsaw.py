@@ -25,11 +25,7 @@ def build(
     permutations: int = 100,
     objective: str = "max_avg",
     permutation_seed: int = 0,
-    grid: int = 3,
-    tile: int = 64,
-    gap: int = 0,
-    jitter: int = 19,
-    channel_jitter: int = 2,
+    tiles: Layout = Layout(grid=3, tile=64, jitter=19, channel_jitter=2),
     color_projection: float = 0.5,
     normalize_tiles: bool = True,
     projection: int = 1024,
@@ -44,7 +40,7 @@ def build(
         L = mean over images  −log softmax(h([g(f(t_p(1))), …, g(f(t_p(9)))]))_p
 
     The encoder sees tiles when it is trained and whole images in ``encode``, with the same parameters: it has to take both
-    sizes. Convolutional encoders pool what map is left; the patches of a ViT have to divide ``tile`` and the images, and its
+    sizes. Convolutional encoders pool what map is left; the patches of a ViT have to divide tiles and images, and its
     positions must not be relative.
 
     Args:
@@ -54,11 +50,7 @@ def build(
       permutations: size of the set.
       objective: by which :func:`ssl_jax.ops.tiles.permutations` makes it, ``"max_avg"`` or ``"max_min"``.
       permutation_seed: of its first permutation.
-      grid: tiles a side, 2 or 3.
-      tile: side of a tile in pixels.
-      gap: least distance between tiles in pixels.
-      jitter: greatest shift of a tile in pixels.
-      channel_jitter: greatest further shift of each channel by itself, against chromatic aberration.
+      tiles: 2 x 2 or 3 x 3 of them, see :class:`ssl_jax.ops.tiles.Layout`; ``channel_jitter`` is against chromatic aberration.
       color_projection: probability that an image loses its colours between magenta and green, which does nothing to gray ones.
         May be traced.
       normalize_tiles: standardise each tile.
@@ -78,11 +70,11 @@ def build(
     vissl's ``jigsaw``. Deviations: shifts of channels are taken from those of tiles (19 + 2 for the code's 21, to which it
     adds 2), so that no tile reaches into the next cell; tiles with a variance far below 0.01 stay near 0; no dropout.
     """
-    layout = Layout(grid, tile, gap, jitter, channel_jitter)
     views = presets.mae(255, grayscale_prob=0.5) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    layout.require_room("views", views[0].size, views[0].size)
-    require(grid <= 3, "grid", grid, "2 or 3: the permutations of 16 tiles cannot be listed")
+    tiles.require_room("views", views[0].size, views[0].size)
+    grid, tile = tiles.grid, tiles.tile
+    require(grid <= 3, "tiles.grid", grid, "2 or 3: the permutations of 16 tiles cannot be listed")
     require(permutations >= 2, "permutations", permutations, "an integer of 2 or more")
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
     orders = jnp.asarray(
@@ -109,9 +101,9 @@ def build(
         del step
         tile_key, draw_key, network_key = jax.random.split(key, 3)
         images = batch["views"][0][:, 0]
-        tiles = make_tiles(tile_key, images, layout, projection=color_projection, normalize=normalize_tiles)
-        labels = jax.random.randint(draw_key, (len(tiles),), 0, permutations)
-        shuffled = jnp.take_along_axis(tiles, orders[labels][..., None, None, None], axis=1)
+        cut = make_tiles(tile_key, images, tiles, projection=color_projection, normalize=normalize_tiles)
+        labels = jax.random.randint(draw_key, (len(cut),), 0, permutations)
+        shuffled = jnp.take_along_axis(cut, orders[labels][..., None, None, None], axis=1)
         h, state = embed_views(encoder, params, state, {"views": (shuffled,)}, network_key)  # [b, tiles, f]
         projected, state["projector"] = projector.apply(
             params["projector"], state["projector"], h, train=True

@@ -25,10 +25,7 @@ def build(
     *,
     views: tuple[View, ...] | None = None,
     form: str = "center",
-    grid: int = 3,
-    tile: int = 64,
-    gap: int = 0,
-    jitter: int = 21,
+    tiles: Layout = Layout(grid=3, tile=64, jitter=21),
     drop_colors: bool = True,
     color_projection: float = 0.0,
     normalize_tiles: bool = True,
@@ -43,7 +40,7 @@ def build(
         L = mean over pairs (i, j)  −log softmax(h([f(t_i), f(t_j)]))_d(i, j)      d: 8 directions from i to j
 
     The encoder sees tiles when it is trained and whole images in ``encode``, with the same parameters: it has to take both
-    sizes. Convolutional encoders pool what map is left; the patches of a ViT have to divide ``tile`` and the images, and its
+    sizes. Convolutional encoders pool what map is left; the patches of a ViT have to divide tiles and images, and its
     positions must not be relative.
 
     Args:
@@ -51,11 +48,8 @@ def build(
       views: one view, large enough for the tiles; ``None``: :func:`ssl_jax.augment.presets.mae` of 255 pixels without flips.
       form: ``"center"``: eight pairs from the middle of 3 x 3 tiles (mmselfsup); ``"all"``: all neighbours in both orders
         (the authors).
-      grid: tiles a side.
-      tile: side of a tile in pixels.
-      gap: least distance between tiles in pixels, against lines that go on from one to the next.
-      jitter: greatest shift of a tile in pixels. The authors' tiles of 96, 48 apart and moved by up to 7 to all sides, are
-        ``tile=96, gap=34, jitter=14``.
+      tiles: where tiles lie, see :class:`ssl_jax.ops.tiles.Layout`; a ``gap`` is against lines that go on from one to the next.
+        The authors' tiles of 96, 48 apart and moved by up to 7 to all sides, are ``tile=96, gap=34, jitter=14``.
       drop_colors: keep one channel of each tile and put noise in place of the others, against chromatic aberration; does
         nothing to gray images.
       color_projection: probability that an image loses its colours between magenta and green, the paper's other defence. May be
@@ -75,20 +69,19 @@ def build(
     tile is shrunk and enlarged again against pixel-level cues; tiles with a variance far below 0.01 stay near 0; the head has
     no dropout.
     """
-    layout = Layout(grid, tile, gap, jitter)
     views = presets.mae(255, flip_prob=0.0) if views is None else views
     require(len(views) == 1, "views", len(views), "one view")
-    layout.require_room("views", views[0].size, views[0].size)
+    tiles.require_room("views", views[0].size, views[0].size)
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
-    first, second, directions = jnp.asarray(neighbor_pairs(grid, form=form)).T
+    first, second, directions = jnp.asarray(neighbor_pairs(tiles.grid, form=form)).T
     widths = (hidden_dim,) * hidden_layers + (DIRECTIONS,)
     head = heads.mlp(widths, hidden_bias=False, dtype=compute_dtype(encoder))
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         encoder_key, head_key = jax.random.split(key)
-        tiles = jnp.zeros((1, tile, tile, batch["views"][0].shape[-1]))
+        cut = jnp.zeros((1, tiles.tile, tiles.tile, batch["views"][0].shape[-1]))
         params, state = {}, {}
-        params["encoder"], state["encoder"] = encoder.init(encoder_key, tiles)
+        params["encoder"], state["encoder"] = encoder.init(encoder_key, cut)
         params["head"], state["head"] = head.init(head_key, jnp.zeros((1, 2 * encoder.features)))
         return params, state
 
@@ -99,8 +92,8 @@ def build(
         tile_key, network_key = jax.random.split(key)
         images = batch["views"][0][:, 0]
         options: dict[str, Any] = {"drop": drop_colors, "normalize": normalize_tiles}
-        tiles = make_tiles(tile_key, images, layout, projection=color_projection, **options)
-        h, state = embed_views(encoder, params, state, {"views": (tiles,)}, network_key)  # [b, tiles, f]
+        cut = make_tiles(tile_key, images, tiles, projection=color_projection, **options)
+        h, state = embed_views(encoder, params, state, {"views": (cut,)}, network_key)  # [b, tiles, f]
         pairs = jnp.concatenate([h[:, first], h[:, second]], axis=-1)
         logits, state["head"] = head.apply(params["head"], state["head"], pairs, train=True)
         labels = jnp.broadcast_to(directions, logits.shape[:2])

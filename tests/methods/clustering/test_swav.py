@@ -53,7 +53,7 @@ def test_the_queue_is_filled_from_its_start_and_used_from_the_step_at_which_it_i
 
 
 def test_hard_codes_have_no_entropy_and_count_the_prototypes_that_are_used():
-    method = method_of("swav", queue_size=0, hard=True, prototypes=8)
+    method = method_of("swav", queue_size=0, sinkhorn={"hard": True}, prototypes=8)
     _, _, metrics = loss_of(method, *start(method))
     assert float(metrics["code_entropy"]) == pytest.approx(0, abs=1e-5)
     assert 1 <= float(metrics["prototypes_used"]) <= 8
@@ -93,9 +93,9 @@ def test_prototypes_of_the_real_config_keep_their_bits_for_an_epoch_and_unit_nor
     [
         ({"prototypes": 0}, "prototypes=0"),
         ({"queue_size": -1}, "queue_size=-1"),
-        ({"iterations": 0}, "iterations=0"),
+        ({"sinkhorn": {"iterations": 0}}, r"sinkhorn\.iterations=0"),
         ({"temperature": 0.0}, r"temperature=0\.0"),
-        ({"epsilon": 0.0}, r"epsilon=0\.0"),
+        ({"sinkhorn": {"epsilon": 0.0}}, r"sinkhorn\.epsilon=0\.0"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, message):

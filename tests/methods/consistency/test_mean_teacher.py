@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.methods.case import loss_of, method_of, start, with_average
-from tests.methods.consistency.test_pi_model import PLAIN, check_labels, half_labeled, without_classes
+from tests.methods.consistency.test_pi_model import PLAIN, check_labels, half_labeled, plain, without_classes
 
 
 def collapsed(case):
@@ -56,7 +56,7 @@ def test_teacher_has_batch_statistics_of_its_own_view():
 
 @pytest.mark.parametrize("kind", ["mse", "kl"])
 def test_loss_is_the_cross_entropy_plus_the_weighted_difference_from_the_teacher(kind):
-    method = method_of("mean_teacher", **PLAIN, weight=5.0, consistency=kind)
+    method = method_of("mean_teacher", **plain(5.0), consistency=kind)
     params, state, batch = start(method)
     batch = half_labeled(batch)
     teacher = jax.tree.map(lambda x: 1.3 * x, state["teacher"].params)
@@ -78,7 +78,7 @@ def test_loss_is_the_cross_entropy_plus_the_weighted_difference_from_the_teacher
 
 
 def test_second_classifier_agrees_with_the_teachers_first():
-    method = method_of("mean_teacher", **PLAIN, weight=2.0, logit_distance=0.5)
+    method = method_of("mean_teacher", **plain(2.0), logit_distance=0.5)
     params, state, batch = start(method)
     assert sorted(params) == ["classifier", "consistent", "encoder"]
     batch = {**batch, "label": jnp.full(16, -1)}

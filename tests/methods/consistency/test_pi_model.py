@@ -10,7 +10,12 @@ import pytest
 
 from tests.methods.case import loss_inputs, loss_of, method_of, start, with_average
 
-PLAIN = {"noise": 0.0, "dropout": 0.0, "rampup_steps": 0}
+PLAIN = {"noise": 0.0, "dropout": 0.0, "ramp": {"steps": 0}}
+
+
+def plain(weight):
+    """No noise, and the weight from the start."""
+    return {**PLAIN, "ramp": {"steps": 0, "weight": weight}}
 
 
 def without_classes(case):
@@ -39,23 +44,21 @@ def half_labeled(batch):
 
 def check_labels(name, **options):
     """What every method of the family does with batches of few labels, many or none."""
-    method = method_of(name, **{**PLAIN, "weight": 0.0, **options})
+    method = method_of(name, **{**plain(0.0), **options})
     params, state, batch = start(method)
     none = {**batch, "label": np.full(16, -1, np.int32)}
     gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     (value, (kept, metrics)), to_params = gradient(params, state, none, jax.random.key(2), jnp.int32(3))
     assert float(value) == 0.0 and not any(np.any(g) for g in jax.tree.leaves(to_params))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((kept, metrics)))
-    weighted = method_of(name, **{**PLAIN, **options, "weight": 3.0, "dropout": 0.5})
+    weighted = method_of(name, **{**plain(3.0), **options, "dropout": 0.5})
     gradient = jax.jit(jax.value_and_grad(weighted.loss, has_aux=True))
     (value, (_, metrics)), to_params = gradient(params, state, none, jax.random.key(2), jnp.int32(3))
     np.testing.assert_allclose(value, 3.0 * metrics["consistency"], rtol=1e-6)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(to_params))
     # Half of the labels: the cost over the batch is half of that over the labelled.
     costs = [
-        loss_of(
-            method_of(name, **{**PLAIN, "weight": 0.0, **options, "normalize_by": n}), params, state, some
-        )[0]
+        loss_of(method_of(name, **{**plain(0.0), **options, "normalize_by": n}), params, state, some)[0]
         for some in (half_labeled(batch),)
         for n in ("batch", "labeled")
     ]
@@ -67,7 +70,7 @@ def test_labels_few_or_none():
 
 
 def test_loss_is_the_cross_entropy_plus_the_weighted_difference_of_two_passes():
-    method = method_of("pi_model", **PLAIN, weight=7.0)
+    method = method_of("pi_model", **plain(7.0))
     params, state, batch = start(method)
     batch = half_labeled(batch)
     params["classifier"]["dense_0"]["kernel"] *= 100.0
@@ -87,7 +90,7 @@ def test_loss_is_the_cross_entropy_plus_the_weighted_difference_of_two_passes():
 
 def test_both_passes_get_a_gradient():
     """With the two passes swapped the second term is the same, and so is its gradient."""
-    method = method_of("pi_model", **PLAIN, weight=1.0)
+    method = method_of("pi_model", **plain(1.0))
     params, state, batch = start(method)
     batch = {**batch, "label": np.full(16, -1, np.int32)}
     swapped = {**batch, "views": (batch["views"][0][:, ::-1],)}
@@ -110,7 +113,7 @@ def test_one_view_differs_only_by_noise_and_dropout():
 
 
 def test_weight_rises_after_its_quiet_steps():
-    method = method_of("pi_model", weight=2.0, rampup_steps=4, quiet_steps=1)
+    method = method_of("pi_model", ramp={"weight": 2.0, "steps": 4, "quiet_steps": 1})
     params, state, batch = start(method)
     found = [float(loss_of(method, params, state, batch, step=s)[2]["weight"]) for s in (0, 1, 4)]
     np.testing.assert_allclose(found, [0.0, 2 * math.exp(-5 * 0.75**2), 2.0], rtol=1e-6)
@@ -130,7 +133,7 @@ def test_classifier_reads_the_features_that_encode_gives():
         ({"classes": 1}, "classes=1"),
         ({"noise": -1.0}, r"noise=-1\.0"),
         ({"dropout": 1.0}, r"dropout=1\.0"),
-        ({"rampup_steps": -1}, "steps=-1"),
+        ({"ramp": {"steps": -1}}, "steps=-1"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, message):

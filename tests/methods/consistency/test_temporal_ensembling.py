@@ -12,7 +12,7 @@ from ssl_jax.optim.ema import debias_average, ema
 from ssl_jax.train.program import make_program
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.methods.case import loss_of, method_of, real_batch, start
-from tests.methods.consistency.test_pi_model import PLAIN, check_labels, without_classes
+from tests.methods.consistency.test_pi_model import check_labels, plain, without_classes
 
 RNG = np.random.default_rng(0)
 
@@ -83,7 +83,7 @@ def test_images_that_do_not_come_are_untouched_and_of_equal_ones_the_last_is_wri
 
 
 def test_target_is_read_before_it_is_written_and_new_images_have_none():
-    method = method_of("temporal_ensembling", **PLAIN, num_examples=20, weight=4.0, decay=0.0)
+    method = method_of("temporal_ensembling", **plain(4.0), num_examples=20, decay=0.0)
     params, state, batch = start(method)
     batch = {**batch, "label": np.full(16, -1, np.int32), "index": np.arange(16, dtype=np.int32)}
     value, first, metrics = loss_of(method, params, state, batch)

@@ -16,7 +16,7 @@ LAST = "head/prototypes/direction"
 
 
 def collapsed(case):
-    return zero_params_loss(case), math.log(case.config["method"]["prototypes"])
+    return zero_params_loss(case), math.log(case.config["method"]["head"]["prototypes"])
 
 
 def test_multi_crop_can_be_switched_off():

@@ -15,7 +15,7 @@ from tests.methods.case import loss_of, method_of, start, zero_params_loss
 def collapsed(case):
     """Uniform distributions, half of the crops masked, and all features alike."""
     options, width = case.config["method"], case.config["encoder"]["width"]
-    uniform = math.log(options["prototypes"]) * (1 + options["mask_share"])
+    uniform = math.log(options["head"]["prototypes"]) * (1 + options["masking"]["crop_fraction"])
     alike = -math.log(1e-8 * (math.sqrt(width) + 1))
     return zero_params_loss(case), uniform + 2 * options["koleo_weight"] * alike
 
@@ -59,7 +59,7 @@ def test_centres_move_only_where_there_are_any(centering):
 
 def test_balancing_uses_the_prototypes_evenly():
     params, state, batch = started()
-    _, _, balanced = loss_of(method_of("dinov2", sinkhorn_iterations=20), params, state, batch)
+    _, _, balanced = loss_of(method_of("dinov2", sinkhorn={"iterations": 20}), params, state, batch)
     _, _, plain = loss_of(method_of("dinov2", centering="none"), params, state, batch)
     assert float(balanced["teacher_kl_uniform"]) < 0.01 < float(plain["teacher_kl_uniform"])
     assert float(balanced["patch_kl_uniform"]) < 0.01 < float(plain["patch_kl_uniform"])

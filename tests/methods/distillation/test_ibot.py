@@ -15,11 +15,12 @@ from ssl_jax.models.build import build as build_encoder
 from tests.methods.case import loss_of, method_of, start, with_average
 
 KEY = jax.random.key(2)
+ALL = {"crop_fraction": 1.0}
 
 
 @functools.cache
 def everything_masked():
-    method = method_of("ibot", mask_share=1.0)
+    method = method_of("ibot", masking=ALL)
     return method, *start(method)
 
 
@@ -33,19 +34,20 @@ def collapsed(case):
     options = case.config["method"]
     method, params, state, batch = everything_masked()
     _, _, metrics = loss_of(method, jax.tree.map(jnp.zeros_like, params), state, batch)
-    found = float(metrics["class_loss"]) + options["mask_share"] * float(metrics["patch_loss"])
-    return found, math.log(options["prototypes"]) * (1 + options["mask_share"])
+    fraction = options["masking"]["crop_fraction"]
+    loss = float(metrics["class_loss"]) + fraction * float(metrics["patch_loss"])
+    return loss, math.log(options["head"]["prototypes"]) * (1 + fraction)
 
 
 def test_nothing_masked_leaves_the_loss_of_the_crops():
-    method = method_of("ibot", mask_share=0.0)
+    method = method_of("ibot", masking={"crop_fraction": 0.0})
     loss, _, metrics = loss_of(method, *start(method))
     assert metrics["patch_loss"] == metrics["patch_teacher_entropy"] == 0
     assert loss == float(metrics["class_loss"])
 
 
 def test_the_patch_loss_alone_needs_only_the_first_crops_and_moves_the_mask_token():
-    method = method_of("ibot", mask_share=1.0, class_weight=0.0)
+    method = method_of("ibot", masking=ALL, class_weight=0.0)
     _, params, state, batch = everything_masked()
     found = gradients(method, params, state, batch)
     assert found["encoder/mask_token"].any()
@@ -75,26 +77,27 @@ def test_centres_are_averages_over_crops_and_over_all_patches():
 
 
 @pytest.mark.parametrize(
-    ("patch_head", "own"),
+    ("patches", "own"),
     [
         ("prototypes", {"patch_head/prototypes/direction"}),
         ("separate", {"patch_head/prototypes/direction", "patch_head/mlp/dense_0/kernel"}),
     ],
 )
-def test_heads_can_be_untied_in_part_or_as_a_whole(patch_head, own):
-    method = method_of("ibot", mask_share=1.0, patch_head=patch_head)
+def test_heads_can_be_untied_in_part_or_as_a_whole(patches, own):
+    method = method_of("ibot", masking=ALL, head={"patches": patches})
     params, state, batch = start(method)
     found = gradients(method, params, state, batch)
     mine = {path for path in found if path.startswith("patch_head")}
-    assert own <= mine and (len(mine) == 1) == (patch_head == "prototypes")
+    assert own <= mine and (len(mine) == 1) == (patches == "prototypes")
     assert all(found[path].any() for path in own)
     assert state["teacher"].params.keys() == params.keys()
 
 
 @pytest.mark.parametrize("kind", ["block", "random"])
 def test_masks_have_at_most_as_many_patches_as_places(kind):
-    masking = Masking(kind, 1.0, (0.1, 0.5), False, None, None, "shared", "all")
-    masks = jax.jit(lambda key: draw_masks(key, masking, 64, 2, (4, 4)))(KEY)
+    masking, encoder = Masking(kind=kind, crop_fraction=1.0), method_of("ibot").encoder
+    crops = jnp.zeros((64, 2, 28, 28, 1))
+    masks = jax.jit(lambda key: draw_masks(key, masking, crops, encoder, stratified=False))(KEY)
     assert masks.shape == (128, 16)
     counts = masks.sum(axis=1)
     assert counts.min() >= 1 and counts.max() <= 8
@@ -103,8 +106,8 @@ def test_masks_have_at_most_as_many_patches_as_places(kind):
 @pytest.mark.parametrize(
     ("options", "encoder", "message"),
     [
-        ({"mask": "blocks"}, {}, "did you mean 'block'"),
-        ({"patch_head": "tied"}, {}, "patch_head='tied'"),
+        ({"masking": {"kind": "blocks"}}, {}, "did you mean 'block'"),
+        ({"head": {"patches": "tied"}}, {}, "head.patches='tied'"),
         ({}, {"mask_token": False}, "encoder.mask_token=False"),
         ({}, {"fc_norm": True}, "encoder.fc_norm=True"),
     ],

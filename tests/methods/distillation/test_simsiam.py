@@ -1,5 +1,6 @@
 """SimSiam: each ablation of the paper against arithmetic of its own."""
 
+import dataclasses
 import functools
 
 import jax
@@ -30,8 +31,15 @@ def collapsed(case):
     ], -1.0
 
 
-def small(**options):
-    return simsiam.build(ENCODER, projection=8, predictor_width=16, projector_layers=2, **options)
+SMALL = simsiam.Heads(projection=8, predictor_width=16, projector_layers=2)
+
+
+def small(heads=SMALL, **options):
+    return simsiam.build(ENCODER, heads=heads, **options)
+
+
+def normalized(batch_norm):
+    return dataclasses.replace(SMALL, batch_norm=batch_norm)
 
 
 def batch_of(seed, *, views=2, index=None):
@@ -230,7 +238,7 @@ def test_no_gradient_reaches_teacher_snapshot_expectations_or_fixed_predictor(op
     ],
 )
 def test_batch_norm_stands_where_the_papers_table_has_it(batch_norm, projector, predictor):
-    params, state = started(small(batch_norm=batch_norm))
+    params, state = started(small(normalized(batch_norm)))
     kernels = {"dense_0/kernel", "dense_1/kernel"}
     assert set(trees.flatten(params["projector"])) == projector | kernels
     assert set(trees.flatten(params["predictor"])) == predictor | kernels
@@ -239,7 +247,7 @@ def test_batch_norm_stands_where_the_papers_table_has_it(batch_norm, projector, 
 
 
 def test_depth_and_widths_of_the_heads():
-    method = simsiam.build(ENCODER, projection=6, projector_width=20, predictor_width=3)
+    method = small(simsiam.Heads(projection=6, projector_width=20, predictor_width=3))
     params, _ = started(method)
     kernels = [params["projector"][f"dense_{i}"]["kernel"].shape for i in range(3)]
     assert kernels == [(16, 20), (20, 20), (20, 6)]
@@ -248,7 +256,7 @@ def test_depth_and_widths_of_the_heads():
 
 def std_after_training(*, stop_gradient, steps=100):
     """``embedding_std`` of 64 points near a plane of 4 dimensions, after SGD at rate 0.2."""
-    method = small(stop_gradient=stop_gradient, batch_norm="hidden")
+    method = small(normalized("hidden"), stop_gradient=stop_gradient)
     points, directions = (
         jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(64, 4), (4, PIXELS)])
     )
@@ -284,7 +292,7 @@ def test_without_stop_gradient_the_projections_collapse_and_with_it_they_do_not(
     [
         ({"predictor": "mpl"}, "predictor='mpl'.*did you mean 'mlp'"),
         ({"similarity": "dot"}, "similarity='dot'"),
-        ({"batch_norm": "all"}, "batch_norm='all'"),
+        ({"heads": normalized("all")}, r"heads\.batch_norm='all'"),
         ({"alternate_steps": 0}, "alternate_steps=0"),
         ({"samples": 0}, "samples=0"),
         ({"decay": 0.9, "alternate_steps": 2}, "decay and alternate_steps"),

@@ -109,7 +109,7 @@ def test_contexts_keep_their_sizes_and_one_program_serves_all_batches():
     assert len(set(shares)) > 1
     assert compiled._cache_size() == 1
     assert all(0.2 < share < 0.9 for share in shares)
-    cut = method_of("ijepa", truncate=True)
+    cut = method_of("ijepa", blocks={"truncate": True})
     fewer = [
         float(jax.jit(cut.loss)(params, state, batch, jax.random.key(k), jnp.int32(0))[1][1]["context"])
         for k in range(3)
@@ -122,7 +122,7 @@ def test_contexts_keep_their_sizes_and_one_program_serves_all_batches():
     [
         ({}, {"class_token": True}, "class_token=False"),
         ({}, {"registers": 2}, "no registers"),
-        ({"targets": 0}, {}, "targets=0"),
+        ({"blocks": {"targets": 0}}, {}, "targets=0"),
         ({"decay": 1.5}, {}, r"decay=1\.5"),
     ],
 )

@@ -11,7 +11,7 @@ from ssl_jax import models
 from ssl_jax.augment.operations import ColorJitter, Flip
 from ssl_jax.augment.views import View
 from ssl_jax.methods.pretext import colorization
-from ssl_jax.methods.pretext.colorization import at_middles, is_counted
+from ssl_jax.methods.pretext.colorization import Rebalancing, at_middles, is_counted
 from ssl_jax.ops.cielab import ab_bins, lab_to_rgb, rebalancing_weights, rgb_to_lab, soft_bins
 from tests.methods.case import loss_of, method_of, zero_params_loss
 
@@ -41,7 +41,8 @@ def test_loss_is_the_weighted_mean_over_places_written_as_a_loop(gray):
     """Scores 0 but for a bias, so that the places are told apart by their targets alone."""
     images = IMAGES.at[0].set(0.5).at[1, :4].set(0.25)
     prior = np.random.default_rng(0).dirichlet(np.ones(313))
-    method = small_method(ignore_gray=gray, prior=tuple(prior), alpha=0.7, gamma=0.3)
+    rebalancing = Rebalancing(prior=tuple(prior), alpha=0.7, gamma=0.3)
+    method = small_method(ignore_gray=gray, rebalancing=rebalancing)
     params, state, batch = begun(method, images)
     bias = jax.random.normal(jax.random.key(2), (313,))
     params["head"] = jax.tree.map(jnp.zeros_like, params["head"])
@@ -62,7 +63,7 @@ def test_loss_is_the_weighted_mean_over_places_written_as_a_loop(gray):
 
 
 def test_prior_is_the_mean_soft_code_of_the_batches_and_rare_colours_weigh_more():
-    method = small_method(prior_decay=0.5)
+    method = small_method(rebalancing=Rebalancing(prior_decay=0.5))
     params, state, batch = begun(method, IMAGES)
     codes = [
         soft_bins(at_middles(rgb_to_lab(x), (2, 2))[..., 1:]).mean(axis=(0, 1, 2))
@@ -147,7 +148,7 @@ def test_images_of_one_channel_are_refused_with_the_reason():
     ("options", "message"),
     [
         ({"ignore_gray": "all"}, "ignore_gray='all'"),
-        ({"prior": (0.5, 0.5)}, "prior=2: allowed is .* 313"),
+        ({"rebalancing": {"prior": (0.5, 0.5)}}, "prior=2: allowed is .* 313"),
         ({"sigma": 0.0}, r"sigma=0\.0"),
         ({"levels": 0}, "levels=0"),
     ],

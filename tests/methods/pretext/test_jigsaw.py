@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax.augment import presets
 from ssl_jax.methods.pretext import jigsaw
-from ssl_jax.ops.tiles import permutations
+from ssl_jax.ops.tiles import Layout, permutations
 from tests.methods.case import loss_of, method_of, zero_params_loss
 from tests.methods.pretext.seeing import seeing
 
@@ -30,7 +30,7 @@ def test_a_head_that_sees_every_tile_knows_the_permutation(grid, count):
         seen.append(cell)
         return jax.nn.one_hot(cell, tiles)
 
-    options = {"grid": grid, "tile": 3, "gap": 1, "jitter": 1, "channel_jitter": 0, "hidden_layers": 0}
+    options = {"tiles": Layout(grid=grid, tile=3, gap=1, jitter=1), "hidden_layers": 0}
     options |= {"permutations": count, "projection": tiles, "normalize_tiles": False, "permutation_seed": 5}
     method = jigsaw.build(seeing(look, tiles), views=presets.mae(size), **options)
     images = jnp.arange(size * size, dtype=jnp.float32).reshape(1, 1, size, size, 1) * jnp.ones(
@@ -69,11 +69,11 @@ def test_tiles_share_one_tower_and_a_head_that_adds_them_up_cannot_know():
     ("options", "message"),
     [
         (
-            {"tile": 10},
+            {"tiles": {"tile": 10}},
             "views='28 x 28 pixels': allowed is 33 or more a side: 3 x 3 tiles of 10 pixels.*overlap",
         ),
-        ({"grid": 4, "tile": 4}, "grid=4"),
-        ({"grid": 2, "permutations": 25}, "count=25"),
+        ({"tiles": {"grid": 4, "tile": 4}}, r"tiles\.grid=4"),
+        ({"tiles": {"grid": 2}, "permutations": 25}, "count=25"),
         ({"permutations": 1}, "permutations=1"),
         ({"objective": "max"}, "objective='max'"),
         ({"hidden_layers": -1}, "hidden_layers=-1"),

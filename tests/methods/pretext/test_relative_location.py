@@ -10,6 +10,7 @@ import pytest
 from ssl_jax import models
 from ssl_jax.augment import presets
 from ssl_jax.methods.pretext import relative_location
+from ssl_jax.ops.tiles import Layout
 from tests.methods.case import method_of, zero_params_loss
 from tests.methods.pretext.seeing import seeing
 
@@ -24,7 +25,8 @@ def test_a_head_that_sees_where_tiles_lie_is_always_right(form, grid):
     size = 5 * grid
     place = lambda tiles: jnp.stack([tiles[:, 0, 0, 0] // size // 5, tiles[:, 0, 0, 0] % size // 5], axis=-1)  # noqa: E731
     views = presets.mae(size)
-    options = {"form": form, "grid": grid, "tile": 3, "gap": 1, "jitter": 1, "hidden_layers": 0}
+    tiles = Layout(grid=grid, tile=3, gap=1, jitter=1)
+    options = {"form": form, "tiles": tiles, "hidden_layers": 0}
     method = relative_location.build(seeing(place, 2), views=views, normalize_tiles=False, **options)
     images = jnp.arange(size * size, dtype=jnp.float32).reshape(1, 1, size, size, 1) * jnp.ones(
         (7, 1, 1, 1, 1)
@@ -48,7 +50,7 @@ def test_whole_images_are_encoded_by_what_was_trained_on_tiles():
     features = method.encode(params, state, jnp.ones((2, 28, 28, 1)))
     assert features.shape == (2, method.encoder.features)
     vit = models.build("vit_micro", patch=4, image_size=28, width=32, depth=1, heads=2)
-    method = relative_location.build(vit, views=presets.mae(28), tile=8, jitter=1, hidden_dim=16)
+    method = relative_location.build(vit, views=presets.mae(28), tiles=Layout(3, 8, jitter=1), hidden_dim=16)
     params, state = method.init(jax.random.key(0), batch)
     value, _ = jax.jit(method.loss)(params, state, batch, jax.random.key(1), jnp.int32(0))
     assert np.isfinite(value)
@@ -59,12 +61,12 @@ def test_whole_images_are_encoded_by_what_was_trained_on_tiles():
     ("options", "message"),
     [
         (
-            {"tile": 10},
+            {"tiles": {"tile": 10}},
             "views='28 x 28 pixels': allowed is 33 or more a side: 3 x 3 tiles of 10 pixels.*overlap",
         ),
         ({"form": "ring"}, "form='ring'"),
-        ({"form": "center", "grid": 2}, "grid=2: allowed is 3"),
-        ({"gap": -1}, "gap=-1"),
+        ({"form": "center", "tiles": {"grid": 2}}, "grid=2: allowed is 3"),
+        ({"tiles": {"gap": -1}}, "gap=-1"),
         ({"hidden_layers": -1}, "hidden_layers=-1"),
     ],
 )
