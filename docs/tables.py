@@ -41,6 +41,7 @@ from ssl_jax.cli.tables import (
     method_table,
     results_table,
 )
+from ssl_jax.core.check import is_group
 from ssl_jax.core.rows import Row, read_rows
 from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.methods.registry import method_module, names
@@ -186,19 +187,39 @@ def measured(name: str) -> list[str]:
     return [*lines, "All methods and how this was measured: [results](../results.md).", ""]
 
 
+def group_section(option: str, kind: type) -> list[str]:
+    """Write the lines of a method's page that explain a group of options, from the docstrings of its dataclass and bases."""
+    lines = ["", f"## Options of `{option}`", ""]
+    for owner in reversed(kind.__mro__[:-1]):
+        _, _, attributes = (inspect.getdoc(owner) or "").partition("Attributes:\n")
+        text = format_entries(attributes.partition("\n\n")[0])
+        lines += text.rstrip().splitlines()
+    return lines
+
+
+def format_entries(text: str) -> str:
+    """Turn the entries of a docstring's section into a list in Markdown."""
+    text = re.sub(r":(?:func|mod|class):`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+    return re.sub(r"^  (\w+): ", r"- **`\1`**: ", text, flags=re.MULTILINE)
+
+
 def method_page(name: str) -> str:
     """Write the docs page of a method."""
     module = method_module(name)
     text = inspect.getdoc(module.build) or ""
     title, _, body = text.partition("\n")
-    body = re.sub(r":(?:func|mod|class):`~?([^`]*)`", r"`\1`", body)
-    body = body.replace("``", "`")
     body = re.sub(r"^(Args|Returns|Raises):$", r"## \1\n", body, flags=re.MULTILINE)
-    body = re.sub(r"^  (\w+): ", r"- **`\1`**: ", body, flags=re.MULTILINE)
+    body = format_entries(body)
     rows = ["| option | default |", "|---|---|"]
+    groups = []
     for option, parameter in inspect.signature(module.build).parameters.items():
+        if is_group(parameter.default):
+            values = {f"{option}.{name}": value for name, value in vars(parameter.default).items()}
+            groups += group_section(option, type(parameter.default))
+        else:
+            values = {option: parameter.default}
         if option not in ("encoder", "views"):
-            rows.append(f"| `{option}` | `{parameter.default!r}` |")
+            rows += [f"| `{name}` | `{value!r}` |" for name, value in values.items()]
     source = "../../" + names()[name].replace(".", "/") + ".py"
     return "\n".join(
         [
@@ -210,6 +231,7 @@ def method_page(name: str) -> str:
             f"python -m experiments.pretrain --config=configs/{name}.py --workdir=runs/{name}",
             "```",
             body.rstrip(),
+            *groups,
             "",
             "## Defaults",
             "",

@@ -29,6 +29,7 @@ LAYERS = [
     "experiments",
     "experiments.studies",
 ]
+MAX_PARAMETERS = 12
 FILES = [path for top in ("ssl_jax", "configs", "experiments") for path in sorted((ROOT / top).rglob("*.py"))]
 
 
@@ -71,6 +72,24 @@ def test_flax_and_config_dicts_stay_behind_their_fences(path):
         assert "ml_collections" not in modules, "nobody below config/ sees a ConfigDict"
     if path.parent.name != "models":
         assert "flax" not in modules, "only models/ imports flax"
+
+
+def count_parameters(function: ast.FunctionDef) -> int:
+    arguments = function.args
+    count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+    bound = (arguments.posonlyargs + arguments.args)[:1]
+    return count - any(argument.arg in ("self", "cls") for argument in bound)
+
+
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_no_function_takes_more_than_12_parameters(path):
+    if path.parent == ROOT / "ssl_jax" / "models":
+        return  # there a signature describes a whole network
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    long = {f.name: count_parameters(f) for f in functions if count_parameters(f) > MAX_PARAMETERS}
+    assert not long, f"{path.relative_to(ROOT)}: {long}; group options in a dataclass"
 
 
 def test_importing_the_package_starts_no_backend_and_no_tensorflow():

@@ -61,7 +61,7 @@ def choices_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
-    """Set values of a config, each in the type of the value that stands there.
+    """Set values of a config, each in the type of the value that stands there; of a method's group of options those given.
 
     Args:
       config: changed in place.
@@ -84,10 +84,13 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
         part = config
         for parent in parents:
             part = _member(part, parent, name)
-        _member(part, last, name)
-        kind = part.get_type(last)
+        present, kind = _member(part, last, name), part.get_type(last)
         try:
-            part[last] = _parse(name, value, kind) if isinstance(value, str) else value
+            value = _parse(name, value, kind) if isinstance(value, str) else value
+            if name.startswith("method.") and isinstance(present, ConfigDict) and isinstance(value, Mapping):
+                apply_overrides(config, {f"{name}.{field}": value[field] for field in value})
+            else:
+                part[last] = value
         except TypeError as error:
             allowed = ALLOWED.get(kind, kind.__name__)
             raise ValueError(f"config.{name}={value!r}: allowed is {allowed}") from error

@@ -74,7 +74,7 @@ def test_shares_of_a_run_follow_its_epochs():
     assert short == (30 * epoch, 60 * epoch, 80 * epoch)
     config = pi_model.get_config("cifar10,short")
     # Warm-ups are shares of the run in thousandths.
-    assert (config.method.rampup_steps, config.optimizer.warmup_steps) == (16 * 500, 267 * 60 * 500 // 1000)
+    assert (config.method.ramp.steps, config.optimizer.warmup_steps) == (16 * 500, 267 * 60 * 500 // 1000)
 
 
 def test_the_results_table_gives_every_method_the_same_epochs():

@@ -16,6 +16,7 @@ def config():
             "best": True,
             "area": (0.2, 1.0),
             "groups": {},
+            "method": {"head": {"prototypes": 8, "layers": 3, "scale": 0.5}},
             "views": {"size": 28, "channels": placeholder(int)},
             "init": placeholder(object),
         }
@@ -38,6 +39,8 @@ def config():
         ("area", "()", ()),
         ("groups", "{'head': {'b1': 0.5}}", ConfigDict({"head": {"b1": 0.5}})),
         ("views.size", "32", 32),
+        ("method.head.scale", "1", 1.0),
+        ("method.head", "{'prototypes': 4}", ConfigDict({"prototypes": 4, "layers": 3, "scale": 0.5})),
         ("views.channels", "3", 3),
         ("views.channels", "None", None),
         ("init", "[1, 2]", [1, 2]),

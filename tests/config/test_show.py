@@ -49,6 +49,20 @@ def test_every_value_is_shown_with_its_origin():
 def test_what_the_smoke_budget_changes_is_shown():
     shown = origins_of(describe_config("configs/simclr.py:smoke"))
     assert shown["steps"] == ("4", "smoke") and shown["method.projector_width"] == ("32", "smoke")
+    assert origins_of(describe_config("configs/dino.py:smoke"))["method.head.prototypes"] == ("64", "smoke")
+
+
+def test_options_of_a_group_are_shown_one_by_one():
+    text = describe_config("configs/dino.py:imagenet,paper", {"method.head.prototypes": "8192"})
+    expected = {
+        "method.head.prototypes": ("8192", "command line"),
+        "method.head.norm_last_layer": ("False", "recipe"),
+        "method.head.layers": ("3", "default of ssl_jax.methods.distillation.dino.build"),
+        "method.temperatures.teacher_steps": (str(30 * (1_281_167 // 1024)), "recipe"),
+    }
+    shown = origins_of(text)
+    assert {name: shown[name] for name in expected} == expected
+    assert shown["method.teacher.decay_steps"][1] == "follows steps"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ def test_a_run_that_diverges_stands_still_and_the_others_go_on(tmp_path):
         ("simclr", {"method.temperature": 0.2, "seed": 1, "optimizer.learning_rate": 0.1}, ""),
         ("simclr", {"method.projector_layers": 3}, "neither the seed nor a number"),
         ("simclr", {"batch_size": 64}, "neither the seed nor a number"),
+        ("dino", {"method.temperatures.student": 0.2, "method.teacher.decay": 0.9}, ""),
+        ("dino", {"method.head.prototypes": 32}, "method.head.prototypes is neither the seed nor a number"),
         ("deepcluster", {"seed": 1}, "looks at all images between steps"),
     ],
 )
