@@ -11,7 +11,7 @@ from ssl_jax.core.types import Array
 
 
 def _along(planes: Array, taps: Array, axis: int) -> Array:
-    """Weighted sum of shifted copies along an axis, the border mirrored without repeating its pixel."""
+    """Sum shifted copies, weighted, along an axis, the border mirrored without repeating its pixel."""
     radius, length = taps.shape[0] // 2, planes.shape[axis]
     widths = [(radius, radius) if i == axis else (0, 0) for i in range(planes.ndim)]
     padded = jnp.pad(planes, widths, mode="reflect")
@@ -20,7 +20,7 @@ def _along(planes: Array, taps: Array, axis: int) -> Array:
 
 
 def gaussian_blur_planes(planes: Float[Array, "c h w"], sigma: Any, *, kernel: int) -> Float[Array, "c h w"]:
-    """`gaussian_blur` on planes ``[c, h, w]``.
+    """Blur planes ``[c, h, w]`` as `gaussian_blur` does an image.
 
     >>> import jax.numpy as jnp
     >>> gaussian_blur_planes(jnp.zeros((1, 4, 4)), 1.0, kernel=3).shape
@@ -41,7 +41,7 @@ def gaussian_blur_planes(planes: Float[Array, "c h w"], sigma: Any, *, kernel: i
 
 
 def gaussian_blur(image: Float[Array, "h w c"], sigma: Any, *, kernel: int) -> Float[Array, "h w c"]:
-    """Convolution with a Gaussian, ``w(i, j) ∝ exp(-(i² + j²) / 2σ²)``, cut off and normalised.
+    """Convolve with a Gaussian, ``w(i, j) ∝ exp(-(i² + j²) / 2σ²)``, cut off and normalised.
 
     Args:
       image: ``[h, w, c]``.

@@ -40,16 +40,16 @@ def drop_colors(key: Key, image: Float[Array, "h w c"], *, noise: ScalarLike = 0
     if channels == 1:
         return image
     keep_key, noise_key = jax.random.split(key)
-    kept = jnp.arange(channels) == jax.random.randint(keep_key, (), 0, channels)
+    stays = jnp.arange(channels) == jax.random.randint(keep_key, (), 0, channels)
     centered = image - jnp.mean(image, axis=(0, 1))
-    deviation = jnp.sqrt(jnp.sum(jnp.where(kept, jnp.mean(centered**2, axis=(0, 1)), 0.0)))
+    deviation = jnp.sqrt(jnp.sum(jnp.where(stays, jnp.mean(centered**2, axis=(0, 1)), 0.0)))
     return jnp.where(
-        kept, centered, noise * deviation * jax.random.normal(noise_key, image.shape, image.dtype)
+        stays, centered, noise * deviation * jax.random.normal(noise_key, image.shape, image.dtype)
     )
 
 
 def project_colors(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Colours without their part between magenta and green: ``x (I − a aᵀ / aᵀa)`` with a = (−1, 2, −1).
+    """Take from colours their part between magenta and green: ``x (I − a aᵀ / aᵀa)`` with a = (−1, 2, −1).
 
     Gray stays as it is.
 

@@ -20,7 +20,7 @@ PIXELS = ("uint8", "uint16", "bfloat16", "float16", "float32", "float64")
 
 
 def to_float(images: Shaped[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
-    """Pixels as floats in [0, 1]: uint8 divided by 255, uint16 by 65535, floats as they are.
+    """Convert pixels to floats in [0, 1]: uint8 divided by 255, uint16 by 65535, floats as they are.
 
     Args:
       images: any shape; uint8, uint16 or float. Floats are taken to be in [0, 1] already.
@@ -56,7 +56,7 @@ def on_planes(
 
 
 def luma_planes(planes: Float[Array, "c h w"]) -> Float[Array, "h w"]:
-    """Gray value: luma (Rec. 601) of three channels, the mean of any other number.
+    """Compute the gray value: luma (Rec. 601) of three channels, the mean of any other number.
 
     >>> import jax.numpy as jnp
     >>> luma_planes(jnp.array([0.0, 0.5, 1.0, 0.5]).reshape(4, 1, 1)).tolist()
@@ -68,7 +68,7 @@ def luma_planes(planes: Float[Array, "c h w"]) -> Float[Array, "h w"]:
 
 
 def gray_planes(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
-    """`grayscale` on planes ``[c, h, w]``.
+    """Make planes ``[c, h, w]`` gray as `grayscale` does an image.
 
     >>> import jax.numpy as jnp
     >>> gray_planes(jnp.array([0.0, 1.0]).reshape(2, 1, 1)).ravel().tolist()
@@ -78,7 +78,7 @@ def gray_planes(planes: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
 
 
 def grayscale(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Gray image with as many channels as before: luma of three channels, the mean of any other number.
+    """Make an image gray with as many channels as before: luma of three channels, the mean of any other number.
 
     Args:
       image: ``[h, w, c]``; one channel is left as it is.
@@ -119,7 +119,7 @@ def solarize(image: Float[Array, "..."], *, threshold: Any = 0.5) -> Float[Array
 def normalize(
     image: Float[Array, "... c"], *, mean: tuple[Any, ...], std: tuple[Any, ...]
 ) -> Float[Array, "... c"]:
-    """``(x - mean) / std`` for each channel.
+    """Normalise each channel: ``(x - mean) / std``.
 
     Args:
       image: channels last.
@@ -150,7 +150,7 @@ def normalize(
 def unnormalize(
     image: Float[Array | np.ndarray, "... c"], *, mean: tuple[Any, ...], std: tuple[Any, ...]
 ) -> Float[Array, "... c"]:
-    """``x · std + mean`` for each channel: the inverse of `normalize`, with the same arguments.
+    """Undo a normalisation: ``x · std + mean`` for each channel, the inverse of `normalize`, with the same arguments.
 
     >>> import jax.numpy as jnp
     >>> unnormalize(jnp.array([0.0, 2.0]), mean=(0.5,), std=(0.25,)).tolist()

@@ -39,7 +39,7 @@ def box_corners(box: Box) -> tuple[Any, Any, Any, Any]:
 
 @functools.cache
 def _digits(low: float, high: float, exponential: bool) -> np.ndarray:
-    """Tables ``[3, 256]``: entries for the three bytes of a 24-bit ``u`` add up to ``low + u (high - low)``.
+    """Make tables ``[3, 256]``: entries for the three bytes of a 24-bit ``u`` add up to ``low + u (high - low)``.
 
     With ``exponential`` their product is the exponential of that. Sums or products of constants round alike
     in numpy and in compiled code; a product followed by a sum does not (the compiler may fuse the two), nor
@@ -50,8 +50,8 @@ def _digits(low: float, high: float, exponential: bool) -> np.ndarray:
     return (np.exp(steps) if exponential else steps).astype(np.float32)
 
 
-def _whole_or_centre(height: int, width: int, ratio: tuple[Any, Any]) -> Box:
-    """The fallback: the largest centred box whose aspect ratio lies in ``ratio``."""
+def _whole_or_center(height: int, width: int, ratio: tuple[Any, Any]) -> Box:
+    """Return the fallback: the largest centred box whose aspect ratio lies in ``ratio``."""
     if width / height < ratio[0]:
         inside = (min(round(width / ratio[0]), height), width)
     elif width / height > ratio[1]:
@@ -70,7 +70,7 @@ def sample_box(
     ratio: tuple[Any, Any],
     xp: ModuleType = jnp,
 ) -> Box:
-    """Box of a random resized crop from given uniform numbers, the same integers in numpy and on a device.
+    """Choose the box of a random resized crop from given uniform numbers: the same integers in numpy and on a device.
 
     A try draws ``A ~ U(area)·height·width`` and ``log r ~ U(log ratio)`` and proposes ``w = round(√(A r))``,
     ``h = round(√(A / r))`` at a uniform position. The first try that fits into the image counts. If none
@@ -79,8 +79,8 @@ def sample_box(
 
     Args:
       uniforms: float32 ``[tries, 4]`` in [0, 1): area, log ratio, row and column of each try.
-      height: of the image, pixels.
-      width: of the image, pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
       area: least and greatest share of the image's area, in (0, 1].
       ratio: least and greatest ``w / h``.
       xp: ``jax.numpy`` or ``numpy``.
@@ -116,11 +116,11 @@ def sample_box(
     left = xp.minimum((uniforms[:, 3] * columns.astype(xp.float32)).astype(xp.int32), columns - 1)
 
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    first, found = xp.argmax(fits), xp.any(fits)
-    fallback = _whole_or_centre(height, width, ratio)
+    first, any_fits = xp.argmax(fits), xp.any(fits)
+    fallback = _whole_or_center(height, width, ratio)
     return Box(
         *(
-            xp.where(found, drawn[first], xp.int32(f))
+            xp.where(any_fits, drawn[first], xp.int32(f))
             for drawn, f in zip((top, left, h, w), fallback, strict=True)
         )
     )
@@ -131,7 +131,7 @@ def _triangle(x: Any, xp: ModuleType) -> Any:
 
 
 def _cubic(x: Any, a: float, xp: ModuleType) -> Any:
-    """Keys' cubic convolution kernel with parameter ``a``, zero from 2 on."""
+    """Evaluate Keys' cubic convolution kernel with parameter ``a``, zero from 2 on."""
     x = xp.minimum(xp.abs(x), 2.0)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
@@ -139,7 +139,7 @@ def _cubic(x: Any, a: float, xp: ModuleType) -> Any:
 
 
 def resampling_weights(
-    centre: Any,
+    center: Any,
     position: Any,
     length: Any,
     scale: Any,
@@ -148,29 +148,29 @@ def resampling_weights(
     antialias: bool,
     xp: ModuleType,
 ) -> Any:
-    """Weights ``[..., out, in]`` of a box's pixels ``0 .. length`` for outputs with the given centres.
+    """Compute weights ``[..., out, in]`` of a box's pixels ``0 .. length`` for outputs with the given centres.
 
     Rows sum to 1 and are zero outside the box. With antialias the filter widens by ``scale`` when shrinking
     and is renormalised at the border; without it taps beyond the border read the border pixel, and the
     cubic's parameter is -0.75, as in torch.
 
     Args:
-      centre: of the outputs in the box's coordinates, float ``[..., out, 1]``.
+      center: centres of the outputs in the box's coordinates, float ``[..., out, 1]``.
       position: index of the pixels in the box, float ``[..., 1, in]``; may lie outside.
-      length: of the box, float.
+      length: length of the box, float.
       scale: ``length / size``.
       interpolation: ``bilinear`` or ``bicubic``.
-      antialias: see above.
+      antialias: whether the filter widens when shrinking.
       xp: ``jax.numpy`` or ``numpy``.
 
     Example:
       >>> import numpy as np
-      >>> centre, position = np.array([[1.0]]), np.arange(-1.0, 3.0)[None]
-      >>> resampling_weights(centre, position, 2.0, 2.0, interpolation="bilinear", antialias=True, xp=np).tolist()
+      >>> center, position = np.array([[1.0]]), np.arange(-1.0, 3.0)[None]
+      >>> resampling_weights(center, position, 2.0, 2.0, interpolation="bilinear", antialias=True, xp=np).tolist()
       [[0.0, 0.5, 0.5, 0.0]]
     """
     inside = (position >= 0) & (position < length)
-    offset = position + 0.5 - centre
+    offset = position + 0.5 - center
     if antialias or interpolation == "bilinear":
         # Without antialias a renormalised triangle is the same as taps clamped to the border.
         offset = offset / xp.maximum(scale, 1.0) if antialias else offset
@@ -179,7 +179,7 @@ def resampling_weights(
         return weights / xp.sum(weights, axis=-1, keepdims=True)
 
     def taps(first: Any) -> Any:
-        return _cubic(first + 0.5 - centre, -0.75, xp) + _cubic(first + 1.5 - centre, -0.75, xp)
+        return _cubic(first + 0.5 - center, -0.75, xp) + _cubic(first + 1.5 - center, -0.75, xp)
 
     weights = xp.where(inside, _cubic(offset, -0.75, xp), 0.0)
     weights = weights + xp.where(position == 0, taps(-2.0), 0.0)
@@ -187,7 +187,7 @@ def resampling_weights(
 
 
 def _block(size: int) -> int:
-    """Outputs computed together: the largest divisor of ``size`` up to 16, or all where that is small."""
+    """Count the outputs that are computed together: the largest divisor of ``size`` up to 16, or all where that is small."""
     divisor = max(d for d in range(1, min(size, 16) + 1) if size % d == 0)
     return divisor if divisor >= 8 else size
 
@@ -195,7 +195,7 @@ def _block(size: int) -> int:
 def _windows(
     start: Any, length: Any, rows: int, size: int, *, dtype: Any, interpolation: str, antialias: bool
 ) -> tuple[Array, int, Array]:
-    """Windows of a line of ``rows`` pixels: their first pixels, length, weights ``[blocks, block, window]``.
+    """Lay windows over a line of ``rows`` pixels: their first pixels, length, weights ``[blocks, block, window]``.
 
     A block of neighbouring outputs reads a window of neighbouring pixels only, so blocks times windows do
     fewer products than one matrix, ten times fewer at 224 pixels. The window is as long as a whole line
@@ -206,18 +206,18 @@ def _windows(
     window = min(rows, math.ceil((block - 1) * greatest + 4 * max(greatest, 1.0)) + 2)
     length = jnp.asarray(length).astype(dtype)
     scale = length / size
-    centre = (jnp.arange(size, dtype=dtype).reshape(-1, block, 1) + 0.5) * scale
+    center = (jnp.arange(size, dtype=dtype).reshape(-1, block, 1) + 0.5) * scale
     reach = 2.0 * jnp.maximum(scale, 1.0)
-    first = jnp.clip(jnp.floor(centre[:, 0, 0] - reach).astype(jnp.int32) + start, 0, rows - window)
+    first = jnp.clip(jnp.floor(center[:, 0, 0] - reach).astype(jnp.int32) + start, 0, rows - window)
     position = (first[:, None, None] + jnp.arange(window) - start).astype(dtype)
     weights = resampling_weights(
-        centre, position, length, scale, interpolation=interpolation, antialias=antialias, xp=jnp
+        center, position, length, scale, interpolation=interpolation, antialias=antialias, xp=jnp
     )
     return first, window, weights
 
 
 def _resample(image: Array, box: Box, size: int, interpolation: str, antialias: bool) -> Array:
-    """The crop as planes ``[c, size, size]``: rows first, in the layout of the image, then columns."""
+    """Resample the crop to planes ``[c, size, size]``: rows first, in the layout of the image, then columns."""
     height, width, channels = image.shape
     options: Any = {"dtype": image.dtype, "interpolation": interpolation, "antialias": antialias}
     # Full float32 on every device: the 8 bits of a pixel must survive.
@@ -248,7 +248,7 @@ def crop_resize(
     Args:
       image: ``[h, w, c]``, float, any range.
       box: top, left, height, width in pixels; may be traced.
-      size: of the output, pixels.
+      size: side of the output in pixels.
       interpolation: ``bilinear`` or ``bicubic``. Bicubic may overshoot the range by some per cent; it is not clipped
         here.
       antialias: whether shrinking averages over the pixels in between (as PIL always does).

@@ -14,19 +14,19 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def _restore(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """Back to the dtype of the pixels: integers rounded and clipped; floats as float32, overshoot kept."""
+    """Convert back to the dtype of the pixels: integers rounded and clipped; floats as float32, overshoot kept."""
     if np.issubdtype(dtype, np.integer):
         return np.clip(np.rint(x), 0, np.iinfo(dtype).max).astype(dtype)
     return x.astype(np.float32)
 
 
 def _matrix(length: int, size: int, interpolation: str) -> np.ndarray:
-    """Matrix ``[size, length]`` that resamples a whole line, antialiased."""
+    """Make the matrix ``[size, length]`` that resamples a whole line, antialiased."""
     scale = np.float32(length / size)
-    centre = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale
+    center = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale
     position = np.arange(length, dtype=np.float32)[None]
     return resampling_weights(
-        centre, position, length, scale, interpolation=interpolation, antialias=True, xp=np
+        center, position, length, scale, interpolation=interpolation, antialias=True, xp=np
     )
 
 
@@ -55,7 +55,7 @@ def host_crop(
       image: ``[h, w, c]``, any number of channels; uint8, uint16 or float. uint8 with 1 or 3 channels goes
         through PIL, the rest through the same matrices as on the device.
       box: top, left, height, width in pixels.
-      size: of the output, pixels.
+      size: side of the output in pixels.
       interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
@@ -79,11 +79,11 @@ def host_crop(
 def center_crop_resize(
     image: Shaped[np.ndarray, "h w c"], size: int, *, ratio: float = 1.0, interpolation: str = "bicubic"
 ) -> Shaped[np.ndarray, "{size} {size} c"]:
-    """Evaluation's crop: shorter side to ``round(size / ratio)``, then the centre ``size`` x ``size`` pixels.
+    """Crop for evaluation: shorter side to ``round(size / ratio)``, then the centre ``size`` x ``size`` pixels.
 
     Args:
       image: ``[h, w, c]``; uint8, uint16 or float.
-      size: of the output, pixels.
+      size: side of the output in pixels.
       ratio: share of the shorter side that the crop keeps, in (0, 1]; 224 / 256 = 0.875 is the custom at 224
         pixels.
       interpolation: ``bilinear`` or ``bicubic``.
@@ -119,7 +119,7 @@ def host_crops(
     Args:
       rng: advanced by 40 numbers a view, whatever they turn out to be.
       image: ``[h, w, c]``; uint8, uint16 or float.
-      views: which views; ``antialias`` is on whatever they say.
+      views: views to crop; ``antialias`` is on whatever they say.
 
     Returns:
       ``[v, s, s, c]`` for each size, in the grouping of `ssl_jax.augment.views.groups`; the dtypes of `host_crop`.

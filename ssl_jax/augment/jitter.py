@@ -38,7 +38,7 @@ def _saturate(planes: Array, factor: Any) -> Array:
 
 
 def _turn_hue(planes: Array, turns: Any) -> Array:
-    """Hue in HSV space moved: value and chroma stay, only the place on the hexagon of hues is computed."""
+    """Move the hue in HSV space: value and chroma stay, only the position on the hexagon of hues is computed."""
     if planes.shape[0] != 3:
         return planes
     red, green, blue = planes[0], planes[1], planes[2]
@@ -59,12 +59,12 @@ def _turn_hue(planes: Array, turns: Any) -> Array:
 def adjust_brightness(
     image: Float[Array, "h w c"], factor: Any, *, additive: bool = False
 ) -> Float[Array, "h w c"]:
-    """Brightness: ``clip(factor · x)``, or ``clip(x + factor - 1)`` if additive.
+    """Change the brightness: ``clip(factor · x)``, or ``clip(x + factor - 1)`` if additive.
 
     Args:
       image: ``[h, w, c]`` in [0, 1].
       factor: 0 or more; 1 leaves the image as it is.
-      additive: the form of SimCLR's first version and of BYOL.
+      additive: True for the form of SimCLR's first version and of BYOL.
 
     Returns:
       ``[h, w, c]`` in [0, 1].
@@ -82,7 +82,7 @@ def adjust_brightness(
 
 
 def adjust_contrast(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "h w c"]:
-    """Contrast: ``clip(factor · x + (1 - factor) · m)``, ``m`` the mean over the image of its gray value.
+    """Change the contrast: ``clip(factor · x + (1 - factor) · m)``, ``m`` the mean over the image of its gray value.
 
     Args:
       image: ``[h, w, c]`` in [0, 1].
@@ -103,7 +103,7 @@ def adjust_contrast(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "
 
 
 def adjust_saturation(image: Float[Array, "h w c"], factor: Any) -> Float[Array, "h w c"]:
-    """Saturation: ``clip(factor · x + (1 - factor) · g)``, ``g`` the gray image of `ssl_jax.augment.color.grayscale`.
+    """Change the saturation: ``clip(factor · x + (1 - factor) · g)``, ``g`` its gray image (`ssl_jax.augment.color.grayscale`).
 
     Args:
       image: ``[h, w, c]`` in [0, 1]; one channel is left as it is.
@@ -123,7 +123,7 @@ def adjust_saturation(image: Float[Array, "h w c"], factor: Any) -> Float[Array,
 
 
 def adjust_hue(image: Float[Array, "h w c"], turns: Any) -> Float[Array, "h w c"]:
-    """Hue moved by a share of the circle of hues, in HSV space.
+    """Move the hue by a share of the circle of hues, in HSV space.
 
     Args:
       image: ``[h, w, c]`` in [0, 1]; other than three channels are left as they are.
@@ -150,11 +150,11 @@ def jitter_planes(
     *,
     additive_brightness: bool = False,
 ) -> Float[Array, "c h w"]:
-    """Brightness, contrast, saturation (by factors) and hue (by turns) in a given order, clipped after each.
+    """Change brightness, contrast, saturation (by factors) and hue (by turns) in a given order, clipped after each.
 
     Args:
       planes: ``[c, h, w]`` in [0, 1].
-      factors: of brightness, contrast and saturation, then the turn of the hue.
+      factors: three for brightness, contrast and saturation, then the turn of the hue.
       order: a permutation of 0 to 3; may be traced.
       additive_brightness: see `adjust_brightness`.
 
@@ -182,7 +182,7 @@ def composed_jitter_planes(
     *,
     additive_brightness: bool = False,
 ) -> Float[Array, "c h w"]:
-    """A fast approximation of `jitter_planes`: the four operations as one affine map, ``clip(A x + b)``.
+    """Approximate `jitter_planes` fast: the four operations as one affine map, ``clip(A x + b)``.
 
     It differs in two ways: pixels are clipped once, at the end, and the hue turns in the (I, Q) plane of YIQ
     space, which keeps luma instead of HSV's value. Args and Returns as in `jitter_planes`.

@@ -1,4 +1,4 @@
-"""What training with labels does to images and their targets: mixtures of two, and erased places."""
+"""What training with labels does to images and their targets: mixtures of two, and erased rectangles."""
 
 import math
 
@@ -13,7 +13,7 @@ from ssl_jax.core.types import Array, Key
 def cutmix(
     key: Key, image: Float[Array, "h w c"], other: Float[Array, "h w c"]
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """CutMix: a random rectangle of an image is replaced by the same place of another one.
+    """Replace a random rectangle of an image by the same rectangle of another one: CutMix.
 
     With λ ~ U(0, 1) the rectangle has the sides ``h √(1 − λ)`` and ``w √(1 − λ)``, rounded down to even pixels, and a
     centre that is uniform over the image; what lies outside is cut off. Targets are mixed in the same shares:
@@ -39,13 +39,13 @@ def cutmix(
     Reference: Yun et al., "CutMix", ICCV 2019, eqs. 1 and 2, with α = 1.
     """
     check.require(other.shape == image.shape, "other.shape", other.shape, f"that of image, {image.shape}")
-    side, *centre = jax.random.uniform(key, (3,))
+    side, *center = jax.random.uniform(key, (3,))
 
-    def covered(size: int, place: Array) -> Array:
+    def covered(size: int, position: Array) -> Array:
         half = jnp.floor(size * jnp.sqrt(1.0 - side)) // 2
-        return jnp.abs(jnp.arange(size) + 0.5 - jnp.floor(place * size)) < half
+        return jnp.abs(jnp.arange(size) + 0.5 - jnp.floor(position * size)) < half
 
-    rows, columns = (covered(size, place) for size, place in zip(image.shape[:2], centre, strict=True))
+    rows, columns = (covered(size, position) for size, position in zip(image.shape[:2], center, strict=True))
     cut = rows[:, None] & columns
     return jnp.where(cut[:, :, None], other, image), 1.0 - jnp.mean(cut.astype(jnp.float32))
 
@@ -53,7 +53,7 @@ def cutmix(
 def mixup(
     key: Key, image: Float[Array, "h w c"], other: Float[Array, "h w c"], *, alpha: ScalarLike = 0.8
 ) -> tuple[Float[Array, "h w c"], Float[Array, ""]]:
-    """Mixup: the weighted mean ``λ x + (1 − λ) x'`` of two images, λ ~ Beta(α, α).
+    """Take the weighted mean ``λ x + (1 − λ) x'`` of two images, λ ~ Beta(α, α).
 
     Args:
       key: used once.
@@ -94,7 +94,7 @@ def mix_batch(
       key: used once; each image draws by itself.
       images: ``[b, h, w, c]``.
       targets: ``[b, k]`` distributions over classes.
-      alpha: of :func:`mixup`.
+      alpha: α of :func:`mixup`.
       kinds: ``"mixup"``, ``"cutmix"`` or both, of which each image then gets one or the other with probability 1/2.
 
     Returns:
@@ -140,15 +140,15 @@ def erase(
     area: tuple[float, float] = (0.02, 1 / 3),
     ratio: tuple[float, float] = (0.3, 3.3),
 ) -> Float[Array, "h w c"]:
-    """Random erasing: a rectangle of an image is replaced by noise from N(0, 1).
+    """Replace a rectangle of an image by noise from N(0, 1): random erasing.
 
-    Its share of the image is uniform in ``area``, the logarithm of its height over its width in ``ratio``, its place uniform;
-    what is larger than the image is cut to it.
+    Its share of the image is uniform in ``area``, the logarithm of its height over its width in ``ratio``, its position
+    uniform; what is larger than the image is cut to it.
 
     Args:
       key: used once.
       image: ``[h, w, c]``, normalised to mean 0 and deviation 1.
-      probability: of erasing at all. May be traced.
+      probability: probability of erasing at all. May be traced.
       area: least and largest share, 0 < a₀ ≤ a₁ ≤ 1.
       ratio: least and largest height over width, above 0.
 

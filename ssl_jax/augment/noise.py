@@ -13,14 +13,14 @@ CORRUPTIONS = ("none", "masking", "gaussian", "salt_and_pepper")
 def corrupt(
     key: Key, x: Float[Array, "*shape"], *, kind: str, level: ScalarLike
 ) -> tuple[Float[Array, "*shape"], Bool[Array, "*shape"]]:
-    """Numbers of one example after noise, and which of them it changed.
+    """Add noise to the numbers of one example; say which of them it changed.
 
     Args:
       key: used once.
       x: an image or the units of a layer, in [0, 1] for ``"salt_and_pepper"``.
       kind: ``"none"``; ``"masking"``: each number becomes 0 with probability ν; ``"gaussian"``: plus N(0, ν²);
         ``"salt_and_pepper"``: each number becomes 0 or 1, each with probability ν/2.
-      level: ν: a probability, or a standard deviation of 0 or more. May be traced.
+      level: ν, a probability, or a standard deviation of 0 or more. May be traced.
 
     Returns:
       ``(corrupted, touched)``: Gaussian noise touches every number. Nothing is clipped.

@@ -212,11 +212,11 @@ class ColorJitter(Operation):
         ([0.6, 0.7, 0.8, -0.02], [0, 1, 2, 3])
         """
         strengths = jnp.array([self.brightness, self.contrast, self.saturation, self.hue], jnp.float32)
-        centres = jnp.array([1.0, 1.0, 1.0, 0.0])
+        centers = jnp.array([1.0, 1.0, 1.0, 0.0])
         # Factors are never negative; with additive brightness the drawn number is a shift, which may be.
         free = jnp.array([self.additive_brightness, False, False, True])
-        low = jnp.where(free, centres - strengths, jnp.maximum(centres - strengths, 0.0))
-        factors = low + (centres + strengths - low) * uniforms[1:5]
+        low = jnp.where(free, centers - strengths, jnp.maximum(centers - strengths, 0.0))
+        factors = low + (centers + strengths - low) * uniforms[1:5]
         return factors, jnp.argsort(uniforms[5:9])
 
     def apply(self, planes: Float[Array, "c h w"], chosen: Any) -> Float[Array, "c h w"]:

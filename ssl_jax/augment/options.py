@@ -93,8 +93,8 @@ def options_of(view: View) -> Options:
     kinds = [order.index(op.option) for op in view.ops]
     check.require(kinds == sorted(set(kinds)), "ops", view.ops, f"each once, in the order {', '.join(order)}")
     for kind in OPERATIONS.values():
-        found = view.find(kind)
-        fields = dataclasses.asdict(found) if found else None  # type: ignore[call-overload]
+        operation = view.find(kind)
+        fields = dataclasses.asdict(operation) if operation else None  # type: ignore[call-overload]
         if kind.nested:
             options[kind.option] = fields
         else:

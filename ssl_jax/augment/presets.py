@@ -1,15 +1,16 @@
 """Views of published recipes; the sources of the numbers are named with each."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ssl_jax.augment.operations import Number, Pair
+from ssl_jax.augment.operations import ColorJitter, Number, Pair
 from ssl_jax.augment.options import Options, default_options, override, view_from
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 
 CROP_AND_FLIP: Options = {"area": (0.2, 1.0), "flip_prob": 0.5}
-MOCO_JITTER: Options = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+MOCO_JITTER: Options = dataclasses.asdict(ColorJitter(0.4, 0.4, 0.4, 0.1))
 
 
 def _view(where: str, options: Options, overrides: Mapping[str, Any]) -> View:
@@ -19,12 +20,12 @@ def _view(where: str, options: Options, overrides: Mapping[str, Any]) -> View:
 def simclr(
     size: int = 224, *, strength: Number = 1.0, blur_prob: Number = 0.5, **overrides: Any
 ) -> tuple[View, ...]:
-    """SimCLR: two views of one distribution.
+    """Build SimCLR's two views of one distribution.
 
     Args:
-      size: of the views, pixels.
-      strength: of the colour jitter: 0.8 s, 0.8 s, 0.8 s, 0.2 s.
-      blur_prob: probability.
+      size: side of the views in pixels.
+      strength: strength s of the colour jitter: 0.8 s, 0.8 s, 0.8 s, 0.2 s.
+      blur_prob: probability of a blur.
       **overrides: other options of a view, see `ssl_jax.augment.options`; a mapping for ``jitter`` changes only the fields that
         it names.
 
@@ -35,7 +36,6 @@ def simclr(
       ValueError: an option that does not exist, or a value out of range.
 
     Example:
-      >>> from ssl_jax.augment.operations import ColorJitter
       >>> first, second = simclr(32, strength=0.5, blur_prob=0.0, mean=(0.5,), std=(0.25,))
       >>> first == second, first.find(ColorJitter).hue
       (True, 0.1)
@@ -43,28 +43,18 @@ def simclr(
     Reference: Chen et al. 2020, appendix A; google-research/simclr ``data_util.py``. At 32 pixels its README
     takes ``strength=0.5, blur_prob=0.0``.
     """
-    jitter = {
-        "brightness": 0.8 * strength,
-        "contrast": 0.8 * strength,
-        "saturation": 0.8 * strength,
-        "hue": 0.2 * strength,
-    }
-    options = {
-        "size": size,
-        "flip_prob": 0.5,
-        "jitter": jitter,
-        "grayscale_prob": 0.2,
-        "blur_prob": blur_prob,
-    }
+    jitter = ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    colors = {"jitter": dataclasses.asdict(jitter), "grayscale_prob": 0.2, "blur_prob": blur_prob}
+    options = {"size": size, "flip_prob": 0.5, **colors}
     view = _view("simclr", options, overrides)
     return (view, view)
 
 
 def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """MoCo v1: two views of one distribution; colours are always jittered, nothing is blurred.
+    """Build MoCo v1's two views of one distribution; colours are always jittered, nothing is blurred.
 
     Args:
-      size: of the views, pixels.
+      size: side of the views in pixels.
       **overrides: other options of a view, as in `simclr`.
 
     Returns:
@@ -82,23 +72,17 @@ def moco_v1(size: int = 224, **overrides: Any) -> tuple[View, ...]:
     Deviation: there an image loses its colour before the jitter, here after it. That changes the brightness of gray
     images a little, which the jitter moves anyway.
     """
-    jitter = {**MOCO_JITTER, "hue": 0.4, "prob": 1.0}
-    options = {
-        **CROP_AND_FLIP,
-        "size": size,
-        "interpolation": "bilinear",
-        "jitter": jitter,
-        "grayscale_prob": 0.2,
-    }
+    colors = {"jitter": {**MOCO_JITTER, "hue": 0.4, "prob": 1.0}, "grayscale_prob": 0.2}
+    options = {**CROP_AND_FLIP, "size": size, "interpolation": "bilinear", **colors}
     view = _view("moco_v1", options, overrides)
     return (view, view)
 
 
 def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """MoCo v2 and SimSiam: two views of one distribution, larger crops and weaker colours than SimCLR's.
+    """Build the two views of MoCo v2 and SimSiam, of one distribution, larger crops and weaker colours than SimCLR's.
 
     Args:
-      size: of the views, pixels.
+      size: side of the views in pixels.
       **overrides: other options of a view, as in `simclr`.
 
     Returns:
@@ -123,14 +107,14 @@ def moco_v2(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 def byol(
     size: int = 224, *, blur_prob: Pair = (1.0, 0.1), solarize_prob: Pair = (0.0, 0.2), **overrides: Any
 ) -> tuple[View, ...]:
-    """BYOL, Barlow Twins, VICReg, MoCo v3: two views that differ in blur and solarization.
+    """Build the two views of BYOL, Barlow Twins, VICReg and MoCo v3, which differ in blur and solarization.
 
     Feed both to both networks: otherwise the asymmetry of the views biases the student against the teacher.
 
     Args:
-      size: of the views, pixels.
-      blur_prob: probability in the first and in the second view.
-      solarize_prob: probability in the first and in the second view.
+      size: side of the views in pixels.
+      blur_prob: probability of a blur in the first and in the second view.
+      solarize_prob: probability of solarization in the first and in the second view.
       **overrides: other options of both views, as in `simclr`.
 
     Returns:
@@ -168,17 +152,17 @@ def dino(
     solarize_prob: Pair = (0.0, 0.2),
     **overrides: Any,
 ) -> tuple[View, ...]:
-    """DINO's multi-crop: two global views as BYOL's, which the teacher sees, then small local ones.
+    """Build DINO's multi-crop: two global views as BYOL's, which the teacher sees, then small local ones.
 
     Args:
-      size: of the two global views, pixels.
-      local_size: of the local views, pixels.
+      size: side of the two global views in pixels.
+      local_size: side of the local views in pixels.
       local_count: number of local views.
       global_area: share of the image that a global crop covers.
       local_area: share of the image that a local crop covers.
       local_blur_prob: probability of blur in the local views.
-      blur_prob: probability in the first and in the second global view.
-      solarize_prob: probability in the first and in the second global view.
+      blur_prob: probability of a blur in the first and in the second global view.
+      solarize_prob: probability of solarization in the first and in the second global view.
       **overrides: other options of every view, as in `simclr`.
 
     Returns:
@@ -205,10 +189,10 @@ def dino(
 
 
 def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """MAE: one view, crop and flip only.
+    """Build MAE's one view, crop and flip only.
 
     Args:
-      size: of the view, pixels.
+      size: side of the view in pixels.
       **overrides: other options of a view, as in `simclr`.
 
     Returns:
@@ -227,10 +211,10 @@ def mae(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
 
 def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
-    """NPID and MoCo v1, one view: larger crops than SimCLR's, colours always jittered, no blur.
+    """Build one view of NPID and MoCo v1: larger crops than SimCLR's, colours always jittered, no blur.
 
     Args:
-      size: of the view, pixels.
+      size: side of the view in pixels.
       **overrides: other options of a view, as in `simclr`.
 
     Returns:
@@ -250,10 +234,10 @@ def npid(size: int = 224, **overrides: Any) -> tuple[View, ...]:
 
 
 def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ...]:
-    """W-MSE: several views of one distribution, MoCo v2's but for less gray and no blur.
+    """Build W-MSE's views of one distribution, MoCo v2's but for less gray and no blur.
 
     Args:
-      size: of the views, pixels.
+      size: side of the views in pixels.
       count: number of views, 2 or 4 in the paper.
       **overrides: other options of a view, as in `simclr`.
 
@@ -278,10 +262,10 @@ def wmse(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ..
 
 
 def consistency(size: int = 224, *, count: int = 2, **overrides: Any) -> tuple[View, ...]:
-    """Π-model, temporal ensembling, Mean Teacher: ``count`` views of one distribution, crop and flip only.
+    """Build ``count`` views of the Π-model, temporal ensembling and Mean Teacher, of one distribution, crop and flip only.
 
     Args:
-      size: of the views, pixels.
+      size: side of the views in pixels.
       count: number of views, 1 or more.
       **overrides: other options of every view, as in `simclr`.
 
@@ -317,15 +301,15 @@ def msf(
     blur_prob: Number = 0.5,
     **overrides: Any,
 ) -> tuple[View, ...]:
-    """MeanShift: the student's view and the teacher's, of which the strong one is MoCo v2's and the weak one a crop and flip.
+    """Build MeanShift's two views, of which the strong one is MoCo v2's and the weak one a crop and flip.
 
     Args:
-      size: of the views, pixels.
+      size: side of the views in pixels.
       query: ``"strong"`` or ``"weak"``: the first view, which the student sees.
       target: ``"strong"`` or ``"weak"``: the second view, which the teacher sees.
       jitter: fields of the strong view's jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
-      grayscale_prob: probability in a strong view.
-      blur_prob: probability in a strong view.
+      grayscale_prob: probability of losing the colour in a strong view.
+      blur_prob: probability of a blur in a strong view.
       **overrides: other options of both views, as in `simclr`.
 
     Returns:
@@ -365,20 +349,20 @@ def obow(
     local_blur_prob: Number = 0.0,
     **overrides: Any,
 ) -> tuple[View, ...]:
-    """OBoW and BoWNet: a clean view, which the teacher sees, then perturbed crops for the student.
+    """Build the views of OBoW and BoWNet: a clean one, which the teacher sees, then perturbed crops for the student.
 
     Args:
-      size: of the clean view, pixels: the centred square of the image, mirrored or not.
-      crop_size: of the large crops, pixels.
-      local_size: of the small crops, pixels.
+      size: side of the clean view in pixels: the centred square of the image, mirrored or not.
+      crop_size: side of the large crops in pixels.
+      local_size: side of the small crops in pixels.
       crop_count: number of large crops.
       local_count: number of small crops.
       crop_area: share of the image that a large crop covers.
       local_area: share of the image that a small crop covers.
       jitter: fields of the crops' jitter; those that it does not name are as in MoCo v2. ``None``: no jitter.
-      grayscale_prob: probability in the crops.
-      blur_prob: probability in the large crops.
-      local_blur_prob: probability in the small crops.
+      grayscale_prob: probability of losing the colour in the crops.
+      blur_prob: probability of a blur in the large crops.
+      local_blur_prob: probability of a blur in the small crops.
       **overrides: other options of every view, as in `simclr`.
 
     Returns:
@@ -427,7 +411,7 @@ def build(preset: str, **options: Any) -> tuple[View, ...]:
     Args:
       preset: ``simclr``, ``moco_v1``, ``moco_v2``, ``byol``, ``dino``, ``mae``, ``npid``, ``msf``,
         ``obow``, ``wmse`` or ``consistency``.
-      **options: of the preset, ``size`` among them, or of a view.
+      **options: options of the preset, ``size`` among them, or of a view.
 
     Returns:
       Its views.

@@ -44,12 +44,12 @@ class View:
     """One view of an image, as data: a crop, operations in the order of ``ops``, clipping to [0, 1], normalisation.
 
     Attributes:
-      size: of the square output, pixels.
+      size: side of the square output in pixels.
       crop: which part of the image it shows.
       ops: what is done to the crop, see `ssl_jax.augment.operations`.
       mean: subtracted at the end: one number, or one a channel; ``()`` for none.
       std: divided by at the end: as many numbers as ``mean``.
-      boxes: True asks for the place of the view in the image as well, see `make_boxes`.
+      boxes: True asks for the box of the view in the image as well, see `make_boxes`.
 
     Example:
       >>> view = View(size=32, ops=(Flip(), Blur(prob=0.1)))
@@ -75,7 +75,7 @@ class View:
 
 
 def groups(views: tuple[View, ...]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the views of each size, sizes in order of first appearance; each size makes one array.
+    """List the indices of the views of each size, sizes in order of first appearance; each size makes one array.
 
     >>> groups((View(size=224), View(size=96), View(size=224)))
     ((0, 2), (1,))
@@ -91,14 +91,14 @@ def positions_of_numbers(ops: tuple[Operation, ...]) -> tuple[list[tuple[int, ..
     ([(0,), (2, 4), (14,)], 15)
     """
     end = sum(len(positions) for positions in FIXED.values())
-    found: list[tuple[int, ...]] = []
+    layout: list[tuple[int, ...]] = []
     for op in ops:
         positions = FIXED.get(type(op), ())
-        if not positions or positions in found:
+        if not positions or positions in layout:
             positions = tuple(range(end, end + op.draws))
             end += op.draws
-        found.append(positions)
-    return found, end
+        layout.append(positions)
+    return layout, end
 
 
 class ViewDraw(NamedTuple):
@@ -115,7 +115,10 @@ def _draw(key: Key, view: View, shape: tuple[int, ...] | None) -> ViewDraw:
     count = end if shape is None else end + view.crop.draws
     uniforms = jax.random.uniform(key, (count,), dtype=jnp.float32)
     box = None if shape is None else view.crop.choose(uniforms[end:], *shape[:2])
-    draws = (draw_operation(op, uniforms[np.array(own)]) for op, own in zip(view.ops, positions, strict=True))
+    draws = (
+        draw_operation(op, jnp.stack([uniforms[i] for i in numbers]))
+        for op, numbers in zip(view.ops, positions, strict=True)
+    )
     return ViewDraw(box, tuple(draws))
 
 
@@ -135,7 +138,7 @@ def finish(key: Key, image: Float[Array, "s s c"], view: View) -> Float[Array, "
     Args:
       key: used once.
       image: a crop ``[s, s, c]`` in [0, 1]; bicubic overshoot is clipped.
-      view: what to do.
+      view: the view to make.
 
     Returns:
       ``[s, s, c]``, at least float32; in [0, 1] before normalisation.
@@ -155,7 +158,7 @@ def augment(key: Key, image: Float[Array, "h w c"], view: View) -> Float[Array, 
     Args:
       key: used once.
       image: ``[h, w, c]`` in [0, 1], any number of channels.
-      view: what to do.
+      view: the view to make.
 
     Returns:
       ``[view.size, view.size, c]``, at least float32.
@@ -221,7 +224,7 @@ def make_views(
       key: used once.
       batch: with ``crops``, a tuple of ``[b, v, s, s, c]`` as `ssl_jax.augment.host.host_crops` makes them, only `finish` is
         applied; else ``image`` ``[b, h, w, c]`` is cropped here. uint8, uint16 or float in [0, 1].
-      views: which views.
+      views: the views to make.
       positions: int ``[b]``, where in the global batch the examples stand, for a part of it; None: 0, 1, ...
       loop: True goes through the examples one after another, so that an operation that was not drawn costs
         nothing and one image fits in the cache; False does all at once, where an operation is computed for
@@ -252,8 +255,8 @@ def make_views(
         for view in dict.fromkeys(views[i] for i in indices):
             chosen = [column for column, i in enumerate(indices) if views[i] == view]
             source = sources[group][:, np.array(chosen)] if cropped else sources[0]
-            own_keys = keys[:, np.array([indices[column] for column in chosen])]
-            parts.append(_views_of_one_kind(own_keys, source, view, cropped=cropped, loop=loop))
+            view_keys = keys[:, np.array([indices[column] for column in chosen])]
+            parts.append(_views_of_one_kind(view_keys, source, view, cropped=cropped, loop=loop))
             order += chosen
         joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         made.append(joined if order == sorted(order) else joined[:, np.argsort(order)])
@@ -275,7 +278,7 @@ def make_boxes(
       key: used once, but for `make_views`.
       batch: with ``image`` ``[b, h, w, c]``, or with ``boxes`` ``[b, v, 4]`` of the crops, as
         `ssl_jax.augment.host.host_boxes` makes them.
-      views: which views.
+      views: the views to make.
       positions: as in `make_views`.
 
     Returns:
@@ -351,7 +354,7 @@ def add_boxes(
 
 
 def asks_for_boxes(views: tuple[View, ...]) -> bool:
-    """Tell whether any of the views asks for its place in the image; all of them then get one.
+    """Tell whether any of the views asks for its box in the image; all of them then get one.
 
     >>> asks_for_boxes((View(), View(boxes=True)))
     True
@@ -362,9 +365,9 @@ def asks_for_boxes(views: tuple[View, ...]) -> bool:
 def _checked_crops(crops: Any, views: tuple[View, ...]) -> tuple[Array, ...]:
     """Return crops as arrays, one ``[b, v, s, s, c]`` for each size of the views."""
     crops = tuple(jnp.asarray(x) for x in crops)
-    found = tuple(x.shape[1:4] for x in crops)
+    shapes = tuple(x.shape[1:4] for x in crops)
     wanted = tuple((len(g), views[g[0]].size, views[g[0]].size) for g in groups(views))
-    check.require(found == wanted, "batch['crops'] [views, size, size]", found, f"{wanted} for these views")
+    check.require(shapes == wanted, "batch['crops'] [views, size, size]", shapes, f"{wanted} for these views")
     return crops
 
 
@@ -375,7 +378,7 @@ def normalize_for_evaluation(
 
     Args:
       images: ``[b, h, w, c]``; uint8, uint16 or float.
-      view: whose mean and std are used.
+      view: view with the mean and std.
 
     Returns:
       ``[b, h, w, c]``, at least float32.
