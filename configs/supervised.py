@@ -1,6 +1,6 @@
-"""Supervised training: the yardstick for the other methods, with their default encoder, crops and budget.
+"""Supervised training: the baseline for the other methods, with their default encoder, crops and budget.
 
-With ``--config.data.num_labels=100`` it trains on these hundred images alone, the yardstick for semi-supervised methods.
+With ``--config.data.num_labels=100`` it trains on these hundred images alone, the baseline for semi-supervised methods.
 """
 
 from ssl_jax.config import Recipe, entry

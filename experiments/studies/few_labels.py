@@ -27,7 +27,7 @@ def name_of(method: str, labels: int) -> str:
 
 
 def changes(method: str, labels: int) -> dict[str, Any]:
-    """What a variant has beyond the recipe: labels, and a larger share of each batch for many; the supervised yardstick sees
+    """What a variant has beyond the recipe: labels, and a larger share of each batch for many; the supervised baseline sees
     these images alone, in the views of the others, SimCLR no label."""
     share = {"data.labeled_fraction": 0.25 if labels <= 100 else 0.5}
     by_method: dict[str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ STUDY = Study(
     notes="Test accuracy: of the method's own classifier, the teacher's of Mean Teacher; of SimCLR logistic regression on its "
     "features of the labelled images, its penalty chosen among them. Seeds draw the labels too, the same for every method. "
     "`random encoder` is the convolutional one; the ladder network's is a perceptron, 500-250-250. With 20 and 100 labels "
-    "a quarter of each batch is labelled, with more a half, as always in the ladder network's; the yardstick has whole batches "
+    "a quarter of each batch is labelled, with more a half, as always in the ladder network's; the baseline has whole batches "
     "of labelled images and as many updates. All else is the same for every number of labels.",
 )
 

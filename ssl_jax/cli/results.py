@@ -37,7 +37,7 @@ BASELINES = {
     "dvae": ("random",),
     "greedy": ("random",),
     "ijepa": ("random",),
-    "knowledge": ("random",),
+    "knowledge_distillation": ("random",),
     "ladder": ("random",),
     "moco_v3": ("random",),
     "time_contrastive": ("pixels", "random"),
@@ -45,12 +45,12 @@ BASELINES = {
 """Baselines that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
 ENCODER = "encoder.safetensors"
 TEACHERS = {
-    "knowledge": ("simclr", "method.teacher"),
+    "knowledge_distillation": ("simclr", "method.teacher"),
     "bownet": ("simclr", "method.teacher"),
     "beit": ("dvae", "method.tokenizer"),
 }
 """Methods that learn from the encoder of another one's run with the same seed, and the option that takes its file."""
-WITH_TEACHER = {"knowledge": {"method.pairing": "same"}}
+WITH_TEACHER = {"knowledge_distillation": {"method.pairing": "same"}}
 """Config changes of such methods beyond the teacher."""
 
 

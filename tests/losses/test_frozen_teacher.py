@@ -1,4 +1,4 @@
-"""Losses of distillation from a static teacher: loops, constants, gradients."""
+"""Losses of distillation from a frozen teacher: loops, constants, gradients."""
 
 import inspect
 

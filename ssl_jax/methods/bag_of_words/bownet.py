@@ -1,4 +1,4 @@
-"""BoWNet (Gidaris et al., CVPR 2020): crops predict the bag of k-means visual words of a static teacher's features."""
+"""BoWNet (Gidaris et al., CVPR 2020): crops predict the bag of k-means visual words of a frozen teacher's features."""
 
 import math
 from typing import Any
@@ -46,7 +46,7 @@ def build(
 ) -> Method:
     """BoWNet.
 
-    With a map F of the static teacher for the clean image and the vocabulary V of K words, the centroids of k-means over
+    With a map F of the frozen teacher for the clean image and the vocabulary V of K words, the centroids of k-means over
     features of the teacher at random places of all training images::
 
         q_u = argmin_k ‖F_u − V_k‖²               u a location

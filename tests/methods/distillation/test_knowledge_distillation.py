@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from ssl_jax import models
-from ssl_jax.methods.distillation import knowledge
+from ssl_jax.methods.distillation import knowledge_distillation
 from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher
 from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
@@ -34,7 +34,7 @@ def exported(tmp_path_factory):
 
 
 def with_teacher(exported, **options):
-    method = method_of("knowledge", teacher=exported[0], **options)
+    method = method_of("knowledge_distillation", teacher=exported[0], **options)
     return method, *start(method)
 
 
@@ -55,7 +55,7 @@ def test_the_weights_of_the_file_are_used_with_its_normalisation(exported):
 @pytest.mark.parametrize("mode", ["feature", "similarity"])
 def test_loss_is_zero_where_the_student_is_the_teacher(mode):
     options = {"mode": mode, "student_temperature": 0.1, "teacher_temperature": 0.1}
-    method = method_of("knowledge", **SAME, **options)
+    method = method_of("knowledge_distillation", **SAME, **options)
     params, state, batch = start(method)
     state = {**state, "teacher": state["teacher"]._replace(params=params["encoder"])}
     loss, _, metrics = loss_of(method, params, state, batch)
@@ -64,7 +64,10 @@ def test_loss_is_zero_where_the_student_is_the_teacher(mode):
 
 
 def test_the_teacher_stays_as_it_is(exported):
-    for method, params, state, batch in (with_teacher(exported), (m := method_of("knowledge"), *start(m))):
+    for method, params, state, batch in (
+        with_teacher(exported),
+        (m := method_of("knowledge_distillation"), *start(m)),
+    ):
         _, moved, _ = loss_of(method, params, state, batch)
         after = method.after_update(params, moved, jnp.int32(0))
         jax.tree.map(np.testing.assert_array_equal, after["teacher"], state["teacher"])
@@ -73,7 +76,7 @@ def test_the_teacher_stays_as_it_is(exported):
 
 
 def test_pairing_chooses_which_view_the_teacher_sees():
-    same, other = (method_of("knowledge", pairing=p) for p in ("same", "other"))
+    same, other = (method_of("knowledge_distillation", pairing=p) for p in ("same", "other"))
     params, state, batch = start(same)
     view = batch["views"][0][:, :1]
     twice = {**batch, "views": (jnp.concatenate([view, view], axis=1),)}
@@ -92,7 +95,7 @@ def test_similarities_to_a_queue_take_up_the_teacher_s_features(exported):
 
 
 def test_similarity_loss_is_that_of_the_formula():
-    method = method_of("knowledge", mode="similarity", queue_size=0, **SAME)
+    method = method_of("knowledge_distillation", mode="similarity", queue_size=0, **SAME)
     params, state, batch = start(method)
     loss, _, _ = loss_of(method, params, state, batch)
     crops, encoder = batch["views"][0].reshape(-1, 28, 28, 1), method.encoder
@@ -113,17 +116,17 @@ def test_similarity_loss_is_that_of_the_formula():
 
 def test_files_that_are_no_teacher_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no such file"):
-        method_of("knowledge", teacher=str(tmp_path / "missing.safetensors"))
+        method_of("knowledge_distillation", teacher=str(tmp_path / "missing.safetensors"))
     noise, foreign = tmp_path / "noise.safetensors", tmp_path / "foreign.safetensors"
     noise.write_bytes(b"not a safetensors file")
     safetensors.numpy.save_file({"weight": np.zeros(3)}, str(foreign))
     for path in (noise, foreign):
         with pytest.raises(ValueError, match=rf"{path.name}.*experiments.export"):
-            method_of("knowledge", teacher=str(path))
+            method_of("knowledge_distillation", teacher=str(path))
 
 
 def test_a_teacher_of_other_channels_is_refused(exported):
-    method = method_of("knowledge", teacher=exported[0])
+    method = method_of("knowledge_distillation", teacher=exported[0])
     colour = {"views": (jnp.zeros((2, 2, 28, 28, 3)),)}
     with pytest.raises(ValueError, match=r"images of 3 channels; its .* has the shape"):
         jax.eval_shape(method.init, jax.random.key(0), colour)
@@ -141,9 +144,9 @@ def test_a_teacher_of_other_channels_is_refused(exported):
 )
 def test_bad_options_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
-        method_of("knowledge", **options)
+        method_of("knowledge_distillation", **options)
 
 
 def test_without_a_head_the_widths_have_to_agree(exported):
     with pytest.raises(ValueError, match="the student has 4 features, the teacher 16"):
-        knowledge.build(tiny(widths=(4,)), teacher=exported[0], head_layers=0)
+        knowledge_distillation.build(tiny(widths=(4,)), teacher=exported[0], head_layers=0)

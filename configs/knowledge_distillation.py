@@ -90,4 +90,4 @@ RECIPES = {
     ),
 }
 SMOKE = {"hidden_dim": 32, "queue_size": 32}
-get_config = entry("knowledge", RECIPES, smoke=SMOKE)
+get_config = entry("knowledge_distillation", RECIPES, smoke=SMOKE)
