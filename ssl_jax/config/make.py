@@ -24,6 +24,7 @@ from ssl_jax.config.options import (
 )
 from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
 from ssl_jax.core.check import did_you_mean
+from ssl_jax.evaluate.knn import NEIGHBORS, TEMPERATURE
 from ssl_jax.methods.registry import method_module
 
 BUDGETS = ("smoke", "short", "paper")
@@ -299,8 +300,8 @@ def _watch(steps: int, dataset: Dataset, recipe: Recipe) -> ConfigDict:
     evaluate = {
         "train_split": splits[0],
         "test_split": splits[1],
-        "k": 20,
-        "temperature": 0.07,
+        "k": NEIGHBORS,
+        "temperature": TEMPERATURE,
         "measures": ("knn", "linear", "few"),
         "per_class": (1, 5, 10, 100),
         "draws": 5,
@@ -308,7 +309,7 @@ def _watch(steps: int, dataset: Dataset, recipe: Recipe) -> ConfigDict:
     }
     return ConfigDict(
         {
-            "online": {"every": often[10], "bank": 2000, "queries": 1000, "k": 20},
+            "online": {"every": often[10], "bank": 2000, "queries": 1000, "k": NEIGHBORS},
             # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
             "health": {"batch": 32, "sample": 256},
             "checkpoint": {"every": often[5], "keep": 2, "best": True},

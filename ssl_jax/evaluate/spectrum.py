@@ -127,8 +127,8 @@ def lidar(
     # Σ_w = L Lᵀ; the singular values of the whitened means, squared, are the λ: no covariance is squared.
     factor = jnp.linalg.cholesky(noise)
     whitened = jax.scipy.linalg.solve_triangular(factor, between.T, lower=True)
-    found = jnp.linalg.svd(whitened, compute_uv=False) ** 2 / (images - 1)
-    values = jnp.pad(found, (0, width - len(found)))
+    nonzero = jnp.linalg.svd(whitened, compute_uv=False) ** 2 / (images - 1)
+    values = jnp.pad(nonzero, (0, width - len(nonzero)))
     return jnp.where(values[0] > epsilon, jnp.exp(_entropy(_shares(values + epsilon))), 1.0)
 
 
