@@ -87,7 +87,11 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
         present, kind = _member(part, last, name), part.get_type(last)
         try:
             value = _parse(name, value, kind) if isinstance(value, str) else value
-            if name.startswith("method.") and isinstance(present, ConfigDict) and isinstance(value, Mapping):
+            if (
+                name.startswith("method.")
+                and isinstance(present, ConfigDict)
+                and isinstance(value, Mapping | ConfigDict)
+            ):
                 apply_overrides(config, {f"{name}.{field}": value[field] for field in value})
             else:
                 part[last] = value

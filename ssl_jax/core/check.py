@@ -91,7 +91,7 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     groups = {
         name: replace_fields(allowed[name].default, where=f"{where}.{name}", options=value)
         for name, value in options.items()
-        if name in allowed and is_group(allowed[name].default) and isinstance(value, Mapping)
+        if name in allowed and is_group(allowed[name].default) and not is_group(value)
     }
     return function(*args, **{**options, **groups})
 
@@ -114,8 +114,9 @@ def replace_fields(group: Any, *, where: str, options: Mapping[str, Any]) -> Any
       options: values by the name of the field.
 
     Raises:
-      ValueError: a field that the dataclass does not have.
+      ValueError: options that are no mapping, or a field that the dataclass does not have.
     """
+    require(isinstance(options, Mapping), where, options, "a mapping of options")
     fields = [field.name for field in dataclasses.fields(group)]
     for name in options:
         if name not in fields:

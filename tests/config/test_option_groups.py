@@ -31,6 +31,8 @@ def test_a_misspelt_field_is_refused_by_its_dotted_name():
     with pytest.raises(ValueError) as error:
         call(build, "encoder", where="config.method", options={"head": {"prototpyes": 4}})
     assert str(error.value) == message
+    with pytest.raises(ValueError, match=r"config\.method\.head=None: allowed is a mapping of options"):
+        call(build, "encoder", where="config.method", options={"head": None})
 
 
 def test_a_group_becomes_nested_options_with_typed_placeholders():

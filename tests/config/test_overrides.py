@@ -40,7 +40,6 @@ def config():
         ("groups", "{'head': {'b1': 0.5}}", ConfigDict({"head": {"b1": 0.5}})),
         ("views.size", "32", 32),
         ("method.head.scale", "1", 1.0),
-        ("method.head", "{'prototypes': 4}", ConfigDict({"prototypes": 4, "layers": 3, "scale": 0.5})),
         ("views.channels", "3", 3),
         ("views.channels", "None", None),
         ("init", "[1, 2]", [1, 2]),
@@ -53,6 +52,17 @@ def test_text_becomes_a_value_of_the_type_that_stands_there(name, text, value):
     for part in name.split("."):
         changed = changed[part]
     assert changed == value and type(changed) is type(value)
+
+
+@pytest.mark.parametrize("value", ["{'prototypes': 4, 'scale': 1}", {"prototypes": 4, "scale": 1}])
+def test_a_group_of_options_keeps_what_is_not_given(value):
+    changed = config()
+    apply_overrides(changed, {"method.head": value})
+    assert changed.method.head.to_dict() == {"prototypes": 4, "layers": 3, "scale": 1.0}
+    with pytest.raises(
+        ValueError, match=r"config\.method\.head\.scael is not an option: did you mean 'scale'"
+    ):
+        apply_overrides(changed, {"method.head": {"scael": 1.0}})
 
 
 @pytest.mark.parametrize(
