@@ -105,13 +105,13 @@ def is_group(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def replace_fields(group: Any, *, where: str, options: Mapping[str, Any]) -> Any:
+def replace_fields(group: Any, *, where: str, options: Any) -> Any:
     """Copy a group of options with other values in some fields; a misspelt one is an error that names the nearest right one.
 
     Args:
       group: instance of a dataclass.
       where: prefix by which the user addresses the fields, such as ``config.method.head``.
-      options: values by the name of the field.
+      options: mapping of values by the name of the field.
 
     Raises:
       ValueError: options that are no mapping, or a field that the dataclass does not have.
