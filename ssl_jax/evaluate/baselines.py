@@ -46,8 +46,8 @@ def pca(
     check.require(1 <= dims <= width, "dims", dims, f"an integer in [1, {width}]")
     x = jnp.asarray(train)
     mean = jnp.mean(x, axis=0)
-    centred = x - mean
-    _, axes = jnp.linalg.eigh(centred.T @ centred)
+    centered = x - mean
+    _, axes = jnp.linalg.eigh(centered.T @ centered)
     axes = axes[:, ::-1][:, :dims]
     largest = jnp.take_along_axis(axes, jnp.abs(axes).argmax(axis=0)[None], axis=0)
     axes = jnp.where(largest < 0, -axes, axes)

@@ -139,7 +139,7 @@ def offers(subject: Subject) -> frozenset[Need]:
         "clusters": trained and refresh is not None and refresh.cluster_labels is not None,
         "training images": subject.training_images is not None,
     }
-    return frozenset(need for need, there in readable.items() if there)
+    return frozenset(need for need, offered in readable.items() if offered)
 
 
 def encode_source(

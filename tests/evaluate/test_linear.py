@@ -12,10 +12,10 @@ from ssl_jax.evaluate import few_labels, linear, logistic, ridge
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(90) % 3
-CENTRES = RNG.normal(size=(3, 6))
-FEATURES = (CENTRES[LABELS] + RNG.normal(size=(90, 6)) * 0.7).astype(np.float32)
+CENTERS = RNG.normal(size=(3, 6))
+FEATURES = (CENTERS[LABELS] + RNG.normal(size=(90, 6)) * 0.7).astype(np.float32)
 TEST_LABELS = np.arange(60) % 3
-TEST = (CENTRES[TEST_LABELS] + RNG.normal(size=(60, 6)) * 0.7).astype(np.float32)
+TEST = (CENTERS[TEST_LABELS] + RNG.normal(size=(60, 6)) * 0.7).astype(np.float32)
 SETS = (FEATURES, LABELS, TEST, TEST_LABELS)
 
 
@@ -31,8 +31,8 @@ def scipy_optimum(x, y, l2, classes):
         return -log_p[np.arange(n), y].mean() + l2 / 2 * (w**2).sum(), gradient
 
     start = np.zeros((d + 1) * classes)
-    found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", tol=1e-12)
-    return found.x[: d * classes].reshape(d, classes), found.fun
+    result = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", tol=1e-12)
+    return result.x[: d * classes].reshape(d, classes), result.fun
 
 
 def scipy_intercept(scores, y):
@@ -63,9 +63,9 @@ def test_every_penalty_of_the_grid_reaches_the_optimum_that_scipy_finds(rows, wi
         iterations=300 if solver == "bound" else 60,
         solver=solver,
     )
-    for found, l2 in zip(weights, grid, strict=True):
+    for result, l2 in zip(weights, grid, strict=True):
         expected, _ = scipy_optimum(x.astype(np.float64), y, l2, 3)
-        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(result, expected, atol=2e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("solver", "iterations"), [("bound", 300), ("lbfgs", 30)])
@@ -90,8 +90,8 @@ def test_the_intercept_is_not_penalised():
 def test_standardisation_reads_the_training_set_only_and_silences_constant_dimensions():
     train = np.array([[1.0, 5.0, 1e4], [3.0, 5.0, 1e4 * (1 + 1e-7)]], np.float32)
     test = np.array([[5.0, 7.0, 0.0]], np.float32)
-    found, other = linear.standardize(train, test)
-    np.testing.assert_allclose(found, [[-1, 0, 0], [1, 0, 0]], atol=1e-6)
+    result, other = linear.standardize(train, test)
+    np.testing.assert_allclose(result, [[-1, 0, 0], [1, 0, 0]], atol=1e-6)
     np.testing.assert_allclose(other, [[3, 0, 0]], atol=1e-6)
 
 
@@ -170,15 +170,15 @@ def test_few_labels_chooses_the_penalty_that_cross_validation_by_hand_chooses():
             weights, _ = scipy_optimum(x[fit].astype(np.float64), LABELS[fit], l2, 3)
             intercept = scipy_intercept(x[fit] @ weights, LABELS[fit])
             right[i] += (np.argmax(x[chooser] @ weights + intercept, axis=1) == LABELS[chooser]).sum()
-    found = few_labels.few_labels(
+    result = few_labels.few_labels(
         *SETS, classes=3, per_class=7, draws=1, l2=grid, iterations=500, seed=5, solver="lbfgs"
     )
-    assert found.l2[0] == pytest.approx(grid[int(np.argmax(right))])
+    assert result.l2[0] == pytest.approx(grid[int(np.argmax(right))])
 
 
 def test_one_label_a_class_takes_the_strongest_penalty():
-    found = few_labels.few_labels(*SETS, classes=3, per_class=1, draws=2, l2=(0.1, 2.0), iterations=30)
-    assert found.l2 == (2.0, 2.0) and found.mean > 0.5
+    result = few_labels.few_labels(*SETS, classes=3, per_class=1, draws=2, l2=(0.1, 2.0), iterations=30)
+    assert result.l2 == (2.0, 2.0) and result.mean > 0.5
 
 
 def test_ridge_probe_equals_the_normal_equations_and_is_good():
@@ -212,17 +212,17 @@ def test_ridge_equals_the_normal_equations_and_chooses_on_the_held_out_examples(
     x, t, y = (FEATURES - mean) / std, (TEST - mean) / std, np.eye(3)[LABELS]
 
     def accuracy(rows, features, labels, l2):
-        centred, target = x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0)
-        gram = centred.T @ centred / len(rows) + l2 * np.eye(6)
-        weights = np.linalg.solve(gram, centred.T @ target / len(rows))
+        centered, target = x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0)
+        gram = centered.T @ centered / len(rows) + l2 * np.eye(6)
+        weights = np.linalg.solve(gram, centered.T @ target / len(rows))
         scores = (features - x[rows].mean(0)) @ weights + y[rows].mean(0)
         return np.mean(np.argmax(scores, axis=1) == labels)
 
     validation = [accuracy(rest, x[held], LABELS[held], l2) for l2 in grid]
     best = int(np.argmax(validation))
-    found = ridge.ridge(*SETS, classes=3, l2=grid, holdout=0.3, seed=1)
-    assert found.l2 == pytest.approx(grid[best]) and found.validation == pytest.approx(validation[best])
-    assert found.accuracy == pytest.approx(accuracy(np.arange(90), t, TEST_LABELS, grid[best]))
+    result = ridge.ridge(*SETS, classes=3, l2=grid, holdout=0.3, seed=1)
+    assert result.l2 == pytest.approx(grid[best]) and result.validation == pytest.approx(validation[best])
+    assert result.accuracy == pytest.approx(accuracy(np.arange(90), t, TEST_LABELS, grid[best]))
 
 
 @pytest.mark.parametrize("solver", logistic.SOLVERS)
@@ -246,10 +246,10 @@ def test_inputs_spread_over_devices_give_the_same_probes():
         (few_labels.few_labels, {"per_class": 4, "draws": 1, "iterations": 30}),
     ):
         assert function(*spread, classes=3, **options) == function(*SETS, classes=3, **options)
-    found, expected = (
+    result, expected = (
         logistic.logistic_probe(*s, classes=3, l2=(0.1,), iterations=30) for s in (spread, SETS)
     )
-    assert found.accuracy == pytest.approx(expected.accuracy)
+    assert result.accuracy == pytest.approx(expected.accuracy)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_alpha_equals_the_golden_slope(first, last, wide):
     eigenvalues = data[f"alpha_req_{first}_{last}__out__eigenvalues"]
     with jax.enable_x64(wide):
         for name in "XZ":
-            centred = data[f"in__{name}"] - data[f"in__{name}"].mean(0)
-            if np.allclose(np.linalg.svd(centred, compute_uv=False) ** 2 / (len(centred) - 1), eigenvalues):
+            centered = data[f"in__{name}"] - data[f"in__{name}"].mean(0)
+            if np.allclose(np.linalg.svd(centered, compute_uv=False) ** 2 / (len(centered) - 1), eigenvalues):
                 found = spectrum.alpha_req(jnp.asarray(data[f"in__{name}"]), first=first, last=last)
                 np.testing.assert_allclose(found, expected, rtol=1e-9 if wide else 1e-5)
                 return

@@ -10,9 +10,9 @@ from ssl_jax.evaluate.linear import hold_out
 
 RNG = np.random.default_rng(0)
 LABELS, TEST_LABELS = np.arange(90) % 3, np.arange(60) % 3
-CENTRES = RNG.normal(size=(3, 6))
-FEATURES = (CENTRES[LABELS] + RNG.normal(size=(90, 6)) * 0.7).astype(np.float32)
-TEST = (CENTRES[TEST_LABELS] + RNG.normal(size=(60, 6)) * 0.7).astype(np.float32)
+CENTERS = RNG.normal(size=(3, 6))
+FEATURES = (CENTERS[LABELS] + RNG.normal(size=(90, 6)) * 0.7).astype(np.float32)
+TEST = (CENTERS[TEST_LABELS] + RNG.normal(size=(60, 6)) * 0.7).astype(np.float32)
 SETS = (FEATURES, LABELS, TEST, TEST_LABELS)
 OPTIONS = {
     "classes": 3,
