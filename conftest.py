@@ -1,5 +1,7 @@
 """Test set-up: eight virtual CPU devices, a compilation cache, shapes checked at run time, ``--long``."""
 
+import ctypes
+import gc
 import os
 
 from ssl_jax.cli import cpu
@@ -17,6 +19,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+LIBC = ctypes.CDLL(None)
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
 CHECKED = ["core", "losses", "augment", "ops", "evaluate", "train.features"]
@@ -43,3 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forget compiled programs where the next test belongs to another group: a worker would keep those of every file."""
+    group, following = (
+        each.get_closest_marker("xdist_group") if each is not None else None for each in (item, nextitem)
+    )
+    if group and (following is None or group.args != following.args):
+        jax.clear_caches()
+        gc.collect()
+        LIBC.malloc_trim(0)
