@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -11,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_jax.augment.crop import RandomResizedCrop
-from ssl_jax.augment.host import host_crops
+from ssl_jax.augment.crop import Box, RandomResizedCrop
+from ssl_jax.augment.host import host_crop, host_crops
 from ssl_jax.augment.views import View
 from ssl_jax.data import batches as batches_module
 from ssl_jax.data.batches import TooManyCorrupt, example_indices
@@ -166,6 +167,21 @@ def test_host_crops_are_those_of_the_generator_of_their_position():
     expected = host_crops(rng, source.images[batch["index"][5]], VIEWS)
     for crops, own in zip(batch["crops"], expected, strict=True):
         np.testing.assert_array_equal(crops[5], own)
+
+
+def test_boxes_of_host_crops_come_with_them_where_a_view_asks():
+    source, wanted = Images(), (dataclasses.replace(VIEWS[0], boxes=True), *VIEWS[1:])
+    (plain,) = take(source, 1, views=VIEWS, crop_on="host", batch_size=2)
+    (batch,) = take(source, 1, views=wanted, crop_on="host", batch_size=2)
+    assert "boxes" not in plain and batch["boxes"].shape == (2, 3, 4)
+    assert crops_equal(plain, batch)
+    for image, boxes, crops in zip(
+        source.images[batch["index"]], batch["boxes"], batch["crops"][0], strict=True
+    ):
+        # The third view is the second one of its size.
+        for (top, left, bottom, right), found in zip(boxes[[0, 2]].astype(int), crops, strict=True):
+            box = Box(top, left, bottom - top, right - left)
+            np.testing.assert_array_equal(host_crop(image, box, size=6, interpolation="bicubic"), found)
 
 
 def test_positions_far_apart_have_generators_of_their_own():

@@ -72,6 +72,26 @@ def test_cached_gradients_of_split_parameters_are_those_of_one_device():
     assert_close(found.params, stepped(method)[0].params, 2e-5)
 
 
+def test_a_method_that_asks_for_the_boxes_of_its_views_gets_those_of_the_whole_batch_in_every_form_of_step():
+    """The metric is a weighted mean of the boxes: parts average it, cached gradients take it once."""
+    view = dataclasses.replace(presets.mae(28)[0], boxes=True)
+    method = dataclasses.replace(method_of("simclr", encoder=WITHOUT_BATCH_NORM), views=(view, view))
+
+    def loss(params, state, batch, key, step):
+        value, (state, metrics) = method.loss(params, state, batch, key, step)
+        weights = jnp.array([1.0, 10.0, 100.0, 1000.0])
+        return value, (state, {**metrics, "boxes": jnp.mean(batch["boxes"] @ weights)})
+
+    asking = dataclasses.replace(method, loss=loss)
+    (_, whole), (_, parts), (_, cached) = (
+        stepped(asking, **options)
+        for options in ({}, {"accumulate": 4}, {"accumulate": 4, "cached_gradients": True})
+    )
+    assert float(whole["boxes"]) > 0
+    for metrics in (parts, cached):
+        np.testing.assert_allclose(metrics["boxes"], whole["boxes"], rtol=1e-6)
+
+
 def test_cached_gradients_are_refused_where_they_would_lie():
     with pytest.raises(ValueError, match="the encoder has BatchNorm"):
         stepped(method_of("simclr"), accumulate=4, cached_gradients=True)
