@@ -48,7 +48,7 @@ def restart() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
 
 
-def shown() -> dict[str, str]:
+def describe_environment() -> dict[str, str]:
     """The variables of this process that bear on speed."""
     return {name: os.environ[name] for name in SHOWN if name in os.environ}
 

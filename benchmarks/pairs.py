@@ -234,7 +234,7 @@ def record(
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "machine": machine(),
         "versions": versions(),
-        "environment": environment.shown(),
+        "environment": environment.describe_environment(),
     }
     begin = time.perf_counter()
     measurements = list(run(options))

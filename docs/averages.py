@@ -8,7 +8,7 @@ from matplotlib import pyplot
 
 from ssl_jax.cli.study_figure import COLORS, STYLE
 from ssl_jax.methods.parts.memory_bank import update_row_averages
-from ssl_jax.ops.schedules import rising_decay
+from ssl_jax.ops.schedules import increasing_decay
 from ssl_jax.optim.ema import Ema, debias_average, ema
 
 PATH = Path(__file__).parent / "guides/averages.svg"
@@ -17,7 +17,7 @@ KINDS = ("from its start", "debiased", "rising decay")
 
 def transform(kind: str, decay: float) -> Ema:
     """One of the three ways to begin an average."""
-    return ema(rising_decay(decay) if kind == "rising decay" else decay, debias=kind == "debiased")
+    return ema(increasing_decay(decay) if kind == "rising decay" else decay, debias=kind == "debiased")
 
 
 def run(average: Ema, start: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -187,7 +187,7 @@ def _compile(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = bytes_needed(str(error), arguments)
+        needed = required_bytes(str(error), arguments)
         if needed is None:
             raise
         return {**memory, "ahead": ahead, "activations": needed - arguments}, None, None
@@ -219,14 +219,14 @@ UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 _OUT_OF_MEMORY = (r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", r"HLO temporaries \(([\d.]+)([KMGT]?)\)")
 
 
-def bytes_needed(message: str, arguments: int) -> int | None:
+def required_bytes(message: str, arguments: int) -> int | None:
     """Read the bytes that a program would need from the compiler's refusal; ``None``: it was another error.
 
     Args:
       message: message of the error.
       arguments: bytes of what goes into the program, which some messages leave out.
 
-    >>> bytes_needed("RESOURCE_EXHAUSTED: ... Used 2.00K of 1.00K hbm. Exceeded hbm capacity by 1.00K.", 100)
+    >>> required_bytes("RESOURCE_EXHAUSTED: ... Used 2.00K of 1.00K hbm. Exceeded hbm capacity by 1.00K.", 100)
     2048
     """
     for pattern, base in zip(_OUT_OF_MEMORY, (0, arguments), strict=True):

@@ -122,7 +122,7 @@ class Clips:
 
 
 def open_frames(
-    place: str | os.PathLike[str],
+    location: str | os.PathLike[str],
     split: str = "train",
     *,
     window: int = 16,
@@ -137,7 +137,7 @@ def open_frames(
     those in ``clip/frame`` none. ``moving`` is :class:`Moving`.
 
     Args:
-      place: the folder that holds the clips, or ``moving``.
+      location: the folder that holds the clips, or ``moving``.
       split: split, or part of one, counted in clips.
       window: frames of a clip that come together in a training batch.
       stride: frames from one of them to the next.
@@ -152,7 +152,7 @@ def open_frames(
     >>> len(clips), clips.shape, len(clips.lengths)
     (320, (40, 40, 1), 10)
     """
-    if str(place) == MOVING:
+    if str(location) == MOVING:
         given = {"channels": channels, "dtype": dtype}
         for name, value in given.items():
             check.require(
@@ -161,8 +161,8 @@ def open_frames(
         moving = Moving(parse_split(split)[0])
         lengths = [LENGTH] * (len(moving) // LENGTH)
         return Clips(moving, lengths, window=window, stride=stride).part(split)
-    root = Path(place).expanduser()
-    check.require(root.is_dir(), "frames", str(place), "a folder with a folder for each clip, or moving")
+    root = Path(location).expanduser()
+    check.require(root.is_dir(), "frames", str(location), "a folder with a folder for each clip, or moving")
     start = split_folder(root, parse_split(split)[0])
     names, ignored = list_images(root, start)
     _check_clips(root / start)

@@ -72,7 +72,7 @@ class Stream(Iterator[Batch]):
             raise StopIteration
         begin = time.perf_counter()
         try:
-            batch = jax.tree.map(_own, next(self._iterators[0]))
+            batch = jax.tree.map(_copy, next(self._iterators[0]))
         except BaseException as error:
             self.close()
             if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
@@ -124,7 +124,7 @@ def _close_and_forget(iterators: list[Any]) -> None:
     iterators.pop().close()
 
 
-def _own(leaf: Any) -> Any:
+def _copy(leaf: Any) -> Any:
     """Copy out of the shared memory of a worker, which must not outlive the stream."""
     shared = isinstance(leaf, np.ndarray) and type(leaf) is not np.ndarray
     return np.array(leaf, subok=False) if shared else leaf

@@ -235,7 +235,7 @@ def _features(schema: Any) -> dict[str, Any]:
         return {}
 
 
-def _image_column(schema: Any, features: dict[str, Any], asked: str | None, where: Any) -> str:
+def _image_column(schema: Any, features: dict[str, Any], given: str | None, where: Any) -> str:
     types = _optional("pyarrow").types
 
     def holds_bytes(kind: Any) -> bool:
@@ -244,10 +244,10 @@ def _image_column(schema: Any, features: dict[str, Any], asked: str | None, wher
         return types.is_binary(kind) or types.is_large_binary(kind)
 
     able = [field.name for field in schema if holds_bytes(field.type)]
-    if asked is not None and asked not in able:
-        raise ValueError(f"image={asked!r}: the columns of parquet:{where} that can hold images are {able}")
+    if given is not None and given not in able:
+        raise ValueError(f"image={given!r}: the columns of parquet:{where} that can hold images are {able}")
     marked = [name for name in able if features.get(name, {}).get("_type") == "Image"]
-    for names in ([asked] if asked else [], [name for name in able if name == "image"], marked, able):
+    for names in ([given] if given else [], [name for name in able if name == "image"], marked, able):
         if len(names) == 1:
             return names[0]
     if able:
@@ -257,11 +257,11 @@ def _image_column(schema: Any, features: dict[str, Any], asked: str | None, wher
     raise ValueError(f"parquet:{where} has no column of bytes: its columns are {schema.names}")
 
 
-def _label_column(names: list[str], features: dict[str, Any], asked: str | None, where: Any) -> str | None:
-    if asked is not None and asked not in names:
-        raise ValueError(f"label={asked!r} is not a column of parquet:{where}: these are {names}")
+def _label_column(names: list[str], features: dict[str, Any], given: str | None, where: Any) -> str | None:
+    if given is not None and given not in names:
+        raise ValueError(f"label={given!r} is not a column of parquet:{where}: these are {names}")
     marked = [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
-    return asked or ("label" if "label" in names else marked[0] if marked else None)
+    return given or ("label" if "label" in names else marked[0] if marked else None)
 
 
 def _classes_and_labels(table: "_LocalTable | _HubTable", name: str) -> tuple[tuple[str, ...], np.ndarray]:

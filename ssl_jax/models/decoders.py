@@ -141,7 +141,7 @@ class JepaPredictor(nn.Module):
         context: Array,
         present: Array,
         targets: Array,
-        wanted: Array,
+        counted: Array,
         train: bool = False,
     ) -> Array:
         dtype, kernel_init = jnp.dtype(self.dtype), linear_init(self.scheme)
@@ -154,7 +154,7 @@ class JepaPredictor(nn.Module):
         seen = jnp.broadcast_to(x[:, None], (batch, blocks, *x.shape[1:]))
         x = jnp.concatenate([seen, queries], axis=2).reshape(batch * blocks, -1, self.width)
         attended = jnp.broadcast_to(present[:, None], (batch, blocks, present.shape[1]))
-        attended = jnp.concatenate([attended, wanted], axis=2).reshape(batch * blocks, 1, 1, -1)
+        attended = jnp.concatenate([attended, counted], axis=2).reshape(batch * blocks, 1, 1, -1)
         x = apply_blocks(
             x,
             depth=self.depth,
@@ -185,9 +185,9 @@ def jepa_predictor(
 ) -> Network:
     """Build the predictor of I-JEPA: what the teacher makes of blocks of patches, from the student's tokens of others.
 
-    ``apply(params, state, tokens [b, c, d], *, context [b, c], present [b, c], targets [b, t, n], wanted [b, t, n],
+    ``apply(params, state, tokens [b, c, d], *, context [b, c], present [b, c], targets [b, t, n], counted [b, t, n],
     train=False)`` returns float32 predictions ``[b, t, n, outputs]``. ``context`` (integers) says which patches the tokens are
-    of, and ``present`` (bool) which of them count; ``targets`` which patches to predict, ``wanted`` which of these count. For
+    of, and ``present`` (bool) which of them count; ``targets`` which patches to predict, ``counted`` which of these count. For
     each block by itself: a linear map of the tokens and a shared mask token, both with fixed positions, then blocks, layer
     normalisation, linear. What does not count is attended to by nobody, and its own prediction means nothing.
 
@@ -208,7 +208,7 @@ def jepa_predictor(
     >>> import jax, jax.numpy as jnp
     >>> predictor = jepa_predictor(outputs=16, grid=2, width=8, depth=1, heads=2)
     >>> indices = {"context": jnp.zeros((3, 2), jnp.int32), "targets": jnp.zeros((3, 4, 1), jnp.int32)}
-    >>> attended = {"present": jnp.ones((3, 2), bool), "wanted": jnp.ones((3, 4, 1), bool)}
+    >>> attended = {"present": jnp.ones((3, 2), bool), "counted": jnp.ones((3, 4, 1), bool)}
     >>> params, state = predictor.init(jax.random.key(0), jnp.zeros((3, 2, 16)), **indices, **attended)
     >>> predictor.apply(params, state, jnp.zeros((3, 2, 16)), **indices, **attended)[0].shape
     (3, 4, 1, 16)

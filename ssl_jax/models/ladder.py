@@ -35,7 +35,7 @@ class Path(NamedTuple):
     logits: Array
 
 
-def normalize_halves(
+def normalize_parts(
     x: Float[Array, "b ... d"], labeled: Bool[Array, " b"]
 ) -> tuple[Float[Array, "b ... d"], Float[Array, "2 d"], Float[Array, "2 d"]]:
     """Normalise labelled and unlabelled examples, each by the statistics of their own kind.
@@ -50,7 +50,7 @@ def normalize_halves(
       Normalised examples in float32 or wider, and means and variances of both kinds (0 where there is no example).
 
     >>> x = jnp.array([[1.0], [3.0], [10.0], [30.0]])
-    >>> y, mean, var = normalize_halves(x, jnp.array([True, True, False, False]))
+    >>> y, mean, var = normalize_parts(x, jnp.array([True, True, False, False]))
     >>> y.ravel().round(2).tolist(), mean.ravel().tolist(), var.ravel().tolist()
     ([-1.0, 1.0, -1.0, 1.0], [2.0, 20.0], [1.0, 100.0])
     """
@@ -70,8 +70,8 @@ def normalize_halves(
     return centered * jnp.where(kind, factor[0], factor[1]), mean, var
 
 
-class HalvesNorm(nn.Module):
-    """:func:`normalize_halves` in training; at inference running averages of the labelled examples' statistics."""
+class PartwiseNorm(nn.Module):
+    """:func:`normalize_parts` in training; at inference running averages of the labelled examples' statistics."""
 
     @nn.compact
     def __call__(
@@ -84,7 +84,7 @@ class HalvesNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
             y = (at_least_float32(x) - mean) * jax.lax.rsqrt(var + EPSILON)
             return y, jnp.stack([mean, mean]), jnp.stack([var, var])
-        y, both_means, both_vars = normalize_halves(x, labeled)
+        y, both_means, both_vars = normalize_parts(x, labeled)
         count = jnp.sum(labeled) * (x.size // (x.shape[0] * x.shape[-1]))
         unbiased = both_vars[0] * count / jnp.maximum(count - 1, 1)
         for running, now in ((running_mean, both_means[0]), (running_var, unbiased)):
@@ -125,7 +125,7 @@ class LadderEncoder(nn.Module):
         z, means, variances, layers = [h], [], [], {}
 
         def layer(name: str, x: Array) -> Array:
-            y, mean, var = HalvesNorm(name=f"{name}_norm")(x, labeled, train=train)
+            y, mean, var = PartwiseNorm(name=f"{name}_norm")(x, labeled, train=train)
             z.append(corrupted(y, 0.0 if noise is None else noise))
             means.append(mean)
             variances.append(var)
@@ -254,7 +254,7 @@ class LadderDecoder(nn.Module):
                 above = nn.Dense(width, use_bias=False, kernel_init=WEIGHTS, dtype=self.dtype, name=name)(
                     above
                 )
-            u, _, _ = normalize_halves(above, labeled)
+            u, _, _ = normalize_parts(above, labeled)
             above = estimates[i] = denoise(z[i], u, self.param(f"a_{i}", _start, (10, width)))
         return estimates
 

@@ -217,7 +217,7 @@ def rampdown(value: ScalarLike, total_steps: int, *, steps: int) -> Schedule:
     return falling
 
 
-def rising_decay(decay: ScalarLike) -> Schedule:
+def increasing_decay(decay: ScalarLike) -> Schedule:
     """Let the decay of an average rise, which begins as the plain mean: ``min(1 − 1 / (k + 2), decay)``.
 
     While the first is the smaller, after update k the average is the mean of its start and everything that came.
@@ -226,7 +226,7 @@ def rising_decay(decay: ScalarLike) -> Schedule:
       decay: largest value, 0 to 1.
 
     Example:
-      >>> [round(float(rising_decay(0.7)(k)), 4) for k in (0, 1, 2)]
+      >>> [round(float(increasing_decay(0.7)(k)), 4) for k in (0, 1, 2)]
       [0.5, 0.6667, 0.7]
 
     Reference: Tarvainen & Valpola, "Mean teachers", NeurIPS 2017, the authors' code: ``min(1 − 1 / (t + 1), α)``, t from 1.

@@ -68,7 +68,7 @@ def frozen_until(params: PyTree, *, freeze: Sequence[tuple[str, int]]) -> PyTree
     """
     for pattern, until in freeze:
         check.require(until >= FOR_EVER, "freeze", (pattern, until), "a step of 0 or more, or -1 for ever")
-    _require_found(params, "freeze", [pattern for pattern, _ in freeze])
+    _require_matches(params, "freeze", [pattern for pattern, _ in freeze])
 
     def until_of(path: str, leaf: Array) -> int:
         steps = [until for pattern, until in freeze if trees.matches([pattern], path)]
@@ -92,7 +92,7 @@ def matches(params: PyTree, option: str, patterns: Sequence[str]) -> PyTree:
     >>> matches({"predictor": jnp.zeros(1), "stem": jnp.zeros(1)}, "constant_lr", ["predictor"])
     {'predictor': True, 'stem': False}
     """
-    _require_found(params, option, patterns)
+    _require_matches(params, option, patterns)
     return trees.map_with_path(lambda path, _: trees.matches(patterns, path), params)
 
 
@@ -110,7 +110,7 @@ def group_names(params: PyTree, patterns: Sequence[str]) -> PyTree:
     >>> group_names({"discriminator": jnp.zeros(1), "encoder": jnp.zeros(1)}, ["discriminator"])
     {'discriminator': 'discriminator', 'encoder': ''}
     """
-    _require_found(params, "groups", patterns)
+    _require_matches(params, "groups", patterns)
 
     def group(path: str, leaf: Array) -> str:
         fitting = [pattern for pattern in patterns if trees.matches([pattern], path)]
@@ -137,7 +137,7 @@ def matched_texts(params: PyTree, option: str, patterns: Sequence[str]) -> PyTre
     >>> matched_texts({"dense_0": {"bias": x}, "dense_1": {"bias": x}}, "skip_zero_grads", ["dense_."])
     {'dense_0': {'bias': 'dense_0'}, 'dense_1': {'bias': 'dense_1'}}
     """
-    _require_found(params, option, patterns)
+    _require_matches(params, option, patterns)
 
     def text(path: str, leaf: Array) -> str:
         searched = (re.search(pattern, path) for pattern in patterns)
@@ -195,7 +195,7 @@ def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) 
     >>> (weights["rows"] + updates["rows"]).round(1).tolist() == jnp.array([[0.8, 0.6]]).tolist()
     True
     """
-    _require_found(params, "normalize_rows", patterns)
+    _require_matches(params, "normalize_rows", patterns)
 
     def end(path: str, update: Array, weight: Array) -> Array:
         return normalize(weight + update) - weight if trees.matches(patterns, path) else update
@@ -203,7 +203,7 @@ def normalize_rows(updates: PyTree, params: PyTree, *, patterns: Sequence[str]) 
     return trees.map_with_path(end, updates, params)
 
 
-def _require_found(params: PyTree, name: str, patterns: Sequence[str]) -> None:
+def _require_matches(params: PyTree, name: str, patterns: Sequence[str]) -> None:
     paths = list(trees.flatten(params))
     for pattern in patterns:
         matched = any(trees.matches([pattern], path) for path in paths)

@@ -97,7 +97,7 @@ def test_times_are_amounts_over_speeds_and_the_longest_is_the_limit():
     ],
 )
 def test_bytes_are_read_from_the_compilers_refusal(message, expected):
-    found = planning.bytes_needed(message, 7)
+    found = planning.required_bytes(message, 7)
     assert found is None if expected is None else found == pytest.approx(expected, abs=1)
 
 

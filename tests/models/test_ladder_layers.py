@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
-from ssl_jax.models.ladder import denoise, ladder_decoder, normalize_halves
+from ssl_jax.models.ladder import denoise, ladder_decoder, normalize_parts
 
 RNG = np.random.default_rng(0)
 HALF = jnp.arange(10) < 4
@@ -15,7 +15,7 @@ HALF = jnp.arange(10) < 4
 def test_halves_are_normalised_by_their_own_statistics():
     for shape in ((10, 3), (10, 2, 5, 3)):
         x = jnp.asarray(RNG.normal(size=shape) * 3 + 1, jnp.float32)
-        y, mean, var = jax.jit(normalize_halves)(x, HALF)
+        y, mean, var = jax.jit(normalize_parts)(x, HALF)
         for kind, rows in enumerate((slice(0, 4), slice(4, 10))):
             part = np.asarray(x[rows], np.float64).reshape(-1, 3)
             np.testing.assert_allclose(mean[kind], part.mean(axis=0), rtol=1e-4, atol=1e-5)
@@ -23,13 +23,13 @@ def test_halves_are_normalised_by_their_own_statistics():
             expected = (part - part.mean(axis=0)) / np.sqrt(part.var(axis=0) + 1e-5)
             np.testing.assert_allclose(y[rows].reshape(-1, 3), expected, atol=1e-4)
         moved = x.at[4:].add(7.0)
-        np.testing.assert_array_equal(y[:4], normalize_halves(moved, HALF)[0][:4])
+        np.testing.assert_array_equal(y[:4], normalize_parts(moved, HALF)[0][:4])
 
 
 def test_a_missing_half_and_a_single_example_stay_finite():
     x = jnp.asarray(RNG.normal(size=(10, 3)), jnp.float32)
     for labeled in (jnp.zeros(10, bool), jnp.ones(10, bool), jnp.arange(10) == 0):
-        value, gradient = jax.value_and_grad(lambda v, k: (normalize_halves(v, k)[0] ** 3).sum())(x, labeled)
+        value, gradient = jax.value_and_grad(lambda v, k: (normalize_parts(v, k)[0] ** 3).sum())(x, labeled)
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 

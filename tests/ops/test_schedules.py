@@ -19,7 +19,7 @@ EVERY = {
     "per_epoch": schedules.per_epoch(linear(0.0, 1.0, 8), 3),
     "rampup": schedules.rampup(2.0, 6, quiet=2),
     "rampdown": schedules.rampdown(2.0, 8, steps=3),
-    "rising_decay": schedules.rising_decay(0.8),
+    "increasing_decay": schedules.increasing_decay(0.8),
 }
 
 
@@ -148,7 +148,7 @@ def test_rampdown_falls_in_the_last_steps():
 
 
 def test_rising_decay_makes_an_average_that_begins_as_the_mean():
-    from_start, weights = values(schedules.rising_decay(0.75), 5), np.ones(1)
+    from_start, weights = values(schedules.increasing_decay(0.75), 5), np.ones(1)
     np.testing.assert_allclose(from_start, [1 / 2, 2 / 3, 3 / 4, 3 / 4, 3 / 4], rtol=1e-6)
     for k in range(3):
         weights = np.append(weights * from_start[k], 1 - from_start[k])

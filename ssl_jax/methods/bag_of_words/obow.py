@@ -152,7 +152,7 @@ def build(
             "image_perplexity": image_perplexity,
             "scale": softness,
         }
-        return bags, queue_push(vocabulary, donated_words(key, maps)), scale, metrics
+        return bags, queue_push(vocabulary, draw_words(key, maps)), scale, metrics
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
@@ -197,11 +197,11 @@ def build(
     return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
 
 
-def donated_words(key: Key, maps: Array) -> Array:
+def draw_words(key: Key, maps: Array) -> Array:
     """Take one word ``[b, c]`` of each image: the mean of 3 x 3 neighbouring locations of its map, at a random place.
 
     >>> import jax, jax.numpy as jnp
-    >>> donated_words(jax.random.key(0), jnp.ones((4, 5, 5, 2))).shape
+    >>> draw_words(jax.random.key(0), jnp.ones((4, 5, 5, 2))).shape
     (4, 2)
     """
     averages = local_average(maps)

@@ -69,7 +69,9 @@ def build(
     """
     choice("sampling", sampling, SAMPLING)
     require(num_examples >= 2, "num_examples", num_examples, "an integer of 2 or more")
-    require(2 <= clusters <= num_examples, "clusters", clusters, f"an integer from 2 to the {num_examples} images")
+    require(
+        2 <= clusters <= num_examples, "clusters", clusters, f"an integer from 2 to the {num_examples} images"
+    )
     require(hidden_layers >= 0, "hidden_layers", hidden_layers, "an integer of 0 or more")
     width = hidden_dim if hidden_layers else encoder.features
     require(0 <= pca <= width, "pca", pca, f"an integer from 0 to the {width} features that are clustered")

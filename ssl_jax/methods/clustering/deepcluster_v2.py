@@ -86,7 +86,9 @@ def build(
     batch statistics, ours without augmentation and under running statistics, which do not depend on the order of images.
     """
     require(num_examples >= 1, "num_examples", num_examples, "an integer of 1 or more")
-    require(1 <= clusters <= num_examples, "clusters", clusters, f"an integer from 1 to the {num_examples} images")
+    require(
+        1 <= clusters <= num_examples, "clusters", clusters, f"an integer from 1 to the {num_examples} images"
+    )
     require(clusterings >= 1, "clusterings", clusterings, "an integer of 1 or more")
     require(iterations >= 1, "iterations", iterations, "an integer of 1 or more")
     choice("init", init, INITS)

@@ -16,7 +16,7 @@ from ssl_jax.methods.parts.semi_supervised import (
     supervised_loss,
 )
 from ssl_jax.models.network import Network
-from ssl_jax.ops.schedules import rising_decay
+from ssl_jax.ops.schedules import increasing_decay
 from ssl_jax.optim.ema import ema
 
 KINDS = ("mse", "kl")
@@ -32,7 +32,7 @@ def build(
     consistency: str = "mse",
     ramp: RampUp = RampUp(),
     logit_distance: float | None = None,
-    own_start: bool = False,
+    independent_init: bool = False,
     noise: float = 0.15,
     dropout: float = 0.5,
     normalize_by: str = "batch",
@@ -62,7 +62,7 @@ def build(
       consistency: D: ``"mse"`` or ``"kl"``.
       ramp: w(t), see :class:`ssl_jax.methods.parts.semi_supervised.RampUp`.
       logit_distance: c, .01 in the authors' code; ``None``: one classifier.
-      own_start: the teacher starts from weights of its own, as in the authors' PyTorch code, not from the student's.
+      independent_init: the teacher starts from weights of its own, as in the authors' PyTorch code, not from the student's.
       noise: deviation of the noise on the pixels. May be traced.
       dropout: share of the features, before the classifier. May be traced.
       normalize_by: ``"batch"``: the first sum is divided by B, as by the authors; ``"labeled"``: by the labelled images.
@@ -84,13 +84,13 @@ def build(
     names = ("classifier",) if logit_distance is None else ("classifier", "consistent")
     network = noisy_classifier(encoder, classes=classes, noise=noise, dropout=dropout, classifiers=names)
     weight_at = ramp.schedule()
-    teacher_ema = ema(rising_decay(decay) if ramp_decay else decay)
+    teacher_ema = ema(increasing_decay(decay) if ramp_decay else decay)
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:
         student_key, teacher_key = jax.random.split(key)
         images = batch["views"][0][:, 0]
         params, online = network.init(student_key, images)
-        start = network.init(teacher_key, images) if own_start else (params, online)
+        start = network.init(teacher_key, images) if independent_init else (params, online)
         return params, {"online": online, "teacher": EmaTeacher.init(teacher_ema, *start)}
 
     def loss(

@@ -176,7 +176,7 @@ def build(
 
 def predictor_inputs(blocks: Blocks) -> dict[str, Array]:
     """Return blocks as the options of the predictor."""
-    names = ("context", "present", "targets", "wanted")
+    names = ("context", "present", "targets", "counted")
     return dict(zip(names, blocks, strict=True))
 
 

@@ -11,7 +11,7 @@ from ssl_jax.augment.operations import Blur, Flip
 from ssl_jax.config import build
 from ssl_jax.core.numerics import normalize
 from ssl_jax.methods.bag_of_words import obow
-from ssl_jax.methods.bag_of_words.obow import donated_words
+from ssl_jax.methods.bag_of_words.obow import draw_words
 from ssl_jax.models import heads
 from tests.methods.case import config_of, loss_inputs, loss_of, method_of, start
 
@@ -117,7 +117,7 @@ def test_the_preset_has_a_clean_view_and_crops_of_two_sizes():
 
 def test_every_image_gives_its_own_word_and_places_are_drawn():
     maps = jnp.arange(6.0)[:, None, None, None] + 0.1 * jax.random.normal(jax.random.key(0), (6, 5, 5, 3))
-    first, second = (donated_words(jax.random.key(seed), maps) for seed in (1, 2))
+    first, second = (draw_words(jax.random.key(seed), maps) for seed in (1, 2))
     np.testing.assert_allclose(first.mean(1), np.arange(6), atol=0.3)
     assert (first != second).any()
 

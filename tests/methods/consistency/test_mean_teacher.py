@@ -38,7 +38,7 @@ def test_teacher_starts_as_the_mean_of_all_weights_and_changes_to_the_decay():
 
 def test_teacher_starts_from_the_student_or_from_weights_of_its_own():
     for own, same in ((False, True), (True, False)):
-        params, state, _ = start(method_of("mean_teacher", own_start=own))
+        params, state, _ = start(method_of("mean_teacher", independent_init=own))
         kernel = state["teacher"].params["classifier"]["dense_0"]["kernel"]
         assert np.array_equal(kernel, params["classifier"]["dense_0"]["kernel"]) is same
 

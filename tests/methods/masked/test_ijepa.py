@@ -70,7 +70,7 @@ def predicted(seed=0, **changes):
         "context": jnp.array([[0, 4, 8, 1]]),
         "present": jnp.array([[True, True, True, False]]),
         "targets": jnp.array([[[2, 5, 0], [6, 7, 3]]]),
-        "wanted": jnp.array([[[True, True, False], [True, True, True]]]),
+        "counted": jnp.array([[[True, True, False], [True, True, True]]]),
     }
     tokens = jnp.asarray(np.random.default_rng(seed).normal(size=(1, 4, 8)), jnp.float32)
     params, state = random_variables(
