@@ -7,7 +7,7 @@ import pytest
 
 from ssl_jax import models
 from ssl_jax.augment import presets
-from ssl_jax.augment.operations import Blur, Flip
+from ssl_jax.augment.operations import Blur, ColorJitter, Flip
 from ssl_jax.config import build
 from ssl_jax.core.numerics import normalize
 from ssl_jax.methods.bag_of_words import obow
@@ -110,7 +110,7 @@ def test_the_preset_has_a_clean_view_and_crops_of_two_sizes():
     assert [(crop.size, crop.find(Blur)) for crop in crops] == list(
         zip([160] * 2 + [96] * 5, blurs, strict=True)
     )
-    assert {crop.jitter.hue for crop in crops} == {0.1}
+    assert {crop.find(ColorJitter).hue for crop in crops} == {0.1}
     with pytest.raises(ValueError, match="crop_area and local_area"):
         presets.obow(area=(0.1, 1.0))
 
