@@ -5,10 +5,10 @@ import importlib
 from ml_collections import ConfigDict
 
 
-def load_config(method: str, arguments: str = "") -> ConfigDict:
+def make_config(method: str, arguments: str = "") -> ConfigDict:
     """Make the config of a method as ``--config=configs/<method>.py:<arguments>`` does.
 
-    >>> load_config("simclr", "smoke").method.name
+    >>> make_config("simclr", "smoke").method.name
     'simclr'
     """
     config = importlib.import_module(f"configs.{method}").get_config(arguments)

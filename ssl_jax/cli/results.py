@@ -13,15 +13,16 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ssl_jax.cli.configs import load_config
+from ssl_jax.cli.configs import make_config
 from ssl_jax.cli.tables import dataset_of
+from ssl_jax.cli.two_stage import ENCODER
 from ssl_jax.config import build
 from ssl_jax.core.rows import Row, read_rows, write_row
 from ssl_jax.methods.registry import names
 from ssl_jax.train.workdir import INCIDENTAL, Difference, differences
-from ssl_jax.train.writers import read_jsonl
+from ssl_jax.train.writers import last_scalars, read_jsonl
 
 ROW_KEY = operator.itemgetter("budget", "method", "seed")
 MEASURES = ("knn", "linear", "few", "health", "rotation")
@@ -43,7 +44,6 @@ BASELINES = {
     "time_contrastive": ("pixels", "random"),
 }
 """Baselines that a method's runs measure on behalf of all: one method for each encoder; pixels with seed 0 only."""
-ENCODER = "encoder.safetensors"
 TEACHERS = {
     "knowledge_distillation": ("simclr", "method.teacher"),
     "bownet": ("simclr", "method.teacher"),
@@ -94,7 +94,7 @@ def read_budget(path: Path, budget: str) -> list[Row]:
 
 def run_config(run: TableRun) -> build.Config:
     """Make the config of a run: the committed one with its seed."""
-    config = load_config(run.method, run.arguments)
+    config = make_config(run.method, run.arguments)
     config.seed = run.seed
     config.update_from_flattened_dict(teacher_options(run, Path()))
     return build.to_dict(config)
@@ -231,7 +231,7 @@ def make_quickstart(workdir: Path, path: Path) -> str:
 
 def quickstart_config() -> build.Config:
     """Make the config of the README's first command."""
-    return build.to_dict(load_config(QUICKSTART.method))
+    return build.to_dict(make_config(QUICKSTART.method))
 
 
 def _execute(
@@ -294,18 +294,6 @@ def _make_teacher(run: TableRun, runs: Path, share: Sequence[int]) -> None:
     workdir = runs / teacher.name
     run_command(_pretrain(teacher, workdir), share, workdir)
     run_command(["export", f"--workdir={workdir}", f"--out={teacher_folder(run, runs)}"], share, workdir)
-
-
-def last_scalars(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Collect the last value of each scalar of a run.
-
-    >>> last_scalars([{"step": 1, "loss": 2.0}, {"step": 2, "online/knn": 0.5}])
-    {'step': 2, 'loss': 2.0, 'online/knn': 0.5}
-    """
-    last: dict[str, Any] = {}
-    for record in records:
-        last |= record
-    return last
 
 
 def run_command(arguments: Sequence[str], cores: Sequence[int], workdir: Path) -> float:

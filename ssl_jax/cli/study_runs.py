@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssl_jax.cli.configs import load_config
+from ssl_jax.cli.configs import make_config
 from ssl_jax.cli.study import Measurements, Results, Study, Variant
 from ssl_jax.config import build
 from ssl_jax.core.machine import machine
@@ -48,7 +48,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def run_config(study: Study, variant: Variant, seed: int) -> build.Config:
     """Make the whole config of a run."""
-    config = load_config(variant.method, "embedded,short")
+    config = make_config(variant.method, "embedded,short")
     # The convolutional encoder's sizes, which transformers do not have.
     common = {
         name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name

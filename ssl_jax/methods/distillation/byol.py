@@ -105,8 +105,7 @@ def build(
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        averaged = {"encoder": params["encoder"], "projector": params["projector"]}
-        return {**state, "teacher": state["teacher"].update(teacher_ema, averaged)}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
     views = presets.byol() if views is None else views
     require_pair(views)

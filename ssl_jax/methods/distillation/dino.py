@@ -24,7 +24,6 @@ from ssl_jax.methods.parts.self_distillation import (
     student_outputs,
     teacher_outputs,
     teacher_temperature_schedule,
-    update_teacher,
 )
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -119,7 +118,7 @@ def build(
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
     views = presets.dino() if views is None else views
     collapse = prototype_collapse(head.prototypes, math.log(head.prototypes), patches=False)

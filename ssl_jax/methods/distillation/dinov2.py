@@ -36,7 +36,6 @@ from ssl_jax.methods.parts.self_distillation import (
     take_tokens,
     teacher_outputs,
     teacher_temperature_schedule,
-    update_teacher,
 )
 from ssl_jax.models.network import Network
 from ssl_jax.ops.sinkhorn import Sinkhorn
@@ -173,7 +172,7 @@ def build(
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
     if views is None:
         views = presets.dino(global_area=(0.32, 1.0), local_area=(0.05, 0.32))

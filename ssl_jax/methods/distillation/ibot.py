@@ -31,7 +31,6 @@ from ssl_jax.methods.parts.self_distillation import (
     take_tokens,
     teacher_outputs,
     teacher_temperature_schedule,
-    update_teacher,
 )
 from ssl_jax.models.network import Network
 from ssl_jax.optim.ema import ema
@@ -144,7 +143,7 @@ def build(
 
     def after_update(params: Params, state: State, step: Array) -> State:
         del step
-        return {**state, "teacher": update_teacher(state["teacher"], teacher_ema, params)}
+        return {**state, "teacher": state["teacher"].update(teacher_ema, params)}
 
     if views is None:
         views = presets.dino(local_count=10, global_area=(0.25, 1.0), local_area=(0.05, 0.25))

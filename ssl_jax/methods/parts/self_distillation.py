@@ -273,11 +273,6 @@ def init_student_and_teacher(
     return params, {"online": online, "teacher": teacher}
 
 
-def update_teacher(teacher: EmaTeacher, average: Ema, params: Params) -> EmaTeacher:
-    """Move the teacher towards the student, which alone has a predictor."""
-    return teacher.update(average, {name: part for name, part in params.items() if name != "predictor"})
-
-
 def teacher_outputs(
     networks: Networks, teacher: EmaTeacher, crops: Array, key: Key
 ) -> tuple[Outputs, EmaTeacher]:
