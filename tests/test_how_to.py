@@ -126,6 +126,10 @@ def test_names_are_found_in_their_packages():
     for name in (*dir(ssl_jax.losses), *dir(ssl_jax.evaluate)):
         package = ssl_jax.losses if name in dir(ssl_jax.losses) else ssl_jax.evaluate
         assert getattr(package, name) is not None
+    assert ssl_jax.core.table.table and ssl_jax.report.embedding.project
+    assert ssl_jax.models.chain and ssl_jax.models.heads.mlp and ssl_jax.methods.parts.EmaTeacher
+    for name in (*names(), *names()):  # twice: packages that are imported become attributes
+        assert getattr(ssl_jax.methods, name).build.__module__ == names()[name]
     for package in (ssl_jax, ssl_jax.losses, ssl_jax.methods):
         with pytest.raises(AttributeError, match="has no attribute 'nt_xnet'"):
             package.nt_xnet  # noqa: B018

@@ -17,8 +17,8 @@ from ssl_jax.core.types import Params, State
 from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.methods.baseline import supervised
 from ssl_jax.methods.method import Method
-from ssl_jax.methods.supervised import supervised
 from ssl_jax.models.network import Network
 from ssl_jax.train.features import extract_source
 from ssl_jax.train.loop import fit
@@ -40,7 +40,7 @@ class Recipe(NamedTuple):
       weight_decay: weight decay of the kernels.
       layer_decay: factor of the learning rate a block, counted from the top, for ViTs; ``None``: one rate.
       drop_path: stochastic depth of the last block, for ViTs.
-      label_smoothing: see :func:`ssl_jax.methods.supervised.supervised.build`, as for the next three.
+      label_smoothing: see :func:`ssl_jax.methods.baseline.supervised.build`, as for the next three.
       mixup: α of mixup; 0: none.
       cutmix: whether images are mixed that way.
       erasing: probability of random erasing.

@@ -3,13 +3,18 @@
 import importlib
 from types import ModuleType
 
+SHARED = ("method", "parts", "registry")
+"""What stands beside the families."""
+
 
 def __getattr__(name: str) -> ModuleType:
-    registry = importlib.import_module("ssl_jax.methods.registry")
+    if name in SHARED:
+        return importlib.import_module(f"{__name__}.{name}")
+    registry = importlib.import_module(f"{__name__}.registry")
     if name not in registry.names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return registry.method_module(name)
 
 
 def __dir__() -> list[str]:
-    return sorted(importlib.import_module("ssl_jax.methods.registry").names())
+    return sorted((*SHARED, *importlib.import_module(f"{__name__}.registry").names()))

@@ -1,1 +1,13 @@
-"""Floor 5: what a run leaves to read."""
+"""What a run leaves to read: one page about a run, or about several."""
+
+from typing import Any
+
+from ssl_jax.core.lazy import load_public, public_names
+
+
+def __getattr__(name: str) -> Any:
+    return load_public(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(public_names(__name__))

@@ -10,8 +10,8 @@ from ssl_jax.augment.views import View
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.evaluate.measure import Candidate, Options, Subject, offers
 from ssl_jax.evaluate.measures import ALWAYS, MEASURES, ON_REQUEST, parse_measures, row_columns, run_measures
+from ssl_jax.methods.baseline import supervised
 from ssl_jax.methods.contrastive import simclr
-from ssl_jax.methods.supervised import supervised
 from ssl_jax.train.features import Features
 
 OPTIONS = Options(k=3, temperature=0.07, per_class=(1, 1000), draws=2, crop_ratio=1.0)

@@ -1,0 +1,1 @@
+"""What self-supervision is compared with: training with labels."""

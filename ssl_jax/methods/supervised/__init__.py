@@ -1,1 +1,0 @@
-"""Training with labels: the baseline of the same budget."""
