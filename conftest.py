@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+from pathlib import Path
 
 from ssl_jax.cli import cpu
 
@@ -21,6 +22,8 @@ jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 LIBC = ctypes.CDLL(None)
+LARGE = 800 * 2**20
+"""Bytes from which on a worker forgets what it has compiled."""
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
 CHECKED = ["core", "losses", "augment", "ops", "evaluate", "train.features"]
@@ -51,11 +54,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Forget compiled programs where the next test belongs to another group: a worker would keep those of every file."""
+    """Forget compiled programs between groups of tests, where a worker has become large: it would keep those of every file."""
     group, following = (
         each.get_closest_marker("xdist_group") if each is not None else None for each in (item, nextitem)
     )
-    if group and (following is None or group.args != following.args):
+    if group and (following is None or group.args != following.args) and resident_bytes() > LARGE:
         jax.clear_caches()
         gc.collect()
         LIBC.malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
