@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ssl_jax.augment.views import View
+from ssl_jax.core.rows import Row
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import AnyArray, Features, extract_source
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 
-Row = dict[str, Any]
 Need = Literal["features", "labels", "encoder", "classifier", "clusters", "training images"]
 BASELINE = "baseline"
 """Role of what stands beside an encoder to compare it with."""

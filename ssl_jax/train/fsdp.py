@@ -39,15 +39,14 @@ def sharded_method(method: Method, shardings: TrainState, mesh: Mesh) -> Method:
     """
 
     def loss(params: Params, state: State, batch: Batch, *inputs: Any) -> Any:
-        features = batch.get("features", ())
-        rest = {name: x for name, x in batch.items() if name != "features"}
+        # Cached gradients ask for the gradient of features; where there are none this is empty.
+        features = {name: x for name, x in batch.items() if name == "features"}
+        rest = {name: x for name, x in batch.items() if name not in features}
 
         def whole_loss(params: Params, state: State, features: PyTree, inputs: PyTree) -> Any:
             batch, *others = inputs
-            given = {**batch, "features": features} if "features" in names else batch
-            return method.loss(params, state, given, *others)
+            return method.loss(params, state, {**batch, **features}, *others)
 
-        names = set(batch)
         run = _gathering(whole_loss, shardings.params, shardings.state, mesh)
         placed = with_sharding_constraint(rest, batch_sharding(mesh))
         value, (state, metrics) = run(params, state, features, (placed, *inputs))
