@@ -1,6 +1,7 @@
 """Values of a config from text: what the command line says after ``--config.``."""
 
 import ast
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -122,7 +123,7 @@ def _parse(name: str, text: str, kind: type) -> Any:
             return kind(text)
         if kind is tuple:
             return _parse_tuple(text)
-        value = ast.literal_eval(text)
+        value = _parse_literal(text)
         return ConfigDict(dict(value)) if kind is ConfigDict else value
     except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         if kind is object:
@@ -134,5 +135,16 @@ def _parse_tuple(text: str) -> tuple[Any, ...]:
     words = [word.strip() for word in text.split(",")]
     if all(re.fullmatch(r"[A-Za-z][\w.-]*", word) for word in words):
         return tuple(words)
-    value = ast.literal_eval(text)
+    value = _parse_literal(text)
     return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _parse_literal(text: str) -> Any:
+    """Parse a Python literal that JSON has too: no set, bytes, complex number or ``...``.
+
+    Raises:
+      ValueError, SyntaxError, RecursionError, MemoryError: it is none.
+    """
+    value = ast.literal_eval(text)
+    json.dumps(value)
+    return value
