@@ -36,6 +36,55 @@ class CollapseValue(NamedTuple):
         return self._replace(value=self.value(batch_size)) if callable(self.value) else self
 
 
+class Limits(NamedTuple):
+    """Sizes of batch and source outside which a method means nothing.
+
+    Attributes:
+      least_batch: images that one call of the loss needs; 2 where it compares them, or where a head has BatchNorm, to which a
+        single image is a constant.
+      most_batch: images that one call may have, such as the rows of a queue; ``None``: any number.
+      least_images: images of the source, such as the clusters that they are put into.
+    """
+
+    least_batch: int = 1
+    most_batch: int | None = None
+    least_images: int = 1
+
+    def require(self, *, batch_size: int, accumulate: int, images: int) -> None:
+        """Raise unless a run is within the limits.
+
+        Args:
+          batch_size: images a step.
+          accumulate: parts of the batch, each with a call of the loss of its own.
+          images: images of the source.
+
+        Raises:
+          ValueError: it is not; names what would be.
+
+        >>> Limits(least_batch=2).require(batch_size=4, accumulate=4, images=100)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_size=4 in 4 parts: allowed is 2 images or more in each: the method compares the images of a batch
+        """
+        parts = f" in {accumulate} parts" if accumulate > 1 else ""
+        each = " in each" if accumulate > 1 else ""
+        given, size = f"batch_size={batch_size}{parts}", batch_size // accumulate
+        if size < self.least_batch:
+            raise ValueError(
+                f"{given}: allowed is {self.least_batch} images or more{each}: the method compares the images of a batch"
+            )
+        if self.most_batch is not None and size > self.most_batch:
+            raise ValueError(
+                f"{given}: allowed is at most the {self.most_batch} rows of the method's queue{each}: set a smaller batch, or a "
+                f"longer queue, of {size} or more"
+            )
+        if images < self.least_images:
+            raise ValueError(
+                f"the source has {images} images: allowed is {self.least_images} or more, for so many clusters, words or "
+                f"components does the method make of them: set fewer, at most {images}"
+            )
+
+
 class Reconstruction(NamedTuple):
     """What a method that predicts pixels makes of images, in the normalisation of its views.
 
@@ -121,6 +170,7 @@ class Method:
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.
       collapse: metric values at which the method has collapsed, which a run is watched for.
+      limits: sizes of batch and source outside which the method means nothing.
     """
 
     views: tuple[View, ...]
@@ -133,6 +183,7 @@ class Method:
     classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
     collapse: tuple[CollapseValue, ...] = ()
+    limits: Limits = Limits()
 
     @functools.cached_property
     def encode(self) -> Callable[[Params, State, Array], Array]:
