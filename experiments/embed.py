@@ -24,7 +24,9 @@ _STEP = flags.DEFINE_string(
 )
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
 _CORRUPT = flags.DEFINE_float(
-    "max_corrupt_fraction", 1.0, "Share of unreadable images above which nothing is written."
+    "max_corrupt_fraction",
+    None,
+    "Share of unreadable images above which nothing is written; default: that of the run.",
 )
 
 

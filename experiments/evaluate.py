@@ -30,6 +30,9 @@ _MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as t
 _BASELINES = flags.DEFINE_list(
     "baselines", list(BASELINES), "What to measure beside it, of pixels, pca and random."
 )
+_CORRUPT = flags.DEFINE_float(
+    "max_corrupt_fraction", None, "Share of unreadable images above which it ends; default: that of the run."
+)
 _CLUSTER = processes.define_flags()
 
 
@@ -45,6 +48,7 @@ def main() -> None:
             beside=[Path(folder) for folder in _BESIDE.value],
             measures=_MEASURES.value,
             baselines=_BASELINES.value,
+            max_corrupt_fraction=_CORRUPT.value,
         )
 
 

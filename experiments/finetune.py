@@ -25,6 +25,9 @@ _SHARE = flags.DEFINE_float("share", 1.0, "Share of the training labels, in (0, 
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of draw, classifier, order and views.")
 _SET = flags.DEFINE_multi_string("set", [], "An option, name=value; may be repeated.")
 _RANDOM = flags.DEFINE_bool("random", True, "Train from the encoder's random start too.")
+_CORRUPT = flags.DEFINE_float(
+    "max_corrupt_fraction", None, "Share of unreadable images above which it ends; default: that of the run."
+)
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
         share=_SHARE.value,
         seeds=launch.parse_seeds(_SEEDS.value),
         random_start=_RANDOM.value,
+        max_corrupt_fraction=_CORRUPT.value,
     )
 
 

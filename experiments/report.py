@@ -34,13 +34,18 @@ _STEP = flags.DEFINE_string(
 )
 _SOURCE = flags.DEFINE_string("source", None, "Images to show; default: those of the run.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the source; default: the test split of the config.")
+_CORRUPT = flags.DEFINE_float(
+    "max_corrupt_fraction",
+    None,
+    "Share of unreadable images above which no pictures are shown; default: that of the run.",
+)
 
 
 def main() -> None:
     """Write the page of ``--workdirs``."""
     folders = [name for name in _WORKDIRS.value or [] if name]
     launch.require_flag("workdirs", ",".join(folders), "DIR[,DIR...]")
-    pictures = Pictures(_STEP.value, _SOURCE.value, _SPLIT.value, _POINTS.value, _MAP.value)
+    pictures = Pictures(_STEP.value, _SOURCE.value, _SPLIT.value, _POINTS.value, _MAP.value, _CORRUPT.value)
     write_report(folders, Path(_OUT.value) if _OUT.value else None, pictures)
 
 

@@ -21,7 +21,7 @@ def embed_images(
     split: str = "train",
     step: str = "latest",
     batch_size: int = 256,
-    max_corrupt_fraction: float = 1.0,
+    max_corrupt_fraction: float | None = None,
 ) -> None:
     """Encode images by the encoder of a run and write their features.
 
@@ -32,7 +32,7 @@ def embed_images(
       split: split of the source.
       step: checkpoint: ``latest``, ``best`` or a number of steps.
       batch_size: images at a time.
-      max_corrupt_fraction: share of unreadable images above which nothing is written.
+      max_corrupt_fraction: share of unreadable images above which nothing is written; ``None``: as the config says.
 
     Raises:
       ValueError: a file of another kind, or what the run or the source finds wrong.
@@ -40,6 +40,7 @@ def embed_images(
     choice("out", out.suffix, (".npz", ".parquet"))
     require_folder("out", out)
     config, method, model = build.restore(workdir, step)
+    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
     images = open_images(config, source, split)
     view, crop_ratio = method.views[0], config["watch"]["evaluate"]["crop_ratio"]
     with epoch(
@@ -47,7 +48,7 @@ def embed_images(
         batch_size=batch_size,
         size=view.size,
         crop_ratio=crop_ratio,
-        max_corrupt_fraction=max_corrupt_fraction,
+        max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
     ) as batches:
         encoded = extract(method.encode, batches, view=view, variables=(model.params, model.state))
         corrupt = len(batches.corrupt)

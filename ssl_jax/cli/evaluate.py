@@ -40,6 +40,7 @@ def evaluate_run(
     beside: Sequence[Path] = (),
     measures: Sequence[str] | None = None,
     baselines: Sequence[str] = BASELINES,
+    max_corrupt_fraction: float | None = None,
 ) -> None:
     """Evaluate a run, and let the first process write ``evaluation.json`` into its folder and print the tables.
 
@@ -51,11 +52,13 @@ def evaluate_run(
       beside: folders of other runs whose encoders are measured too.
       measures: names of measures, or ``all``; ``None``: as the config says.
       baselines: those of ``BASELINES`` to measure.
+      max_corrupt_fraction: share of unreadable images above which nothing is measured; ``None``: as the config says.
 
     Raises:
       ValueError: an unknown measure or baseline, or images without labels for a measure that needs them.
     """
     config, method, model = build.restore(workdir, step)
+    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
     options = config["watch"]["evaluate"]
     chosen = parse_measures(measures or options["measures"])
     for name in baselines:
@@ -132,6 +135,8 @@ def evaluate(
 def measure_options(config: build.Config) -> Options:
     """Read the options of the measures from a config."""
     options = config["watch"]["evaluate"]
+    share = config["data"]["max_corrupt_fraction"]
+    options = {"max_corrupt_fraction": share, **options}
     return Options(**{name: options[name] for name in Options._fields})
 
 
@@ -163,8 +168,9 @@ def feature_baselines(
     """
     if not {"pixels", "pca"} & set(baselines):
         return {}
-    view, crop_ratio = method.views[0], options.crop_ratio
-    train, test = (encode_source(s, flatten_pixels, (), view=view, crop_ratio=crop_ratio) for s in sources)
+    given = {"view": method.views[0], "crop_ratio": options.crop_ratio}
+    given["max_corrupt_fraction"] = options.max_corrupt_fraction
+    train, test = (encode_source(source, flatten_pixels, (), **given) for source in sources)
     features = {}
     if "pixels" in baselines:
         features["raw pixels"] = (train, test)
@@ -180,11 +186,10 @@ def feature_baselines(
 
 def candidate_subject(candidate: Candidate, sources: tuple[Source, Source], options: Options) -> Subject:
     """Encode training and test images by a candidate."""
-    variables, view = (candidate.params, candidate.state), candidate.method.views[0]
-    train, test = (
-        encode_source(s, candidate.method.encode, variables, view=view, crop_ratio=options.crop_ratio)
-        for s in sources
-    )
+    variables = (candidate.params, candidate.state)
+    given = {"view": candidate.method.views[0], "crop_ratio": options.crop_ratio}
+    given["max_corrupt_fraction"] = options.max_corrupt_fraction
+    train, test = (encode_source(source, candidate.method.encode, variables, **given) for source in sources)
     return Subject(train, test, sources, options, candidate)
 
 

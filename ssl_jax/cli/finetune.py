@@ -35,6 +35,7 @@ class Task(NamedTuple):
       share: share of the training labels, in (0, 1].
       recipe: how it is trained.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`, for the test images.
+      max_corrupt_fraction: share of unreadable images above which it ends.
     """
 
     method: Method
@@ -43,6 +44,7 @@ class Task(NamedTuple):
     share: float
     recipe: Recipe
     crop_ratio: float
+    max_corrupt_fraction: float
 
 
 def finetune_run(
@@ -54,6 +56,7 @@ def finetune_run(
     share: float = 1.0,
     seeds: Sequence[int] = (0,),
     random_start: bool = True,
+    max_corrupt_fraction: float | None = None,
 ) -> None:
     """Fine-tune the encoder of a run, write ``finetune.json`` into its folder and print the table.
 
@@ -65,17 +68,27 @@ def finetune_run(
       share: share of the training labels, in (0, 1].
       seeds: seeds of draw, classifier, order and views.
       random_start: whether to train from the encoder's random start too.
+      max_corrupt_fraction: share of unreadable images above which it ends; ``None``: as the config says.
 
     Raises:
       ValueError: an unknown recipe or option, or images without labels.
     """
     options = override(RECIPES[choice("recipe", recipe, RECIPES)], overrides)
     config, method, model = build.restore(workdir, step)
+    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
     evaluation = config["watch"]["evaluate"]
     splits = (evaluation["train_split"], evaluation["test_split"])
     train, test = (open_labeled(config, config["data"]["source"], split) for split in splits)
     labels = read_labels(train, method.views[0].size)
-    task = Task(method, (train, test), labels, share, options, evaluation["crop_ratio"])
+    task = Task(
+        method,
+        (train, test),
+        labels,
+        share,
+        options,
+        evaluation["crop_ratio"],
+        config["data"]["max_corrupt_fraction"],
+    )
     starts = {f"{config['method']['name']}, {model.step:,} steps": (model.params, model.state)}
     if random_start:
         fresh = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))(config["seed"])
@@ -112,6 +125,7 @@ def finetune_start(
             share=task.share,
             recipe=task.recipe,
             crop_ratio=task.crop_ratio,
+            max_corrupt_fraction=task.max_corrupt_fraction,
             seed=seed,
         )
         for seed in seeds

@@ -10,6 +10,7 @@ from ssl_jax.augment.views import normalize_for_evaluation
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
 from ssl_jax.core.files import require_folder, write_atomically
+from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.report import attention, embedding, figures, runs, sections, verdict
@@ -27,6 +28,7 @@ class Pictures(NamedTuple):
       split: split of the source; ``None``: the test split of the config.
       points: images on the map and for neighbours and spectrum.
       map: how the map is drawn, one of :data:`ssl_jax.report.embedding.MAPS`.
+      max_corrupt_fraction: share of unreadable images above which none is shown; ``None``: as the config of each run says.
     """
 
     step: str = "latest"
@@ -34,6 +36,7 @@ class Pictures(NamedTuple):
     split: str | None = None
     points: int = 2000
     map: str = "auto"
+    max_corrupt_fraction: float | None = None
 
 
 def write_report(folders: Sequence[str], out: Path | None, pictures: Pictures) -> None:
@@ -102,7 +105,10 @@ def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
     except (ValueError, OSError) as error:
         command = f"python -m experiments.report --workdirs={run.workdir} --source=folder:PATH"
         return [Section("Features", missing(f"The images cannot be opened ({error}); show others:", command))]
-    sample = _sample(config, method, model, source, pictures)
+    try:
+        sample = _sample(config, method, model, source, pictures)
+    except TooManyCorrupt as error:
+        return [Section("Features", missing(f"No pictures: {error}."))]
     print(f"encoded {len(sample.features)} images of {source.name}", flush=True)
     key, view_key = jax.random.split(jax.random.key(config["seed"]))
     parts = [
@@ -133,7 +139,7 @@ def spectrum_section(compared: Sequence[runs.Run], colors: Sequence[int], pictur
         try:
             config, method, model = build.restore(run.workdir, pictures.step)
             sample = _sample(config, method, model, _open(config, pictures), pictures)
-        except (NoUsableCheckpointError, ValueError, OSError) as error:
+        except (NoUsableCheckpointError, TooManyCorrupt, ValueError, OSError) as error:
             failures.append(f"{run.name} ({error})")
             continue
         print(f"encoded {len(sample.features)} images by {run.name}", flush=True)
@@ -154,9 +160,15 @@ def _open(config: build.Config, pictures: Pictures) -> Source:
 def _sample(
     config: build.Config, method: Method, model: RestoredModel, source: Source, pictures: Pictures
 ) -> Sample:
-    crop_ratio = config["watch"]["evaluate"]["crop_ratio"]
+    config = build.with_corrupt_fraction(config, pictures.max_corrupt_fraction)
     return encode_sample(
-        method, model.params, model.state, source, count=pictures.points, crop_ratio=crop_ratio
+        method,
+        model.params,
+        model.state,
+        source,
+        count=pictures.points,
+        crop_ratio=config["watch"]["evaluate"]["crop_ratio"],
+        max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
     )
 
 

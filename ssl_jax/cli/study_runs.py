@@ -197,11 +197,11 @@ def measure_variant(
     sources = [open_source(data["source"], options[f"{part}_split"]) for part in ("train", "test")]
     measures: dict[str, float] = {}
     spectra: dict[str, list[float]] = {}
+    given = {"crop_ratio": options["crop_ratio"], "max_corrupt_fraction": data["max_corrupt_fraction"]}
     for features, (state, encode) in _encoders(study, config, trained).items():
         variables = (state.params, state.state)
         train_set, test_set = (
-            encode_source(source, encode, variables, view=method.views[0], crop_ratio=options["crop_ratio"])
-            for source in sources
+            encode_source(source, encode, variables, view=method.views[0], **given) for source in sources
         )
         arrays = (train_set.features, train_set.labels, test_set.features, test_set.labels)
         prefix = f"{features}_" if features else ""
@@ -211,11 +211,10 @@ def measure_variant(
             spectra[features] = spectrum(test_set.features)
         if study.finetune is not None and features in ("random", ""):
             measures[f"{prefix}finetune"] = _finetune(
-                study.finetune, config, trained, state, sources, train_set.labels
+                study.finetune, config, trained, state, sources, train_set.labels_in(sources[0])
             )
         if features == "":
-            crop_ratio = options["crop_ratio"]
-            measures |= classifier_accuracy(sources[1], method, variables, crop_ratio=crop_ratio)
+            measures |= classifier_accuracy(sources[1], method, variables, **given)
             if method.classify is None and data["num_labels"]:
                 measures["classifier"] = _few_label_accuracy(arrays, config, trained)
     return measures, spectra

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.config.images import open_images
-from ssl_jax.core.check import call
+from ssl_jax.core.check import call, require
 from ssl_jax.data.batches import mixture_of
 from ssl_jax.data.frames import Clips
 from ssl_jax.data.labels import FewLabels
@@ -61,6 +61,25 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
             part = part[parent]
         part[last] = value
     return new
+
+
+def with_corrupt_fraction(config: Config, share: float | None) -> Config:
+    """Copy a config with another share of unreadable images that is put up with, in whatever is done with its run.
+
+    Args:
+      config: config of a run.
+      share: new ``data.max_corrupt_fraction``; ``None``: that of the run.
+
+    Raises:
+      ValueError: not a share.
+
+    >>> with_corrupt_fraction({"data": {"max_corrupt_fraction": 0.1}}, 0.5)
+    {'data': {'max_corrupt_fraction': 0.5}}
+    """
+    if share is None:
+        return config
+    require(0 <= share <= 1, "max_corrupt_fraction", share, "a share from 0 to 1")
+    return with_changes(config, {"data.max_corrupt_fraction": share})
 
 
 def same_run(recorded: Any, config: Config, *, watched: tuple[str, ...] = ()) -> bool:

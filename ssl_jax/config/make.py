@@ -24,6 +24,7 @@ from ssl_jax.config.options import (
 )
 from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
 from ssl_jax.core.check import did_you_mean
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.evaluate.knn import NEIGHBORS, TEMPERATURE
 from ssl_jax.methods.registry import method_module
 
@@ -205,7 +206,8 @@ def _data(
     dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> ConfigDict:
     source, split = choices.get("data.source", dataset.source), choices.get("data.split", dataset.train)
-    data = ConfigDict({"source": source, "split": split, "crop_on": "auto", "max_corrupt_fraction": 0.1})
+    data = ConfigDict({"source": source, "split": split, "crop_on": "auto"})
+    data.max_corrupt_fraction = MAX_CORRUPT_FRACTION
     data.channels = placeholder(int)
     data.update(recipe.data)
     data.num_labels = recipe.num_labels

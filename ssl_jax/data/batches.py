@@ -28,6 +28,8 @@ from ssl_jax.data.sources import CorruptImage, Element, Source
 
 SEARCH = 1000
 """How many examples in a row may be corrupt before the search for a substitute gives up."""
+MAX_CORRUPT_FRACTION = 0.1
+"""Share of corrupt images that is put up with where nothing else is said: the default of every ``max_corrupt_fraction``."""
 ORDER, CROPS, WINDOWS, LABELED, UNLABELED = range(5)  # what a random stream is for: no two share one
 
 

@@ -22,7 +22,14 @@ from absl import flags
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch
-from ssl_jax.data.batches import EvaluationBatches, Part, TooManyCorrupt, TrainingBatches, mixture_of
+from ssl_jax.data.batches import (
+    MAX_CORRUPT_FRACTION,
+    EvaluationBatches,
+    Part,
+    TooManyCorrupt,
+    TrainingBatches,
+    mixture_of,
+)
 from ssl_jax.data.sources import Source
 
 SMALL = 96
@@ -104,8 +111,9 @@ class Stream(Iterator[Batch]):
         more = f"; and {len(self.corrupt) - 5} more" if len(self.corrupt) > 5 else ""
         return (
             f"{self._source.name}: {len(self.corrupt)} of the {seen} images seen are corrupt "
-            f"({len(self.corrupt) / seen:.1%}, max_corrupt_fraction={self._max_corrupt_fraction:.1%}): {some}{more}. "
-            "Repair or remove them, or raise max_corrupt_fraction"
+            f"({len(self.corrupt) / seen:.1%}, allowed is max_corrupt_fraction={self._max_corrupt_fraction:g}): {some}{more}. "
+            "Repair or remove them, or raise max_corrupt_fraction (--config.data.max_corrupt_fraction when training, "
+            "--max_corrupt_fraction of the other launchers)"
         )
 
     def close(self) -> None:
@@ -202,7 +210,7 @@ def stream(
     start_step: int = 0,
     workers: int = 0,
     threads: int = 2,
-    max_corrupt_fraction: float = 0.01,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     share: tuple[int, int] | None = None,
     among: np.ndarray | None = None,
     labeled_fraction: float | None = None,
@@ -288,7 +296,7 @@ def epoch(
     crop_ratio: float = 1.0,
     workers: int = 0,
     threads: int = 2,
-    max_corrupt_fraction: float = 0.01,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     share: tuple[int, int] = (0, 1),
 ) -> Stream:
     """Stream every example once, in order, for evaluation; images are brought to one size.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ssl_jax.core.types import State
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
@@ -10,13 +11,16 @@ from ssl_jax.methods.method import Method
 from ssl_jax.ops import clustering_scores as scores
 
 
-def score_clusters(method: Method, state: State, source: Source) -> list[Row]:
+def score_clusters(
+    method: Method, state: State, source: Source, *, max_corrupt_fraction: float = MAX_CORRUPT_FRACTION
+) -> list[Row]:
     """Score the clusters of the last refresh, one row a head.
 
     Args:
       method: method whose ``refresh`` has ``cluster_labels``.
       state: its state.
       source: images that it was trained on, in the order of training.
+      max_corrupt_fraction: see :func:`ssl_jax.data.loader.epoch`; unreadable images are not scored.
 
     Returns:
       Rows with ``head``, ``used`` (clusters that have an image), ``purity`` and ``nmi_classes`` (against the classes; ``None``
@@ -24,7 +28,8 @@ def score_clusters(method: Method, state: State, source: Source) -> list[Row]:
     """
     assert method.refresh is not None and method.refresh.cluster_labels is not None
     current, previous = (np.asarray(labels) for labels in method.refresh.cluster_labels(state))
-    with epoch(source, batch_size=256, size=method.views[0].size, max_corrupt_fraction=1.0) as batches:
+    size = method.views[0].size
+    with epoch(source, batch_size=256, size=size, max_corrupt_fraction=max_corrupt_fraction) as batches:
         rows = [(batch["index"][batch["mask"]], batch["label"][batch["mask"]]) for batch in batches]
     index, classes = (np.concatenate(column) for column in zip(*rows, strict=True))
     return [
@@ -54,7 +59,9 @@ def finite(value: float) -> float | None:
 def _measure(subject: Subject) -> Row:
     assert subject.training_images is not None
     source = subject.training_images()
-    return {"clusters": score_clusters(subject.encoder.method, subject.encoder.state, source)}
+    encoder, share = subject.encoder, subject.options.max_corrupt_fraction
+    rows = score_clusters(encoder.method, encoder.state, source, max_corrupt_fraction=share)
+    return {"clusters": rows}
 
 
 MEASURE = Measure(

@@ -14,6 +14,7 @@ from ssl_jax.augment.operations import ColorJitter, Flip, Operation
 from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
@@ -108,6 +109,7 @@ def finetune(
     share: float = 0.01,
     recipe: Recipe = PLAIN,
     crop_ratio: float = 1.0,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     seed: int = 0,
 ) -> FineTuned:
     """Train encoder and classifier on a balanced share of the labels, then classify the test images once.
@@ -127,6 +129,7 @@ def finetune(
       share: share of the training images that keep their label, in (0, 1]; rounded to whole examples a class.
       recipe: how it is trained; :data:`RECIPES` has two.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`, for the test images.
+      max_corrupt_fraction: share of unreadable images, of those trained on or of the test images, above which it ends.
       seed: seed of draw, classifier, order and views.
 
     Returns:
@@ -168,9 +171,19 @@ def finetune(
         )
 
     images = Subset(train, indices)
-    run = Run(method, optimizer, images, steps, batch_size, seed=seed, init_state=load_weights)
+    run = Run(
+        method,
+        optimizer,
+        images,
+        steps,
+        batch_size,
+        seed=seed,
+        max_corrupt_fraction=max_corrupt_fraction,
+        init_state=load_weights,
+    )
     trained = fit(run, watch=Watch(log_every=steps)).state
-    return FineTuned(_accuracy(method, trained, test, test_view, crop_ratio), len(indices), steps)
+    given = {"crop_ratio": crop_ratio, "max_corrupt_fraction": max_corrupt_fraction}
+    return FineTuned(_accuracy(method, trained, test, test_view, **given), len(indices), steps)
 
 
 def _draw(train: Source, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -210,7 +223,15 @@ def _method(encoder: Network, view: View, classes: int, recipe: Recipe) -> Metho
     )
 
 
-def _accuracy(method: Method, trained: TrainState, test: Source, view: View, crop_ratio: float) -> float:
+def _accuracy(
+    method: Method,
+    trained: TrainState,
+    test: Source,
+    view: View,
+    *,
+    crop_ratio: float,
+    max_corrupt_fraction: float,
+) -> float:
     """Share of the test images that encoder and classifier get right, each counted once."""
     encoded = extract_source(
         method.encode,
@@ -219,6 +240,7 @@ def _accuracy(method: Method, trained: TrainState, test: Source, view: View, cro
         variables=(trained.params, trained.state),
         sharding=batch_sharding_of(trained),
         crop_ratio=crop_ratio,
+        max_corrupt_fraction=max_corrupt_fraction,
     )
     layer = to_host(trained.params["classifier"]["dense_0"])
     logits = encoded.features @ layer["kernel"] + layer["bias"]
@@ -242,6 +264,7 @@ def _measure(subject: Subject) -> Row:
                 view=method.views[0],
                 share=percent / 100,
                 crop_ratio=subject.options.crop_ratio,
+                max_corrupt_fraction=subject.options.max_corrupt_fraction,
             )
             row[f"finetune_{percent}_percent"] = result.accuracy
     return row

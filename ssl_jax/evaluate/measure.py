@@ -1,11 +1,14 @@
 """What a measure is: a name, what it needs, the columns of its table, and a function of the features or encoder measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.rows import Row
 from ssl_jax.core.types import Params, State
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import AnyArray, Features, extract_source
@@ -14,6 +17,8 @@ from ssl_jax.train.sharding import batch_sharding, make_mesh
 Need = Literal["features", "labels", "encoder", "classifier", "clusters", "training images"]
 BASELINE = "baseline"
 """Role of what stands beside an encoder to compare it with."""
+LEFT_OUT = "left_out"
+"""Key of a row under which the reason stands for each measure that could not be taken."""
 
 
 class Column(NamedTuple):
@@ -39,6 +44,7 @@ class Options(NamedTuple):
       per_class: numbers of labels a class of the probes on few labels.
       draws: draws of each of these numbers.
       crop_ratio: share of each side of an image that the central crop keeps, see :func:`ssl_jax.data.loader.epoch`.
+      max_corrupt_fraction: share of unreadable images above which nothing is measured.
     """
 
     k: int
@@ -46,6 +52,7 @@ class Options(NamedTuple):
     per_class: tuple[int, ...]
     draws: int
     crop_ratio: float
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION
 
 
 class Candidate(NamedTuple):
@@ -92,8 +99,12 @@ class Subject(NamedTuple):
 
     @property
     def arrays(self) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
-        """Training features and labels, test features and labels: what every probe begins with."""
-        return self.train.features, self.train.labels, self.test.features, self.test.labels
+        """Labelled training features and labels, test features and labels: what every probe begins with.
+
+        Raises:
+          ValueError: nothing to tell apart, see :func:`probe_arrays`.
+        """
+        return probe_arrays(self.train, self.test, self.sources[0].classes)
 
     @property
     def encoder(self) -> Candidate:
@@ -105,7 +116,83 @@ class Subject(NamedTuple):
         """Encode every example of a source by ``(params, state, images) -> features`` with the candidate's weights."""
         variables = (self.encoder.params, self.encoder.state)
         view = self.encoder.method.views[0]
-        return encode_source(source, encode, variables, view=view, crop_ratio=self.options.crop_ratio)
+        return encode_source(
+            source,
+            encode,
+            variables,
+            view=view,
+            crop_ratio=self.options.crop_ratio,
+            max_corrupt_fraction=self.options.max_corrupt_fraction,
+        )
+
+
+def labeled_part(features: Features) -> Features:
+    """Take the examples that have a label; the features themselves where all have one.
+
+    >>> part = labeled_part(Features(np.ones((3, 2)), np.array([4, -1, 7]), np.arange(3)))
+    >>> part.labels.tolist(), part.index.tolist()
+    ([4, 7], [0, 2])
+    """
+    known = np.asarray(features.labels) >= 0
+    return features if known.all() else Features(*(column[known] for column in features))
+
+
+def probe_arrays(
+    train: Features, test: Features, classes: Sequence[str]
+) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
+    """Take the labelled training features and labels, test features and labels, of which a probe can be fitted and judged.
+
+    Args:
+      train: features of the training images; label -1: none.
+      test: features of the test images; likewise.
+      classes: names of the classes.
+
+    Raises:
+      ValueError: no labelled image on one side, or training images of one class only.
+
+    >>> one = Features(np.ones((2, 3)), np.array([0, 0]), np.arange(2))
+    >>> probe_arrays(one, one, ("cat", "dog"))
+    Traceback (most recent call last):
+    ...
+    ValueError: all 2 labelled training images are of one class, 'cat': there is nothing to tell apart
+    """
+    train, test = labeled_part(train), labeled_part(test)
+    require_labels("training", train.labels)
+    require_labels("test", test.labels)
+    require_two_classes("training", train.labels, classes)
+    return train.features, train.labels, test.features, test.labels
+
+
+def require_labels(which: str, labels: AnyArray) -> None:
+    """Refuse to measure where no image has a label.
+
+    Raises:
+      ValueError: names the images.
+    """
+    if not len(labels):
+        raise ValueError(f"no {which} image has a label")
+
+
+def require_two_classes(which: str, labels: AnyArray, classes: Sequence[str]) -> None:
+    """Refuse to measure where all labels are one.
+
+    Raises:
+      ValueError: names the images and their class.
+    """
+    if len(found := np.unique(np.asarray(labels))) == 1:
+        name = class_name(int(found[0]), classes)
+        raise ValueError(
+            f"all {len(labels)} labelled {which} images are of one class, {name!r}: there is nothing to tell apart"
+        )
+
+
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """Name a class: by its number where it has no name.
+
+    >>> class_name(1, ("cat", "dog")), class_name(7, ())
+    ('dog', '7')
+    """
+    return classes[label] if 0 <= label < len(classes) else str(label)
 
 
 class Measure(NamedTuple):
@@ -115,7 +202,8 @@ class Measure(NamedTuple):
       name: name on the command line.
       needs: what of a :class:`Subject` is read; a subject that lacks it is passed over.
       columns: columns of its values in tables; values without a column stand in the JSON file only.
-      run: function that measures a subject; accuracies and other shares are in [0, 1].
+      run: function that measures a subject; accuracies and other shares are in [0, 1]. Under :data:`LEFT_OUT` it may say
+        what of it could not be measured. A ValueError says why nothing could.
       own_table: whether it gives a table of its own, ``{name: rows}``, of the last encoder only, instead of values in a row.
     """
 
@@ -149,6 +237,7 @@ def encode_source(
     *,
     view: View,
     crop_ratio: float,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
 ) -> Features:
     """Encode every example of a source by all devices, see :func:`ssl_jax.train.features.extract_source`."""
     return extract_source(
@@ -158,4 +247,5 @@ def encode_source(
         variables=variables,
         sharding=batch_sharding(make_mesh()),
         crop_ratio=crop_ratio,
+        max_corrupt_fraction=max_corrupt_fraction,
     )

@@ -11,6 +11,7 @@ from ssl_jax.augment.host import host_crops
 from ssl_jax.augment.views import View, groups, make_views
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch, Key, Params, State
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import CorruptImage, Source, take_evenly
 from ssl_jax.methods.method import Method
@@ -48,6 +49,7 @@ def encode_sample(
     count: int = 2000,
     num_images: int = 8,
     crop_ratio: float = 1.0,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
 ) -> Sample:
     """Encode ``count`` examples; unreadable images are left out.
 
@@ -59,9 +61,11 @@ def encode_sample(
       count: number of examples at most, at even distances.
       num_images: number of images to return in full, at even distances too.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
+      max_corrupt_fraction: see there too.
 
     Raises:
       ValueError: a count below 3, or no readable image.
+      TooManyCorrupt: more unreadable images than that.
     """
     check.require(count >= 3, "count", count, "3 or more examples")
     part = take_evenly(source, count)
@@ -80,7 +84,11 @@ def encode_sample(
             yield batch
 
     with epoch(
-        part, batch_size=250, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
+        part,
+        batch_size=250,
+        size=view.size,
+        crop_ratio=crop_ratio,
+        max_corrupt_fraction=max_corrupt_fraction,
     ) as batches:
         encoded = extract(method.encode, collect(batches), view=view, variables=(params, state))
     names = [part.file_name(int(i)) for i in encoded.index]

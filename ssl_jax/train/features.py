@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ssl_jax.augment import views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.device_put import local_share, put_batch
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
@@ -20,7 +21,10 @@ AnyArray = Array | np.ndarray
 
 
 class Features(NamedTuple):
-    """Features of n examples in the order in which they came.
+    """Features of the n examples that can be read, in the order in which they came.
+
+    Row i belongs to example ``index[i]`` of the source, not to example i: unreadable images have no row. The three go together;
+    what counts examples as the source does, such as a draw of labels, wants :meth:`labels_in`.
 
     Attributes:
       features: float32 ``[n, d]``.
@@ -31,6 +35,21 @@ class Features(NamedTuple):
     features: np.ndarray
     labels: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
+
+    def labels_in(self, source: Source) -> np.ndarray:
+        """Return the labels in the order of the source: int32 ``[len(source)]``, -1 where an image cannot be read too.
+
+        Args:
+          source: whose features these are.
+
+        >>> from ssl_jax.data.sources import ArraySource
+        >>> readable = Features(np.zeros([2, 4]), np.array([7, 8]), np.array([0, 2]))
+        >>> readable.labels_in(ArraySource(np.zeros([3, 2, 2], np.uint8))).tolist()
+        [7, -1, 8]
+        """
+        labels = np.full(len(source), -1, np.int32)
+        labels[self.index] = self.labels
+        return labels
 
 
 def extract(
@@ -102,7 +121,7 @@ def extract_source(
     sharding: jax.sharding.Sharding | None = None,
     batch_size: int = 256,
     crop_ratio: float = 1.0,
-    max_corrupt_fraction: float = 0.01,
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
 ) -> Features:
     """Apply :func:`extract` to all images of a source. With several processes each reads its part of every batch.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax.sharding import Mesh
 
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.optim.optimizer import Optimizer
@@ -57,7 +58,7 @@ class Run:
     accumulate: int = 1
     cached_gradients: bool = False
     crop_on: str = "auto"
-    max_corrupt_fraction: float = 0.01
+    max_corrupt_fraction: float = MAX_CORRUPT_FRACTION
     labeled_fraction: float | None = None
     refresh_every: int = 0
     init_state: Callable[[TrainState], TrainState] | None = None

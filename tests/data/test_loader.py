@@ -305,7 +305,7 @@ def test_corrupt_images_are_masked_out_of_the_evaluation():
     assert batch["index"][4] == batch["label"][4] == -1
     assert list(batches.corrupt) == ["images/000004"]
     with pytest.raises(TooManyCorrupt):
-        list(epoch(Images(corrupt=[4]), batch_size=22, size=8))
+        list(epoch(Images(corrupt=[4]), batch_size=22, size=8, max_corrupt_fraction=0.04))
 
 
 # Lifetime
