@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax.config.make import Entry
 from ssl_jax.config.overrides import apply_overrides, choices_of
+from ssl_jax.config.ranges import check_config
 
 
 def load_config(
@@ -23,11 +24,13 @@ def load_config(
       recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
 
     Raises:
-      ValueError: a file that is no config file, an argument, option or value that does not exist.
+      ValueError: a file that is no config file, an argument, option or value that does not exist, or a value outside of its
+        range (:data:`ssl_jax.config.ranges.RANGES`).
     """
     path, _, arguments = spec.partition(":")
     config = load_entry(path)(arguments, choices_of(overrides), recorded).lock()
     apply_overrides(config, overrides)
+    check_config(config.to_dict())
     return config
 
 
