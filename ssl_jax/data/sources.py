@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ssl_jax.core import check
+from ssl_jax.data.label_column import Classes, number_labels
 
 Element = dict[str, Any]
 """``{"image": np.ndarray [h, w, c], "label": int}``."""
@@ -75,8 +76,10 @@ class ArraySource:
 
     Args:
       images: ``[n, h, w, c]`` or ``[n, h, w]`` (one channel) of uint8, uint16, or floats in [0, 1].
-      labels: ``[n]`` integers of 0 or more, -1 for no label; None: no labels.
-      classes: names of the labels.
+      labels: ``[n]`` integers of 0 or more, strings, one-hot rows ``[n, k]`` and other forms that
+        `ssl_jax.data.label_column.read_labels` knows; -1, None and NaN are no label. None: no labels.
+      classes: names of the labels 0, 1, ...; (): integers are named by their number, from 0 to the largest, and
+        strings are sorted. Give it where train and test images are two sources.
       name: name for people.
       start: number of the first image in ``file_name``.
 
@@ -103,16 +106,13 @@ class ArraySource:
         check.require(images.ndim in (3, 4), "images.shape", images.shape, "[n, h, w, c] or [n, h, w]")
         check.require(min(images.shape) > 0, "images.shape", images.shape, "at least one image and one pixel")
         check.choice("images.dtype", str(images.dtype), DTYPES)
-        if labels is None:
-            labels = np.full(len(images), -1)
-        labels = np.asarray(labels)
-        check.require(labels.shape == images.shape[:1], "labels.shape", labels.shape, f"({len(images)},)")
-        check.require(labels.dtype.kind in "iu", "labels.dtype", str(labels.dtype), "an integer type")
+        numbered = _number_labels(labels, classes, len(images))
         self.images = images if images.ndim == 4 else images[..., None]
-        self.labels = labels
+        (self.labels,) = numbered.labels
         self.name = name
         self.start = start
-        self.classes = tuple(classes)
+        self.classes = numbered.classes
+        self.notes = numbered.notes
         self.shape: tuple[int, int, int] | None = self.images.shape[1:]
         self.channels = int(self.images.shape[3])
         self.dtype = str(self.images.dtype)
@@ -125,6 +125,15 @@ class ArraySource:
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{self.start + index:06d}"
+
+
+def _number_labels(labels: Any, classes: Sequence[str], count: int) -> Classes:
+    if labels is None:
+        return Classes(tuple(classes), (np.full(count, -1, np.int32),), ())
+    numbered = number_labels(labels, classes, where="labels")
+    shape = numbered.labels[0].shape
+    check.require(shape == (count,), "labels.shape", shape, f"({count},)")
+    return numbered
 
 
 class Subset:
@@ -150,6 +159,7 @@ class Subset:
         self.channels = source.channels
         self.dtype = source.dtype
         self.classes = source.classes
+        self.notes: tuple[str, ...] = tuple(getattr(source, "notes", ()))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -58,7 +58,7 @@ def test_array_source_gives_its_images(dtype):
         (np.zeros([0, 3, 3], np.uint8), None, "at least one image"),
         (np.zeros([2, 3, 3], np.int64), None, "images.dtype='int64'"),
         (np.zeros([2, 3, 3], np.uint8), [1], "labels.shape"),
-        (np.zeros([2, 3, 3], np.uint8), [0.5, 1], "labels.dtype"),
+        (np.zeros([2, 3, 3], np.uint8), [0.5, 1], "labels holds float"),
     ],
 )
 def test_array_source_refuses_what_is_no_set_of_images(images, labels, message):
