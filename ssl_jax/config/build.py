@@ -1,7 +1,8 @@
 """From a config to the objects of a run. Below this nobody sees a ConfigDict."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,8 +111,9 @@ def run_objects(config: Config) -> RunObjects:
     """Build method and optimizer of a config, and open its training images.
 
     Raises:
-      ValueError: an option that does not exist or does not fit, or images that cannot be opened.
+      ValueError: an option that does not exist, does not fit or is outside of its range, or images that cannot be opened.
     """
+    check_config(config)
     data = config["data"]
     images = open_images(config, data["source"], data["split"])
     if "window" in data and not isinstance(images, Clips):
@@ -129,21 +131,58 @@ def run_objects(config: Config) -> RunObjects:
             f"config.method.num_examples={num_examples}, but {data['source']} has {len(images)} images, for each of which "
             f"the method keeps something: give --config.method.num_examples={len(images)}"
         )
-    return RunObjects(method(config), optimizer(config), images)
+    built = method(config)
+    parts = 1 if config["cached_gradients"] else config["accumulate"]
+    built.limits.require(batch_size=config["batch_size"], accumulate=parts, images=len(images))
+    return RunObjects(built, optimizer(config), images)
 
 
 def method(config: Config) -> Method:
-    """Build the method that a config describes, with its encoder and views."""
-    encoder = models.build(**config["encoder"])
+    """Build the method that a config describes, with its encoder and views.
+
+    Raises:
+      ValueError: an option that does not exist, does not fit or is outside of its range
+        (:data:`ssl_jax.config.ranges.RANGES`).
+    """
+    check_config({part: config[part] for part in ("encoder", "views", "method")})
+    with options_that_fit("config.encoder"):
+        encoder = models.build(**config["encoder"])
     options = dict(config["method"])
     module = method_module(options.pop("name"))
-    options["views"] = call(presets.build, where="config.views", options=config["views"])
-    return call(module.build, encoder, where="config.method", options=options)
+    with options_that_fit("config.views"):
+        options["views"] = call(presets.build, where="config.views", options=config["views"])
+    with options_that_fit("config.method"):
+        return call(module.build, encoder, where="config.method", options=options)
 
 
 def optimizer(config: Config) -> Optimizer:
-    """Build the optimizer that a config describes."""
-    return call(optim.from_options, where="config.optimizer", options=config["optimizer"])
+    """Build the optimizer that a config describes.
+
+    Raises:
+      ValueError: as of :func:`method`.
+    """
+    check_config({"optimizer": config["optimizer"]})
+    with options_that_fit("config.optimizer"):
+        return call(optim.from_options, where="config.optimizer", options=config["optimizer"])
+
+
+@contextlib.contextmanager
+def options_that_fit(where: str) -> Iterator[None]:
+    """Turn what Python says where a value has the wrong type or two do not go together into an error of one line.
+
+    Args:
+      where: prefix by which the user addresses the options.
+
+    Raises:
+      ValueError: names where, and what Python said.
+    """
+    try:
+        yield
+    except (TypeError, ArithmeticError, LookupError, AttributeError, MemoryError) as error:
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise ValueError(
+            f"{where}: a value has the wrong type, or two do not go together ({type(error).__name__}: {said})"
+        ) from error
 
 
 def run(config: Config, objects: RunObjects) -> Run:
