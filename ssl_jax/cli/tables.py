@@ -11,7 +11,7 @@ from ssl_jax.core.table import table
 from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.knn import NEIGHBORS
 from ssl_jax.evaluate.measure import BASELINE, Measure
-from ssl_jax.evaluate.measures import row_columns
+from ssl_jax.evaluate.measures import left_out_lines, row_columns
 
 DATASET = "fashion_mnist"
 ELSEWHERE = {"colorization": "embedded_color", "time_contrastive": "moving", "triplet_frames": "moving"}
@@ -24,14 +24,21 @@ def dataset_of(method: str) -> str:
 
 
 def evaluation_table(result: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """Tabulate the measured rows, accuracies in percent, with a line that says what was measured."""
+    """Tabulate the measured rows, accuracies in percent, with what was measured, and what could not be, below."""
     rows = [{"accuracy in %": row["features"], **cells(row)} for row in result["rows"]]
     train, test = result["examples"]
     what = (
         f"{result['source']}: {train:,} training and {test:,} test images; ± is the deviation over draws of the labels. "
         "The linear probe's learning rate and weight decay are chosen on held-out training images."
     )
-    return table(rows, markdown=markdown) + f"\n\n{what}"
+    notes = result.get("notes", [])
+    left_out = [f"- {line}" for line in left_out_lines(result)]
+    below = [
+        what,
+        *(["\n".join(notes)] if notes else []),
+        *(["\n".join(["Not measured:", *left_out])] if left_out else []),
+    ]
+    return "\n\n".join([table(rows, markdown=markdown), *below])
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, Any]:

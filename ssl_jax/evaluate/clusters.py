@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ssl_jax.core import check
 from ssl_jax.core.types import State
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.loader import epoch
@@ -25,9 +26,15 @@ def score_clusters(
     Returns:
       Rows with ``head``, ``used`` (clusters that have an image), ``purity`` and ``nmi_classes`` (against the classes; ``None``
       where images have none), ``nmi_before`` and ``changed`` (against the refresh before; ``None`` where there was none).
+
+    Raises:
+      ValueError: more images than have a cluster.
     """
     assert method.refresh is not None and method.refresh.cluster_labels is not None
     current, previous = (np.asarray(labels) for labels in method.refresh.cluster_labels(state))
+    images = current.shape[1]
+    allowed = f"at most {images} images, so many as the run has clusters of"
+    check.require(len(source) <= images, "source", f"{len(source)} images", allowed)
     size = method.views[0].size
     with epoch(source, batch_size=256, size=size, max_corrupt_fraction=max_corrupt_fraction) as batches:
         rows = [(batch["index"][batch["mask"]], batch["label"][batch["mask"]]) for batch in batches]

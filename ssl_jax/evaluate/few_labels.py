@@ -14,7 +14,7 @@ from ssl_jax.data.labels import balanced_draw
 from ssl_jax.evaluate.knn import AnyArray
 from ssl_jax.evaluate.linear import accuracies, check_probe, standardize
 from ssl_jax.evaluate.logistic import PENALTIES, minimize, principal_axes
-from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.evaluate.measure import LEFT_OUT, Column, Measure, Row, Subject, class_name
 
 
 class FewLabelResult(NamedTuple):
@@ -54,7 +54,8 @@ def few_labels(
     the strongest is taken; one label a class leaves nothing to validate on, all are equal, and so the rule is
     the strongest of the grid (near the nearest class mean). Features are standardised over the whole training
     set, which reads no label. The draws depend on ``train_labels`` and ``seed`` only, so encoders are
-    compared on the same.
+    compared on the same. Draws are balanced over the classes that have a training example; a test example of
+    another class counts as wrong.
 
     Args:
       train_features: features that a draw's examples are taken from, any float type.
@@ -73,7 +74,7 @@ def few_labels(
       ``FewLabelResult(mean, std, accuracies, l2)``.
 
     Raises:
-      ValueError: labels out of range, or a class with fewer examples than ``per_class``.
+      ValueError: labels out of range, or a class with examples, but fewer than ``per_class``.
 
     >>> x, y = np.tile(np.eye(2, dtype=np.float32), (4, 1)), np.array([0, 1] * 4)
     >>> few_labels(x, y, x, y, classes=2, per_class=2, draws=2, iterations=20).mean
@@ -84,6 +85,10 @@ def few_labels(
     check.require(draws >= 1, "draws", draws, "an integer of 1 or more")
     train, test = standardize(train_features, test_features)
     grid = jnp.asarray(sorted(l2, reverse=True), train.dtype)
+    present = np.unique(np.asarray(train_labels))
+    numbers = np.full(classes, -1)  # of the classes with an example, without gaps
+    numbers[present] = np.arange(classes := len(present))
+    train_labels, test_labels = numbers[np.asarray(train_labels)], numbers[np.asarray(test_labels)]
     drawn = [
         balanced_draw(train_labels, classes=classes, per_class=per_class, seed=(seed, draw))
         for draw in range(draws)
@@ -148,15 +153,22 @@ def _fit_draws(
 
 
 def _measure(subject: Subject) -> Row:
-    """Mean and deviation for each number of labels that every class of the training images has."""
-    smallest = int(np.bincount(subject.train.labels, minlength=subject.classes).min())
-    row: Row = {}
+    """Mean and deviation for each number of labels that every class with a training image has."""
+    arrays = subject.arrays
+    present, counts = np.unique(arrays[1], return_counts=True)
+    smallest, row = int(counts.min()), {}
     for number in subject.options.per_class:
         if number <= smallest:
             probe = few_labels(
-                *subject.arrays, classes=subject.classes, per_class=number, draws=subject.options.draws
+                *arrays, classes=subject.classes, per_class=number, draws=subject.options.draws
             )
             row[f"linear_{number}"], row[f"linear_{number}_std"] = probe.mean, probe.std
+    too_many = [str(number) for number in subject.options.per_class if number > smallest]
+    if too_many:
+        name = class_name(int(present[counts.argmin()]), subject.sources[0].classes)
+        images = f"{smallest} labelled training image{'s' if smallest > 1 else ''}"
+        reason = f"{', '.join(too_many)} labels a class: the class {name!r} has {images}"
+        row[LEFT_OUT] = {"few": reason}
     return row
 
 

@@ -15,9 +15,17 @@ from ssl_jax.augment.views import View
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
-from ssl_jax.data.labels import balanced_draw
 from ssl_jax.data.sources import Source, Subset
-from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.evaluate.measure import (
+    LEFT_OUT,
+    Column,
+    Measure,
+    Row,
+    Subject,
+    labeled_part,
+    require_labels,
+    require_two_classes,
+)
 from ssl_jax.methods.baseline import supervised
 from ssl_jax.methods.method import Method
 from ssl_jax.models.network import Network
@@ -112,7 +120,7 @@ def finetune(
     max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     seed: int = 0,
 ) -> FineTuned:
-    """Train encoder and classifier on a balanced share of the labels, then classify the test images once.
+    """Train encoder and classifier on a balanced share of the labels, then classify the labelled test images once.
 
     AdamW with a linear warm-up over a tenth of the steps and a cosine to 0. Nothing is chosen on the test set, and nothing on
     other labels: the recipe is the same for every encoder. The draw depends on ``labels`` and ``seed`` only, so encoders are
@@ -122,11 +130,13 @@ def finetune(
       encoder: network of :mod:`ssl_jax.models`.
       params: parameters to start from; those of a random initialisation give the baseline.
       state: state to start from.
-      train: labelled images.
-      test: labelled images of the same classes.
-      labels: labels of ``train``, in its order, such as ``extract(...).labels``.
+      train: images, some of them labelled.
+      test: images of the same classes; those without a label do not count. One of a class without a training label counts as
+        wrong.
+      labels: label of each image of ``train``, such as ``extract(...).labels_in(train)``; -1: none, or an image that cannot be
+        read; neither is drawn.
       view: view that gives size and normalisation.
-      share: share of the training images that keep their label, in (0, 1]; rounded to whole examples a class.
+      share: share of the labels, in (0, 1]; rounded to whole examples a class, see :func:`draw_share`.
       recipe: how it is trained; :data:`RECIPES` has two.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`, for the test images.
       max_corrupt_fraction: share of unreadable images, of those trained on or of the test images, above which it ends.
@@ -136,7 +146,8 @@ def finetune(
       ``FineTuned(accuracy, labels, steps)``.
 
     Raises:
-      ValueError: a share that leaves a class without a label, sources with other classes, a drop path for an encoder without.
+      ValueError: a share that leaves a class without a label, labels of one class only, no labelled test image, sources with
+        other classes, a drop path for an encoder without.
 
     References: Chen et al., SimCLR (2020), section 4.2 and appendix B.5: 1 % and 10 % of the labels, balanced, no regulariser,
       many epochs; He et al., MAE (2022), table 9. Deviations: AdamW instead of SGD with momentum, and a warm-up; colour jitter
@@ -145,7 +156,8 @@ def finetune(
     check.require(
         train.classes == test.classes, "test.classes", test.classes, f"those of train, {train.classes}"
     )
-    indices = _draw(train, labels, share, seed)
+    check.require(len(labels) == len(train), "labels", f"{len(labels)} labels", f"one an image, {len(train)}")
+    indices = draw_share(np.asarray(labels), share, seed, classes=tuple(train.classes))
     test_view, train_view = _views(view, recipe)
     method = _method(encoder, train_view, len(train.classes), recipe)
     devices = jax.device_count()
@@ -186,13 +198,54 @@ def finetune(
     return FineTuned(_accuracy(method, trained, test, test_view, **given), len(indices), steps)
 
 
-def _draw(train: Source, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Indices of a balanced share of the images."""
+def draw_share(
+    labels: Int[np.ndarray, " n"], share: float, seed: int, *, classes: tuple[str, ...] = ()
+) -> Int[np.ndarray, " m"]:
+    """Draw a share of the labelled examples, as many of each class, or as nearly so as the classes allow.
+
+    Every class that has a label gives ``L = round(share · n / classes)`` examples. Where one has fewer, L is the least level at
+    which ``Σ_c min(L, n_c) ≥ share · n``: small classes give all they have, and a share of 1 is every label.
+
+    Args:
+      labels: label of each example; -1: none, and not drawn.
+      share: share of the labels, in (0, 1].
+      seed: seed of the draw.
+      classes: names of the classes, for errors.
+
+    Returns:
+      Positions of the examples drawn, class by class.
+
+    Raises:
+      ValueError: a share that leaves less than a label a class, no label, or one class only.
+
+    >>> labels = np.array([0, 1, 0, -1, 0, 1, 0])
+    >>> [len(draw_share(labels, share, 0)) for share in (0.4, 0.7, 1.0)]
+    [2, 4, 6]
+    """
     check.require(0 < share <= 1, "share", share, "a number in (0, 1]")
-    classes = len(train.classes)
-    per_class = round(share * len(train) / classes)
-    check.require(per_class >= 1, "share", share, f"{classes / len(train):.2g} or more: one label a class")
-    return balanced_draw(labels, classes=classes, per_class=per_class, seed=seed).ravel()
+    known = labels[labels >= 0]
+    require_labels("training", known)
+    require_two_classes("training", known, classes)
+    present, counts = np.unique(known, return_counts=True)
+    per_class = round(share * len(known) / len(present))
+    least = len(present) / len(known)
+    check.require(per_class >= 1, "share", share, f"{least:.2g} or more: one label a class")
+    if per_class > counts.min():
+        per_class = _level(counts, share * len(known))
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in present]
+    drawn = [rng.choice(rows, min(per_class, len(rows)), replace=False) for rows in members]
+    return np.concatenate(drawn)
+
+
+def _level(counts: np.ndarray, total: float) -> int:
+    """The least number a class of which classes with ``counts`` examples give ``total`` together.
+
+    >>> _level(np.array([1, 5, 9]), 9), _level(np.array([1, 5, 9]), 15)
+    (4, 9)
+    """
+    levels = np.arange(1, counts.max() + 1)
+    return int(levels[np.argmax(np.minimum(levels[:, None], counts).sum(axis=1) >= total)])
 
 
 def _views(view: View, recipe: Recipe) -> tuple[View, View]:
@@ -232,7 +285,7 @@ def _accuracy(
     crop_ratio: float,
     max_corrupt_fraction: float,
 ) -> float:
-    """Share of the test images that encoder and classifier get right, each counted once."""
+    """Share of the labelled test images that encoder and classifier get right, each counted once."""
     encoded = extract_source(
         method.encode,
         test,
@@ -242,31 +295,40 @@ def _accuracy(
         crop_ratio=crop_ratio,
         max_corrupt_fraction=max_corrupt_fraction,
     )
+    encoded = labeled_part(encoded)
+    require_labels("test", encoded.labels)
     layer = to_host(trained.params["classifier"]["dense_0"])
     logits = encoded.features @ layer["kernel"] + layer["bias"]
     return float(np.mean(np.argmax(logits, axis=-1) == encoded.labels))
 
 
 def _measure(subject: Subject) -> Row:
-    """Accuracy with each of ``PERCENTS`` that leaves every class a label."""
+    """Accuracy with each of ``PERCENTS`` that leaves a label a class."""
     train, test = subject.sources
     method = subject.encoder.method
     weights = method.encoder_variables(subject.encoder.params, subject.encoder.state)
+    _, known, *_ = subject.arrays  # refuses what cannot be measured before anything is trained
+    classes, few = len(np.unique(known)), []
     row: Row = {}
     for percent in PERCENTS:
-        if percent * len(train) >= 100 * subject.classes:
-            result = finetune(
-                method.encoder,
-                *weights,
-                train,
-                test,
-                labels=subject.train.labels,
-                view=method.views[0],
-                share=percent / 100,
-                crop_ratio=subject.options.crop_ratio,
-                max_corrupt_fraction=subject.options.max_corrupt_fraction,
-            )
-            row[f"finetune_{percent}_percent"] = result.accuracy
+        if percent * len(known) < 100 * classes:
+            few.append(f"{percent} %")
+            continue
+        result = finetune(
+            method.encoder,
+            *weights,
+            train,
+            test,
+            labels=subject.train.labels_in(train),
+            view=method.views[0],
+            share=percent / 100,
+            crop_ratio=subject.options.crop_ratio,
+            max_corrupt_fraction=subject.options.max_corrupt_fraction,
+        )
+        row[f"finetune_{percent}_percent"] = result.accuracy
+    if few:
+        reason = f"{' and '.join(few)} of {len(known)} labels: less than one for each of {classes} classes"
+        row[LEFT_OUT] = {"finetune": reason}
     return row
 
 

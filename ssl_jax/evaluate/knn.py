@@ -184,12 +184,13 @@ def _vote(weight: Array, labels: Array, classes: int) -> Array:
 
 
 def _measure(subject: Subject) -> Row:
-    """The accuracy of k neighbours, and as ``knn_sweep`` of other numbers, each at most the training examples."""
-    available = len(subject.train.labels)
+    """The accuracy of k neighbours, and as ``knn_sweep`` of other numbers, each at most the labelled training examples."""
+    arrays = subject.arrays
+    available = len(arrays[1])
     k, *others = (min(number, available) for number in (subject.options.k, *SWEEP))
     numbers = tuple(dict.fromkeys((k, *others)))
     accuracies = knn_sweep(
-        *subject.arrays, classes=subject.classes, k=numbers, temperature=subject.options.temperature
+        *arrays, classes=subject.classes, k=numbers, temperature=subject.options.temperature
     )
     sweep = {str(number): accuracies[number] for number in sorted(numbers) if number in SWEEP}
     return {"knn": accuracies[k], "knn_sweep": sweep}

@@ -11,7 +11,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.data.sources import take_evenly
 from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject, probe_arrays
 from ssl_jax.evaluate.ridge import ridge
 from ssl_jax.train.features import AnyArray
 
@@ -86,8 +86,9 @@ def _measure(subject: Subject) -> Row:
     rows, start, classes = [], 0, subject.classes
     for name, width in widths.items():
         columns = slice(start, start + width)
-        arrays = (train.features[:, columns], train.labels, test.features[:, columns], test.labels)
-        knn = knn_accuracy(*arrays, classes=classes, k=min(subject.options.k, len(train.labels)))
+        parts = (part._replace(features=part.features[:, columns]) for part in (train, test))
+        arrays = probe_arrays(*parts, subject.sources[0].classes)
+        knn = knn_accuracy(*arrays, classes=classes, k=min(subject.options.k, len(arrays[1])))
         accuracy = ridge(*arrays, classes=classes).accuracy
         rows.append({"layer": name, "dims": width, "knn": knn, "ridge": accuracy})
         start += width

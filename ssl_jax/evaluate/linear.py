@@ -52,16 +52,23 @@ def standardize(
 
 
 def hold_out(examples: int, *, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the positions of a random share of the examples, and of the rest.
+    """Draw the positions of a random share of the examples, and of the rest; both parts get one example or more.
+
+    Args:
+      examples: number of examples, 2 or more.
+      holdout: share in (0, 1); rounded to whole examples.
+      seed: seed of the draw.
 
     Raises:
-      ValueError: one of the two would be empty.
+      ValueError: another share, or fewer than two examples.
 
-    >>> [len(part) for part in hold_out(10, holdout=0.2, seed=0)]
-    [2, 8]
+    >>> [len(part) for part in hold_out(10, holdout=0.2, seed=0)], [len(part) for part in hold_out(3, holdout=0.1, seed=0)]
+    ([2, 8], [1, 2])
     """
-    size = round(holdout * examples)
-    check.require(0 < size < examples, "holdout", holdout, "a share that leaves both parts an example")
+    check.require(0 < holdout < 1, "holdout", holdout, "a share that leaves both parts an example")
+    if examples < 2:
+        raise ValueError(f"{examples} training images: two or more are needed, one of which is held out")
+    size = min(max(round(holdout * examples), 1), examples - 1)
     order = np.random.default_rng(seed).permutation(examples)
     return order[:size], order[size:]
 

@@ -1,7 +1,8 @@
 """All measures by name. Another probe is a file with a ``MEASURE``, and an entry here."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssl_jax.core import check
@@ -19,7 +20,7 @@ from ssl_jax.evaluate import (
     rotation,
     sweep,
 )
-from ssl_jax.evaluate.measure import Column, Measure, Row, Subject, offers
+from ssl_jax.evaluate.measure import LEFT_OUT, Column, Measure, Row, Subject, offers
 
 ON_REQUEST = {
     measure.name: measure
@@ -41,6 +42,10 @@ ALWAYS = {measure.name: measure for measure in (classifier.MEASURE, clusters.MEA
 """What a method brings along, which is measured of every method that does."""
 MEASURES: Mapping[str, Measure] = {**ON_REQUEST, **ALWAYS}
 """All of them, in the order of their columns."""
+NO_LABELS = (
+    "no image has a label: put the images into one folder a class, or give --source with labels; "
+    "health and rotation need none"
+)
 
 
 def parse_measures(names: Sequence[str]) -> tuple[Measure, ...]:
@@ -58,21 +63,93 @@ def parse_measures(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(MEASURES[name] for name in (*chosen, *ALWAYS))
 
 
-def run_measures(subject: Subject, measures: Sequence[Measure]) -> Row:
+def run_measures(
+    subject: Subject, measures: Sequence[Measure], *, after: Callable[[Row], None] = lambda row: None
+) -> Row:
     """Take those of the measures for which a subject has what they need.
 
-    Returns:
-      Values by key; accuracies and other shares are in [0, 1].
+    What cannot be measured of these images is left out with the reason: a measure that raises a ValueError, one that needs
+    labels where no image has any, a number that is not finite. Any other error is raised.
 
-    Raises:
-      ValueError: what a measure finds wrong.
+    Args:
+      subject: what to measure.
+      measures: measures, in order.
+      after: function that is called with the row so far after each measure.
+
+    Returns:
+      Values by key; accuracies and other shares are in [0, 1]. ``left_out``, where there is something, has the reason by the
+      name of the measure.
     """
     available = offers(subject)
     row: Row = {}
     for measure in measures:
-        if measure.needs <= available:
-            row |= measure.run(subject)
+        missing = measure.needs - available
+        if missing and missing != {"labels"}:
+            continue
+        values, reasons = take_measure(measure, subject)
+        row |= values
+        if reasons:
+            row[LEFT_OUT] = {**row.get(LEFT_OUT, {}), **reasons}
+        after(row)
     return row
+
+
+def take_measure(measure: Measure, subject: Subject) -> tuple[Row, dict[str, str]]:
+    """Take a measure, and say why where it, or a part of it, cannot be taken.
+
+    Returns:
+      Finite values by key, and reasons by the name of the measure.
+    """
+    if "labels" in measure.needs and not subject.classes:
+        return {}, {measure.name: NO_LABELS}
+    try:
+        row = measure.run(subject)
+    except ValueError as error:
+        return {}, {measure.name: str(error)}
+    reasons = row.pop(LEFT_OUT, {})
+    finite, broken = {}, []
+    for name, value in row.items():
+        kept = _finite_part(value)
+        broken += [name] if kept is None else [] if kept == value else sorted(value.keys() - kept.keys())
+        if kept is not None:
+            finite[name] = kept
+    if broken:
+        reason = f"{', '.join(broken)} of {len(subject.train.labels)} training and {len(subject.test.labels)} test images"
+        reasons = {measure.name: f"not a finite number: {reason}"} | reasons
+    return finite, reasons
+
+
+def _finite_part(value: Any) -> Any:
+    """A value as it is, ``None`` for a number that is not finite; of a mapping the numbers that are finite.
+
+    >>> _finite_part({"rankme": 1.0, "alpha": float("nan")}), _finite_part(float("inf"))
+    ({'rankme': 1.0}, None)
+    """
+    if isinstance(value, Mapping):
+        return {name: part for name, part in value.items() if _finite_part(part) is not None}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def left_out_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say in a line for each measure, and each reason, what an evaluation could not measure.
+
+    Args:
+      result: content of ``evaluation.json``.
+
+    >>> rows = [{"features": "raw pixels", "left_out": {"knn": "no labels"}}, {"features": "simclr", "knn": 0.5}]
+    >>> left_out_lines({"rows": rows, "left_out": {"layers": "one image"}})
+    ['knn (raw pixels): no labels', 'layers: one image']
+    """
+    rows = result.get("rows", [])
+    owners: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in row.get(LEFT_OUT, {}).items():
+            owners.setdefault((name, reason), []).append(str(row.get("features", "?")))
+    lines = []
+    for (name, reason), owned in owners.items():
+        whose = "" if len(owned) == len(rows) else f" ({', '.join(owned)})"
+        lines.append(f"{name}{whose}: {reason}")
+    return lines + [f"{name}: {reason}" for name, reason in result.get(LEFT_OUT, {}).items()]
 
 
 def row_columns(row: Mapping[str, Any]) -> dict[str, Column]:

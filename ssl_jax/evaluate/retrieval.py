@@ -11,7 +11,15 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
-from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.evaluate.measure import (
+    Column,
+    Measure,
+    Row,
+    Subject,
+    labeled_part,
+    require_labels,
+    require_two_classes,
+)
 from ssl_jax.train.features import AnyArray
 
 
@@ -204,8 +212,12 @@ def _check_sizes(queries: AnyArray, bank: AnyArray, exclude_self: bool, block: i
 
 
 def _measure(subject: Subject) -> Row:
-    """Each test image is a query against all others."""
-    *_, features, labels = subject.arrays
+    """Each labelled test image is a query against all others that have a label."""
+    features, labels, _ = labeled_part(subject.test)
+    require_labels("test", labels)
+    require_two_classes("test", labels, subject.sources[1].classes)
+    if len(np.unique(labels)) == len(labels):
+        raise ValueError(f"no two of the {len(labels)} labelled test images are of one class")
     result = retrieval(features, labels, features, labels, k=(1,), exclude_self=True)
     return {"retrieval_map": result.mean_average_precision}
 

@@ -29,9 +29,10 @@ def ridge(
     """Measure the accuracy of ridge regression onto one-hot labels, its penalty chosen on held-out training examples.
 
     ``W = (XᵀX/n + l2·I)⁻¹ Xᵀ(Y − Ȳ)/n``, X the standardised features, centred over the rows fitted;
-    prediction ``argmax ((x − x̄)W + Ȳ)``. One eigendecomposition of ``XᵀX/n`` serves the whole grid. The
-    penalty is chosen on a random ``holdout`` share of the *training* set (of equals the strongest), the probe
-    then fitted to all of the training set. No iterations: the cheapest of the probes.
+    prediction ``argmax ((x − x̄)W + Ȳ)``. One eigendecomposition of ``XᵀX/n`` serves the whole grid; with fewer
+    rows than dimensions that of ``XXᵀ/n``, so that memory grows with min(n, d)². The penalty is chosen on a random
+    ``holdout`` share of the *training* set (of equals the strongest), the probe then fitted to all of the
+    training set. No iterations: the cheapest of the probes.
 
     Args:
       train_features: features that the probe is fitted to, any float type; mean and std come from them alone.
@@ -128,9 +129,14 @@ def _ridge(x: Array, labels: Array, *, l2: Array, classes: int) -> tuple[Array, 
     target = jax.nn.one_hot(labels, classes, dtype=x.dtype)
     mean, share = jnp.mean(x, axis=0), jnp.mean(target, axis=0)
     x = x - mean
-    variance, axes = jnp.linalg.eigh(x.T @ x / len(x))
-    shrunk = 1.0 / (jnp.maximum(variance, 0.0) + l2[:, None])
-    weights = axes @ (shrunk[:, :, None] * (axes.T @ (x.T @ (target - share) / len(x))))
+    if x.shape[0] < x.shape[1]:  # W = Xᵀ (XXᵀ/n + l2·I)⁻¹ (Y − Ȳ)/n
+        variance, axes = jnp.linalg.eigh(x @ x.T / len(x))
+        shrunk = 1.0 / (jnp.maximum(variance, 0.0) + l2[:, None])
+        weights = x.T @ (axes @ (shrunk[:, :, None] * (axes.T @ (target - share) / len(x))))
+    else:
+        variance, axes = jnp.linalg.eigh(x.T @ x / len(x))
+        shrunk = 1.0 / (jnp.maximum(variance, 0.0) + l2[:, None])
+        weights = axes @ (shrunk[:, :, None] * (axes.T @ (x.T @ (target - share) / len(x))))
     return weights, share - jnp.einsum("d,gdc->gc", mean, weights)
 
 

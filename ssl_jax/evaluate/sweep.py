@@ -19,6 +19,8 @@ from ssl_jax.train.features import AnyArray
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 NORMALIZATIONS = ("standardize", "batch", "none")
+BATCH_SIZE = 256
+HOLDOUT = 0.1
 MOMENTUM = 0.9
 EPSILON = 1e-6
 
@@ -58,8 +60,8 @@ def linear_sweep(
     learning_rates: tuple[float, ...] = LEARNING_RATES,
     weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
     epochs: int = 10,
-    batch_size: int = 256,
-    holdout: float = 0.1,
+    batch_size: int = BATCH_SIZE,
+    holdout: float = HOLDOUT,
     seed: int = 0,
     normalization: str = "standardize",
 ) -> SweepResult:
@@ -221,10 +223,16 @@ def _edges(rate: float, decay: float, rates: list[float], decays: list[float]) -
 
 
 def _measure(subject: Subject) -> Row:
-    best = linear_sweep(*subject.arrays, classes=subject.classes)
+    """The default sweep; with fewer training images than its batch, all that are fitted are the batch."""
+    arrays = subject.arrays
+    _, rest = hold_out(len(arrays[1]), holdout=HOLDOUT, seed=0)
+    batch_size = min(BATCH_SIZE, len(rest))
+    best = linear_sweep(*arrays, classes=subject.classes, batch_size=batch_size)
     chosen = {
         name: getattr(best, name) for name in ("learning_rate", "weight_decay", "validation", "at_edge")
     }
+    if batch_size < BATCH_SIZE:
+        chosen["batch_size"] = batch_size
     return {"linear": best.accuracy, "linear_chosen": chosen}
 
 

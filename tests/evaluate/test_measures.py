@@ -56,7 +56,7 @@ def test_numbers_of_labels_that_a_class_does_not_have_and_more_neighbors_than_ex
 def test_images_without_labels_do_for_measures_that_read_none():
     measured = subject(candidate(simclr.build(ENCODER, views=VIEWS)), labeled=False)
     row = run_measures(measured, parse_measures(["health", "rotation", "knn"]))
-    assert set(row) == {"health", "rotation"}
+    assert set(row) == {"health", "rotation", "left_out"} and set(row["left_out"]) == {"knn"}
     assert {"rankme", "alpha"} < set(row["health"])
 
 
