@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.config.images import open_images
+from ssl_jax.config.ranges import check_config
 from ssl_jax.core.check import call, require
 from ssl_jax.data.batches import mixture_of
 from ssl_jax.data.frames import Clips
