@@ -20,7 +20,7 @@ from ssl_jax.data.labels import with_all_labels
 from ssl_jax.train import checkpoint
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.input import Batches, StackedStreams, open_stream
-from ssl_jax.train.loop import train_steps
+from ssl_jax.train.loop import check_sizes, train_steps
 from ssl_jax.train.program import Program, sample_batch
 from ssl_jax.train.refresh import Refresher
 from ssl_jax.train.run import Hook, Run, Watch
@@ -178,6 +178,7 @@ def train(trials: Sequence[Trial], scratch: Path) -> Trained:
     sharded = mesh.shape["fsdp"]
     require(sharded == 1, "host.fsdp", sharded, "1 for vectorized runs; --mode=processes shards")
     runs = runs_of_seeds(trials)
+    check_sizes(runs[0])
     sample = sample_batch(runs[0].source, runs[0].method, crop_on=runs[0].crop_on)
     program = make_vectorized_program(trials, sample, mesh)
     with ExitStack() as stack:

@@ -75,14 +75,18 @@ class Limits(NamedTuple):
             )
         if self.most_batch is not None and size > self.most_batch:
             raise ValueError(
-                f"{given}: allowed is at most the {self.most_batch} rows of the method's queue{each}: set a smaller batch, or a "
-                f"longer queue, of {size} or more"
+                f"{given}: allowed is at most the {self.most_batch} rows of the method's queue{each}: set a smaller "
+                f"batch, or a longer queue, of {size} or more"
             )
         if images < self.least_images:
             raise ValueError(
                 f"the source has {images} images: allowed is {self.least_images} or more, for so many clusters, words or "
                 f"components does the method make of them: set fewer, at most {images}"
             )
+
+
+ANY_SIZE = Limits()
+"""Of a method that means something for every batch and source."""
 
 
 class Reconstruction(NamedTuple):
@@ -183,7 +187,7 @@ class Method:
     classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
     collapse: tuple[CollapseValue, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = ANY_SIZE
 
     @functools.cached_property
     def encode(self) -> Callable[[Params, State, Array], Array]:

@@ -1,5 +1,7 @@
 """The loop: batches in, state out, and in between logging, hooks, checkpoints and a stop that loses nothing."""
 
+import logging
+
 import jax
 from jax.sharding import Mesh
 
@@ -14,6 +16,8 @@ from ssl_jax.train.sharding import batch_sharding, make_mesh
 from ssl_jax.train.signals import Stopped
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import StepFn
+
+_log = logging.getLogger(__name__)
 
 HERE = Host()
 """All devices along ``data``."""
@@ -44,7 +48,12 @@ def fit(run: Run, host: Host = HERE, watch: Watch = UNWATCHED) -> Fitted:
     _check(run, mesh)
     program = _program_of(run, mesh, host)
     refresher = Refresher(
-        run.method, run.source, init=program.init, every=run.refresh_every, shardings=program.shardings
+        run.method,
+        run.source,
+        init=program.init,
+        every=run.refresh_every,
+        shardings=program.shardings,
+        max_corrupt_fraction=run.max_corrupt_fraction,
     )
     batches = Batches(
         lambda step, among: open_stream(run, mesh, step, among, workers=host.workers), batch_sharding(mesh)
@@ -90,6 +99,24 @@ def _check(run: Run, mesh: Mesh) -> None:
     divides = run.batch_size % devices == 0 and run.batch_size > 0
     require(divides, "batch_size", run.batch_size, f"a multiple of {devices} devices")
     require(run.steps >= 1, "steps", run.steps, "an integer of 1 or more")
+    check_sizes(run)
+
+
+def check_sizes(run: Run) -> None:
+    """Check the batch and the number of images of a run, and warn where a batch holds images several times.
+
+    Raises:
+      ValueError: sizes for which the method means nothing, see :class:`ssl_jax.methods.method.Limits`.
+    """
+    images = len(run.source)
+    parts = 1 if run.cached_gradients else run.accumulate
+    run.method.limits.require(batch_size=run.batch_size, accumulate=parts, images=images)
+    if run.batch_size > images:
+        _log.warning(
+            "batch_size=%d is more than the %d images of %s: every batch holds some of them several times, which methods that "
+            "compare images take for different ones; set %d or less",
+            *(run.batch_size, images, run.source.name, images),
+        )
 
 
 def _program_of(run: Run, mesh: Mesh, host: Host) -> Program:

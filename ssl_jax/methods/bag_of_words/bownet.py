@@ -20,7 +20,7 @@ from ssl_jax.losses.bag_of_words import (
     perplexities,
     word_logits,
 )
-from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
 from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher, read_teacher, renormalization, start_teacher
 from ssl_jax.methods.parts.siamese import embed_each_size, merge_views, pair_metrics
@@ -205,6 +205,7 @@ def build(
         encoder_at("online"),
         refresh=Refresh(sample_local_features, make_vocabulary, features_once=True),
         collapse=collapse,
+        limits=Limits(least_batch=2 if cutmix else 1, least_images=-(-vocabulary_size // samples)),
     )
 
 

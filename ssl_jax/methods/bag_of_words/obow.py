@@ -19,7 +19,7 @@ from ssl_jax.losses.bag_of_words import (
     soft_assign,
     word_logits,
 )
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.bag_of_words import read_maps, require_crops, require_maps, split_clean
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema
 from ssl_jax.methods.parts.siamese import embed_each_size, pair_metrics
@@ -194,7 +194,16 @@ def build(
             )
         )
     collapse = tuple(values)
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(most_batch=vocabulary_size),
+    )
 
 
 def draw_words(key: Key, maps: Array) -> Array:

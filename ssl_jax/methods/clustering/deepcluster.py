@@ -11,7 +11,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
@@ -136,4 +136,13 @@ def build(
         CollapseValue("loss", math.log(clusters), "the clusters of images cannot be told from what is seen"),
         CollapseValue("largest_cluster", 1.0, "one cluster holds every image"),
     )
-    return Method(views, init, loss, encoder, encoder_at("online"), refresh=clustering, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        refresh=clustering,
+        collapse=collapse,
+        limits=Limits(least_images=max(clusters, pca + 1)),
+    )

@@ -11,7 +11,7 @@ from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import cluster_cross_entropy
-from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.memory_bank import update_memory_bank
 from ssl_jax.methods.parts.multi_crop import (
     VIEWS,
@@ -182,7 +182,16 @@ def build(
         cluster_labels=lambda state: (state["labels"], state["previous"]),
     )
     variables = encoder_at("online")
-    return Method(views, init_state, loss, encoder, variables, refresh=clustering, collapse=collapse)
+    return Method(
+        views,
+        init_state,
+        loss,
+        encoder,
+        variables,
+        refresh=clustering,
+        collapse=collapse,
+        limits=Limits(least_images=clusters),
+    )
 
 
 def size_metrics(labels: Array, clusters: int) -> Metrics:

@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.distillation import teacher_entropy, usage
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.multi_crop import (
     VIEWS,
     cosines,
@@ -161,4 +161,12 @@ def build(
         CollapseValue("loss", most, "all projections are alike, and so are their codes"),
         CollapseValue("code_entropy", most, "codes give every prototype the same share"),
     )
-    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        collapse=collapse,
+        limits=Limits(least_batch=2, most_batch=queue_size or None),
+    )

@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mean
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Limits, Method
 from ssl_jax.methods.parts.semi_supervised import classifier_collapse, supervised_loss
 from ssl_jax.models.ladder import EPSILON, Path, ladder_decoder
 from ssl_jax.models.network import Network, compute_dtype
@@ -108,7 +108,9 @@ def build(
         return {"classifier": logits}
 
     collapse = classifier_collapse(encoder.config["classes"])
-    return Method(views, init, loss, encoder, collapse=collapse, classify=classify)
+    return Method(
+        views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2), classify=classify
+    )
 
 
 def denoising_error(clean: Path, estimate: Array, layer: int, unlabeled: Array) -> Array:

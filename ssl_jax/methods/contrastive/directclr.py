@@ -13,7 +13,7 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
@@ -102,4 +102,4 @@ def build(
     require_pair(views)
     meaning = "what enters the loss is alike for all images"
     collapse = (CollapseValue("loss", lambda n: terms * math.log(n), meaning),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))

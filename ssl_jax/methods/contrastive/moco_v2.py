@@ -14,7 +14,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, Sta
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import pair_metrics, require_pair
 from ssl_jax.models import heads
@@ -130,4 +130,13 @@ def build(
     views = presets.moco_v2() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(most_batch=queue_size),
+    )

@@ -13,7 +13,7 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads as models_heads
@@ -115,4 +115,13 @@ def build(
     require_pair(views)
     meaning = "predictions or the teacher's projections are all alike"
     collapse = (CollapseValue("loss", lambda n: 4 * float(temperature) * math.log(n), meaning),)
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(least_batch=2),
+    )

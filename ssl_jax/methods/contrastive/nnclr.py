@@ -13,7 +13,7 @@ from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -113,7 +113,15 @@ def build(
     views = presets.byol() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", math.log, "predictions are all alike"),)
-    return Method(views, init, loss, encoder, encoder_at("network"), collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("network"),
+        collapse=collapse,
+        limits=Limits(least_batch=2, most_batch=queue_size),
+    )
 
 
 def neighbor_metrics(indices: Array, queued: Queue, labels: Array) -> Metrics:

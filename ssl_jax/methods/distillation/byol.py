@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
@@ -110,4 +110,13 @@ def build(
     views = presets.byol() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(least_batch=2),
+    )

@@ -12,7 +12,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import teacher_log_probabilities
 from ssl_jax.losses.koleo import koleo
 from ssl_jax.losses.prototypes import crop_cross_entropy, patch_cross_entropy
-from ssl_jax.methods.method import Method
+from ssl_jax.methods.method import Limits, Method
 from ssl_jax.methods.parts.ema_teacher import cosine_ema, teacher_encoder
 from ssl_jax.methods.parts.multi_crop import global_count
 from ssl_jax.methods.parts.self_distillation import (
@@ -181,4 +181,13 @@ def build(
     collapse = prototype_collapse(
         prototypes, uniform + koleo_weight * global_count(views) * alike, patches=True
     )
-    return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        teacher_encoder,
+        after_update,
+        collapse=collapse,
+        limits=Limits(least_batch=2),
+    )

@@ -9,7 +9,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import entropy, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.distillation import byol_loss, feature_mse, softened_kl
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.frozen_teacher import read_teacher, renormalization, start_teacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models import heads
@@ -150,7 +150,15 @@ def build(
     meaning = "predictions have nothing in common with the teacher's features"
     collapse = (CollapseValue(metric, value, meaning),)
 
-    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        collapse=collapse,
+        limits=Limits(least_batch=2 if mode == "similarity" and not with_queue else 1),
+    )
 
 
 def build_student_head(encoder: Network, width: int, layers: int, hidden_dim: int) -> Network:

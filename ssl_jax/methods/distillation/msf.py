@@ -10,7 +10,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import mean_shift
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
@@ -103,7 +103,16 @@ def build(
     collapse = (
         CollapseValue("loss", 0.0, "every image is at the neighbours of its target, as when all are alike"),
     )
-    return Method(views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(least_batch=2, most_batch=queue_size),
+    )
 
 
 def attract_to_neighbors(

@@ -13,7 +13,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
-from ssl_jax.methods.method import CollapseValue, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models.heads import mlp
@@ -173,7 +173,16 @@ def build(
     meaning = "every view is predicted perfectly, as when all are alike"
     # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
     collapse = () if similarity == "softmax" else (CollapseValue("loss", -1.0, meaning),)
-    return Method(views * samples, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse)
+    return Method(
+        views * samples,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        collapse=collapse,
+        limits=Limits(least_batch=2),
+    )
 
 
 def swap_pairs(views: Float[Array, "n v d"]) -> Float[Array, "n v d"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
-from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.numerics import at_least_float32, compute_std
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
@@ -92,7 +92,7 @@ def build(
         tokens, state = encode_masked(encoder, params, state, images, masked, key=encoder_key)  # [b, l, d]
         predictions, _ = head.apply(params["head"], {}, tokens)
         value = masked_smooth_l1(predictions, y, masked, beta=beta)
-        target_std = jnp.mean(jnp.std(y, axis=(0, 1)))
+        target_std = jnp.mean(compute_std(y, (0, 1)))
         return value, (state, {**token_metrics(tokens, masked), "target_std": target_std})
 
     def after_update(params: Params, state: State, step: Array) -> State:

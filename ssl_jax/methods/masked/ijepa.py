@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
+from ssl_jax.core.numerics import compute_std
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
@@ -155,7 +156,7 @@ def build(
         filled = merge_blocks(drawn.targets_filled)  # [b, t n]
         value = masked_smooth_l1(merge_blocks(predictions), targets, filled, beta=beta)
         metrics = {
-            "target_std": jnp.mean(jnp.std(y, axis=0)),
+            "target_std": jnp.mean(compute_std(y)),
             "context": jnp.sum(drawn.context_filled) / y[..., 0].size,
         }
         return value, ({"encoder": encoder_state, "teacher": teacher}, metrics)

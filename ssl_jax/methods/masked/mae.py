@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
+from ssl_jax.core.numerics import compute_std
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.reconstruction import masked_mse
 from ssl_jax.methods.method import Method, Reconstruction
@@ -124,7 +125,7 @@ def build(
         x = patchify(images, patch=patch)  # [b, l, p² c]
         x = normalize_patches(x) if norm_pix else x
         predictions, tokens, masked, state = predict(params, state, images, key, train=True)
-        metrics = {"token_std": jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))}
+        metrics = {"token_std": jnp.mean(compute_std(jax.lax.stop_gradient(tokens)))}
         return masked_mse(predictions, x, masked), (state, metrics)
 
     def reconstruct(params: Params, state: State, images: Array, key: Key) -> Reconstruction:

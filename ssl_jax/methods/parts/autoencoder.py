@@ -10,6 +10,7 @@ from ssl_jax.augment.color import normalize, unnormalize
 from ssl_jax.augment.noise import corrupt
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
+from ssl_jax.core.numerics import compute_std
 from ssl_jax.core.types import Array, Batch, Key, Params, State
 from ssl_jax.losses.reconstruction import weighted_cross_entropy, weighted_mse
 from ssl_jax.methods.method import Reconstruction
@@ -144,7 +145,7 @@ def corrupt_images(
 
 def feature_std(features: Float[Array, "b f"]) -> Float[Array, ""]:
     """Compute the standard deviation of features over the batch, averaged over features, without gradient."""
-    return jnp.mean(jnp.std(jax.lax.stop_gradient(features), axis=0))
+    return jnp.mean(compute_std(jax.lax.stop_gradient(features)))
 
 
 def reconstruct_all(images: Float[Array, "b h w c"], predictions: Float[Array, "b h w c"]) -> Reconstruction:

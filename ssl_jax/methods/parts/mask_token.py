@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from ssl_jax.core.check import require
+from ssl_jax.core.numerics import compute_std
 from ssl_jax.core.types import Array, Key, Metrics, Params, State
 from ssl_jax.methods.method import Reconstruction
 from ssl_jax.models.network import Network, grid_of, prefix_of
@@ -124,7 +125,7 @@ def token_metrics(tokens: Float[Array, "b l d"], masked: Bool[Array, "b l"]) -> 
       ``token_std``: standard deviation of the tokens over images, averaged over patches and features, without gradient: 0
       when all images are encoded alike. ``masked``: share of masked patches.
     """
-    std = jnp.mean(jnp.std(jax.lax.stop_gradient(tokens), axis=0))
+    std = jnp.mean(compute_std(jax.lax.stop_gradient(tokens)))
     return {"token_std": std, "masked": jnp.mean(1.0 * masked)}
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
-from ssl_jax.core.numerics import normalize
+from ssl_jax.core.numerics import compute_std, normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype, identity
@@ -229,4 +229,4 @@ def direction_std(x: Float[Array, "n d"]) -> Float[Array, ""]:
     0.0
     """
     unit = normalize(jax.lax.stop_gradient(x))
-    return jnp.mean(jnp.std(unit, axis=0)) * jnp.sqrt(1.0 * unit.shape[-1])
+    return jnp.mean(compute_std(unit)) * jnp.sqrt(1.0 * unit.shape[-1])

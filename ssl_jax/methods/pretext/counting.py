@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.pretext import counting
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.siamese import merge_views, split_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -99,4 +99,4 @@ def build(
         return value, (state, {"accuracy": jnp.mean(own < other), "count": jnp.mean(wholes)})
 
     collapse = (CollapseValue("loss", margin, "every count of every image is 0"),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))

@@ -12,7 +12,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import top_k
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.consistency import labeled_cross_entropy
-from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, Refresh, encoder_at
 from ssl_jax.methods.parts.siamese import direction_std, merge_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -115,4 +115,13 @@ def build(
         gradient_energies, draw_seeds, features_once=True, order=lambda state, key: state["seeds"]
     )
     collapse = (CollapseValue("loss", math.log(exemplars), "the seeds cannot be told from what is seen"),)
-    return Method(views, init, loss, encoder, encoder_at("online"), refresh=choose_seeds, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        refresh=choose_seeds,
+        collapse=collapse,
+        limits=Limits(least_images=exemplars),
+    )

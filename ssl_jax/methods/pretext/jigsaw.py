@@ -10,7 +10,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.siamese import embed_views
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, compute_dtype
@@ -117,4 +117,4 @@ def build(
     collapse = (
         CollapseValue("loss", math.log(permutations), "permutations cannot be told from what is seen"),
     )
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))

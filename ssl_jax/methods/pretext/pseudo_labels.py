@@ -11,7 +11,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
-from ssl_jax.methods.method import CollapseValue, Method, Refresh, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, Refresh, encoder_at
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
 from ssl_jax.ops.kmeans import sample_clusters_evenly
@@ -145,4 +145,13 @@ def build(
     collapse = (
         CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
     )
-    return Method(views, init, loss, encoder, encoder_at("online"), refresh=relabeling, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        refresh=relabeling,
+        collapse=collapse,
+        limits=Limits(least_images=num_labels),
+    )

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.whitening import wmse
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_one_size
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -76,4 +76,11 @@ def build(
 
     meaning = "whitened views of an image are no more alike than those of two images"
     collapse = (CollapseValue("loss", collapsed_loss, meaning),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(
+        views,
+        init,
+        loss,
+        encoder,
+        collapse=collapse,
+        limits=Limits(least_batch=projection + 1 if w_size is None else w_size),
+    )
