@@ -1,6 +1,7 @@
 """Features of any images, as a file: the body of ``experiments.embed``."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.data.loader import epoch
+from ssl_jax.evaluate.measure import class_name
 from ssl_jax.train.features import Features, extract
 
 
@@ -53,20 +55,27 @@ def embed_images(
         encoded = extract(method.encode, batches, view=view, variables=(model.params, model.state))
         corrupt = len(batches.corrupt)
     names = [images.file_name(int(i)) for i in encoded.index]
-    write_atomically(out, to_npz(encoded, names) if out.suffix == ".npz" else to_parquet(encoded, names))
+    pack = to_npz if out.suffix == ".npz" else to_parquet
+    write_atomically(out, pack(encoded, names, images.classes))
     left_out = f", {corrupt} unreadable left out" if corrupt else ""
     print(f"{len(names)} x {encoded.features.shape[1]} features in {out}{left_out}")
 
 
-def to_npz(encoded: Features, names: list[str]) -> bytes:
-    """Pack features as arrays ``features``, ``file_name``, ``label``; no pickles."""
+def to_npz(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
+    """Pack features as arrays ``features``, ``file_name``, ``label``, ``class_name``; no pickles."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, features=encoded.features, file_name=np.array(names), label=encoded.labels)
+    np.savez_compressed(
+        buffer,
+        features=encoded.features,
+        file_name=np.array(names),
+        label=encoded.labels,
+        class_name=np.array(class_names(encoded.labels, classes)),
+    )
     return buffer.getvalue()
 
 
-def to_parquet(encoded: Features, names: list[str]) -> bytes:
-    """Pack features as columns ``file_name``, ``label``, ``features`` (a list of float32).
+def to_parquet(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
+    """Pack features as columns ``file_name``, ``label``, ``class_name``, ``features`` (a list of float32).
 
     Raises:
       ImportError: pyarrow is not installed.
@@ -80,7 +89,21 @@ def to_parquet(encoded: Features, names: list[str]) -> bytes:
         ) from error
     width = encoded.features.shape[1]
     rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(encoded.features.ravel()), width)
-    columns = {"file_name": names, "label": pyarrow.array(encoded.labels), "features": rows}
+    columns = {
+        "file_name": names,
+        "label": pyarrow.array(encoded.labels),
+        "class_name": class_names(encoded.labels, classes),
+        "features": rows,
+    }
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()
+
+
+def class_names(labels: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """Name the class of each label; "" where there is none.
+
+    >>> class_names(np.array([1, -1, 0]), ("cat", "dog"))
+    ['dog', '', 'cat']
+    """
+    return [class_name(int(label), classes) if label >= 0 else "" for label in labels]

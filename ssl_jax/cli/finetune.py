@@ -16,6 +16,7 @@ from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
 from ssl_jax.core.table import table
 from ssl_jax.core.types import Params, State
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.finetune import RECIPES, Recipe, finetune
@@ -31,7 +32,7 @@ class Task(NamedTuple):
     Attributes:
       method: method of the run, which gives encoder and view.
       sources: training and test images.
-      labels: labels of the training images, in their order.
+      labels: label of each training image; -1: none, or an image that cannot be read.
       share: share of the training labels, in (0, 1].
       recipe: how it is trained.
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`, for the test images.
@@ -79,7 +80,8 @@ def finetune_run(
     evaluation = config["watch"]["evaluate"]
     splits = (evaluation["train_split"], evaluation["test_split"])
     train, test = (open_labeled(config, config["data"]["source"], split) for split in splits)
-    labels = read_labels(train, method.views[0].size)
+    corrupt_fraction = config["data"]["max_corrupt_fraction"]
+    labels = read_labels(train, method.views[0].size, max_corrupt_fraction=corrupt_fraction)
     task = Task(
         method,
         (train, test),
@@ -87,13 +89,12 @@ def finetune_run(
         share,
         options,
         evaluation["crop_ratio"],
-        config["data"]["max_corrupt_fraction"],
+        corrupt_fraction,
     )
     starts = {f"{config['method']['name']}, {model.step:,} steps": (model.params, model.state)}
     if random_start:
         fresh = jax.jit(make_init(method, build.optimizer(config), build.sample(config)))(config["seed"])
         starts = {"random encoder": (fresh.params, fresh.state), **starts}
-    rows = [finetune_start(name, start, task, seeds) for name, start in starts.items()]
     result = {
         "recipe": recipe,
         "options": options._asdict(),
@@ -101,9 +102,11 @@ def finetune_run(
         "seeds": list(seeds),
         "splits": splits,
         "machine": machine(),
-        "rows": rows,
     }
-    write_atomically(workdir / FILE, json.dumps(result, indent=2) + "\n")
+    rows = []
+    for name, start in starts.items():
+        rows.append(finetune_start(name, start, task, seeds))
+        write_atomically(workdir / FILE, json.dumps({**result, "rows": rows}, indent=2) + "\n")
     print(f"\n{accuracy_table(rows)}\n\nwritten to {workdir / FILE}")
 
 
@@ -176,7 +179,18 @@ def override(recipe: Recipe, values: Sequence[str]) -> Recipe:
     return recipe._replace(**options)
 
 
-def read_labels(source: Source, size: int) -> np.ndarray:
-    """Read the label of every example, in the source's order."""
-    with epoch(source, batch_size=256, size=size) as batches:
-        return np.concatenate([batch["label"][batch["mask"]] for batch in batches])
+def read_labels(
+    source: Source, size: int, *, max_corrupt_fraction: float = MAX_CORRUPT_FRACTION
+) -> np.ndarray:
+    """Read the label of every example, in the source's order; -1 where there is none, or where the image cannot be read.
+
+    Args:
+      source: images.
+      size: side to which they are read.
+      max_corrupt_fraction: see :func:`ssl_jax.data.loader.epoch`.
+    """
+    labels = np.full(len(source), -1, np.int32)
+    with epoch(source, batch_size=256, size=size, max_corrupt_fraction=max_corrupt_fraction) as batches:
+        for batch in batches:
+            labels[batch["index"][batch["mask"]]] = batch["label"][batch["mask"]]
+    return labels
