@@ -17,6 +17,8 @@ from ssl_jax.core.types import Array
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 TRIES = 10
+LONG = 4
+"""Width over height above which the columns of an image are resampled before its rows."""
 
 
 class Box(NamedTuple):
@@ -53,9 +55,9 @@ def _digits(low: float, high: float, exponential: bool) -> np.ndarray:
 def _whole_or_center(height: int, width: int, ratio: tuple[Any, Any]) -> Box:
     """Return the fallback: the largest centred box whose aspect ratio lies in ``ratio``."""
     if width / height < ratio[0]:
-        inside = (min(round(width / ratio[0]), height), width)
+        inside = (min(max(round(width / ratio[0]), 1), height), width)
     elif width / height > ratio[1]:
-        inside = (height, min(round(height * ratio[1]), width))
+        inside = (height, min(max(round(height * ratio[1]), 1), width))
     else:
         inside = (height, width)
     return Box((height - inside[0]) // 2, (width - inside[1]) // 2, *inside)
@@ -217,8 +219,16 @@ def _windows(
 
 
 def _resample(image: Array, box: Box, size: int, interpolation: str, antialias: bool) -> Array:
-    """Resample the crop to planes ``[c, size, size]``: rows first, in the layout of the image, then columns."""
+    """Resample the crop to planes ``[c, size, size]``: rows first, in the layout of the image, then columns.
+
+    In between there are ``size`` x width pixels. A wide image, of which these would be far more than of a photograph, is
+    turned, so that its columns come first.
+    """
     height, width, channels = image.shape
+    if width > LONG * height:
+        turned = Box(box.left, box.top, box.width, box.height)
+        planes = _resample(image.swapaxes(0, 1), turned, size, interpolation, antialias)
+        return planes.swapaxes(1, 2)
     options: Any = {"dtype": image.dtype, "interpolation": interpolation, "antialias": antialias}
     # Full float32 on every device: the 8 bits of a pixel must survive.
     precision = jax.lax.Precision.HIGHEST

@@ -1,6 +1,7 @@
 """Crops on the host, in numpy and PIL: for images that vary in size, or are decoded there anyway."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -11,6 +12,8 @@ from ssl_jax.augment.views import View, groups
 from ssl_jax.core import check
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LONG = 4
+"""Longer over shorter side above which an image is cut to what its centre shows before it is resized."""
 
 
 def _restore(x: np.ndarray, dtype: Any) -> np.ndarray:
@@ -20,30 +23,56 @@ def _restore(x: np.ndarray, dtype: Any) -> np.ndarray:
     return x.astype(np.float32)
 
 
-def _matrix(length: int, size: int, interpolation: str) -> np.ndarray:
-    """Make the matrix ``[size, length]`` that resamples a whole line, antialiased."""
-    scale = np.float32(length / size)
-    center = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale
+class _Span(NamedTuple):
+    """Pixels ``start .. stop`` of a line, and in their coordinates the part ``low .. high`` that some outputs show."""
+
+    start: int
+    stop: int
+    low: float
+    high: float
+
+
+def _span(length: int, resized: int, first: int, size: int) -> _Span:
+    """Find the pixels that ``size`` outputs from ``first`` on read, of a line that is resized to ``resized`` pixels."""
+    scale = length / resized
+    low, high = first * scale, (first + size) * scale
+    reach = 2 * max(scale, 1.0) + 1
+    start, stop = max(math.floor(low - reach), 0), min(math.ceil(high + reach), length)
+    return _Span(start, stop, low - start, min(high, length) - start)
+
+
+def _matrix(span: _Span, size: int, interpolation: str) -> np.ndarray:
+    """Make the matrix ``[size, stop - start]`` that resamples the part of a line, antialiased."""
+    scale = np.float32((span.high - span.low) / size)
+    center = (np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)) * scale + np.float32(span.low)
+    length = span.stop - span.start
     position = np.arange(length, dtype=np.float32)[None]
     return resampling_weights(
         center, position, length, scale, interpolation=interpolation, antialias=True, xp=np
     )
 
 
-def _resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return _restore(image, image.dtype)
+def _resample(
+    image: np.ndarray, rows: _Span, columns: _Span, height: int, width: int, interpolation: str
+) -> np.ndarray:
+    """Resize a part of an image to ``height`` x ``width``; the pixels around it that the filter reaches take part."""
+    image = image[rows.start : rows.stop, columns.start : columns.stop]
     channels = image.shape[2]
     if image.dtype == np.uint8 and channels in (1, 3):
         pixels = np.ascontiguousarray(image[..., 0] if channels == 1 else image)
-        resized = np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[interpolation]))
+        box = (columns.low, rows.low, columns.high, rows.high)
+        resized = np.asarray(Image.fromarray(pixels).resize((width, height), RESAMPLING[interpolation], box))
         return resized.reshape(height, width, channels)
-    rows, columns = (
-        _matrix(image.shape[0], height, interpolation),
-        _matrix(image.shape[1], width, interpolation),
-    )
-    planes = rows @ np.moveaxis(image.astype(np.float32), -1, 0) @ columns.T
+    down, across = _matrix(rows, height, interpolation), _matrix(columns, width, interpolation)
+    planes = down @ np.moveaxis(image.astype(np.float32), -1, 0) @ across.T
     return _restore(np.moveaxis(planes, 0, -1), image.dtype)
+
+
+def _resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return _restore(image, image.dtype)
+    rows, columns = (_Span(0, length, 0.0, length) for length in image.shape[:2])
+    return _resample(image, rows, columns, height, width, interpolation)
 
 
 def host_crop(
@@ -89,7 +118,8 @@ def center_crop_resize(
       interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
-      ``[size, size, c]``, dtypes as in `host_crop`. An image that has this size already comes back as it is.
+      ``[size, size, c]``, dtypes as in `host_crop`. An image that has this size already comes back as it is. Memory and time
+      are bounded by the pixels of the image and of the output, whatever the ratio of the sides.
 
     Raises:
       ValueError: unknown interpolation, or a ratio outside (0, 1].
@@ -104,9 +134,13 @@ def center_crop_resize(
     height, width = image.shape[:2]
     shorter = round(size / ratio)
     longer = int(shorter * max(height, width) / min(height, width))
-    resized = _resize(image, *((shorter, longer) if height <= width else (longer, shorter)), interpolation)
-    top, left = (round((n - size) / 2) for n in resized.shape[:2])
-    return resized[top : top + size, left : left + size]
+    resized = (shorter, longer) if height <= width else (longer, shorter)
+    top, left = (round((n - size) / 2) for n in resized)
+    if max(height, width) > LONG * min(height, width):
+        # Resized as a whole, 1 x 10,000 pixels would become 224 x 2,240,000.
+        rows, columns = _span(height, resized[0], top, size), _span(width, resized[1], left, size)
+        return _resample(image, rows, columns, size, size, interpolation)
+    return _resize(image, *resized, interpolation)[top : top + size, left : left + size]
 
 
 def host_crops(

@@ -1,11 +1,16 @@
 """Boxes and resampling against torchvision's and PIL's numbers, and against bounds."""
 
+import math
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_jax.augment import crop, host
+from ssl_jax.augment.views import View
 from tests.golden_files import assert_close, golden
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -242,3 +247,82 @@ def test_evaluation_crop_keeps_an_image_of_the_right_size_and_centres_others():
 def test_a_crop_out_of_range_is_an_error_that_names_the_field(field, value):
     with pytest.raises(ValueError, match=field):
         crop.RandomResizedCrop(**{field: value})
+
+
+# Hostile ratios of the sides.
+
+THIN = [(1, 10_000), (10_000, 1), (2, 65_535), (65_535, 2), (1, 1), (1, 30_000), (7, 29)]
+
+
+@pytest.mark.parametrize("shape", THIN)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_evaluation_crop_takes_memory_by_its_input_and_output_whatever_the_ratio(
+    monkeypatch, shape, dtype
+):
+    """1 x 10,000 pixels, 30 kB, took 4.8 GB and 12 s."""
+    made = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *rest: made.append(size) or resize(self, size, *rest)
+    )
+    image = np.full((*shape, 3), 1 if dtype == "float32" else np.iinfo(dtype).max, dtype)
+    tracemalloc.start()
+    crops = [host.center_crop_resize(image, 64, ratio=0.875)]
+    crops += host.host_crops(np.random.default_rng(0), image, (View(size=64), View(size=32)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [x.shape[-3:] for x in crops] == [(64, 64, 3), (64, 64, 3), (32, 32, 3)]
+    for crop_of_one_colour in crops:
+        np.testing.assert_allclose(crop_of_one_colour, image.max(), rtol=1e-5)
+    assert all(width * height <= 4 * 73**2 + 73 for width, height in made) and len(made) == 3 * (
+        dtype == "uint8"
+    )
+    assert peak < 2**21
+
+
+@pytest.mark.parametrize("interpolation", crop.INTERPOLATIONS)
+@pytest.mark.parametrize("shape", [(11, 60), (64, 9), (7, 100)])
+def test_the_centre_of_a_long_image_is_that_of_the_image_resized_as_a_whole(
+    monkeypatch, shape, interpolation
+):
+    floats = np.random.default_rng(0).random((*shape, 3)).astype(np.float32)
+    for image, tolerance in ((np.rint(255 * floats).astype(np.uint8), 1), (floats, 1e-5)):
+        found = host.center_crop_resize(image, 24, ratio=0.75, interpolation=interpolation)
+        with monkeypatch.context() as patch:
+            patch.setattr(host, "LONG", 1000)
+            whole = host.center_crop_resize(image, 24, ratio=0.75, interpolation=interpolation)
+        assert np.abs(found.astype(float) - whole).max() <= tolerance
+
+
+def largest_intermediate(shape):
+    """Numbers in the largest array that a crop of an image on the device goes through."""
+    traced = jax.make_jaxpr(lambda x, top: crop.crop_resize(x, crop.Box(top, 0, 1, 1), size=224))(
+        jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    sizes, jaxprs = [], [traced.jaxpr]
+    while jaxprs:
+        for equation in jaxprs.pop().eqns:
+            sizes += [math.prod(variable.aval.shape) for variable in equation.outvars]
+            jaxprs += [p.jaxpr for p in equation.params.values() if hasattr(p, "jaxpr")]
+    return max(sizes)
+
+
+def test_a_crop_on_the_device_takes_no_more_memory_than_of_a_photograph_of_as_many_pixels():
+    photograph = largest_intermediate((100, 100, 3))
+    for shape in ((1, 10_000, 3), (10_000, 1, 3), (25, 400, 3), (400, 25, 3)):
+        assert largest_intermediate(shape) <= 4 * photograph
+
+
+@pytest.mark.parametrize("shape", [(6, 60, 3), (60, 6, 3)])
+def test_crops_of_long_images_on_device_and_host_agree(shape):
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    box = crop.Box(0, shape[1] // 3, min(5, shape[0]), min(5, shape[1] // 3))
+    found = crop.crop_resize(jnp.asarray(image), box, size=8)
+    np.testing.assert_allclose(found, host.host_crop(image, box, size=8), atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [(0.1, 0.4), (3.0, 5.0)])
+def test_a_box_has_a_pixel_at_least(ratio):
+    for height, width in ((1, 1), (1, 50), (50, 1)):
+        box = crop.sample_box(np.full((10, 4), 0.5, np.float32), height, width, area=AREA, ratio=ratio, xp=np)
+        assert box.height >= 1 and box.width >= 1
