@@ -76,7 +76,7 @@ class Checkpoints:
       pending_hooks: whether the hooks of the step that was restored have not been called.
 
     Raises:
-      ValueError: an argument out of range, or metadata that is not JSON-able.
+      ValueError: an argument out of range, metadata that is not JSON-able, or a path that cannot be written to.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Checkpoints:
             self._metadata = json.loads(json.dumps(metadata))
         except (TypeError, ValueError) as error:
             raise ValueError(f"metadata: allowed is what JSON can hold ({error})") from error
-        self.directory = Path(directory).absolute()
+        self.directory = storage.resolve_directory(directory)
         self.every = every
         self._keep, self._best = keep, best
         self.pending_hooks = False
@@ -236,7 +236,7 @@ class Checkpoints:
                 step: _recorded_rank(self.directory, step) for step in steps(self.directory)
             }
             self._checkpointer = ocp.training.Checkpointer(
-                self.directory,
+                storage.LiteralPath(self.directory),
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
                 context=storage.patient(),
@@ -267,7 +267,7 @@ def restore_model(
       ValueError: there is no such checkpoint, another version of ssl_jax wrote it, or it does not fit ``abstract``.
       NoUsableCheckpointError: those asked for are damaged.
     """
-    directory = Path(directory).absolute()
+    directory = storage.resolve_directory(directory)
     candidates = _candidates(directory, step)
     damaged = {}
     for candidate in candidates:

@@ -33,14 +33,14 @@ def write_dump(
       ``directory/step_<number of updates made>``. An earlier dump of that step is replaced.
     """
     step = int(state.step)
-    path = Path(directory).absolute() / f"step_{step}"
+    path = storage.resolve_directory(directory) / f"step_{step}"
     scalars = {name: float(value) for name, value in metrics.items()}
     facts = {"step": step, "metrics": scalars, "command": command, "batch": _skeleton(batch)}
     storage.on_first_process(lambda: shutil.rmtree(path, ignore_errors=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     items = {"state": state, "batch": batch}
     with storage.patient():
-        ocp.save_checkpointables(path, storage.packed(items, facts))
+        ocp.save_checkpointables(storage.LiteralPath(path), storage.packed(items, facts))
     return path
 
 
@@ -57,7 +57,7 @@ def read_dump(path: str | Path, abstract_state: TrainState) -> tuple[TrainState,
     Raises:
       ValueError: not a dump, a damaged one, or one of another configuration.
     """
-    path = Path(path).absolute()
+    path = storage.resolve_directory(path)
     try:
         manifest = storage.read_manifest(path)
         items = {"state": abstract_state}

@@ -4,19 +4,23 @@ Orbax commits a directory by renaming it, so an interrupted write leaves nothing
 whole. It does not notice bytes that change afterwards. Each directory therefore carries ``manifest.json``:
 the shape, dtype and CRC-32 of every array, and a CRC-32 of itself. The manifest also tells a damaged
 directory from one that belongs to another configuration, which orbax reports alike.
+
+Before a directory gets its name, its index is read back and held against the manifest (:class:`LiteralPath`).
 """
 
 import asyncio
 import json
 import math
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tensorstore
+from etils.epath.gpath import PosixGPath
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
@@ -37,6 +41,70 @@ class DamagedError(Exception):
 
 class MismatchError(ValueError):
     """What is on disk is whole, but belongs to another configuration."""
+
+
+class IncompleteError(OSError):
+    """What has just been written lacks arrays when its index is read back."""
+
+
+class LiteralPath(PosixGPath):
+    """A path as orbax is given it: every character stands for itself, and what is renamed has been read back.
+
+    The class that orbax takes otherwise reads ``[``, ``*`` and ``?`` anywhere in a path as a pattern when it looks for the
+    files of the processes, finds none, and commits a directory without an index. It also takes folders below ``/gs`` and
+    ``/s3``, where buckets are mounted, for the buckets.
+
+    >>> [str(LiteralPath(name)) for name in ("/runs/lr[0.1]", "/s3/runs")]
+    ['/runs/lr[0.1]', '/s3/runs']
+    """
+
+    @property
+    def _uri_scheme(self) -> None:
+        return None
+
+    def glob(self, pattern: str) -> Iterator["LiteralPath"]:
+        """Yield the files below this directory that match ``pattern``."""
+        for path in Path(self).glob(pattern):
+            yield type(self)(path)
+
+    def rename(self, target: Any) -> "LiteralPath":
+        """Rename; a whole directory of arrays, which that publishes, only if its index has all of them."""
+        directory = Path(self)
+        if (directory / MANIFEST).is_dir():
+            require_complete(directory)
+        directory.rename(target)
+        return type(self)(target)
+
+
+UNNAMEABLE: dict[str, Callable[[Path], bool]] = {
+    "with a backslash in its name": lambda path: "\\" in str(path),
+    "whose name ends with '.__lock'": lambda path: any(part.endswith(".__lock") for part in path.parts),
+    "whose name ends with 'gs:'": lambda path: any(part.endswith("gs:") for part in path.parts),
+    "whose name is not UTF-8": lambda path: str(path) != str(path).encode(errors="replace").decode(),
+}
+"""What the library below orbax (tensorstore) reads as another path, or not at all."""
+
+
+def resolve_directory(directory: str | Path) -> Path:
+    """Return the absolute path of a folder below which arrays can be written and read.
+
+    Raises:
+      ValueError: the path has one of ``UNNAMEABLE``.
+
+    >>> str(resolve_directory("/runs/a=1,b={2,3} [x]*?~#@%"))
+    '/runs/a=1,b={2,3} [x]*?~#@%'
+    >>> resolve_directory("/runs/a.__lock")
+    Traceback (most recent call last):
+    ...
+    ValueError: '/runs/a.__lock': arrays cannot be written below a folder whose name ends with '.__lock': rename it
+    """
+    path = Path(directory).absolute()
+    # The library takes "link/.." for the folder that the link is in, the file system for the one above what it points to.
+    path = path.resolve() if ".." in path.parts else path
+    for what, is_in in UNNAMEABLE.items():
+        if is_in(path):
+            raise ValueError(f"{str(path)!a}: arrays cannot be written below a folder {what}: rename it")
+    return path
 
 
 class Manifest:
@@ -159,9 +227,16 @@ def _stored(flat: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({path: leaf for path, leaf in flat.items() if 0 not in leaf.shape})
 
 
+def literal() -> ocp.Context:
+    """Return orbax's settings for paths in which every character stands for itself."""
+    context = ocp.Context()
+    context.file.path_class = LiteralPath
+    return context
+
+
 def patient() -> ocp.Context:
     """Return orbax's settings for writing, without a time-out; a write that hangs is the watchdog's to tell."""
-    context = ocp.Context()
+    context = literal()
     context.asynchronous.timeout_secs = TEN_YEARS
     return context
 
@@ -201,6 +276,55 @@ def _is_manifest(content: Any) -> bool:
         and isinstance(entry.get("crc32", ""), int | None)
         for entry in entries
     )
+
+
+def require_complete(directory: Path) -> None:
+    """Read the index of a directory back: it must have every part of every array of the manifest.
+
+    The arrays themselves are not read; their checksums are compared when they are.
+
+    Raises:
+      DamagedError: the manifest cannot be read.
+      IncompleteError: an array is missing, has another shape, or lacks parts.
+    """
+    for item, described in read_manifest(directory)["items"].items():
+        wanted = {path: entry["shape"] for path, entry in described.items() if 0 not in entry["shape"]}
+        found = _index(directory / item) if wanted else {}
+        lacking = [
+            path
+            for path, shape in wanted.items()
+            # The data of a key have an axis more than the key.
+            if found.get(path.replace("/", "."), [])[: len(shape)] != shape
+            or path.replace("/", ".") not in found
+        ]
+        if lacking:
+            raise IncompleteError(
+                f"read back, {len(lacking)} of the {len(wanted)} arrays of {item} are not whole, such as {lacking[0]}"
+            )
+
+
+def _index(directory: Path) -> dict[str, list[int]]:
+    """The shape of every array of which the index has all parts."""
+    base = {"driver": "file", "path": f"{directory}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    parts: dict[str, int] = {}
+    for key in store.list().result():
+        # ``params.w/zarr.json`` describes an array, ``params.w/c/0/1`` is a part of it.
+        name, _, rest = key.decode().partition("/")
+        parts[name] = parts.get(name, 0) + (rest != "zarr.json")
+    pending = {name: store.read(f"{name}/zarr.json") for name in parts}
+    shapes = {}
+    for name, reading in pending.items():
+        text = reading.result().value
+        if not text:
+            continue
+        described = json.loads(text)
+        grid = described["chunk_grid"]["configuration"]["chunk_shape"]
+        if parts[name] == math.prod(
+            -(-size // part) for size, part in zip(described["shape"], grid, strict=True)
+        ):
+            shapes[name] = described["shape"]
+    return shapes
 
 
 def require_fit(directory: Path, manifest: Mapping[str, Any], items: Items) -> None:
@@ -253,11 +377,11 @@ def load(directory: Path, manifest: Mapping[str, Any], items: Items) -> dict[str
 
 def _read(directory: Path, item: str, abstract: dict[str, Any]) -> PyTree:
     # Whatever of the item is not asked for is passed over.
-    context = ocp.Context()
+    context = literal()
     context.pytree.loading.partial_load = True
     try:
         with context:
-            return ocp.load_checkpointables(directory, {item: abstract})[item]
+            return ocp.load_checkpointables(LiteralPath(directory), {item: abstract})[item]
     except Exception as error:
         cause = innermost(error)
         # These say nothing about the files.

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 from jax.sharding import PartitionSpec
+from orbax.checkpoint._src.serialization import ocdbt_utils
 
 from ssl_jax.train import checkpoint, storage
 from ssl_jax.train.checkpoint import Checkpoints, NoUsableCheckpointError, restore_model, steps
@@ -393,6 +395,137 @@ def test_a_checkpoint_copied_elsewhere_is_complete(tmp_path):
     assert restore_model(tmp_path / "elsewhere").metadata == CONFIG
     with (tmp_path / "elsewhere" / "20" / "manifest" / "manifest.json").open() as file:
         assert json.load(file)["items"]["model"]["step"]["dtype"] == "int32"
+
+
+ODD = [
+    "lr[0.1]_b[8]",
+    "[!a]",
+    "a*b",
+    "a**b",
+    "what?",
+    "{a,b}",
+    "lr=0.1,wd=1e-4",
+    "100%41",
+    "#1",
+    "@home",
+    "~",
+    "-dash",
+] + [
+    "a b",
+    " ",
+    "\n",
+    "caf\u00e9",
+    "cafe\u0301",
+    "n" * 200,
+    "...",
+    "gs",
+    "20",
+    "20.orbax-checkpoint-tmp",
+    "file:",
+    "a::b",
+]
+"""Names of folders; each is legal."""
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+def test_checkpoints_lie_below_folders_of_any_name(tmp_path, name):
+    one, other = tmp_path / name / "run", tmp_path / "moved" / f"{name}[1-2]*"[-200:]
+    state = TrainState(jnp.int32(20), {"w": jnp.ones(2)}, {}, {}, jax.random.key(0), jnp.bool_(True))
+    with Checkpoints(one, every=20, metadata=CONFIG) as checkpoints:
+        checkpoints.save(20, state)
+    with Checkpoints(one, every=20, metadata=CONFIG) as checkpoints:
+        assert_same_bits(checkpoints.restore(abstract(state)), state)
+        checkpoints.save(40, state._replace(step=jnp.int32(40)))
+    other.parent.mkdir()
+    one.rename(other)
+    assert restore_model(other).step == 40
+    assert steps(other) == [20, 40] and sorted(path.name for path in other.iterdir()) == ["20", "40"]
+
+
+def test_a_star_in_a_path_takes_no_arrays_of_another_run(tmp_path):
+    for name, step in (("run1", 20), ("run*", 20)):
+        saved(tmp_path / name, step)
+    with Checkpoints(tmp_path / "run*", every=20, metadata=CONFIG) as checkpoints:
+        checkpoints.restore(abstract(make_state()))
+        checkpoints.save(40, make_state(7, step=40))
+    assert_same_bits(restored(tmp_path / "run*"), make_state(7, step=40))
+    assert {path.name for path in (tmp_path / "run*").glob("40/model/ocdbt*")} == {"ocdbt.process_0"}
+
+
+@pytest.mark.parametrize("name", ["a\\b", "x.__lock", "logs:", os.fsdecode(b"\xff")], ids=ascii)
+def test_a_path_that_arrays_cannot_be_written_to_is_refused_before_anything_is_trained(tmp_path, name):
+    calls = [lambda path: Checkpoints(path, every=1, metadata={}), restore_model]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match="arrays cannot be written below a folder .*: rename it"
+        ) as error:
+            call(tmp_path / name / "checkpoints")
+        assert str(error.value).isascii()
+
+
+def test_a_path_is_that_of_the_moment_it_is_given(tmp_path, monkeypatch):
+    """Relative, through a link, with a slash at the end, and above what a link points to, whose folder it is not in."""
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "deep")
+    (tmp_path / "elsewhere").mkdir()
+    for number, name in enumerate(["here/", "link/run", "link/../up", "./a/../b"]):
+        monkeypatch.chdir(tmp_path)
+        checkpoints = Checkpoints(name, every=20, metadata=CONFIG)
+        expected = (tmp_path / name).resolve()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with checkpoints:
+            checkpoints.save(20, make_state(number, step=20))
+        assert_same_bits(restored(expected), make_state(number, step=20))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "elsewhere", "here", "link", "there"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def merge_nothing(merge):
+    async def merged(directory, *args, **options):
+        pass
+
+    return merged
+
+
+def lose(key):
+    """Merge, then remove what a directory has under a key."""
+
+    def changed(merge):
+        async def merged(directory, *args, **options):
+            await merge(directory, *args, **options)
+            base = {"driver": "file", "path": f"{directory}/"}
+            store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+            await store.write(key, None)
+
+        return merged
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        merge_nothing,
+        lose("params.encoder.kernel/zarr.json"),
+        lose("params.encoder.kernel/c/0/0"),
+        lose("key/c/0"),
+    ],
+)
+def test_a_save_whose_index_lacks_an_array_does_not_count(tmp_path, harm, monkeypatch):
+    """The one before it stays, though one is to be kept, and the run ends."""
+    states = saved(tmp_path, 20, keep=1)
+    checkpoints = Checkpoints(tmp_path, every=20, keep=1, metadata=CONFIG)
+    checkpoints.restore(abstract(make_state()))
+    with monkeypatch.context() as patch:
+        original = ocdbt_utils.merge_ocdbt_per_process_files
+        patch.setattr(ocdbt_utils, "merge_ocdbt_per_process_files", harm(original))
+        checkpoints.save(40, make_state(40, step=40))
+        with pytest.raises(
+            checkpoint.CannotSaveError, match=r"read back, \d+ of the \d+ arrays .* steps \[20\] are whole"
+        ):
+            checkpoints.wait()
+    checkpoints.close()
+    assert_same_bits(restored(tmp_path), states[20])
 
 
 CHILD = """
