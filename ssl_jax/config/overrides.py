@@ -9,8 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config.make import CHOICES
-from ssl_jax.config.ranges import TEXTS, check_option, is_integer, range_of, shorten
-from ssl_jax.core.check import did_you_mean, require
+from ssl_jax.config.ranges import TEXTS, check_option, is_integer, range_of
+from ssl_jax.core.check import did_you_mean, require, shorten
 
 ALLOWED = {
     bool: "True or False",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.core.check import require
+from ssl_jax.core.check import require, shorten
 
 MOST = 2**31 - 1
 """Counts, steps and seeds are 32-bit integers on the device."""
@@ -510,15 +510,6 @@ def check_option(name: str, value: Any, *, shown: Any = None) -> None:
     if found is not None and not found.accepts(value):
         given = value if shown is None or is_number(value) else shown
         raise ValueError(f"config.{name}={shorten(repr(given))}: allowed is {found.allowed}")
-
-
-def shorten(text: str) -> str:
-    """Cut a text that would fill an error.
-
-    >>> shorten("9" * 500)
-    '9999999999999999999999999999999999999999... (500 characters)'
-    """
-    return text if len(text) <= 200 else f"{text[:40]}... ({len(text)} characters)"
 
 
 def _check_group(pattern: Any, options: Any) -> None:

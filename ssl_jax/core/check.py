@@ -31,7 +31,7 @@ def choice(name: str, value: Any, options: Iterable[Any]) -> Any:
     options = tuple(options)
     if value not in options:
         hint = did_you_mean(str(value), map(str, options))
-        raise ValueError(f"{name}={value!r} is not one of the allowed values: {hint}")
+        raise ValueError(f"{name}={shorten(repr(value))} is not one of the allowed values: {hint}")
     return value
 
 
@@ -44,7 +44,16 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     ValueError: batch_size=0: allowed is an integer of 1 or more
     """
     if not condition:
-        raise ValueError(f"{name}={value!r}: allowed is {allowed}")
+        raise ValueError(f"{name}={shorten(repr(value))}: allowed is {allowed}")
+
+
+def shorten(text: str) -> str:
+    """Cut a text that would fill an error.
+
+    >>> shorten("9" * 500)
+    '9999999999999999999999999999999999999999... (500 characters)'
+    """
+    return text if len(text) <= 300 else f"{text[:40]}... ({len(text)} characters)"
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -70,7 +79,7 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
       options: keyword arguments.
 
     Raises:
-      ValueError: an option that the signature does not have, or a required one that is missing.
+      ValueError: an option that the signature does not have, a required one that is missing, or None where no None may be.
 
     >>> call(lambda x, *, depth=2: x * depth, 3, where="config.m", options={"depht": 1})
     Traceback (most recent call last):
@@ -85,6 +94,10 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
     for name in options:
         if name not in allowed and not passes_on:
             raise ValueError(f"{where}.{name} is not an option: {did_you_mean(name, allowed)}")
+    for name, value in options.items():
+        if value is None and name in allowed and not _may_be_none(allowed[name]):
+            annotation = inspect.formatannotation(allowed[name].annotation)
+            raise ValueError(f"{where}.{name}=None: allowed is a value of the type {annotation}")
     missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in options]
     if missing:
         raise ValueError(f"{where}.{missing[0]} is missing: it has no default")
@@ -94,6 +107,16 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
         if name in allowed and is_group(allowed[name].default) and not is_group(value)
     }
     return function(*args, **{**options, **groups})
+
+
+def _may_be_none(parameter: inspect.Parameter) -> bool:
+    """Tell whether None is the default of a parameter or stands in its annotation, if it has one."""
+    annotation = parameter.annotation
+    return (
+        parameter.default is None
+        or annotation in (inspect.Parameter.empty, Any)
+        or "None" in inspect.formatannotation(annotation)
+    )
 
 
 def is_group(value: Any) -> bool:
