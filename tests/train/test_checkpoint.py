@@ -397,33 +397,13 @@ def test_a_checkpoint_copied_elsewhere_is_complete(tmp_path):
         assert json.load(file)["items"]["model"]["step"]["dtype"] == "int32"
 
 
+# fmt: off
 ODD = [
-    "lr[0.1]_b[8]",
-    "[!a]",
-    "a*b",
-    "a**b",
-    "what?",
-    "{a,b}",
-    "lr=0.1,wd=1e-4",
-    "100%41",
-    "#1",
-    "@home",
-    "~",
-    "-dash",
-] + [
-    "a b",
-    " ",
-    "\n",
-    "caf\u00e9",
-    "cafe\u0301",
-    "n" * 200,
-    "...",
-    "gs",
-    "20",
-    "20.orbax-checkpoint-tmp",
-    "file:",
-    "a::b",
+    "lr[0.1]_b[8]", "[!a]", "a*b", "a**b", "what?", "{a,b}", "lr=0.1,wd=1e-4", "100%41", "#1", "@home", "~", "-dash",
+    "a b", " ", "\n", "caf\u00e9", "cafe\u0301", "n" * 200, "...",
+    "gs", "20", "20.orbax-checkpoint-tmp", "file:", "a::b",
 ]
+# fmt: on
 """Names of folders; each is legal."""
 
 
@@ -457,7 +437,7 @@ def test_a_path_that_arrays_cannot_be_written_to_is_refused_before_anything_is_t
     calls = [lambda path: Checkpoints(path, every=1, metadata={}), restore_model]
     for call in calls:
         with pytest.raises(
-            ValueError, match="arrays cannot be written below a folder .*: rename it"
+            ValueError, match=r"arrays cannot be written below a folder .*: rename it"
         ) as error:
             call(tmp_path / name / "checkpoints")
         assert str(error.value).isascii()
