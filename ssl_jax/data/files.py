@@ -109,6 +109,58 @@ def _open_without_waiting(path: str, mode: int) -> int:
     return os.open(path, mode | getattr(os, "O_NONBLOCK", 0))
 
 
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\x93NUMPY", "NumPy"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+)
+
+
+UNREAD_FORMATS = frozenset({"HEIC", "AVIF", "JPEG XL", "JPEG 2000"})
+"""Formats that are recognised, but not read."""
+
+
+def identify_file(path: str | os.PathLike[str]) -> str | None:
+    """Say by its first bytes which format of images a file has, whatever its name; None: none that is known."""
+    try:
+        with open_file(path, name="") as file:
+            return identify_bytes(file.read(32))
+    except (CorruptImage, OSError):
+        return None
+
+
+def identify_bytes(head: bytes) -> str | None:
+    """Say of the first 32 bytes of a file which format of images they begin; None: none that is known.
+
+    >>> identify_bytes(b"\\xff\\xd8\\xff\\xe0"), identify_bytes(b"a text")
+    ('JPEG', None)
+    """
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], head[16:20], head[20:24]}
+        return "AVIF" if brands & {b"avif", b"avis"} else "HEIC" if brands & _HEIC else None
+    return (
+        "PPM"
+        if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b"\n\r" and len(head) > 2
+        else None
+    )
+
+
+_HEIC = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+
+
 def printable(name: str) -> str:
     """Escape what moves the cursor or is no text in a file's name, so that it may be shown and written as UTF-8.
 

@@ -1,8 +1,7 @@
 """A folder of image files, of any depth and in any mixture of formats."""
 
-import collections
-import logging
 import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     SUFFIXES,
+    UNREAD_FORMATS,
+    identify_file,
     infer_format,
     open_file,
     printable,
@@ -17,12 +18,19 @@ from ssl_jax.data.files import (
     sample_indices,
     sampled_headers,
 )
-from ssl_jax.data.sources import Element, Source, parse_split, take_part
-
-SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
-"""Sub-folders with these names (in any case) are splits, not classes."""
-
-_log = logging.getLogger(__name__)
+from ssl_jax.data.listing import (
+    ClassTable,
+    Layout,
+    Listing,
+    class_table,
+    describe_left_out,
+    describe_listing,
+    find_splits,
+    list_files,
+    outline,
+    outline_of_names,
+)
+from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
 
 
 def open_folder(
@@ -31,15 +39,17 @@ def open_folder(
     *,
     channels: int | None = None,
     dtype: str | None = None,
+    splits: Collection[str] = (),
 ) -> Source:
     """Open a folder of images.
 
     JPEG, PNG, BMP, GIF (first frame), TIFF, WebP, PPM and .npy ``[h, w]`` or ``[h, w, c]``; see ``decode.py``
-    for what becomes of palettes, alpha and depths. Hidden files and files with other suffixes are left out
-    and counted. The order is that of the names, whatever the file system says.
+    for what becomes of palettes, alpha and depths. Hidden files, files of the system and files with other suffixes are left
+    out, counted and named in ``notes``. The order is that of the names, whatever the file system says.
 
     Labels: where every image lies in one of two or more sub-folders, these are the classes, in the order of
-    their names. Splits: sub-folders named train, test, val and so on; where there are none, ``train`` is the
+    their names; all splits share one table of classes (:func:`ssl_jax.data.listing.class_table`). Splits: where all
+    sub-folders are named train, test, val and so on, and no image lies beside them, they are splits; elsewhere ``train`` is the
     whole folder. A part such as ``train[:90%]`` is a fixed pseudo-random choice of the files, so that it has
     every class.
 
@@ -50,6 +60,7 @@ def open_folder(
         where all have N.
       dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``; None: uint16 (float32) where all of the sample have
         16 bits (floats), else uint8.
+      splits: names of splits beside the usual ones, where other sub-folders are splits too.
 
     Raises:
       ValueError: no such folder, no such split, no image, or none that can be read; says what to do.
@@ -61,14 +72,21 @@ def open_folder(
         raise ValueError(
             f"folder:{path} is a file: give the folder that holds the images, here folder:{root.parent}"
         )
-    name = parse_split(split)[0]
-    start = split_folder(root, name)
-    names, ignored = list_images(root, start)
-    if not names:
-        raise ValueError(_no_image(root / start, ignored))
-    source = FolderSource(root, names, start=start, ignored=ignored, channels=channels, dtype=dtype)
-    if ignored:
-        _log.info("%s: left out %d files: %s", source.name, sum(ignored.values()), _counts(ignored))
+    layout = find_splits(root, parse_split(split)[0], splits=splits)
+    listing = list_files(root, layout.start)
+    if not listing.names:
+        raise ValueError(_no_image(root, layout.start, listing))
+    table = shared_classes(root, layout, listing)
+    source = FolderSource(
+        root,
+        listing.names,
+        start=layout.start,
+        ignored=listing.counts,
+        classes=table.classes,
+        notes=all_notes(root, layout, listing, table),
+        channels=channels,
+        dtype=dtype,
+    )
     return take_part(source, split, scattered=True)
 
 
@@ -79,11 +97,15 @@ class FolderSource:
       root: the folder that names are relative to.
       names: names of the files, with ``/``, in their order.
       start: the sub-folder that is the split, ``""`` for the whole; classes are the sub-folders in it.
-      ignored: number of files left out, by suffix.
+      ignored: number of files left out, by suffix or reason.
+      classes: names of the sub-folders that are classes, sorted; a file in another has no label.
+      depth: how deep in a class's folder its images lie at least.
+      notes: what was found at opening, one sentence each.
       channels, dtype: of the elements, None to infer them.
 
     Attributes:
-      ignored: as above.
+      labels: int32 ``[n]``, -1 where there is none.
+      ignored, notes: as above.
     """
 
     def __init__(
@@ -93,6 +115,9 @@ class FolderSource:
         *,
         start: str = "",
         ignored: dict[str, int] | None = None,
+        classes: Sequence[str] = (),
+        depth: int = 1,
+        notes: Sequence[str] = (),
         channels: int | None = None,
         dtype: str | None = None,
     ):
@@ -100,14 +125,16 @@ class FolderSource:
         self.name = f"folder:{root / start}"
         self.ignored = dict(ignored or {})
         self._names = names
-        self.classes, self.labels = _labels(names, start)
+        self.classes = tuple(printable(name) for name in classes)
+        self.labels = _labels(names, start, classes, depth)
         sample = sample_indices(len(names))
-        files = ((self.file_name(i), os.path.join(self.root, names[i])) for i in sample)
-        headers, damaged = sampled_headers(files)
+        files = {self.file_name(i): os.path.join(self.root, names[i]) for i in sample}
+        headers, damaged = sampled_headers(files.items())
         if not headers:
             raise ValueError(
                 f"{self.name}: none of the {len(sample)} images looked at can be read: {damaged[0]}"
             )
+        self.notes = (*notes, *_unreadable(damaged, files))
         self.channels, self.dtype = infer_format(headers, channels=channels, dtype=dtype, where=self.name)
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(names) and len(sizes) == 1
@@ -129,75 +156,57 @@ class FolderSource:
         return printable(self._names[index])
 
 
-def list_images(root: Path, start: str = "") -> tuple[list[str], dict[str, int]]:
-    """List the image files under a folder, sorted, and count other files by suffix.
-
-    Follows links to folders, each real folder once; leaves out what is hidden (its name begins with a dot).
+def shared_classes(root: Path, layout: Layout, listing: Listing, *, depth: int = 1) -> ClassTable:
+    """Make the table of classes that all splits of a folder share.
 
     Args:
-      root: the names are relative to this.
-      start: the sub-folder to look in.
+      root: the folder.
+      layout: its splits.
+      listing: files of the split that is opened.
+      depth: how deep in a class's folder its images lie at least.
     """
-    names: list[str] = []
-    ignored: collections.Counter[str] = collections.Counter()
-    top = os.path.join(root, start) if start else os.fspath(root)
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(top, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        for file in files:
-            suffix = os.path.splitext(file)[1].lower()
-            if file.startswith("."):
-                ignored["hidden"] += 1
-            elif suffix in SUFFIXES:
-                names.append(os.path.relpath(os.path.join(folder, file), root).replace(os.sep, "/"))
-            else:
-                ignored[suffix or "no suffix"] += 1
-    return sorted(names), dict(sorted(ignored.items()))
+    if not layout.splits:
+        return class_table({"": outline_of_names(listing.names, "", depth=depth)})
+    # The same look at every split, whichever is opened: so all openings agree.
+    return class_table({split: outline(root, split, depth=depth) for split in layout.splits})
 
 
-def split_folder(root: Path, name: str) -> str:
-    """Return the sub-folder of a split: ``""`` where the folder has no splits."""
-    splits = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and entry.name.lower() in {*SPLITS, name.lower()}
-    )
-    if name in splits:
-        return name
-    if not any(split.lower() in SPLITS for split in splits):
-        if name == "train":
-            return ""
-        raise ValueError(
-            f"split={name!r}: folder:{root} has no splits. Put the images of each into a sub-folder "
-            f"({root / 'train'}, {root / name}), or take parts of the whole: train[:90%] and train[90%:]"
-        )
-    found = ", ".join(splits)
-    raise ValueError(
-        f"split={name!r}: folder:{root} has {found}; give one of these, or a part such as train[:90%]"
-    )
+def all_notes(root: Path, layout: Layout, listing: Listing, table: ClassTable) -> tuple[str, ...]:
+    """Say what opening a folder has found: its splits, what was left out, what is odd about its classes."""
+    found = (f"splits: {', '.join(map(printable, layout.splits))}",) if layout.splits else ()
+    return (*found, *layout.notes, *describe_listing(root, listing, start=layout.start), *table.notes)
 
 
-def _labels(names: list[str], start: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _labels(names: Sequence[str], start: str, classes: Sequence[str], depth: int) -> np.ndarray:
     begin = len(start) + 1 if start else 0
-    folders = [name[begin:].split("/", 1)[0] if "/" in name[begin:] else None for name in names]
-    classes = sorted({folder for folder in folders if folder is not None})
-    if None in folders or len(classes) < 2:
-        return (), np.full(len(names), -1, np.int32)
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[folder] for folder in folders if folder is not None], np.int32)
-    return tuple(printable(name) for name in classes), labels
+    labels = [
+        numbers.get(name[begin:].split("/", 1)[0], -1) if name.count("/", begin) >= depth else -1
+        for name in names
+    ]
+    return np.array(labels, np.int32)
+
+
+def _unreadable(damaged: Sequence[CorruptImage], files: Mapping[str, str]) -> list[str]:
+    if not damaged:
+        return []
+    kind = identify_file(files[damaged[0].name])
+    hint = f" ({kind} by content: convert to JPEG or PNG)" if kind in UNREAD_FORMATS else ""
+    return [f"{len(damaged)} of {len(files)} images looked at cannot be read, such as {damaged[0]}{hint}"]
+
+
+def _no_image(root: Path, start: str, listing: Listing) -> str:
+    count = sum(listing.counts.values())
+    found = f"it has {count} other files: {_counts(listing.counts)}" if count else "it is empty"
+    if listing.unreadable:
+        name, reason = listing.unreadable[0]
+        found += f"; {printable(name) or 'it'} cannot be read: {reason}"
+    hints = f". Left out: {describe_left_out(root, listing)}" if count else ""
+    return (
+        f"folder:{root / start} has no image, {found}. Image files end in {' '.join(sorted(SUFFIXES))}{hints}"
+    )
 
 
 def _counts(ignored: dict[str, int]) -> str:
     most = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))[:5]
     return ", ".join(f"{count} {suffix}" for suffix, count in most)
-
-
-def _no_image(folder: Path, ignored: dict[str, int]) -> str:
-    found = f"it has {sum(ignored.values())} other files: {_counts(ignored)}" if ignored else "it is empty"
-    return f"folder:{folder} has no image, {found}. Image files end in {' '.join(sorted(SUFFIXES))}"

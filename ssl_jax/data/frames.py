@@ -4,17 +4,22 @@ To everything that looks at single images, a source of clips is a source of fram
 (``batches.py``) and say of every frame which clip it is from and when.
 """
 
+import collections
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssl_jax.core import check
 from ssl_jax.data.fashion_mnist import open_embedded
-from ssl_jax.data.folder import FolderSource, list_images, split_folder
+from ssl_jax.data.files import printable
+from ssl_jax.data.folder import FolderSource, all_notes, shared_classes
+from ssl_jax.data.labels import labels_of
+from ssl_jax.data.listing import Listing, find_splits, list_files
 from ssl_jax.data.sources import Element, Source, Subset, parse_split, slice_bounds
 
 MOVING = "moving"
@@ -36,9 +41,11 @@ class Clips:
       name: name for people; None: the name of ``frames``.
 
     Attributes:
+      frames: as above.
       clips: ``[n]`` int32, the clip of each frame.
       times: ``[n]`` int32, its place in the clip, from 0.
       lengths, window: as above.
+      notes: what was found at opening the frames, one sentence each.
 
     Raises:
       ValueError: lengths that do not fit, a window or stride below 1, a clip that is shorter than a window; names it.
@@ -66,11 +73,12 @@ class Clips:
             fit, "lengths", int(self.lengths.sum()), f"one clip or more, {len(frames)} frames in all"
         )
         self._starts = np.cumsum(self.lengths) - self.lengths
-        self._frames, self._stride, self.window = frames, stride, window
+        self.frames, self._stride, self.window = frames, stride, window
         self._span = (window - 1) * stride + 1
         self.name = frames.name if name is None else name
         self.shape, self.channels, self.dtype = frames.shape, frames.channels, frames.dtype
         self.classes = frames.classes
+        self.notes: tuple[str, ...] = getattr(frames, "notes", ())
         self.clips = np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
         self.times = (np.arange(len(frames)) - self._starts[self.clips]).astype(np.int32)
         short = np.flatnonzero(self.lengths < self._span)
@@ -82,13 +90,18 @@ class Clips:
             )
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self.frames)
 
     def __getitem__(self, index: int, /) -> Element:
-        return self._frames[index]
+        return self.frames[index]
 
     def file_name(self, index: int, /) -> str:
-        return self._frames.file_name(index)
+        return self.frames.file_name(index)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each frame, -1 where there is none; frames are read only where they have no table of labels."""
+        return labels_of(self.frames)
 
     def window_of(self, clip: int, draw: float) -> np.ndarray:
         """Indices ``[window]`` of frames of a clip, from a place on that ``draw`` in [0, 1) says."""
@@ -113,7 +126,7 @@ class Clips:
         chosen = np.sort(order[start:stop])
         frames = np.flatnonzero(np.isin(self.clips, chosen))
         return Clips(
-            Subset(self._frames, frames),
+            Subset(self.frames, frames),
             self.lengths[chosen],
             window=self.window,
             stride=self._stride,
@@ -129,12 +142,14 @@ def open_frames(
     stride: int = 1,
     channels: int | None = None,
     dtype: str | None = None,
+    splits: Collection[str] = (),
 ) -> Clips:
-    """Open clips: a folder a clip, its image files the frames in the order of their names; or ``moving``, which is made here.
+    """Open clips: a folder a clip, its image files the frames in their natural order; or ``moving``, which is made here.
 
-    Every folder with image files in it is a clip, at any depth. Numbers in names need leading zeros (``0007.png``). Splits are
+    Every folder with image files in it is a clip, at any depth. Frames are sorted by :func:`natural_key`: 2 before 10, with and
+    without leading zeros. Numbers that are missing, twice there or negative are said in ``notes``. Splits are
     sub-folders as in :func:`ssl_jax.data.folder.open_folder`. Frames in ``class/clip/frame`` have the class of their clip,
-    those in ``clip/frame`` none. ``moving`` is :class:`Moving`.
+    those in ``clip/frame`` none; all splits share one table of classes. ``moving`` is :class:`Moving`.
 
     Args:
       location: the folder that holds the clips, or ``moving``.
@@ -143,6 +158,7 @@ def open_frames(
       stride: frames from one of them to the next.
       channels: channels of the frames, as in ``open_folder``; ``moving`` has 1.
       dtype: likewise; ``moving`` has uint8.
+      splits: names of splits beside the usual ones, as in ``open_folder``.
 
     Raises:
       ValueError: no such folder or split, a folder of a clip without frames, a clip shorter than a window, no frame that can be
@@ -163,31 +179,153 @@ def open_frames(
         return Clips(moving, lengths, window=window, stride=stride).part(split)
     root = Path(location).expanduser()
     check.require(root.is_dir(), "frames", str(location), "a folder with a folder for each clip, or moving")
-    start = split_folder(root, parse_split(split)[0])
-    names, ignored = list_images(root, start)
-    _check_clips(root / start)
-    if not names:
+    layout = find_splits(root, parse_split(split)[0], splits=splits, kind="frames")
+    start = layout.start
+    listing = list_files(root, start)
+    table = shared_classes(root, layout, listing, depth=2)
+    _check_clips(root, start, listing, table.classes)
+    if not listing.names:
         raise ValueError(f"frames:{root / start} has no frame in any clip")
     # By folder first: a plain sort of the paths would let clip-2/ divide what lies in clip/.
-    names.sort(key=os.path.split)
-    lengths = [len(list(group)) for _, group in itertools.groupby(names, key=os.path.dirname)]
-    source = FolderSource(root, names, start=start, ignored=ignored, channels=channels, dtype=dtype)
-    depths = {len(Path(name).relative_to(start).parts) for name in names}
-    if min(depths) < 3:
-        source.classes, source.labels = (), np.full(len(names), -1, np.int32)
+    names = sorted(listing.names, key=_in_order)
+    clips = [list(group) for _, group in itertools.groupby(names, key=os.path.dirname)]
+    source = FolderSource(
+        root,
+        names,
+        start=start,
+        ignored=listing.counts,
+        classes=table.classes,
+        depth=2,
+        notes=(*all_notes(root, layout, listing, table), *describe_order(clips)),
+        channels=channels,
+        dtype=dtype,
+    )
+    lengths = [len(clip) for clip in clips]
     name = f"frames:{root / start}"
     return Clips(source, lengths, window=window, stride=stride, name=name).part(split)
 
 
-def _check_clips(top: Path) -> None:
-    """Raise where a folder without sub-folders has no image."""
-    for folder, folders, files in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        if not folders and not list_images(Path(folder))[0]:
-            found = f"{len(files)} other files" if files else "nothing"
-            raise ValueError(
-                f"the clip {folder} has no frame, but {found}: remove it, or put its frames there"
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return the key by which frames are sorted: digits are compared as numbers, the text around them regardless of case.
+
+    A minus is a sign where the name or a part of it after ``_``, ``=`` or a blank begins with it (``-1``, ``t_-1``), else it
+    divides (``shot-1``). Names of the same numbers, such as 7 and 07, are in the order of their text.
+
+    Args:
+      name: name of a file, without its folder.
+
+    >>> sorted(["10.png", "9.png", "-1.png", "a2.png", "A10.png"], key=natural_key)
+    ['-1.png', '9.png', '10.png', 'a2.png', 'A10.png']
+    """
+    stem, suffix = os.path.splitext(name)
+    parts: list[str | int] = [
+        int(part) if odd else part.casefold()
+        for part, odd in zip(_NUMBER.split(stem), itertools.cycle((0, 1)), strict=False)
+    ]
+    return parts, stem + suffix
+
+
+_NUMBER = re.compile(r"((?:(?:^|(?<=[_= ]))-)?[0-9]+)")
+
+
+def _in_order(name: str) -> tuple[str, tuple[list[str | int], str]]:
+    folder, file = os.path.split(name)
+    return folder, natural_key(file)
+
+
+def describe_order(clips: Sequence[Sequence[str]]) -> list[str]:
+    """Say what is odd about the order of frames: numbers that are missing, twice there or negative, names without numbers.
+
+    Args:
+      clips: names of the frames of each clip, in their order.
+
+    >>> describe_order([["a/1.png", "a/2.png", "a/4.png"]])
+    ['1 frame is missing in 1 of 1 clips, by the numbers in the names, such as between a/2.png and a/4.png']
+    """
+    found: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
+    for clip in clips:
+        for kind, count, example in _oddities(clip):
+            found[kind].append((count, example))
+    notes = []
+    for kind, text in _ORDER.items():
+        if kind in found:
+            count, example = sum(count for count, _ in found[kind]), found[kind][0][1]
+            are = "frame is" if count == 1 else "frames are"
+            notes.append(
+                text.format(
+                    count=count, are=are, clips=f"{len(found[kind])} of {len(clips)} clips", example=example
+                )
             )
+    return notes
+
+
+_ORDER = {
+    "missing": "{count} {are} missing in {clips}, by the numbers in the names, such as between {example}",
+    "twice": "warning: {clips} have the same number twice, such as {example}: these follow each other in the order of the text",
+    "negative": "{clips} have negative numbers, which come before 0, the lowest first, such as {example}",
+    "several": "{clips} have several numbers in a name that vary, which are compared from left to right, such as {example}",
+    "patterns": "warning: {clips} have names that differ in more than their numbers, such as {example}: their order is that of "
+    "the text, then of the numbers",
+    "decimal": "warning: {clips} have numbers with decimals of different lengths, such as {example}: the parts are compared "
+    "as whole numbers, 5 before 15",
+}
+
+
+def _oddities(clip: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Kind, count and example of each oddity in the names of a clip that are in their order."""
+    files = [os.path.basename(name) for name in clip]
+    keys = [natural_key(file)[0] for file in files]
+    shown = [printable(name) for name in clip]
+    pairs = list(itertools.pairwise(range(len(clip))))
+    odd: list[tuple[str, int, str]] = []
+    equal = [i for i, j in pairs if keys[i] == keys[j]]
+    if equal:
+        odd.append(("twice", len(equal), f"{shown[equal[0]]} and {shown[equal[0] + 1]}"))
+    other = [i for i, j in pairs if keys[i][::2] != keys[j][::2]]
+    if other:
+        odd.append(("patterns", len(other), f"{shown[other[0]]} and {shown[other[0] + 1]}"))
+    negative = [i for i, key in enumerate(keys) if any(number < 0 for number in key[1::2])]  # type: ignore[operator]
+    if negative:
+        odd.append(("negative", len(negative), shown[negative[0]]))
+    if other or len(clip) < 2:
+        return odd
+    numbers = np.array([[int(number) for number in key[1::2]] for key in keys], object)
+    varying = [k for k in range(numbers.shape[1]) if len(set(numbers[:, k].tolist())) > 1]
+    if len(varying) > 1:
+        odd.append(("several", 1, f"{shown[0]} and {shown[-1]}"))
+        lengths = {
+            len(d) for file in files for d in re.findall(r"[0-9]\.([0-9]+)", os.path.splitext(file)[0])
+        }
+        if len(lengths) > 1:
+            odd[-1] = ("decimal", 1, f"{shown[0]} and {shown[-1]}")
+    if len(varying) == 1:
+        odd += _gaps(numbers[:, varying[0]].tolist(), shown)
+    return odd
+
+
+def _gaps(numbers: Sequence[int], shown: Sequence[str]) -> list[tuple[str, int, str]]:
+    """The frames that are missing where most numbers are one step apart."""
+    steps = [b - a for a, b in itertools.pairwise(numbers)]
+    often, step = max((count, -s) for s, count in collections.Counter(steps).items() if s > 0)
+    step = -step
+    wide = [i for i, s in enumerate(steps) if s > step]
+    if not wide or 2 * often < len(steps):
+        return []
+    missing = sum(-(-steps[i] // step) - 1 for i in wide)
+    return [("missing", missing, f"{shown[wide[0]]} and {shown[wide[0] + 1]}")]
+
+
+def _check_clips(root: Path, start: str, listing: Listing, classes: Sequence[str]) -> None:
+    """Raise where a folder without sub-folders has no image; a class that only another split has may be empty."""
+    holds = {os.path.dirname(name) for name in listing.names}
+    for folder in listing.leaves:
+        if folder in holds or (folder and folder.removeprefix(f"{start}/") in classes):
+            continue
+        files = listing.others.get(folder, 0)
+        found = f"{files} other files" if files else "nothing"
+        raise ValueError(
+            f"the clip {printable(str(root / folder))} has no frame, but {found}: remove it, or put its frames there"
+        )
 
 
 class Moving:
@@ -213,6 +351,11 @@ class Moving:
         self.name = f"frames:{MOVING}/{split}"
         self.shape: tuple[int, int, int] | None = (CANVAS, CANVAS, 1)
         self.channels, self.dtype, self.classes = 1, "uint8", self._garments.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each frame."""
+        return np.repeat(labels_of(self._garments), LENGTH)
 
     def __len__(self) -> int:
         return LENGTH * len(self._garments)

@@ -1,0 +1,636 @@
+"""What lies in a folder of images: files that are read, those left out and why, sub-folders that are splits or classes."""
+
+import collections
+import dataclasses
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_jax.data.files import SUFFIXES, UNREAD_FORMATS, identify_file, printable
+
+SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
+"""Where all sub-folders of a folder have such names (in any case), they are splits, not classes."""
+
+SYSTEM_FOLDERS = frozenset(
+    {
+        *("@eadir", "@tmp", "@__thumb", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+        *("$recycle.bin", "system volume information", "lost+found", "__macosx", "__pycache__"),
+    }
+)
+"""Folders (in lower case) that operating systems and storage devices put among images; never read."""
+
+SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+"""Files (in lower case) of the same kind."""
+
+_NO_CLASS = frozenset(
+    {
+        *("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures"),
+        *("data", "all", "unlabeled", "unlabelled", "unknown"),
+    }
+)
+"""The only sub-folder of a split has no class's name where it is called so (in any case)."""
+
+_TO_CONVERT = frozenset(
+    {
+        *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jxr", ".tga", ".ico", ".psd", ".svg", ".exr"),
+        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".svs", ".ndpi"),
+        *(".czi", ".nd2", ".lif", ".fits", ".mat", ".hdr"),
+    }
+)
+_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".7z"})
+_VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
+
+_KEPT_NAMES = 64
+"""How many names of left out files of each reason are kept as examples."""
+_LOOKED_AT = 16
+"""How many of them are opened to see whether they are images."""
+_SHOWN = 5
+"""How many names a sentence lists."""
+
+
+class LeftOut:
+    """Files, or folders, that are left out for one reason.
+
+    Attributes:
+      count: how many.
+      names: the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.names: list[str] = []
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.names) < _KEPT_NAMES:
+            self.names.append(name)
+
+
+@dataclasses.dataclass
+class Listing:
+    """What :func:`list_files` found; names are relative to the folder it was given, with ``/``.
+
+    Attributes:
+      names: image files, sorted.
+      left_out: by reason: ``hidden``, ``hidden folder``, ``system file``, ``system folder``, ``broken link``, ``no suffix``,
+        or a suffix.
+      broken: image files that are links to nowhere; they are among ``names``.
+      repeated: folders that are reached a second time, by a link, and the name under which they are read.
+      unreadable: folders that cannot be listed, and why.
+      without_image: sub-folders of the first level without an image file in them.
+      leaves: folders without sub-folders.
+      others: number of files in each folder that are left out.
+    """
+
+    names: list[str] = dataclasses.field(default_factory=list)
+    left_out: dict[str, LeftOut] = dataclasses.field(default_factory=lambda: collections.defaultdict(LeftOut))
+    broken: list[str] = dataclasses.field(default_factory=list)
+    repeated: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    without_image: list[str] = dataclasses.field(default_factory=list)
+    leaves: list[str] = dataclasses.field(default_factory=list)
+    others: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many are left out, by reason."""
+        return {reason: part.count for reason, part in sorted(self.left_out.items())}
+
+
+def list_files(root: Path, start: str = "") -> Listing:
+    """List the image files under a folder, and what is left out.
+
+    Follows links to folders, each real folder once; does not look into what is hidden (its name begins with a dot) or
+    belongs to the system.
+
+    Args:
+      root: the names are relative to this.
+      start: the sub-folder to look in, "" for all.
+    """
+    listing = Listing()
+    tops: set[str] = set()
+    read_as: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        folder = waiting.pop()
+        path = os.path.join(root, folder)
+        real = os.path.realpath(path)
+        if real in read_as:
+            listing.repeated.append((folder, read_as[real]))
+            continue
+        read_as[real] = folder
+        try:
+            entries = _entries(path)
+        except OSError as error:
+            listing.unreadable.append((folder, error.strerror or str(error)))
+            continue
+        inner = []
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            is_folder = _is_folder(entry)
+            reason = _reason(entry.name, is_folder)
+            broken = not is_folder and _is_broken_link(entry)
+            if is_folder and reason is None:
+                inner.append(name)
+            elif reason is None:
+                listing.names.append(name)
+                listing.broken += [name] if broken else []
+            else:
+                known = reason.endswith("folder") or reason in ("hidden", "system file")
+                listing.left_out["broken link" if broken and not known else reason].add(name)
+                listing.others[folder] = listing.others.get(folder, 0) + (not is_folder)
+        listing.leaves += [] if inner else [folder]
+        tops.update(inner if folder == start else ())
+        waiting += reversed(inner)
+    listing.names.sort()
+    begin = len(start) + 1 if start else 0
+    used = {name[begin:].split("/", 1)[0] for name in listing.names}
+    listing.without_image = sorted(name for name in tops if name[begin:] not in used)
+    return listing
+
+
+def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except OSError:
+        return True
+    return False
+
+
+def _reason(name: str, is_folder: bool) -> str | None:
+    """Why a file or folder is left out; None where it is read."""
+    if name.lower() in (SYSTEM_FOLDERS if is_folder else SYSTEM_FILES):
+        return "system folder" if is_folder else "system file"
+    if name.startswith("."):
+        return "hidden folder" if is_folder else "hidden"
+    suffix = os.path.splitext(name)[1].lower()
+    return None if is_folder or suffix in SUFFIXES else suffix or "no suffix"
+
+
+# Splits
+
+
+class Layout(NamedTuple):
+    """Which sub-folders of a folder are splits.
+
+    Attributes:
+      start: the sub-folder of the split that was asked for, "" for the whole folder.
+      splits: all splits, sorted; () where there are none.
+      notes: what is to be said about them.
+    """
+
+    start: str
+    splits: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: str = "folder") -> Layout:
+    """Find the splits of a folder: its sub-folders, where all with images have names of splits and no image lies beside them.
+
+    Args:
+      root: the folder.
+      name: split that is asked for; its name counts as one of a split, whatever it is.
+      splits: further names of splits.
+      kind: kind of source, for messages.
+
+    Raises:
+      ValueError: there is no such split; says what there is, and why.
+    """
+    entries = _entries(root)
+    visible = [entry for entry in entries if _reason(entry.name, is_folder=True) is None]
+    folders = [entry.name for entry in visible if _is_folder(entry)]
+    loose = [entry.name for entry in visible if not _is_folder(entry) and _reason(entry.name, False) is None]
+    known = SPLITS | {split.lower() for split in (name, *splits)}
+    named = [folder for folder in folders if folder.lower() in known]
+    where = f"{kind}:{root}"
+    if not any(folder.lower() in SPLITS or folder == name for folder in named):
+        return _whole(root, name, f"{where} has no splits")
+    others = [folder for folder in folders if folder not in named and holds_image(root / folder)]
+    if (others or loose) and not any(holds_image(root / folder) for folder in named):
+        return _whole(root, name, f"{where} has no splits")
+    if others or loose:
+        return _mixed(root, name, named, others, loose, where=where)
+    same = [folder for folder in named if folder.lower() == name.lower()]
+    notes = _same_split_twice(named)
+    if name not in named and len(same) != 1:
+        raise ValueError(
+            f"split={name!r}: {where} has {', '.join(map(printable, named))}; give one of these, or a part such as train[:90%]"
+        )
+    aside = [printable(f) for f in folders if f not in named]
+    notes += [f"sub-folders without an image, beside the splits: {_listed(aside)}"] if aside else []
+    return Layout(name if name in named else same[0], tuple(named), tuple(notes))
+
+
+def _whole(root: Path, name: str, reason: str) -> Layout:
+    if name == "train":
+        return Layout("", (), ())
+    raise ValueError(
+        f"split={name!r}: {reason}. Put the images of each into a sub-folder ({root / 'train'}, {root / name}), or take parts "
+        "of the whole: train[:90%] and train[90%:]"
+    )
+
+
+def _mixed(
+    root: Path, name: str, named: Sequence[str], others: Sequence[str], loose: Sequence[str], *, where: str
+) -> Layout:
+    """Some sub-folders have names of splits, others have not, or images lie beside them: the whole is read."""
+    one, any_known = len(named) == 1, any(folder.lower() in SPLITS for folder in named)
+    are = (
+        ("is the name of a split" if one else "are names of splits")
+        if any_known
+        else "is no usual name of one"
+    )
+    them = "it" if one else "them"
+    beside = f"{_listed(others)} beside {them} {'is none' if len(others) == 1 else 'are none'}"
+    if not others:
+        beside = f"images lie beside {them}, such as {printable(loose[0])}"
+    told = f"{_listed(named)} {are}, but {beside}"
+    if name != "train":
+        source = f"{where}/{name if name in named else named[0]}"
+        raise ValueError(
+            f"split={name!r}: {where} has no splits: {told}. Move what is no split out of the folder, or give {source} as the "
+            "source"
+        )
+    meant = f"{'is' if one else 'are'} meant as {'a split' if one else 'splits'}"
+    note = (
+        f"warning: {told}: the whole folder is read, its sub-folders are classes. Where {_listed(named)} {meant}, move what "
+        f"lies beside out of the folder, or give {where}/{printable(named[0])}"
+    )
+    return Layout("", (), (note,))
+
+
+def _same_split_twice(named: Sequence[str]) -> list[str]:
+    by_name = _grouped(named, str.lower)
+    return [
+        f"warning: {_listed(group)} are different folders with the name of one split, of which each is read alone"
+        for group in by_name.values()
+        if len(group) > 1
+    ]
+
+
+def holds_image(folder: str | os.PathLike[str], *, depth: int = 1) -> bool:
+    """Tell whether an image file lies in a folder, or in a folder in it.
+
+    Args:
+      folder: where to look.
+      depth: how deep it must lie at least; 1: in the folder itself.
+    """
+    seen: set[str] = set()
+    waiting = [(os.fspath(folder), depth)]
+    while waiting:
+        path, least = waiting.pop()
+        real = os.path.realpath(path)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _unsorted_entries(path):
+            is_folder = _is_folder(entry)
+            if _reason(entry.name, is_folder) is None:
+                if is_folder:
+                    waiting.append((entry.path, least - 1))
+                elif least <= 1:
+                    return True
+    return False
+
+
+def _unsorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            yield from found
+    except OSError:
+        return
+
+
+# Classes
+
+
+class Outline(NamedTuple):
+    """Sub-folders of a split.
+
+    Attributes:
+      folders: those that may be classes: an image lies in them, deep enough.
+      loose: an image that lies in none of them, None if there is none.
+    """
+
+    folders: frozenset[str]
+    loose: str | None
+
+
+def outline(root: Path, start: str, *, depth: int = 1) -> Outline:
+    """Look at the sub-folders of a split, without a look at every file.
+
+    Args:
+      root: the folder of the source.
+      start: the sub-folder of the split, "" for the whole.
+      depth: how deep in a class's folder its images lie at least: 1 for images, 2 for frames, which lie in clips.
+    """
+    found: set[str] = set()
+    loose: list[str] = []
+    seen = {os.path.realpath(root / start)}
+    try:
+        entries = _entries(root / start)
+    except OSError:
+        entries = []
+    for entry in entries:
+        is_folder = _is_folder(entry)
+        if _reason(entry.name, is_folder) is not None:
+            continue
+        name = f"{start}/{entry.name}" if start else entry.name
+        if not is_folder:
+            loose.append(name)
+            continue
+        real = os.path.realpath(entry.path)
+        if real in seen:
+            continue
+        seen.add(real)
+        if depth > 1:
+            inner = (e for e in _unsorted_entries(entry.path) if not _is_folder(e))
+            loose += [f"{name}/{e.name}" for e in inner if _reason(e.name, False) is None][:1]
+        if holds_image(entry.path, depth=depth):
+            found.add(entry.name)
+    return Outline(frozenset(found), min(loose, default=None))
+
+
+def outline_of_names(names: Sequence[str], start: str, *, depth: int = 1) -> Outline:
+    """Say of a list of image files what :func:`outline` says of the folder that holds them.
+
+    >>> outline_of_names(["cat/1.png", "dog/1.png"], "").loose is None
+    True
+    >>> outline_of_names(["train/cat/1.png", "train/2.png"], "train")
+    Outline(folders=frozenset({'cat'}), loose='train/2.png')
+    """
+    begin = len(start) + 1 if start else 0
+    folders: set[str] = set()
+    loose: str | None = None
+    for name in names:
+        if name.count("/", begin) >= depth:
+            folders.add(name[begin : name.index("/", begin)])
+        elif loose is None:
+            loose = name
+    return Outline(frozenset(folders), loose)
+
+
+class ClassTable(NamedTuple):
+    """Classes of all splits of a source.
+
+    Attributes:
+      classes: their names, sorted; the number of a label is a position here.
+      notes: what is to be said about them.
+    """
+
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def class_table(outlines: Mapping[str, Outline]) -> ClassTable:
+    """Join the classes of all splits into one table.
+
+    A split in which every image lies in one of two or more sub-folders has these as classes. The only sub-folder of another
+    split is a class too, unless its name says no more than ``images``. In a split with images beside the sub-folders, those in
+    a folder of the table have its label. Where no split has two sub-folders there are no classes.
+
+    Args:
+      outlines: by the name of the split, "" where there are no splits.
+
+    >>> cats, dogs = Outline(frozenset({"cat", "fox"}), None), Outline(frozenset({"cat", "dog"}), None)
+    >>> table = class_table({"train": cats, "test": dogs})
+    >>> table.classes
+    ('cat', 'dog', 'fox')
+    >>> table.notes
+    ('only train has the class fox', 'only test has the class dog')
+    """
+    sorted_out = [o for o in outlines.values() if o.loose is None and len(o.folders) > 1]
+    if not sorted_out:
+        return ClassTable((), tuple(_why_no_classes(outlines)))
+    names = set().union(*(o.folders for o in sorted_out))
+    for split in outlines.values():
+        if split.loose is None and not any(folder.lower() in _NO_CLASS for folder in split.folders):
+            names |= split.folders
+    classes = tuple(sorted(names))
+    notes = [*_unlabeled_splits(outlines, names), *_unshared_classes(outlines, classes)]
+    notes += _similar_names(classes, outlines)
+    return ClassTable(classes, (*notes, *_numbers_as_names(classes)))
+
+
+def _why_no_classes(outlines: Mapping[str, Outline]) -> list[str]:
+    notes = []
+    for name, split in outlines.items():
+        where = f"{printable(name)}: " if name else ""
+        if split.folders and split.loose is not None:
+            notes.append(
+                f"{where}no labels, as images lie beside the sub-folders, such as {printable(split.loose)}: where each "
+                "sub-folder is a class, move these into one"
+            )
+        elif len(split.folders) == 1:
+            notes.append(f"{where}no labels, as all images lie in one sub-folder, {_listed(split.folders)}")
+    return notes
+
+
+def _unlabeled_splits(outlines: Mapping[str, Outline], names: Collection[str]) -> list[str]:
+    notes = []
+    for name, split in outlines.items():
+        where = f"{printable(name)}: " if name else ""
+        if split.loose is not None:
+            notes.append(
+                f"{where}images that lie in no class's folder, such as {printable(split.loose)}, have no label"
+            )
+        unknown = sorted(split.folders - set(names))
+        if unknown:
+            notes.append(
+                f"{where}images in {_listed(unknown)}, which is no class of the other splits, have no label"
+            )
+    return notes
+
+
+def _unshared_classes(outlines: Mapping[str, Outline], classes: Sequence[str]) -> list[str]:
+    labeled = {name: split.folders for name, split in outlines.items() if split.folders & set(classes)}
+    if len(labeled) < 2:
+        return []
+    notes, alone = [], set()
+    for name, folders in labeled.items():
+        own = [c for c in classes if c in folders and sum(c in f for f in labeled.values()) == 1]
+        alone |= set(own)
+        if own:
+            notes.append(f"only {printable(name)} has the class{'es' * (len(own) > 1)} {_listed(own)}")
+    for name, folders in labeled.items():
+        lacks = [c for c in classes if c not in folders and c not in alone]
+        if lacks:
+            notes.append(
+                f"{printable(name)} has no image of the class{'es' * (len(lacks) > 1)} {_listed(lacks)}"
+            )
+    return notes
+
+
+def _similar_names(classes: Sequence[str], outlines: Mapping[str, Outline]) -> list[str]:
+    def plain(name: str) -> str:
+        return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+    notes = []
+    for group in _grouped(classes, plain).values():
+        if len(group) > 1:
+            held = [
+                f"{_quoted(name)} ({', '.join(printable(s) for s, o in outlines.items() if name in o.folders)})"
+                if "" not in outlines
+                else _quoted(name)
+                for name in group
+            ]
+            notes.append(
+                f"warning: {' and '.join(held)} are different classes, though only capitals, blanks or the form of accents "
+                "differ: rename the folders if they are one"
+            )
+    return notes
+
+
+def _numbers_as_names(classes: Sequence[str]) -> list[str]:
+    if not all(name.isascii() and name.isdigit() for name in classes):
+        return []
+    for label, name in enumerate(classes):
+        if int(name) != label:
+            return [
+                f"the folders of the classes are numbers, but labels count them in the order of their names as text: folder "
+                f"{name} has label {label}"
+            ]
+    return []
+
+
+# Sentences
+
+
+def describe_listing(root: Path, listing: Listing, *, start: str = "") -> list[str]:
+    """Say what was left out of a folder, why, and what to do.
+
+    Args:
+      root: the folder that names are relative to.
+      listing: what is in it.
+      start: the sub-folder of the split.
+    """
+    notes = []
+    if listing.left_out:
+        notes.append(f"left out {describe_left_out(root, listing)}")
+    usual = {"hidden", "hidden folder", "system file", "system folder"}
+    count = sum(part.count for reason, part in listing.left_out.items() if reason not in usual)
+    if count > len(listing.names):
+        notes.append(f"warning: more files are left out ({count}) than read ({len(listing.names)})")
+    if listing.without_image:
+        empty = _listed(name.removeprefix(f"{start}/") for name in listing.without_image)
+        notes.append(f"sub-folders without an image{f' in {printable(start)}' * bool(start)}: {empty}")
+    if listing.broken:
+        notes.append(
+            f"{len(listing.broken)} links lead nowhere, such as {printable(listing.broken[0])}: they count as corrupt images"
+        )
+    if listing.repeated:
+        name, first = listing.repeated[0]
+        notes.append(
+            f"{len(listing.repeated)} folders are links to others that are read already and are not read again, such as "
+            f"{printable(name)} (read as {printable(first) or 'the folder itself'})"
+        )
+    if listing.unreadable:
+        name, reason = listing.unreadable[0]
+        notes.append(
+            f"warning: {len(listing.unreadable)} folders cannot be read, such as {printable(name)}: {reason}"
+        )
+    if not start:
+        notes += _inner_splits(listing.names)
+    return notes
+
+
+def describe_left_out(root: Path, listing: Listing) -> str:
+    """Say how many files were left out, of which kinds, with an example of each and what to do.
+
+    Args:
+      root: the folder that names are relative to.
+      listing: what is in it.
+    """
+    folders = {"hidden folder", "system folder"}
+    parts = sorted(listing.left_out.items(), key=lambda item: (-item[1].count, item[0]))
+    files = sum(part.count for reason, part in parts if reason not in folders)
+    said = []
+    for reason, part in parts[:_SHOWN]:
+        text = f"{part.count} {reason}{'s' * (part.count > 1 and reason.endswith(('folder', 'link')))}"
+        hint = _what_to_do(root, reason, part.names)
+        said.append(f"{text}, such as {printable(part.names[0])}{f' ({hint})' if hint else ''}")
+    more = [f"{sum(part.count for _, part in parts[_SHOWN:])} others"] if len(parts) > _SHOWN else []
+    head = f"{files} files: " if files > 0 else ""
+    return head + "; ".join([*said, *more])
+
+
+def _what_to_do(root: Path, reason: str, names: Sequence[str]) -> str:
+    if reason in ("hidden", "hidden folder", "system file", "system folder", "broken link"):
+        return ""
+    if reason in _ARCHIVES:
+        return "unpack it" if len(names) == 1 else "unpack them"
+    if reason in _VIDEOS:
+        return "films are not read: write their frames as images"
+    step = max(1, len(names) // _LOOKED_AT)
+    found = [identify_file(os.path.join(root, name)) for name in names[::step][:_LOOKED_AT]]
+    kinds = sorted({kind for kind in found if kind is not None})
+    if not kinds and reason not in _TO_CONVERT:
+        return ""
+    if (reason in _TO_CONVERT and set(kinds) <= {*UNREAD_FORMATS, "TIFF"}) or (
+        kinds and set(kinds) <= UNREAD_FORMATS
+    ):
+        what = f"{', '.join(kinds)} by content, " if kinds and reason not in _TO_CONVERT else ""
+        return f"{what}not read: convert to JPEG or PNG"
+    readable = [kind for kind in kinds if kind not in UNREAD_FORMATS]
+    how_many = "" if None not in found else "some are "
+    return (
+        f"{how_many}images by their content, {', '.join(readable)}: rename to end in {_suffix(readable[0])}"
+    )
+
+
+def _suffix(kind: str) -> str:
+    return {"JPEG": ".jpg", "TIFF": ".tif", "NumPy": ".npy"}.get(kind, f".{kind.lower()}")
+
+
+def _inner_splits(names: Sequence[str]) -> list[str]:
+    outer, inner = set(), set()
+    for name in names:
+        parts = name.split("/", 2)
+        if len(parts) == 3 and parts[1].lower() in SPLITS:
+            outer.add(parts[0])
+            inner.add(parts[1])
+    if not inner:
+        return []
+    return [
+        f"warning: sub-folders {_listed(inner)} inside of {_listed(outer)} are read together: splits are looked for at the top "
+        "of the folder only"
+    ]
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
+
+
+def _listed(names: Iterable[str]) -> str:
+    """At most `_SHOWN` names.
+
+    >>> _listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    shown = [printable(name) for name in sorted(names)]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
+
+
+def _quoted(name: str) -> str:
+    return f"'{printable(name)}'" if name != " ".join(name.split()) else printable(name)
