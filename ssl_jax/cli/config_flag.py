@@ -35,7 +35,7 @@ class ConfigFlag(NamedTuple):
 
         Args:
           changes: further values at dotted names.
-          recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
+          recorded: config of a run that goes on, whose images are not counted and measured again.
 
         Raises:
           ConfigError: there is no such config, option or value.

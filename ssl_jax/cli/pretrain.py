@@ -1,6 +1,7 @@
 """Pretraining in a folder: ``experiments.pretrain``, and what a sweep's runs do."""
 
 import json
+import shlex
 from pathlib import Path
 
 import jax
@@ -27,9 +28,9 @@ WARMUP_STEPS = 50
 """Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
 
 
-def recorded_data(folder: Path) -> build.Config:
-    """Read the part ``data`` of the config of the run in a folder; empty if there is none."""
-    return build.read_config(folder)["data"] if (folder / CONFIG).exists() else {}
+def recorded_config(folder: Path) -> build.Config:
+    """Read the config of the run in a folder; empty if there is none."""
+    return build.read_config(folder) if (folder / CONFIG).exists() else {}
 
 
 def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False) -> None:
@@ -76,9 +77,8 @@ def train(
     if fitted.stopped_by:
         print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
     else:
-        print(
-            f"done: {step} steps in {workdir.path}; next: python -m experiments.evaluate --workdir={workdir.path}"
-        )
+        command = f"python -m experiments.evaluate --workdir={shlex.quote(str(workdir.path))}"
+        print(f"done: {step} steps in {workdir.path}; next: {command}")
 
 
 def describe_length(config: build.Config, num_images: int) -> str:

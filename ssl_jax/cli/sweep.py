@@ -58,8 +58,8 @@ def sweep(load: LoadConfig, root: Path, search: Search) -> None:
     """
     names = tuple(search.grid)
     require(bool(names), "grid", names, "given once or more, such as --grid=method.temperature=0.1,0.2")
-    # The images are counted once.
-    load = functools.partial(load, recorded=load({}).data)
+    # The images are counted and measured once.
+    load = functools.partial(load, recorded=build.to_dict(load({})))
     trials = [
         search_space.make_trial(load, overrides, root)
         for overrides in search_space.combinations(search.grid, draws=search.draws, seed=search.seed)

@@ -1,14 +1,21 @@
 """The images of a config."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ssl_jax.data.describe import describe
 from ssl_jax.data.open import open_source
-from ssl_jax.data.sources import Source
+from ssl_jax.data.sources import Source, parse_split
+
+_log = logging.getLogger(__name__)
+_said: set[tuple[str, str]] = set()
 
 
 def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
     """Open images for a config: of its number of channels, where the kind of source can convert.
+
+    What was found is logged, once for each source and split of a process (:func:`log_description`).
 
     Args:
       config: config of a run.
@@ -24,9 +31,48 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
     options = {"channels": channels} if converts else {}
     if source.startswith("frames:"):
         options |= {name: data[name] for name in ("window", "stride") if name in data}
+    if source.startswith(("folder:", "frames:")):
+        options["splits"] = split_names(config, split)
     opened = open_source(source, split, **options)
     if channels not in (None, opened.channels):
         raise ValueError(
             f"config.data.channels={channels}, but the images of {source} have {opened.channels}"
         )
+    log_description(opened, source, split)
     return opened
+
+
+def split_names(config: Mapping[str, Any], split: str) -> tuple[str, ...]:
+    """Collect the names of all splits that a config speaks of, so that a folder is read in the same way for each of them.
+
+    Args:
+      config: config of a run, or its part ``data`` alone.
+      split: a further split.
+
+    >>> split_names({"data": {"split": "fit[:90%]"}, "watch": {"evaluate": {"test_split": "held_out"}}}, "fit")
+    ('fit', 'held_out')
+    """
+    evaluation = config.get("watch", {}).get("evaluate", {})
+    splits = (config["data"].get("split"), *(evaluation.get(f"{part}_split") for part in ("train", "test")))
+    return tuple(sorted({parse_split(name)[0] for name in (*splits, split) if isinstance(name, str)}))
+
+
+def log_description(opened: Source, source: str, split: str) -> None:
+    """Log how many images and classes were found and what is odd about them; what was logged of a source is not logged again.
+
+    Args:
+      opened: the source.
+      source: its name in the config.
+      split: the split that was opened.
+    """
+    first, *notes = describe(opened)
+    lines = [f"{source} ({split}): {first}", *(f"  {note}" for note in notes)]
+    new = [line for line in lines if (source, line) not in _said]
+    _said.update((source, line) for line in new)
+    for line in new:
+        _log.info("%s", line)
+
+
+def forget_descriptions() -> None:
+    """Log descriptions again that were logged before, as a launcher does at its start."""
+    _said.clear()

@@ -21,7 +21,7 @@ def load_config(
       spec: path of a config file and, after a colon, its arguments.
       overrides: from dotted names to values, or to texts of them. Where one is on what other options depend
         (``optimizer.name``), the others are those of the new one.
-      recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
+      recorded: config of a run that goes on, whose images are not counted and measured again.
 
     Raises:
       ValueError: a file that is no config file, an argument, option or value that does not exist, or a value outside of its

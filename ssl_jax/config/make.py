@@ -22,22 +22,18 @@ from ssl_jax.config.options import (
     rule_options,
     views_options,
 )
+from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
 from ssl_jax.core.check import did_you_mean
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
+from ssl_jax.data.statistics import channel_statistics
 from ssl_jax.evaluate.knn import NEIGHBORS, TEMPERATURE
 from ssl_jax.methods.registry import method_module
 
 BUDGETS = ("smoke", "short", "paper")
-CHOICES = (
-    "optimizer.name",
-    "encoder.name",
-    "views.preset",
-    "data.source",
-    "data.split",
-    "data.num_examples",
-)
-"""Values on which other options of a config depend: what they are, and how many steps an epoch has."""
+DATA_DEFAULTS = {"crop_on": "auto", "max_corrupt_fraction": MAX_CORRUPT_FRACTION}
+NOT_OF_IMAGES = ("num_examples", "num_labels", "labeled_fraction", *DATA_DEFAULTS)
+"""Options of ``data`` that do not say which images there are, nor how they are read."""
 OF_IMAGES = ("size", "mean", "std")
 """Options of views that belong to the images and stay when another preset is chosen."""
 SMOKE_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "vocabulary_size": 32}
@@ -93,8 +89,9 @@ class Entry:
 
         Args:
           arguments: dataset, backbone and budget in any order, such as ``cifar10,resnet34,short``.
-          choices: values by dotted name, of :data:`CHOICES`, on which other options depend.
-          recorded: part ``data`` of the config of a run that goes on, whose images are not counted again.
+          choices: values, or texts of them, by dotted name: those on which other options depend, see
+            :func:`ssl_jax.config.overrides.choices_of`.
+          recorded: config of a run that goes on, whose images are not counted and measured again.
 
         Raises:
           ValueError: an argument or a name that does not exist, a dataset without a recipe, or images that cannot be opened.
@@ -168,7 +165,9 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
     dataset, recipe = basis.dataset, basis.recipe
     config = ConfigDict()
     config.seed = 0
-    data = _data(dataset, recipe, choices, recorded)
+    data = _data(dataset, recipe, choices)
+    images = _look_at_images(dataset, data, choices, recorded)
+    data.num_examples = images.count
     epoch = max(data.num_examples // recipe.batch_size, 1)
     epochs = recipe.epochs.get(basis.budget, 1)
 
@@ -185,7 +184,9 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
     config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0})
     config.data = data
     config.encoder = ConfigDict(encoder_options(basis.backbone, dataset, recipe.encoder))
-    config.views = ConfigDict(views_options(dataset, _views(recipe, choices)))
+    config.views = ConfigDict(
+        views_options(dataset.size, {"mean": images.mean, "std": images.std, **_views(recipe, choices)})
+    )
     config.method = _method(entry, config, recipe, in_steps)
     config.optimizer = _optimizer(config, recipe, choices, epochs, in_steps)
     config.watch = _watch(config.steps, dataset, recipe)
@@ -202,31 +203,74 @@ def _following(config: ConfigDict, name: str) -> FieldReference:
     return config.get_ref(last) + 0
 
 
-def _data(
-    dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any], recorded: Mapping[str, Any]
-) -> ConfigDict:
-    source, split = choices.get("data.source", dataset.source), choices.get("data.split", dataset.train)
-    data = ConfigDict({"source": source, "split": split, "crop_on": "auto"})
-    data.max_corrupt_fraction = MAX_CORRUPT_FRACTION
+def _data(dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any]) -> ConfigDict:
+    """Take the part ``data`` of a config, all but the number of images, with what is chosen of it."""
+    data = ConfigDict({"source": dataset.source, "split": dataset.train, **DATA_DEFAULTS})
     data.channels = placeholder(int)
     data.update(recipe.data)
     data.num_labels = recipe.num_labels
     data.labeled_fraction = placeholder(float)
     data.labeled_fraction = recipe.labeled_fraction
-    known = dataset.num_examples if (source, split) == (dataset.source, dataset.train) else None
-    if (recorded.get("source"), recorded.get("split")) == (source, split):
-        known = recorded["num_examples"]
-    count = choices.get("data.num_examples", known)
-    data.num_examples = _count_images(data) if count is None else count
+    data.num_examples = placeholder(int)
+    part = ConfigDict({"data": data})
+    apply_overrides(part, {name: value for name, value in choices.items() if name.split(".")[0] == "data"})
     return data
 
 
-def _count_images(data: ConfigDict) -> int:
+class Images(NamedTuple):
+    """What a config says of its training images.
+
+    Attributes:
+      count: number of images.
+      mean: of the pixels in [0, 1], one number a channel.
+      std: likewise.
+    """
+
+    count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def is_own_source(dataset: Dataset, source: str) -> bool:
+    """Tell whether images are those that the numbers of a dataset belong to; a folder of the user's never is.
+
+    >>> is_own_source(DATASETS["cifar10"], "tfds:cifar10"), is_own_source(DATASETS["cifar10"], "folder:photos")
+    (True, False)
+    """
+    return source == dataset.source and dataset.num_examples is not None
+
+
+def _look_at_images(
+    dataset: Dataset, data: ConfigDict, choices: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> Images:
+    """Find the number of images, and their mean and deviation: given, recorded, those of the dataset, or looked up."""
+    if _same_images(data, recorded.get("data", {})):
+        views = recorded["views"]
+        count = data.num_examples if "data.num_examples" in choices else recorded["data"]["num_examples"]
+        return Images(count, tuple(views["mean"]), tuple(views["std"]))
+    own = is_own_source(dataset, data.source)
+    known = dataset.num_examples if own and data.split == dataset.train else None
+    count = data.num_examples if data.num_examples is not None else known
+    if own and count is not None:
+        return Images(count, dataset.mean, dataset.std)
     try:
-        return len(open_images({"data": data}, data.source, data.split))
+        source = open_images({"data": data}, data.source, data.split)
+        mean, std = (dataset.mean, dataset.std) if own else channel_statistics(source)
     except ValueError as error:
+        if count is not None:
+            return Images(count, dataset.mean, dataset.std)
         hint = "give --config.data.source, or --config.data.num_examples=N for a config without the images"
         raise ValueError(f"{error}; {hint}") from error
+    return Images(len(source) if count is None else count, mean, std)
+
+
+def _same_images(data: ConfigDict, recorded: Mapping[str, Any]) -> bool:
+    """Tell whether a run saw these images; what it recorded of them may fill what a config leaves open."""
+    return bool(recorded) and all(
+        value is None or recorded.get(name) == value
+        for name, value in data.items()
+        if name not in NOT_OF_IMAGES
+    )
 
 
 def _views(recipe: Recipe, choices: Mapping[str, Any]) -> Mapping[str, Any]:

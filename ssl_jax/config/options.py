@@ -16,6 +16,9 @@ from ssl_jax.core.check import choice, did_you_mean, is_group, options_of, requi
 from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.options import RULES
 
+CHOICES = ("optimizer.name", "encoder.name", "views.preset", "data")
+"""Values, or parts with all their values, on which other options of a config depend: what these are, how many steps an epoch
+has, and what pixels are normalised by."""
 SMALL = 64
 """Images up to this side get the small ResNet stem and small patches."""
 
@@ -64,14 +67,14 @@ def rule_options(name: str) -> Options:
     return {option: value for option, value in defaults_of(RULES[name]).items() if option != "exclude"}
 
 
-def views_options(dataset: Dataset, given: Mapping[str, Any]) -> Options:
+def views_options(size: int, given: Mapping[str, Any]) -> Options:
     """List the options of views: the preset's own, and the fields of its views that they all share.
 
     Args:
-      dataset: what it will see.
+      size: side in pixels, where none is given.
       given: ``preset`` and its options.
     """
-    options = {"size": dataset.size, "mean": dataset.mean, "std": dataset.std, **given}
+    options = {"size": size, **given}
     preset = options.pop("preset")
     views = presets.build(preset, **options)
     defaults = defaults_of(presets.PRESETS[preset])

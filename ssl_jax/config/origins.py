@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.config import build, make
-from ssl_jax.config.make import OF_IMAGES, Basis, Entry, smoke_values
+from ssl_jax.config.make import OF_IMAGES, Basis, Entry, is_own_source, smoke_values
 from ssl_jax.config.options import fitting_options
 from ssl_jax.methods.registry import method_module
 
@@ -75,6 +75,8 @@ def find_origins(
             return f"follows {following[name]}"
         if _is_in_recipe(name, basis, overrides):
             return "recipe"
+        if name in ("views.mean", "views.std") and not is_own_source(basis.dataset, config.data.source):
+            return "measured on the images"
         if name in of_dataset:
             return "dataset"
         function = getattr(signatures.get(part), "func", signatures.get(part))

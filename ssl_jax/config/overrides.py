@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ssl_jax.config.make import CHOICES
+from ssl_jax.config.options import CHOICES
 from ssl_jax.config.ranges import TEXTS, check_option, is_integer, range_of
 from ssl_jax.core.check import did_you_mean, require, shorten
 
@@ -52,7 +52,9 @@ def choices_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: a number of images that is none.
     """
-    choices = {name: value for name, value in overrides.items() if name in CHOICES}
+    choices = {
+        name: value for name, value in overrides.items() if name in CHOICES or name.split(".")[0] in CHOICES
+    }
     if "data.num_examples" in choices:
         count = choices["data.num_examples"]
         count = _parse("data.num_examples", count, int) if isinstance(count, str) else count
@@ -60,7 +62,7 @@ def choices_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
         require(is_integer(count), "config.data.num_examples", count, "an integer of 1 or more, below 2^31")
         check_option("data.num_examples", count)
         choices["data.num_examples"] = count
-    for name in choices.keys() - {"data.num_examples"}:
+    for name in choices.keys() & set(CHOICES) - {"data"}:
         require(isinstance(choices[name], str), f"config.{name}", choices[name], "a name")
     return choices
 

@@ -185,7 +185,8 @@ def test_without_the_images_their_number_can_be_given():
 
 
 def test_a_run_that_goes_on_keeps_the_number_of_its_images(folder):
-    recorded = {"source": folder, "split": "train", "num_examples": 2560}
+    data = {"source": folder, "split": "train", "num_examples": 2560}
+    recorded = {"data": data, "views": {"mean": (0.1,), "std": (0.2,)}}
     config = load_config(f"{SIMCLR}:folder", {"data.source": folder}, recorded=recorded)
     assert config.steps == 500
     other = load_config(f"{SIMCLR}:cifar10", recorded=recorded)
