@@ -175,7 +175,7 @@ def _train(
 
     The grid comes last: the softmax over classes then runs over whole vectors of cells.
     """
-    (rates, decays), (examples, width), grid = cells.T, x.shape, len(cells)
+    (rates, decays), (examples, width), grid = cells.T.astype(x.dtype), x.shape, len(cells)
     steps = examples // batch_size
 
     def gradient(weights: Array, intercept: Array, rows: Array) -> tuple[Array, Array]:
