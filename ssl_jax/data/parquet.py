@@ -1,28 +1,47 @@
 """Hugging Face datasets: local parquet files, or a set of the hub.
 
-Parquet is compressed by groups of hundreds of rows, so that one random row costs a whole group. The image and
-label columns of local files are therefore copied once into an Arrow file in a cache, which is memory-mapped:
-shared by all worker processes, of any size, and read at the speed of the disk.
+Parquet is compressed by groups of hundreds of rows, so that one random row costs a whole group. The column of
+images of local files is therefore copied once into an Arrow file in a cache, which is memory-mapped: shared by all
+worker processes, of any size, and read at the speed of the disk. The column of labels is read whole, of all splits,
+which share one table of classes.
 """
 
+import bisect
 import hashlib
 import importlib
+import io
+import itertools
 import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_jax.data.decode import decode
-from ssl_jax.data.files import infer_format, require_promised_shape, sample_indices, sampled_headers
+from ssl_jax.data.files import (
+    SUFFIXES,
+    infer_format,
+    open_file,
+    printable,
+    require_promised_shape,
+    sample_indices,
+    sampled_headers,
+)
+from ssl_jax.data.label_column import Column, number_classes, one_sided_classes, read_labels
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
 
 SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlabeled", "unsupervised"})
 """A word of the path of a file that is one of these says which split the file belongs to."""
+NO_LABELS = ""
+"""As ``label``: the images are opened without labels."""
 _COPY_ROWS = 64  # copied at once: bounds the memory
+_LOOKED_AT = 256  # rows of a column of strings that tell whether they are paths of images
+_SHOWN = 5
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def open_parquet(
@@ -39,25 +58,31 @@ def open_parquet(
 
     Args:
       path: file, folder, or name of the hub (needs the network once, and the package ``datasets``).
-      split: split, or part of one. Files belong to a split where their path has its name, such as
-        ``data/train-00000-of-00002.parquet``; where none has, all are ``train``. A part such as
+      split: split, part of one, or several joined by ``+``. Files belong to a split where their path has its name,
+        such as ``data/train-00000-of-00002.parquet``; where none has, all are ``train``. A part such as
         ``train[:90%]`` is a fixed pseudo-random choice of the rows.
-      image: column of the images, a struct of bytes and path, or bytes; None: ``image``, or the only one.
-      label: column of the labels, integers or strings; None: ``label``, or the first column of class labels,
-        or no labels where there is neither.
+      image: column of the images: encoded bytes, a struct of bytes and path, paths relative to the file's folder,
+        or pixels as lists ``[h][w]`` or ``[h][w][c]``. None: ``image``, or the only one, bytes before paths before
+        lists. A config says ``data.image_column``.
+      label: column of the labels, see `ssl_jax.data.label_column.read_labels`; None: ``label``, or the first column
+        of class labels, or no labels where there is neither; `NO_LABELS`, the empty string: no labels. A config says
+        ``data.label_column``.
       channels, dtype: of the elements; None: from a sample of the headers, as for folders.
       cache_dir: for the Arrow copies of local files; None: ``ssl_jax/parquet`` in ``$XDG_CACHE_HOME`` or in
         ``~/.cache``.
 
     Raises:
-      ValueError: no such file, split or column, no row, no image that can be read; says what to do.
+      ValueError: no such file, split or column, no row, no image that can be read, labels that are no classes; says
+        what to do.
       ImportError: pyarrow or datasets is not installed; names the extra.
     """
-    base = parse_split(split)[0]
+    base, start, stop = parse_split(split)
+    if "+" in base and (start, stop) != (None, None):
+        raise ValueError(f"split={split!r}: allowed is a part of one split, or whole splits joined by +")
     local = Path(path).expanduser()
     table: _LocalTable | _HubTable
     if local.exists():
-        table = _LocalTable(_files_of_split(local, base), image, label, _cache_folder(cache_dir))
+        table = _LocalTable(local, base, image, label, _cache_folder(cache_dir))
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(path)) and local.suffix != ".parquet":
         table = _HubTable(str(path), base, image, label)
     else:
@@ -73,6 +98,10 @@ class ParquetSource:
       table: the rows.
       name: name for people.
       channels, dtype: of the elements, None to infer them.
+
+    Attributes:
+      labels: int32 ``[n]``, -1 for none.
+      notes: sentences about what was found.
     """
 
     def __init__(
@@ -80,13 +109,20 @@ class ParquetSource:
     ):
         self.name = name
         self._table = table
-        self.classes, self.labels = _classes_and_labels(table, name)
-        if not len(self.labels):
+        if not len(table):
             raise ValueError(f"{name} has no row")
+        labels = _labels_of_all(table, name)
+        self.classes, self.labels = labels.classes, labels.labels
+        self.notes: tuple[str, ...] = (*table.notes, *labels.notes)
         sample = sample_indices(len(self.labels))
-        headers, damaged = sampled_headers((self.file_name(i), self._bytes_or_error(i)) for i in sample)
+        self._pixels = _pixel_dtype(table, sample) if table.image.form == "numbers" else None
+        headers, damaged = sampled_headers(self._named_content(i) for i in sample)
         if not headers:
-            raise ValueError(f"{name}: none of the {len(sample)} images looked at can be read: {damaged[0]}")
+            others = f"; {table.image.others}" if table.image.others else ""
+            raise ValueError(
+                f"{name}: none of the {len(sample)} images looked at can be read: {damaged[0]}; images are taken from "
+                f"the column {table.image.column!r}{others}"
+            )
         self.channels, self.dtype = infer_format(headers, channels=channels, dtype=dtype, where=name)
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(self.labels) and len(sizes) == 1
@@ -96,10 +132,17 @@ class ParquetSource:
         return len(self.labels)
 
     def __getitem__(self, index: int, /) -> Element:
-        name, content = self.file_name(index), self._bytes_or_error(index)
+        name, content = self.file_name(index), self._content(index)
         if isinstance(content, CorruptImage):
             raise content
-        image = decode(content, name=name, channels=self.channels, dtype=self.dtype)
+        if isinstance(content, _File):
+            try:
+                with open_file(content.path, name=name) as file:
+                    image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
+            except CorruptImage as error:
+                raise CorruptImage(name, f"{content.shown}: {error.reason}") from error
+        else:
+            image = decode(content, name=name, channels=self.channels, dtype=self.dtype)
         return {
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
@@ -108,28 +151,87 @@ class ParquetSource:
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
 
-    def _bytes_or_error(self, index: int) -> bytes | CorruptImage:
-        cell = self._table.image(index)
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
+    def _content(self, index: int) -> "bytes | _File | CorruptImage":
+        """The encoded image, its file, or what is wrong with the row."""
+        name, cell = self.file_name(index), self._table.cell(index)
+        if not cell.is_valid:
+            return CorruptImage(name, "the row has no image")
+        if self._pixels is not None:
+            try:
+                return _npy(_nested(cell, self._table.image.shape), self._pixels)
+            except ValueError as error:
+                return CorruptImage(name, str(error))
+        value = cell.as_py()
+        if isinstance(value, dict):
+            content, path = value.get("bytes"), value.get("path")
+        else:
+            content, path = (None, value) if isinstance(value, str) else (value, None)
         if content is not None:
             return content
-        linked = isinstance(cell, dict) and cell.get("path")
-        reason = f"only a path is stored: {cell['path']}" if linked else "the row has no image"
-        return CorruptImage(self.file_name(index), reason)
+        if not path:
+            return CorruptImage(name, "the row has no image")
+        shown = (
+            printable(path)
+            if self._table.image.form == "path"
+            else f"only a path is stored: {printable(path)}"
+        )
+        try:
+            return _File(_path_inside(self._table.folder(index), path), shown)
+        except ValueError as error:
+            return CorruptImage(name, f"{shown}: {error}")
+
+    def _named_content(self, index: int) -> tuple[str, Any]:
+        name, content = self.file_name(index), self._content(index)
+        return (f"{name}: {content.shown}", content.path) if isinstance(content, _File) else (name, content)
+
+
+class _File(NamedTuple):
+    """The file of an image: its path, and what is shown of it."""
+
+    path: str
+    shown: str
+
+
+class _ImageColumn(NamedTuple):
+    """The column of images: its name, its form (bytes, path or numbers), the shape of flat tensors, a hint at others."""
+
+    column: str
+    form: str
+    shape: tuple[int, ...] | None
+    others: str
+
+
+class _SplitLabels(NamedTuple):
+    """Labels and classes of the rows of a table, and what to say of them."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    notes: tuple[str, ...]
 
 
 class _LocalTable:
-    """Two columns of local parquet files, through a memory-mapped Arrow copy."""
+    """The images of local parquet files, through a memory-mapped Arrow copy, and the labels of all their splits."""
 
-    def __init__(self, files: list[Path], image: str | None, label: str | None, cache: Path):
-        schema = _read_schema(files[0])
-        self.features = _features(schema)
-        self.image_column = _image_column(schema, self.features, image, files[0])
-        self.label_column = _label_column(schema.names, self.features, label, files[0])
-        columns = [self.image_column, *([self.label_column] if self.label_column else [])]
-        self._path = _arrow_copy(files, schema, columns, cache)
+    def __init__(self, path: Path, split: str, image: str | None, label: str | None, cache: Path):
+        self._root = path if path.is_dir() else path.parent
+        by_split, notes = _files_by_split(path, split)
+        wanted = [name.lower() for name in split.split("+")]
+        files = [file for name in wanted for file in by_split[name]]
+        rows = [_metadata(file).num_rows for file in files]
+        filled = [file for file, count in zip(files, rows, strict=True) if count] or files[:1]
+        schema = _read_schema(filled[0])
+        self.image = _image_column(
+            schema, _features(schema), image, filled[0], lambda: _first_rows(filled[0])
+        )
+        self._path = _arrow_copy(filled, schema.field(self.image.column), cache)
+        self._folders = [str(file.parent) for file in filled]
+        self._ends = list(itertools.accumulate(count for count in rows if count))
         self._table: Any = None
         self._bytes = 0
+        self.label_column, found = self._label_column([*files, *itertools.chain(*by_split.values())], label)
+        self.notes = (*notes, *found)
+        self._files = {name: list(members) for name, members in by_split.items()}
+        self._wanted = wanted
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
@@ -148,47 +250,133 @@ class _LocalTable:
     def __len__(self) -> int:
         return self._mapped().num_rows
 
-    def image(self, index: int) -> Any:
+    def cell(self, index: int) -> Any:
         table = self._mapped()
         # To look at what a mapped file no longer has is to be killed by the kernel. One that was deleted is still there.
         if self._path.exists() and self._path.stat().st_size < self._bytes:
             raise OSError(f"{self._path} was truncated while it was read: delete it, it is made again")
-        return table[self.image_column][index].as_py()
+        return table[self.image.column][index]
 
-    def labels(self) -> list[Any]:
-        return self._mapped()[self.label_column].to_pylist()
+    def folder(self, index: int) -> str:
+        """Folder of the file that has a row: paths in it are relative to this."""
+        return self._folders[bisect.bisect_right(self._ends, index)]
+
+    def _label_column(self, files: list[Path], given: str | None) -> tuple[str | None, list[str]]:
+        """Find the column in the first file that has one, those of the split first."""
+        if given == NO_LABELS:
+            return None, []
+        names: list[str] = []
+        for file in files:
+            try:
+                schema = _read_schema(file)
+            except ValueError:
+                continue  # of another split; those of this one were read before
+            names += [name for name in schema.names if name not in names]
+            column, notes = _label_column(schema, given, self.image.column)
+            if column is not None:
+                return column, notes
+        if given is not None:
+            raise ValueError(
+                f"label={given!r} is not a column of parquet:{self._root}: these are {names}; on the command line "
+                "--config.data.label_column"
+            )
+        return None, _could_be_labels(_read_schema(files[0]), self.image.column)
+
+    def label_columns(self, name: str) -> tuple[dict[str, dict[str, Column]], list[str]]:
+        """The labels of every file of every split, and what was found."""
+        columns: dict[str, dict[str, Column]] = {}
+        notes: list[str] = []
+        for split in sorted(self._files, key=lambda split: split not in self._wanted):
+            columns[split] = {}
+            for file in self._files[split]:
+                shown = printable(str(file.relative_to(self._root)))
+                try:
+                    columns[split][shown] = _read_label_column(file, self.label_column or "", name, shown)
+                except ValueError as error:
+                    if split in self._wanted:
+                        raise
+                    notes.append(f"classes of the split {split} are not counted: {error}")
+                    continue
+                if self.label_column not in _read_schema(file).names:
+                    notes.append(f"{shown} has no column {self.label_column!r}: its images have no label")
+        return columns, notes
+
+    def splits(self) -> list[str]:
+        return self._wanted
 
 
 class _HubTable:
-    """Two columns of a set of the Hugging Face hub, through its own memory-mapped copy."""
+    """The images of a set of the Hugging Face hub, through its own memory-mapped copy, and the labels of all its splits."""
 
     def __init__(self, name: str, split: str, image: str | None, label: str | None):
         datasets = _optional("datasets")
-        repository, _, config = name.partition(":")
+        self._name, self._split = name, split
+        rows = self._load(split)
+        schema = rows.features.arrow_schema
+        features = _features(schema)
+        self.image = _image_column(
+            schema, features, image, name, lambda: rows.with_format("arrow")[:_LOOKED_AT]
+        )
+        self.notes: tuple[str, ...] = ()
+        self.label_column: str | None = None
+        if label != NO_LABELS:
+            if label is not None and label not in schema.names:
+                raise ValueError(
+                    f"label={label!r} is not a column of parquet:{name}: these are {schema.names}; on the command line "
+                    "--config.data.label_column"
+                )
+            self.label_column, notes = _label_column(schema, label, self.image.column)
+            self.notes = tuple(
+                notes or ([] if self.label_column else _could_be_labels(schema, self.image.column))
+            )
+        self._labelled = rows
+        rows = rows.select_columns([self.image.column])
+        if features.get(self.image.column, {}).get("_type") == "Image":
+            rows = rows.cast_column(self.image.column, datasets.Image(decode=False))
+        self._rows = rows.with_format("arrow")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_labelled": None}  # the labels are read once
+
+    def _load(self, split: str) -> Any:
+        datasets = _optional("datasets")
+        repository, _, config = self._name.partition(":")
         try:
-            rows = datasets.load_dataset(repository, config or None, split=split)
-        except (OSError, ValueError) as error:
+            return datasets.load_dataset(repository, config or None, split=split)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise ValueError(
-                f"parquet:{name} is not a path here, and the Hugging Face hub gave no split {split!r} of "
+                f"parquet:{self._name} is not a path here, and the Hugging Face hub gave no split {split!r} of "
                 f"a set of that name: {' '.join(str(error).split())}"
             ) from error
-        schema = rows.features.arrow_schema
-        self.features = _features(schema)
-        self.image_column = _image_column(schema, self.features, image, name)
-        self.label_column = _label_column(schema.names, self.features, label, name)
-        rows = rows.select_columns([self.image_column, *([self.label_column] if self.label_column else [])])
-        if self.features.get(self.image_column, {}).get("_type") == "Image":
-            rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
-        self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def image(self, index: int) -> Any:
-        return self._rows[index][self.image_column]
+    def cell(self, index: int) -> Any:
+        chunk = self._rows[index][self.image.column].chunk(0)
+        return _storage(chunk)[0]
 
-    def labels(self) -> list[Any]:
-        return list(self._rows[self.label_column])
+    def folder(self, index: int) -> str:
+        raise ValueError("of a set of the hub, only images that it has as bytes are read")
+
+    def label_columns(self, name: str) -> tuple[dict[str, dict[str, Column]], list[str]]:
+        """The labels of this split, and of the others where no feature of the set names the classes."""
+        column = self.label_column or ""
+        names = _names_of(self._labelled.features.arrow_schema, column)
+        notes: list[str] = []
+        columns = {self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}}
+        others = (
+            [] if names else [split for split in self._labelled.info.splits or () if split != self._split]
+        )
+        for split in others:
+            try:
+                columns[split] = {split: _column_of(self._load(split), column, names, name, split)}
+            except ValueError as error:
+                notes.append(f"classes of the split {split} are not counted: {error}")
+        return columns, notes
+
+    def splits(self) -> list[str]:
+        return [self._split]
 
 
 def _optional(module: str) -> Any:
@@ -199,20 +387,26 @@ def _optional(module: str) -> Any:
         raise ImportError(f"parquet sources need {package}: pip install 'ssl-jax[parquet]'") from error
 
 
-def _files_of_split(path: Path, split: str) -> list[Path]:
+def _files_by_split(path: Path, split: str) -> tuple[dict[str, list[Path]], list[str]]:
+    """The parquet files of every split, and what to say of files that belong to none."""
     root = path if path.is_dir() else path.parent
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    hidden = [file for file in files if any(part.startswith(".") for part in file.relative_to(root).parts)]
+    files = [file for file in files if file not in hidden] if path.is_dir() else files
     if not files:
         raise ValueError(f"parquet:{path} has no file that ends in .parquet, at any depth")
+    wanted = [name.lower() for name in split.split("+")]
     by_split: dict[str, list[Path]] = {}
     for file in files:
         words = re.split(r"[^a-z0-9]+", str(file.relative_to(root)).lower())
-        names = [word for word in words if word in SPLITS or word == split.lower()]
+        names = [word for word in words if word in SPLITS or word in wanted]
         by_split.setdefault(names[-1] if names else "", []).append(file)
-    if set(by_split) == {""} and split == "train":
-        return files
-    if split.lower() in by_split:
-        return by_split[split.lower()]
+    if set(by_split) == {""} and wanted == ["train"]:
+        return {"train": files}, []
+    if all(name in by_split for name in wanted):
+        without = [printable(str(file.relative_to(root))) for file in by_split.pop("", [])]
+        left_out = f"left out {len(without)} parquet files whose path names no split, such as {without[:1]}"
+        return by_split, [left_out] if without else []
     have = ", ".join(sorted(name for name in by_split if name)) or "no splits in its file names"
     raise ValueError(
         f"split={split!r}: parquet:{path} has {have}. Name the files of a split {split}-0.parquet, or "
@@ -223,62 +417,307 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
 def _read_schema(file: Path) -> Any:
     try:
         return _optional("pyarrow.parquet").read_schema(file)
-    except _optional("pyarrow").ArrowException as error:
+    except (_optional("pyarrow").ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
 
 
-def _features(schema: Any) -> dict[str, Any]:
+def _metadata(file: Path) -> Any:
+    try:
+        return _optional("pyarrow.parquet").read_metadata(file)
+    except (_optional("pyarrow").ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def _first_rows(file: Path) -> Any:
+    """The first rows of a file, of its columns of strings."""
+    types = _optional("pyarrow").types
+    schema = _read_schema(file)
+    names = [field.name for field in schema if _is_string(field.type, types)]
+    batches = _optional("pyarrow.parquet").ParquetFile(file).iter_batches(_LOOKED_AT, columns=names)
+    return next(batches, _optional("pyarrow").table({}))
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
     """What Hugging Face's note in the file says about the columns; {} where there is none."""
     try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    except (TypeError, KeyError, ValueError):
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError):
         return {}
 
 
-def _image_column(schema: Any, features: dict[str, Any], given: str | None, where: Any) -> str:
+def _names_of(schema: Any, column: str) -> tuple[str, ...]:
+    """The names that Hugging Face's note gives the labels 0, 1, ... of a column."""
+    feature = _features(schema).get(column, {})
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _is_string(kind: Any, types: Any) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _holds_bytes(kind: Any, types: Any) -> bool:
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_bytes(field.type, types) for field in kind)
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _depth(kind: Any, types: Any) -> int:
+    """How deeply lists of numbers are nested; 0 for what is no list of numbers."""
+    depth = 0
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) else 0
+
+
+def _form(field: Any, types: Any, paths: set[str]) -> str | None:
+    """How a column can hold images: bytes, path, numbers, or not at all."""
+    kind = field.type
+    shape = getattr(kind, "shape", None)
+    kind = getattr(kind, "storage_type", kind)
+    if _holds_bytes(kind, types):
+        return "bytes"
+    if types.is_struct(kind) and any(part.name == "path" and _is_string(part.type, types) for part in kind):
+        return "path"
+    if field.name in paths:
+        return "path"
+    depth = _depth(kind, types)
+    return "numbers" if depth in (2, 3) or (depth == 1 and shape and len(shape) in (2, 3)) else None
+
+
+def _image_column(
+    schema: Any, features: dict[str, dict[str, Any]], given: str | None, where: Any, first_rows: Any
+) -> _ImageColumn:
     types = _optional("pyarrow").types
-
-    def holds_bytes(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-        return types.is_binary(kind) or types.is_large_binary(kind)
-
-    able = [field.name for field in schema if holds_bytes(field.type)]
-    if given is not None and given not in able:
-        raise ValueError(f"image={given!r}: the columns of parquet:{where} that can hold images are {able}")
-    marked = [name for name in able if features.get(name, {}).get("_type") == "Image"]
-    for names in ([given] if given else [], [name for name in able if name == "image"], marked, able):
-        if len(names) == 1:
-            return names[0]
-    if able:
+    strings = [field.name for field in schema if _is_string(field.type, types)]
+    paths: set[str] = set()
+    if given in strings:
+        paths = {str(given)}
+    elif given is None and strings and not any(_holds_bytes(field.type, types) for field in schema):
+        rows = first_rows()
+        paths = {name for name in strings if any(map(_names_image, rows.column(name).to_pylist()))}
+    forms = {field.name: form for field in schema if (form := _form(field, types, paths))}
+    flag = "on the command line --config.data.image_column"
+    if given is not None and given not in forms:
         raise ValueError(
-            f"parquet:{where} has {len(able)} columns that can hold images: give image= one of {able}"
+            f"image={given!r}: the columns of parquet:{where} that can hold images are {list(forms)} ({flag}); its columns are "
+            f"{_kinds(schema)}{_flat_lists(schema, types)}"
         )
-    raise ValueError(f"parquet:{where} has no column of bytes: its columns are {schema.names}")
+    for form in ("bytes", "path", "numbers"):
+        able = [name for name in forms if forms[name] == form]
+        marked = [name for name in able if features.get(name, {}).get("_type") == "Image"]
+        named = [name for name in able if name == "image"]
+        for names in (
+            [given] if given in able else [],
+            [] if given else named,
+            [] if given else marked,
+            able,
+        ):
+            if len(names) == 1 and given in (None, names[0]):
+                (column,) = names
+                shape = getattr(schema.field(column).type, "shape", None)
+                others = [name for name in [*forms, *strings] if name != column]
+                hint = f"other columns are {others[:_SHOWN]}: image= names one, {flag}" if others else ""
+                return _ImageColumn(str(column), form, tuple(shape) if shape else None, hint)
+        if able and given is None:
+            raise ValueError(
+                f"parquet:{where} has {len(able)} columns that can hold images: give image= one of {able}, {flag}"
+            )
+    raise ValueError(
+        f"parquet:{where} has no column of bytes, paths of images, or lists of rows of pixels: its columns are {_kinds(schema)}"
+        f"{_flat_lists(schema, types)}"
+    )
 
 
-def _label_column(names: list[str], features: dict[str, Any], given: str | None, where: Any) -> str | None:
-    if given is not None and given not in names:
-        raise ValueError(f"label={given!r} is not a column of parquet:{where}: these are {names}")
-    marked = [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
-    return given or ("label" if "label" in names else marked[0] if marked else None)
+def _kinds(schema: Any) -> str:
+    shown = [f"{field.name} ({str(field.type)[:40]})" for field in schema]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
 
 
-def _classes_and_labels(table: "_LocalTable | _HubTable", name: str) -> tuple[tuple[str, ...], np.ndarray]:
-    column = table.label_column
-    if column is None:
-        return (), np.full(len(table), -1, np.int32)
-    values = table.labels()
-    kinds = {type(value) for value in values} - {type(None)}
-    classes = tuple(table.features.get(column, {}).get("names") or ())
-    if kinds == {str}:
-        classes = tuple(sorted({value for value in values if value is not None}))
-        numbers = {value: number for number, value in enumerate(classes)}
-        values = [None if value is None else numbers[value] for value in values]
-    elif not kinds <= {int, bool}:
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"label={column!r} of {name} holds {found}: allowed are integers or strings")
-    return classes, np.array([-1 if value is None else value for value in values], np.int32)
+def _flat_lists(schema: Any, types: Any) -> str:
+    flat = [field.name for field in schema if _depth(field.type, types) == 1]
+    if not flat:
+        return ""
+    return f"; the lists of numbers in {flat[0]} say neither height nor width: store lists of rows, [h][w] or [h][w][c]"
+
+
+def _names_image(value: Any) -> bool:
+    return isinstance(value, str) and os.path.splitext(value)[1].lower() in SUFFIXES
+
+
+def _label_column(schema: Any, given: str | None, image: str) -> tuple[str | None, list[str]]:
+    names = [name for name in schema.names if name != image]
+    if given is not None:
+        return (given if given in names else None), []
+    marked = [name for name in names if _features(schema).get(name, {}).get("_type") == "ClassLabel"]
+    column = "label" if "label" in names else marked[0] if marked else None
+    notes = []
+    if column not in (None, "label") and len(marked) > 1:
+        notes.append(
+            f"labels are those of the column {column!r}, one of {marked}: --config.data.label_column names another"
+        )
+    return column, notes
+
+
+def _could_be_labels(schema: Any, image: str) -> list[str]:
+    types = _optional("pyarrow").types
+    able = [
+        field.name
+        for field in schema
+        if field.name != image and (types.is_integer(field.type) or _is_string(field.type, types))
+    ]
+    if not able:
+        return []
+    return [
+        f"no labels: no column is called label; if {able[:_SHOWN]} has one, --config.data.label_column=NAME says so"
+    ]
+
+
+def _read_label_column(file: Path, column: str, name: str, shown: str) -> Column:
+    """The labels of a file; none where it lacks the column."""
+    schema = _read_schema(file)
+    if column not in schema.names:
+        return read_labels(np.full(_metadata(file).num_rows, -1), where=shown)
+    try:
+        values = _optional("pyarrow.parquet").ParquetFile(file).read(columns=[column]).column(column)
+    except (_optional("pyarrow").ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    return _column_from_arrow(values, column, _names_of(schema, column), name, shown)
+
+
+def _column_of(rows: Any, column: str, names: tuple[str, ...], name: str, shown: str) -> Column:
+    if column not in rows.column_names:
+        return read_labels(np.full(len(rows), -1), where=shown)
+    values = rows.select_columns([column]).with_format("arrow")[:][column]
+    return _column_from_arrow(values, column, names, name, shown)
+
+
+def _column_from_arrow(values: Any, column: str, names: tuple[str, ...], name: str, shown: str) -> Column:
+    where = f"label={column!r} of {name}, {shown},"
+    hint = f"; --config.data.label_column names another column, '{NO_LABELS}' none"
+    try:
+        return read_labels(_from_arrow(values), where=where, names=names)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint}") from error
+
+
+def _from_arrow(values: Any) -> Any:
+    """A column as a masked array of numbers, or as a list of Python's values."""
+    pyarrow = _optional("pyarrow")
+    types = pyarrow.types
+    if isinstance(values.type, pyarrow.BaseExtensionType):
+        values = pyarrow.chunked_array([_storage(chunk) for chunk in values.chunks], values.type.storage_type)
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        return values.to_pylist()
+    mask = values.is_null().to_numpy()
+    filled = _optional("pyarrow.compute").fill_null(values, pyarrow.scalar(0).cast(kind))
+    return np.ma.MaskedArray(filled.to_numpy(), mask)
+
+
+def _labels_of_all(table: "_LocalTable | _HubTable", name: str) -> _SplitLabels:
+    """The labels of a table, numbered by the classes of all splits."""
+    if table.label_column is None:
+        return _SplitLabels((), np.full(len(table), -1, np.int32), ())
+    columns, notes = table.label_columns(name)
+    numbered = number_classes(
+        {file: column for files in columns.values() for file, column in files.items()},
+        where=f"label of {name}",
+    )
+    rest = iter(numbered.labels)
+    none = np.zeros(0, np.int32)
+    by_split = {
+        split: np.concatenate([none, *(next(rest) for _ in files)]) for split, files in columns.items()
+    }
+    labels = np.concatenate([by_split[split] for split in table.splits()])
+    sides = one_sided_classes(numbered.classes, by_split)
+    return _SplitLabels(numbered.classes, labels, (*notes, *numbered.notes, *sides))
+
+
+def _path_inside(folder: str, path: str) -> str:
+    """The path of a file in a folder or below.
+
+    Raises:
+      ValueError: absolute, a URL, or outside of the folder once links are followed.
+    """
+    if _URL.match(path):
+        raise ValueError("a URL is not fetched: store the images, or download them beside the table")
+    if os.path.isabs(path):
+        raise ValueError(
+            "an absolute path is not opened: allowed are paths relative to the folder of the table"
+        )
+    try:
+        root, real = os.path.realpath(folder), os.path.realpath(os.path.join(folder, path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no path: {error}") from error
+    if os.path.commonpath([root, real]) != root:
+        raise ValueError("it leaves the folder of the table, and is not opened")
+    return real
+
+
+def _storage(array: Any) -> Any:
+    return array.storage if isinstance(array, _optional("pyarrow").ExtensionArray) else array
+
+
+def _nested(cell: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+    """The numbers of nested lists as an array.
+
+    Raises:
+      ValueError: rows of several lengths, missing numbers, or an array that is no image.
+    """
+    pyarrow = _optional("pyarrow")
+    types, compute = pyarrow.types, _optional("pyarrow.compute")
+    values = cell.values
+    found = [len(values)]
+    while _depth(values.type, types):
+        lengths = compute.unique(compute.list_value_length(values)).to_pylist() if len(values) else [0]
+        if len(lengths) != 1 or lengths[0] is None:
+            raise ValueError(f"lists of several lengths, {sorted(map(str, lengths))[:_SHOWN]}, are no image")
+        found.append(lengths[0])
+        values = values.flatten()
+    if values.null_count or not len(values):
+        raise ValueError("numbers are missing")
+    array = values.to_numpy(zero_copy_only=False).reshape(shape or found)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4:
+        raise ValueError(f"lists of shape {list(array.shape)} have the channels first: allowed is [h][w][c]")
+    return array
+
+
+def _pixel_dtype(table: "_LocalTable | _HubTable", sample: Sequence[int]) -> np.dtype[Any]:
+    """The type of pixels that are lists of numbers: that of the column, or for wide integers what a sample needs."""
+    largest = 0
+    for index in sample:
+        try:
+            array = (
+                _nested(table.cell(index), table.image.shape) if table.cell(index).is_valid else np.zeros(1)
+            )
+        except ValueError:
+            continue
+        if array.dtype.kind in "fb":
+            return np.dtype(np.float32) if array.dtype.kind == "f" else np.dtype(bool)
+        if array.dtype in (np.uint8, np.uint16):
+            return array.dtype
+        largest = max(largest, int(array.max(initial=0)))
+    return np.dtype(np.uint8 if largest <= 255 else np.uint16)
+
+
+def _npy(array: np.ndarray, dtype: np.dtype[Any]) -> bytes:
+    """An image as the bytes of a .npy file, which the decoder reads like any other.
+
+    Raises:
+      ValueError: integers that the type of the pixels does not have.
+    """
+    if dtype.kind == "u" and array.dtype != dtype:
+        low, high, top = int(array.min()), int(array.max()), np.iinfo(dtype).max
+        if low < 0 or high > top:
+            raise ValueError(f"pixels from {low} to {high}: allowed is 0 to {top}")
+    file = io.BytesIO()
+    np.save(file, array.astype(dtype), allow_pickle=False)
+    return file.getvalue()
 
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -287,23 +726,27 @@ def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ssl_jax" / "parquet"
 
 
-def _arrow_copy(files: list[Path], schema: Any, columns: list[str], cache: Path) -> Path:
-    """The Arrow file with some columns of parquet files, made where the cache does not have it."""
+def _arrow_copy(files: list[Path], field: Any, cache: Path) -> Path:
+    """The Arrow file with one column of parquet files, made where the cache does not have it."""
     pyarrow, parquet = _optional("pyarrow"), _optional("pyarrow.parquet")
     stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.blake2b(json.dumps([stamps, columns]).encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b(json.dumps([stamps, [field.name]]).encode(), digest_size=12).hexdigest()
     target = cache / f"{key}.arrow"
     if target.exists():
         return target
-    wanted = pyarrow.schema([schema.field(column) for column in columns])
+    kind = getattr(field.type, "storage_type", field.type)
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    wanted = pyarrow.schema([pyarrow.field(field.name, kind)])
     cache.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=cache, suffix=".part")
     os.close(handle)
+    file = files[0]
     try:
         with pyarrow.ipc.new_file(unfinished, wanted) as writer:
             for file in files:
-                for batch in parquet.ParquetFile(file).iter_batches(_COPY_ROWS, columns=columns):
-                    writer.write_table(pyarrow.Table.from_batches([batch]).select(columns).cast(wanted))
+                for batch in parquet.ParquetFile(file).iter_batches(_COPY_ROWS, columns=[field.name]):
+                    column = _storage(batch.column(field.name)).cast(kind)
+                    writer.write_table(pyarrow.Table.from_arrays([column], schema=wanted))
         os.replace(unfinished, target)
     except (pyarrow.ArrowException, KeyError) as error:
         raise ValueError(
