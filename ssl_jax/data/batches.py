@@ -15,6 +15,8 @@ example.
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -177,17 +179,18 @@ class Reader:
             self.corrupt[index] = error
             return None
 
-    def read_near(self, index: int, met: set[int]) -> tuple[int, Element]:
-        """The example, or the first readable one after it; corrupt ones on the way are added to ``met``."""
-        for _ in range(min(SEARCH, len(self.source))):
+    def read_first(self, indices: Iterable[int], met: set[int]) -> tuple[int, Element]:
+        """The first readable one of some examples, with its own index; corrupt ones on the way are added to ``met``."""
+        tried: list[int] = []
+        for index in itertools.islice(indices, SEARCH):
             example = self.read(index)
             if example is not None:
                 return index, example
             met.add(index)
-            index = (index + 1) % len(self.source)
-        names = ", ".join(str(self.corrupt[i]) for i in sorted(met)[:3])
+            tried.append(index)
+        names = ", ".join(str(self.corrupt[i]) for i in sorted(set(tried))[:3])
         raise TooManyCorrupt(
-            f"{len(met)} images of {self.source.name} in a row cannot be read, among them {names}"
+            f"{len(set(tried))} images of {self.source.name} in a row cannot be read, among them {names}"
         )
 
     def report(self, met: set[int]) -> dict[str, str]:
@@ -221,7 +224,7 @@ class TrainingBatches:
     def __call__(self, step: int) -> Batch:
         start, source = self.part.start(step), self.reader.source
         met: set[int] = set()
-        examples = [self.reader.read_near(int(index), met) for index in self.order(step)]
+        examples = [self.reader.read_first(self.substitutes(int(i)), met) for i in self.order(step)]
         images = [element["image"] for _, element in examples]
         batch: Batch = {
             "label": np.array([element["label"] for _, element in examples], np.int32),
@@ -239,6 +242,32 @@ class TrainingBatches:
         else:
             batch["image"] = np.stack(images)
         return batch
+
+    def substitutes(self, index: int) -> Iterator[int]:
+        """The example, and then those that may stand in for it, in the order in which they are tried.
+
+        They are of its kind: those after it in the source, one round; of a mixture, those that have a label as it has, or have
+        none; of ``among``, those in it. A frame has the nearest ones of its clip, then those after it. None is read yet.
+        """
+        yield index
+        source, length = self.reader.source, len(self.reader.source)
+        if isinstance(source, Clips) and self.among is None:
+            clip = np.flatnonzero(source.clips == source.clips[index])
+            # Of two that are equally near, the later.
+            yield from sorted(map(int, clip), key=lambda frame: (abs(frame - index), -frame))[1:]
+        for members in self.kinds:
+            at = int(np.searchsorted(members, index))
+            if at < len(members) and members[at] == index:
+                yield from (int(members[(at + i) % len(members)]) for i in range(1, len(members)))
+                return
+        yield from ((index + i) % length for i in range(1, length))
+
+    @functools.cached_property
+    def kinds(self) -> tuple[np.ndarray, ...]:
+        """Indices, sorted, of examples that stand in for each other only; of a plain stream none: all do."""
+        if self.mixture is not None:
+            return self.mixture.labeled, self.mixture.unlabeled
+        return () if self.among is None else (np.unique(self.among),)
 
     def order(self, step: int) -> np.ndarray:
         """Which examples this process loads at a step, corrupt ones not yet replaced."""

@@ -224,8 +224,8 @@ def stream(
     batch for every n. ``device_put.local_share`` gives k and n for a sharding. A stream from a later
     ``start_step`` is the tail of the whole one, at no cost.
 
-    A corrupt image is replaced by the next readable one (``index`` is that one's), named in a warning once,
-    and counted.
+    A corrupt image is replaced by the next readable one, whose label and index come with it, named in a warning once,
+    and counted. A frame is replaced by the nearest readable one of its clip.
 
     Args:
       source: source of the examples.
@@ -244,11 +244,12 @@ def stream(
       share: index of the part of the batch to load, and number of parts; None: the process's rank and the number of
         processes, as JAX says.
       among: int ``[m]``, indices of examples, which take the place of the source: an epoch is m long, and an
-        index that stands there twice comes twice. None: every example once.
+        index that stands there twice comes twice. They stand in for each other where one is corrupt. None: every
+        example once.
       labeled_fraction: share of labelled examples in every batch, in (0, 1], rounded to whole rows: the first rows of the
         global batch. Labelled and unlabelled examples then have epochs of their own, each a shuffled sequence as
         above with the part of the batch for the batch; 1 leaves the unlabelled ones out. A corrupt image is replaced
-        by the next one of either kind. None: examples as they come.
+        by the next one of its kind. None: examples as they come.
 
     Returns:
       Iterator of dicts: ``image`` ``[batch / n, h, w, c]`` in the dtype of the source, or ``crops``, a tuple

@@ -20,6 +20,10 @@ from ssl_jax.data.sources import Source
 AnyArray = Array | np.ndarray
 
 
+class NothingToEncode(ValueError):
+    """There is no example, or none that can be read."""
+
+
 class Features(NamedTuple):
     """Features of the n examples that can be read, in the order in which they came.
 
@@ -105,7 +109,8 @@ def extract(
     check.require(late is not None, "batches", "nothing", "one batch or more")
     parts.append(_fetch(*late))
     features, labels, index = (np.concatenate(column) for column in zip(*parts, strict=True))
-    check.require(len(index) > 0, "batches", "only padding", "at least one example")
+    if len(index) == 0:
+        raise NothingToEncode("batches='only padding': allowed is at least one example")
     positions, counts = np.unique(index, return_counts=True)
     repeated = positions[counts > 1].tolist()
     check.require(not repeated, "batches", f"index {repeated[:5]} more than once", "every example once")
@@ -137,6 +142,10 @@ def extract_source(
 
     Returns:
       ``Features`` of the readable images, in the order of the source.
+
+    Raises:
+      NothingToEncode: no image can be read; a ``ValueError``.
+      TooManyCorrupt: more than the share cannot.
     """
     devices = 1 if sharding is None else len(sharding.device_set)
     batch_size = -(-batch_size // devices) * devices
@@ -149,7 +158,13 @@ def extract_source(
         max_corrupt_fraction=max_corrupt_fraction,
         share=share,
     ) as batches:
-        return extract(encode, batches, view=view, variables=variables, sharding=sharding)
+        try:
+            return extract(encode, batches, view=view, variables=variables, sharding=sharding)
+        except NothingToEncode as error:
+            some = "; ".join(f"{name}: {reason}" for name, reason in list(batches.corrupt.items())[:3])
+            raise NothingToEncode(
+                f"{source.name}: none of the {len(source)} images can be read: {some}"
+            ) from error
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

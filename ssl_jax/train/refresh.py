@@ -8,6 +8,7 @@ import numpy as np
 from ssl_jax.core import trees
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Key, PyTree
+from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.ops.clustering_scores import normalized_mutual_information
@@ -33,6 +34,7 @@ class Refresher:
       init: ``seed -> TrainState``, which draws what is renewed.
       every: n, 1 or more; 0 for methods without ``refresh``.
       shardings: of the state.
+      max_corrupt_fraction: share of unreadable images above which a refresh ends the run.
 
     Raises:
       ValueError: ``every`` does not suit the method, or ``refresh.reinit`` names none of its parameters.
@@ -46,6 +48,7 @@ class Refresher:
         init: Callable[[int], TrainState],
         every: int,
         shardings: TrainState,
+        max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     ) -> None:
         has = method.refresh is not None
         allowed = (
@@ -53,6 +56,7 @@ class Refresher:
         )
         require(every >= 1 if has else every == 0, "refresh_every", every, allowed)
         self._method, self._source, self._every, self._plan = method, source, every, method.refresh
+        self._max_corrupt_fraction = max_corrupt_fraction
         if self._plan is None:
             return
         for name in self._plan.reinit:
@@ -94,7 +98,7 @@ class Refresher:
         return to_host(jax.jit(self._plan.order)(state.state, key))
 
     def _gather_features(self, state: TrainState) -> np.ndarray:
-        """What the method describes of every image; a corrupt one has the row of the next, which training sees in its place."""
+        """What the method describes of every image, row i of image i; a corrupt one has the row of the next readable one."""
         assert self._plan is not None
         count = len(self._source)
         found = extract_source(
@@ -104,7 +108,7 @@ class Refresher:
             variables=(state.params, state.state),
             sharding=batch_sharding_of(state),
             batch_size=min(BATCH, count),
-            max_corrupt_fraction=1.0,
+            max_corrupt_fraction=self._max_corrupt_fraction,
         )
         if len(found.index) == count:
             return found.features

@@ -17,6 +17,7 @@ from ssl_jax.augment.host import host_crop, host_crops
 from ssl_jax.augment.views import View
 from ssl_jax.data import batches as batches_module
 from ssl_jax.data.batches import TooManyCorrupt, example_indices
+from ssl_jax.data.frames import Clips
 from ssl_jax.data.loader import Stream, epoch, stream
 from ssl_jax.data.sources import ArraySource, CorruptImage
 
@@ -254,6 +255,60 @@ def test_the_share_is_exact_once_the_whole_source_was_seen():
             take(Images(corrupt=[3, 4]), 4, max_corrupt_fraction=1.9 / 22)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"among": np.array([1, 4, 7, 8, 9, 9, 12])}, {"crop_on": "host", "views": VIEWS}]
+)
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_whatever_stands_in_comes_with_its_own_label_and_index(options):
+    """Whatever is corrupt, a row is an image of the source with the index and label of that image."""
+    source = Images(corrupt=[0, 7, 8, 13, 21])
+    for batch in take(source, 8, max_corrupt_fraction=0.5, **options):
+        assert not set(batch["index"].tolist()) & source.corrupt
+        np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+        if "image" in batch:
+            np.testing.assert_array_equal(batch["image"], source.images[batch["index"]])
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_an_image_stands_in_for_one_of_its_kind_only():
+    among = np.array([3, 9, 15, 9])
+    rows = np.concatenate(
+        [b["index"] for b in take(Images(corrupt=[9]), 4, among=among, max_corrupt_fraction=0.5)]
+    )
+    plain = np.concatenate([b["index"] for b in take(Images(), 4, among=among)])
+    np.testing.assert_array_equal(rows, np.where(plain == 9, 15, plain))
+
+    source = Images(corrupt=[2, 6, 21])
+    source.labels = np.where(np.arange(22) % 5 == 1, 1, -1)  # 1, 6, 11, 16, 21 are labelled
+    batches = take(source, 12, labeled_fraction=0.5, max_corrupt_fraction=0.5)
+    whole = Images()
+    whole.labels = source.labels
+    for batch, plain in zip(batches, take(whole, 12, labeled_fraction=0.5), strict=True):
+        assert (batch["label"][:3] == 1).all() and (batch["label"][3:] == -1).all()
+        stand_in = {2: 3, 6: 11, 21: 1}
+        assert batch["index"].tolist() == [stand_in.get(i, i) for i in plain["index"].tolist()]
+
+
+def test_labelled_images_of_which_none_can_be_read_are_an_error():
+    source = Images(corrupt=[1, 2])
+    source.labels = np.where(np.isin(np.arange(22), [1, 2]), 0, -1)
+    with pytest.raises(TooManyCorrupt, match="2 images of images in a row cannot be read"):
+        take(source, 1, labeled_fraction=0.5, max_corrupt_fraction=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_a_frame_stands_in_for_one_of_its_clip_the_nearest():
+    frames = Images(count=10, corrupt=[3, 4, 9])
+    clips = Clips(frames, [5, 5], window=5, stride=1)
+    batch = take(clips, 1, batch_size=10, max_corrupt_fraction=0.5)[0]
+    assert sorted(batch["index"].tolist()) == [0, 1, 2, 2, 2, 5, 6, 7, 8, 8]
+    np.testing.assert_array_equal(batch["clip"], batch["index"] // 5)
+    np.testing.assert_array_equal(batch["time"], batch["index"] % 5)
+    gone = Clips(Images(count=10, corrupt=range(5)), [5, 5], window=5, stride=1)
+    batch = take(gone, 1, batch_size=10, max_corrupt_fraction=0.5)[0]
+    assert set(batch["index"].tolist()) == {5, 6, 7, 8, 9}, "a clip without a readable frame: those after it"
+
+
 def test_the_search_among_corrupt_images_ends(monkeypatch):
     with pytest.raises(TooManyCorrupt, match="22 images of images in a row"):
         take(Images(corrupt=range(22)), 1)
@@ -306,6 +361,28 @@ def test_corrupt_images_are_masked_out_of_the_evaluation():
     assert list(batches.corrupt) == ["images/000004"]
     with pytest.raises(TooManyCorrupt):
         list(epoch(Images(corrupt=[4]), batch_size=22, size=8, max_corrupt_fraction=0.04))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_the_share_is_allowed_and_more_is_not(training):
+    def read(source, **options):
+        if training:
+            return take(source, 30, batch_size=10, **options)
+        return list(epoch(source, batch_size=10, size=8, **options))
+
+    read(Images(count=100, corrupt=range(0, 100, 10)))
+    with pytest.raises(TooManyCorrupt) as error:
+        read(Images(count=100, corrupt=[*range(0, 100, 10), 5]))
+    for part in (
+        "11 of the 100 images",
+        "max_corrupt_fraction=0.1",
+        "images/000000: truncated",
+        "and 6 more",
+    ):
+        assert part in str(error.value)
+    assert "--config.data.max_corrupt_fraction" in str(error.value) and "\n" not in str(error.value)
+    read(Images(count=100, corrupt=[*range(0, 100, 10), 5]), max_corrupt_fraction=0.11)
 
 
 # Lifetime

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from ssl_jax.augment.views import View
+from ssl_jax.data.batches import TooManyCorrupt
+from ssl_jax.data.sources import ArraySource, CorruptImage
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.ridge import ridge
-from ssl_jax.train.features import extract
+from ssl_jax.train.features import extract, extract_source
 
 VIEW = View(size=2, mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), dtype=np.uint8)
@@ -92,3 +94,40 @@ def test_nothing_to_encode_is_an_error():
     batch["mask"][:] = False
     with pytest.raises(ValueError, match="only padding"):
         extract(encode, [batch], view=VIEW)
+
+
+class Damaged(ArraySource):
+    """Images, some of which cannot be read."""
+
+    def __init__(self, corrupt=(), images=IMAGES):
+        super().__init__(images, np.arange(len(images)) % 3)
+        self.corrupt = frozenset(corrupt)
+
+    def __getitem__(self, index):
+        if index in self.corrupt:
+            raise CorruptImage(self.file_name(index), "truncated")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("corrupt", [(), (0,), (6,), (2, 3), (0, 1, 2, 3, 4, 5)])
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_features_labels_and_index_belong_together_whatever_cannot_be_read(corrupt):
+    source = Damaged(corrupt)
+    found = extract_source(encode, source, view=VIEW, batch_size=3, max_corrupt_fraction=1.0)
+    whole = extract_source(encode, Damaged(), view=VIEW, batch_size=3)
+    readable = [i for i in range(7) if i not in corrupt]
+    assert found.index.tolist() == readable
+    np.testing.assert_array_equal(found.features, whole.features[readable])
+    assert found.labels.tolist() == [i % 3 for i in readable]
+    expected = [-1 if i in corrupt else i % 3 for i in range(7)]
+    assert found.labels_in(source).tolist() == expected and found.labels_in(source).dtype == np.int32
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_images_of_which_none_can_be_read_are_named():
+    with pytest.raises(
+        ValueError, match=r"array: none of the 7 images can be read: array/000000: truncated; "
+    ):
+        extract_source(encode, Damaged(range(7)), view=VIEW, max_corrupt_fraction=1.0)
+    with pytest.raises(TooManyCorrupt, match=r"7 of the 7 images .*max_corrupt_fraction=0\.1"):
+        extract_source(encode, Damaged(range(7)), view=VIEW)

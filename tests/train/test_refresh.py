@@ -9,7 +9,8 @@ import pytest
 
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
-from ssl_jax.data.sources import ArraySource
+from ssl_jax.data.batches import TooManyCorrupt
+from ssl_jax.data.sources import ArraySource, CorruptImage
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.method import Refresh, encoder_at
 from ssl_jax.train.checkpoint import Checkpoints
@@ -78,7 +79,8 @@ class Remembering:
     def fit(self, steps, **options):
         options = {"refresh_every": 2, **options}
         checkpoints = options.pop("checkpoints", None)
-        run = Run(self.method, MOMENTUM, ArraySource(IMAGES), steps=steps, batch_size=8, **options)
+        source = options.pop("source", ArraySource(IMAGES))
+        run = Run(self.method, MOMENTUM, source, steps=steps, batch_size=8, **options)
         return fit(run, ONE, Watch(checkpoints=checkpoints)).state
 
 
@@ -90,6 +92,32 @@ def test_refresh_comes_before_the_first_step_and_every_n_with_a_row_for_every_im
     assert int(one["key"]) != int(five["key"])
     assert int(two["seen"].sum()) == 16
     assert int(five["seen"].sum()) == 8
+
+
+class Damaged(ArraySource):
+    """The images, of which some cannot be read."""
+
+    def __init__(self, corrupt):
+        super().__init__(IMAGES)
+        self.corrupt = corrupt
+
+    def __getitem__(self, index):
+        if index in self.corrupt:
+            raise CorruptImage(self.file_name(index), "truncated")
+        return super().__getitem__(index)
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_a_refresh_has_a_row_for_every_image_also_where_some_cannot_be_read():
+    """The row of image i is that of i, or of the next readable one; the share that is put up with is the run's."""
+    corrupt = {0, 5, 6, 23}
+    state = Remembering().fit(1, source=Damaged(corrupt), max_corrupt_fraction=0.2).state
+    rows = [next(j % 24 for j in range(i, 48) if j % 24 not in corrupt) for i in range(24)]
+    assert int(state["gathered"]) == 24
+    assert float(state["sum"]) == pytest.approx((IMAGES / 255).mean((1, 2, 3))[rows].sum(), rel=1e-5)
+    assert not np.asarray(state["seen"])[sorted(corrupt)].any(), "no row is written for what was not seen"
+    with pytest.raises(TooManyCorrupt, match="4 of the 24 images"):
+        Remembering().fit(1, source=Damaged(corrupt), max_corrupt_fraction=0.1)
 
 
 def test_features_are_gathered_for_the_first_refresh_only_where_the_method_says_so():
