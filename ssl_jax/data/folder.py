@@ -145,7 +145,7 @@ class FolderSource:
 
     def __getitem__(self, index: int, /) -> Element:
         name = self.file_name(index)
-        with open_file(os.path.join(self.root, self._names[index]), name=name) as file:
+        with open_file(self.path(index), name=name) as file:
             image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
         return {
             "image": require_promised_shape(image, self.shape, name=name),
@@ -154,6 +154,10 @@ class FolderSource:
 
     def file_name(self, index: int, /) -> str:
         return printable(self._names[index])
+
+    def path(self, index: int, /) -> str:
+        """Where the file of an element lies: its name, below ``root``."""
+        return os.path.join(self.root, self._names[index])
 
 
 def shared_classes(root: Path, layout: Layout, listing: Listing, *, depth: int = 1) -> ClassTable:
