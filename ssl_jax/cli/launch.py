@@ -1,13 +1,18 @@
 """What every launcher needs: flags read with one-line errors, and errors that speak to the user."""
 
 import difflib
+import logging as std_logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
 from ssl_jax.cli.config_flag import NAME, ConfigError, gather_overrides
+from ssl_jax.config.images import forget_descriptions
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
 from ssl_jax.train.workdir import WorkdirInUseError
@@ -34,7 +39,40 @@ def run(main: Callable[[], None]) -> None:
     logging.set_verbosity(logging.WARNING)
     # Orbax logs the traceback of each of its threads; the error itself is raised, and told in a line.
     logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+    show_messages()
     app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+class Messages(std_logging.Handler):
+    """Writes what the package logs as plain lines on standard error, in the first of several processes."""
+
+    def emit(self, record: std_logging.LogRecord) -> None:
+        """Write one message."""
+        text = record.getMessage()
+        prefix = "warning: " if record.levelno >= std_logging.WARNING and "warning" not in text[:8] else ""
+        if _is_first_process():
+            sys.stderr.write(f"{prefix}{text}\n")
+            sys.stderr.flush()
+
+
+def show_messages() -> None:
+    """Show what the package logs at the level INFO and above; what was said of images before is said again."""
+    logger = std_logging.getLogger("ssl_jax")
+    logger.setLevel(std_logging.INFO)
+    logger.propagate = False  # absl's handler would write it once more
+    if not any(isinstance(handler, Messages) for handler in logger.handlers):
+        logger.addHandler(Messages())
+    forget_descriptions()
+
+
+def _is_first_process() -> bool:
+    """Tell it also before the processes have found each other, without waking the devices."""
+    if jax.distributed.is_initialized():
+        return jax.process_index() == 0
+    values = flags.FLAGS.flag_values_dict() if flags.FLAGS.is_parsed() else {}
+    by_themselves = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")
+    ranks = [os.environ.get(name, "0") for name in by_themselves] if values.get("distributed") else []
+    return not values.get("process") and all(rank == "0" for rank in ranks)
 
 
 def require_flag(name: str, value: Any, example: str) -> Any:
@@ -46,6 +84,30 @@ def require_flag(name: str, value: Any, example: str) -> Any:
     if not value:
         raise ValueError(f"--{name} is missing: give --{name}={example}")
     return value
+
+
+def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
+    """Return the folders of a flag that is repeated for several: a comma is part of a path.
+
+    Raises:
+      ValueError: there is no such folder, but there are some with the names between its commas.
+
+    >>> parse_folders("beside", ["runs/a=1,b=2", ""])
+    [PosixPath('runs/a=1,b=2')]
+    """
+    folders = [value for value in values or [] if value]
+    for folder in folders:
+        parts = folder.split(",")
+        if (
+            len(parts) > 1
+            and not Path(folder).exists()
+            and any(part and Path(part).exists() for part in parts)
+        ):
+            again = " ".join(f"--{name}={part}" for part in parts)
+            raise ValueError(
+                f"--{name}={folder}: there is no such folder; repeat the flag for several: {again}"
+            )
+    return [Path(folder) for folder in folders]
 
 
 def parse_seeds(values: Sequence[str]) -> list[int]:

@@ -31,8 +31,9 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
     options = {"channels": channels} if converts else {}
     if source.startswith("frames:"):
         options |= {name: data[name] for name in ("window", "stride") if name in data}
-    if source.startswith(("folder:", "frames:")):
+    if source.startswith(("folder:", "frames:", "parquet:")):
         options["splits"] = split_names(config, split)
+    options |= _columns(data, source)
     opened = open_source(source, split, **options)
     if channels not in (None, opened.channels):
         raise ValueError(
@@ -40,6 +41,19 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
         )
     log_description(opened, source, split)
     return opened
+
+
+def _columns(data: Mapping[str, Any], source: str) -> dict[str, str]:
+    """The columns of a table that a config names; those of its training images say nothing of images of another kind."""
+    names = {column: data.get(f"{column}_column") for column in ("image", "label")}
+    given = {column: name for column, name in names.items() if name is not None}
+    if source.startswith(("parquet:", "tfds:")):
+        return given
+    for column, name in given.items() if source == data.get("source") else ():
+        raise ValueError(
+            f"config.data.{column}_column={name!r}: allowed is None for {source}; only parquet: and tfds: have columns"
+        )
+    return {}
 
 
 def split_names(config: Mapping[str, Any], split: str) -> tuple[str, ...]:
