@@ -18,6 +18,7 @@ from ssl_jax.core.version import LAYOUT, LAYOUT_KEY
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage, parse_split
+from ssl_jax.data.values import Values
 from ssl_jax.train import storage
 from ssl_jax.train.writers import JsonlWriter
 from tests.data.images import encode, encode_npy, encode_png16, encode_tiff, photo
@@ -78,16 +79,17 @@ def edited(data, edits):
 def test_no_file_breaks_the_image_reader(examples, monkeypatch):
     """An image or a `CorruptImage`: no other error, no larger than allowed, and of the size that its header says."""
     limit = 10**5
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # the reader's own limit is what holds
+    values = Values(max_image_mib=limit / 2**20)
 
     def check(data, edits):
         data = edited(data, edits)
         header = None
         with contextlib.suppress(CorruptImage):
-            header = read_header(data, name="x")
+            header = read_header(data, name="x", values=values)
         for channels, dtype in ((3, "uint8"), (6, "uint16")):
             try:
-                image = decode(data, name="x", channels=channels, dtype=dtype)
+                image = decode(data, name="x", channels=channels, dtype=dtype, values=values)
             except CorruptImage as error:
                 assert error.name == "x" and error.reason and "\n" not in error.reason
                 continue

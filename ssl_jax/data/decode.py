@@ -5,60 +5,83 @@ Rules, the same for every source of files:
   - palette, CMYK, YCbCr and LAB become RGB; transparent pixels are laid over white;
   - gray -> colour repeats, colour -> gray is the luma ``.299 R + .587 G + .114 B``, channels change in no
     other way;
-  - 16 -> 8 bit is ``round(x / 257)``, 8 -> 16 bit ``257 x``, floats are in [0, 1];
+  - 16 -> 8 bit is ``round(x / 257)``, 8 -> 16 bit ``257 x``, floats are in [0, 1]; with ``max_value`` or ``percentiles``
+    (:class:`ssl_jax.data.values.Values`) the stored values, of any type, are scaled to [0, 1] instead;
   - 16 bit PNG and TIFF keep their 16 bits in colour too (Pillow alone halves them); 16 bit colour PPM does
     not.
 """
 
 import io
+import logging
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ssl_jax.core import check
 from ssl_jax.data import npy, tiff
 from ssl_jax.data.sources import DTYPES, CorruptImage
+from ssl_jax.data.values import AS_STORED, Values, require_range
 
 # Only these of Pillow's readers are tried, whatever a file is called: others start programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM")
+_PLUGINS = (  # an import registers the readers
+    *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin),
+    WebPImagePlugin,
+)
 _GRAY = ("1", "L", "LA", "La", "I", "F")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
 
 
 class Header(NamedTuple):
     """What a file says about its image, without a look at the pixels.
 
     Attributes:
-      shape: ``(h, w, c)`` upright, alpha not counted.
-      dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+      shape: ``(h, w, c)`` upright and as it is read, alpha not counted.
+      dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``, without a look at ``max_value`` and ``percentiles``.
     """
 
     shape: tuple[int, int, int]
     dtype: str
 
 
-def read_header(file: BinaryIO | bytes, *, name: str) -> Header:
+def read_header(file: BinaryIO | bytes, *, name: str, values: Values = AS_STORED) -> Header:
     """Read the size, channels and depth of an image.
 
     Args:
       file: open for reading at its start, or the bytes themselves.
       name: for the error.
+      values: how values are read, and how large an image may be.
 
     Raises:
-      CorruptImage: the header cannot be read.
+      CorruptImage: the header cannot be read, or says that the image is too large.
 
     >>> png = io.BytesIO()
     >>> Image.new("P", (5, 4)).save(png, "PNG")
     >>> read_header(png.getvalue(), name="x.png")
     Header(shape=(4, 5, 3), dtype='uint8')
     """
-    return _guarded(_header, file, name)
+    return _guarded(lambda opened: _header(opened, values), file, name)
 
 
-def decode(file: BinaryIO | bytes, *, name: str, channels: int, dtype: str) -> np.ndarray:
+def decode(
+    file: BinaryIO | bytes, *, name: str, channels: int, dtype: str, values: Values = AS_STORED
+) -> np.ndarray:
     """Read an image as ``[h, w, channels]`` of ``dtype``, by the rules at the head of this file.
 
     Args:
@@ -66,6 +89,7 @@ def decode(file: BinaryIO | bytes, *, name: str, channels: int, dtype: str) -> n
       name: for the error.
       channels: 1 or more.
       dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``.
+      values: how values are read, and how large an image may be.
 
     Raises:
       CorruptImage: truncated, not an image, too large to be one, or of another number of channels.
@@ -81,7 +105,12 @@ def decode(file: BinaryIO | bytes, *, name: str, channels: int, dtype: str) -> n
     ssl_jax.data.sources.CorruptImage: x.png: image file is truncated
     """
     check.choice("dtype", dtype, DTYPES)
-    return _guarded(lambda opened: _convert(_pixels(opened), channels, dtype), file, name)
+
+    def read(opened: BinaryIO) -> np.ndarray:
+        pixels = _pixels(opened, values)
+        return _convert(values.scale(pixels) if values.scaled else pixels, channels, dtype)
+
+    return _guarded(read, file, name)
 
 
 def _guarded(read: Callable[[BinaryIO], Any], file: BinaryIO | bytes, name: str) -> Any:
@@ -109,16 +138,6 @@ def _reason(error: Exception, file: BinaryIO) -> str:
     return text.split(" (")[0] if text.startswith("image file is truncated") else text
 
 
-def _check_size(height: int, width: int, channels: int = 1) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if min(height, width) < 1:
-        raise ValueError(f"{height} x {width} has no pixels")
-    if limit is not None and height * width * max(channels // 16, 1) > limit:
-        raise ValueError(
-            f"{height} x {width} pixels are over the safe limit PIL.Image.MAX_IMAGE_PIXELS = {limit}"
-        )
-
-
 def _start(file: BinaryIO) -> bytes:
     file.seek(0)
     start = file.read(6)
@@ -126,17 +145,21 @@ def _start(file: BinaryIO) -> bytes:
     return start
 
 
-def _header(file: BinaryIO) -> Header:
+def _header(file: BinaryIO, values: Values) -> Header:
     start = _start(file)
     if start == npy.MAGIC:
         shape, dtype = npy.read_header(file)[:2]
-        return Header(shape, "float32" if dtype.kind == "f" else "uint8" if dtype.itemsize == 1 else "uint16")
-    layout = _channels_of_tiff(file, start)
+        _require_known_type(".npy", dtype, values)
+        values.require_size(*shape, dtype.itemsize)
+        return Header(shape, _nearest(dtype))
+    layout = _channels_of_tiff(file, start, values)
     if layout is not None:
+        _require_known_type("TIFF", layout.dtype, values)
         height, width, channels = layout.shape
+        values.require_size(*layout.shape, layout.dtype.itemsize)
         size = (width, height) if layout.orientation >= 5 else (height, width)
-        return Header((*size, channels), layout.dtype.newbyteorder("=").name)
-    image = _open(file)
+        return Header((*size, channels), _nearest(layout.dtype))
+    image = _open(file, values)
     width, height = image.size
     # Pillow turns TIFF itself; its getexif of PNG would load the pixels.
     if image.format != "TIFF" and _orientation(Image.Image.getexif, image) >= 5:
@@ -151,35 +174,111 @@ def _header(file: BinaryIO) -> Header:
     return Header((height, width, channels), "uint16" if raw_mode else "uint8")
 
 
-def _pixels(file: BinaryIO) -> np.ndarray:
-    """``[h, w, c]`` of uint8, uint16 or float32 as stored, upright, alpha applied."""
+def _nearest(dtype: np.dtype[Any]) -> str:
+    return "float32" if dtype.kind == "f" else "uint8" if dtype.itemsize == 1 else "uint16"
+
+
+def _require_known_type(what: str, dtype: np.dtype[Any], values: Values) -> None:
+    """Refuse integers of which no one knows which value is white."""
+    if dtype.kind not in "fb" and dtype.newbyteorder("=") not in (np.uint8, np.uint16) and not values.scaled:
+        raise ValueError(
+            f"{what} of dtype {dtype}: allowed are {npy.TYPES}; max_value or percentiles scale others"
+        )
+
+
+def _pixels(file: BinaryIO, values: Values) -> np.ndarray:
+    """``[h, w, c]`` as stored, upright, alpha applied; uint8, uint16 or float32 in [0, 1], unless it will be scaled."""
     start = _start(file)
     if start == npy.MAGIC:
-        _check_size(*npy.read_header(file).shape)
+        shape, dtype = npy.read_header(file)[:2]
+        _require_known_type(".npy", dtype, values)
+        values.require_size(*shape, dtype.itemsize)
         file.seek(0)
-        return _check_floats(npy.read_pixels(file))
-    layout = _channels_of_tiff(file, start)
+        return _check_floats(npy.read_pixels(file), values)
+    layout = _channels_of_tiff(file, start, values)
     if layout is not None:
-        _check_size(*layout.shape)
-        return _check_floats(_upright(tiff.read_pixels(file, layout), layout.orientation))
-    image = _open(file)
+        _require_known_type("TIFF", layout.dtype, values)
+        values.require_size(*layout.shape, layout.dtype.itemsize)
+        return _check_floats(_upright(tiff.read_pixels(file, layout), layout.orientation), values)
+    image = _open(file, values)
     raw_mode = _raw_mode(image)
-    pixels = _deep_pixels(image, raw_mode, file) if raw_mode else _plain_pixels(image)
+    pixels = _deep_pixels(image, raw_mode, file, values) if raw_mode else _plain_pixels(image, values)
     # Pillow turned TIFF while it loaded, and its orientation is gone by now.
     return _upright(_over_white(pixels, image.mode), _orientation(type(image).getexif, image))
 
 
-def _open(file: BinaryIO) -> ImageFile.ImageFile:
+def _open(file: BinaryIO, values: Values) -> ImageFile.ImageFile:
+    """Open a file with the first of Pillow's readers that takes it, and make sure that the image is not too large.
+
+    `PIL.Image.open` has a limit of its own, which is the same for the whole program.
+    """
     file.seek(0)
-    image = Image.open(file, formats=_FORMATS)
-    _check_size(image.height, image.width)
-    if image.format == "TIFF":
-        tags: Any = getattr(image, "tag_v2", {})
-        tiff.require_block(image.height, image.width, tags.get(323, 0), tags.get(322, 0))
-    return image
+    prefix = file.read(16)
+    for name in _FORMATS:
+        factory, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(prefix)
+        if isinstance(accepted, str) or not accepted:  # a text says why not
+            continue
+        file.seek(0)
+        try:
+            image = factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+        _require_size(image, file, values)
+        if image.format == "TIFF":
+            tags: Any = getattr(image, "tag_v2", {})
+            tiff.require_block(image.height, image.width, tags.get(323, 0), tags.get(322, 0))
+        return image
+    raise Image.UnidentifiedImageError(f"not an image of {', '.join(_FORMATS)}")
 
 
-def _channels_of_tiff(file: BinaryIO, start: bytes) -> tiff.Layout | None:
+def _require_size(image: ImageFile.ImageFile, file: BinaryIO, values: Values) -> None:
+    """Refuse an image that is too large, or have the JPEG decoder reduce it by a factor of up to 8."""
+    channels = {"P": 3, "PA": 4}.get(image.mode, len(image.getbands()))
+    deep = bool(_raw_mode(image)) or image.mode.startswith("I;16")
+    itemsize = 2 if deep else 4 if image.mode in ("I", "F") else 1
+    width, height = image.size
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and not values.fits(
+        height, width, channels, itemsize
+    ):
+        for factor in (2, 4, 8):
+            reduced = -(-height // factor), -(-width // factor)
+            if values.fits(*reduced, channels, itemsize) and _is_sequential_jpeg(file):
+                image.draft(None, (width // factor, height // factor))
+                _say_once(
+                    f"{height} x {width} pixels are too large for max_image_mib={values.max_image_mib:g}: "
+                    f"read at 1/{factor} of the size, {image.height} x {image.width}"
+                )
+                break
+    values.require_size(image.height, image.width, channels, itemsize)
+
+
+def _say_once(text: str) -> None:
+    if not _said:
+        _said.add(text)
+        _log.warning("an image of %s (said once; others may be reduced too)", text)
+
+
+def _is_sequential_jpeg(file: BinaryIO) -> bool:
+    """Tell whether a JPEG has all components in one scan: others are kept whole in memory while they are decoded."""
+    file.seek(2)
+    components = 0
+    while True:
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return False
+        if head[1] == 0xFF:  # filling
+            file.seek(-3, io.SEEK_CUR)
+            continue
+        length = int.from_bytes(head[2:], "big")
+        body = file.read(length - 2) if length >= 2 else b""
+        if head[1] in (0xC0, 0xC1) and len(body) > 5:
+            components = body[5]
+        elif head[1] == 0xDA:
+            return components > 0 and body[:1] == bytes([components])
+
+
+def _channels_of_tiff(file: BinaryIO, start: bytes, values: Values) -> tiff.Layout | None:
     """The layout of a TIFF that Pillow would refuse or misread; None for any other file."""
     if start[:4] not in _TIFF_MAGIC:
         return None
@@ -188,7 +287,11 @@ def _channels_of_tiff(file: BinaryIO, start: bytes) -> tiff.Layout | None:
     except ValueError:
         return None
     channels, floats = layout.shape[2], layout.dtype.kind == "f"
-    mine = channels > 4 or (layout.plain and (channels > 1 or (floats and not tiff.why_unreadable(layout))))
+    # Integers of 32 bits and signed ones mean something only where they are scaled.
+    own_type = (
+        floats or (values.scaled and layout.dtype.str[1:] not in ("u1", "u2"))
+    ) and not tiff.why_unreadable(layout)
+    mine = channels > 4 or (layout.plain and (channels > 1 or own_type))
     return layout if mine else None
 
 
@@ -201,10 +304,10 @@ def _raw_mode(image: ImageFile.ImageFile) -> str | None:
     return raw_mode if isinstance(raw_mode, str) and ";16" in raw_mode else None
 
 
-def _deep_pixels(image: ImageFile.ImageFile, raw_mode: str, file: BinaryIO) -> np.ndarray:
+def _deep_pixels(image: ImageFile.ImageFile, raw_mode: str, file: BinaryIO, values: Values) -> np.ndarray:
     """Both bytes of each 16 bit sample: Pillow keeps the high one, or the low one if told the other order."""
     little = raw_mode.endswith("L") or (raw_mode.endswith("N") and sys.byteorder == "little")
-    low = _open(file)
+    low = _open(file, values)
     if raw_mode.startswith("LA"):  # four bytes a pixel, as RGBA has
         low.tile = [tile._replace(args="RGBA") for tile in low.tile]
         parts = np.asarray(low).astype(np.uint16)
@@ -220,17 +323,21 @@ def _deep_pixels(image: ImageFile.ImageFile, raw_mode: str, file: BinaryIO) -> n
     return high << 8 | np.asarray(low)
 
 
-def _plain_pixels(image: ImageFile.ImageFile) -> np.ndarray:
+def _plain_pixels(image: ImageFile.ImageFile, values: Values) -> np.ndarray:
     image.load()
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
+        if values.scaled:
+            return pixels[..., None]
         if pixels.dtype != np.uint16:
             low, high = int(pixels.min()), int(pixels.max())
             if low < 0 or high > 65535:
-                raise ValueError(f"32 bit integers from {low} to {high}: allowed are 0 to 65535")
+                raise ValueError(
+                    f"32 bit integers from {low} to {high}: allowed are 0 to 65535; max_value or percentiles scale others"
+                )
         return pixels.astype(np.uint16)[..., None]
     if image.mode == "F":
-        return _check_floats(np.asarray(image)[..., None])
+        return _check_floats(np.asarray(image)[..., None], values)
     if image.mode == "RGBX" and image.format == "TIFF":  # a fourth channel that is not alpha
         return np.asarray(image)
     if image.mode in ("1", "L") and not image.has_transparency_data:
@@ -271,12 +378,10 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _check_floats(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype.kind != "f":
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # NaN fails both
-        raise ValueError(f"floats from {low:g} to {high:g}: allowed are 0 to 1")
+def _check_floats(pixels: np.ndarray, values: Values) -> np.ndarray:
+    if pixels.dtype.kind == "f" and not values.scaled:
+        pixels = pixels.astype(np.float32, copy=False)
+        require_range(pixels)
     return pixels
 
 

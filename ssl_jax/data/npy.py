@@ -5,6 +5,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+TYPES = "uint8, uint16, bool, or floats in [0, 1]"
+"""What is read where no range of the values is given."""
 MAGIC = b"\x93NUMPY"
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -35,8 +37,8 @@ def read_header(file: BinaryIO) -> NpyHeader:
     if version not in _READERS:
         raise ValueError(f".npy format {version} is not supported")
     stored, fortran, dtype = _READERS[version](file)
-    if dtype.hasobject or (dtype.kind not in "fb" and dtype.newbyteorder("=") not in (np.uint8, np.uint16)):
-        raise ValueError(f".npy of dtype {dtype}: allowed are uint8, uint16, bool, or floats in [0, 1]")
+    if dtype.hasobject or dtype.kind not in "fbiu":
+        raise ValueError(f".npy of dtype {dtype}: allowed are {TYPES}")
     if len(stored) not in (2, 3) or (len(stored) == 3 and stored[2] < 1):
         raise ValueError(f".npy of shape {stored}: allowed are [h, w] and [h, w, c]")
     height, width, channels = (*stored, 1)[:3]
@@ -44,7 +46,7 @@ def read_header(file: BinaryIO) -> NpyHeader:
 
 
 def read_pixels(file: BinaryIO) -> np.ndarray:
-    """Read a .npy file as ``[h, w, c]`` of uint8, uint16 or float32.
+    """Read a .npy file as ``[h, w, c]``: integers as they are, bool as uint8 of 0 and 255, floats as float32.
 
     Raises:
       ValueError: damaged, truncated, or an array that is no image.
@@ -60,4 +62,7 @@ def read_pixels(file: BinaryIO) -> np.ndarray:
     pixels = pixels.reshape(header.stored, order="F" if header.fortran else "C").reshape(header.shape)
     if header.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
-    return pixels.astype(np.float32 if header.dtype.kind == "f" else header.dtype.newbyteorder("="))
+    if header.dtype.kind != "f":
+        return pixels.astype(header.dtype.newbyteorder("="))
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, which is refused
+        return pixels.astype(np.float32)

@@ -1,4 +1,4 @@
-"""TIFF files that Pillow cannot open: any number of channels, 8 and 16 bit integers and 32 bit floats.
+"""TIFF files that Pillow cannot open: any number of channels, integers of 8 to 32 bits, floats of 16 to 64.
 
 The first image of a classic TIFF file, in strips or tiles, chunky or planar, not compressed or deflated.
 """
@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 _TYPES = {1: "B", 3: "H", 4: "I"}
+_KINDS = {1: "u", 2: "i", 3: "f"}
+_CODES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
 MARGIN = 2048
 """Pixels by which a tile may stand over the edges of its image."""
 _MAX_VALUES = 1 << 22  # a longer table of strips than that is damage, not an image
@@ -103,8 +105,8 @@ def read_layout(file: BinaryIO) -> Layout:
     if min(height, width, channels) < 1:
         raise ValueError("TIFF image without pixels")
     bits, kind = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
-    code = {(8, 1): "u1", (16, 1): "u2", (32, 3): "f4"}.get((min(bits), min(kind)))
-    if len(bits) > 1 or len(kind) > 1 or code is None:
+    code = f"{_KINDS.get(min(kind), '?')}{min(bits) // 8}"
+    if len(bits) > 1 or len(kind) > 1 or min(bits) % 8 or code not in _CODES:
         raise ValueError(f"TIFF with {sorted(bits)} bits of sample format {sorted(kind)} is not supported")
     tiled = 324 in tags
     return Layout(

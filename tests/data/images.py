@@ -61,7 +61,7 @@ def encode_tiff(
                 blocks.append(zlib.compress(data) if deflate else data)
     counts = [len(block) for block in blocks]
     offsets = [8 + sum(counts[:i]) for i in range(len(blocks))]
-    kind = {"u": 1, "f": 3}[array.dtype.kind]
+    kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
     tags: dict[int, list[int]] = {
         256: [width],
         257: [height],

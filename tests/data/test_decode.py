@@ -1,4 +1,6 @@
+import functools
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from ssl_jax.data import tiff
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.files import infer_format
 from ssl_jax.data.sources import CorruptImage
+from ssl_jax.data.values import Values
 from tests.data.images import encode, encode_npy, encode_png16, encode_tiff, photo
 
 RNG = np.random.default_rng(0)
@@ -262,16 +265,179 @@ def test_noise_in_a_file_never_raises_anything_else(kind):
                 assert error.name == "x" and error.reason
 
 
-def test_a_decompression_bomb_is_a_corrupt_image(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+def test_an_image_over_the_limit_is_a_corrupt_image_that_names_the_option():
+    """The reader has a limit of its own: that of Pillow is the same for the whole program, and knows no memory."""
+    limit = Values(max_image_mib=400 / 2**20)
     for data in (
         encode(COLOUR),
-        encode(COLOUR, "JPEG"),
+        encode(COLOUR, "JPEG", progressive=True),
+        encode(COLOUR, "GIF"),
+        encode(Image.fromarray(COLOUR).quantize(8)),
+        encode(COLOUR, "TIFF"),
+        encode_png16(DEEP[..., :1]),
         encode_npy(COLOUR),
         encode_tiff(DEEP.repeat(2, axis=0)),
     ):
-        with pytest.raises(CorruptImage, match=r"too large|over the safe limit"):
-            read(data)
+        for step in (read_header, functools.partial(decode, channels=3, dtype="uint8")):
+            with pytest.raises(
+                CorruptImage,
+                match=r"\d+ x \d+ pixels of .* too large for max_image_mib=0.000381, which may be",
+            ):
+                step(data, name="x", values=limit)
+    within = Values(max_image_mib=COLOUR.nbytes / 2**20)
+    assert (decode(encode(COLOUR), name="x", channels=3, dtype="uint8", values=within) == COLOUR).all()
+
+
+@pytest.mark.parametrize("pillows", [100, None])
+def test_the_limit_of_pillow_neither_counts_nor_changes(monkeypatch, pillows):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (read(encode(COLOUR)) == COLOUR).all() and read(encode(COLOUR, "JPEG")).shape == COLOUR.shape
+    assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+def test_an_image_that_pillow_takes_for_a_bomb_is_read():
+    """9,000 x 12,000 pixels, a scan, counted as corrupt."""
+    side = 9_500
+    data = encode(Image.new("1", (side, side + 1_000)))
+    assert side * (side + 1_000) > (Image.MAX_IMAGE_PIXELS or 0)
+    assert read_header(data, name="x").shape == (side + 1_000, side, 1)
+    image = read(data, 1)
+    assert image.shape == (side + 1_000, side, 1) and not image.any()
+    with pytest.raises(CorruptImage, match=r"take 95.1 MiB: too large for max_image_mib=95"):
+        read_header(data, name="x", values=Values(max_image_mib=95))
+
+
+@pytest.mark.parametrize(
+    ("limit", "factor"), [(64 * 48 * 3, 1), (64 * 48 * 3 - 1, 2), (40 * 30, 4), (8 * 6 * 3, 8)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_over_the_limit_is_read_reduced(caplog, limit, factor, orientation, monkeypatch):
+    monkeypatch.setattr("ssl_jax.data.decode._said", set())
+    picture, exif = photo(RNG, 48, 64), Image.Exif()
+    exif[0x0112] = orientation
+    data, values = encode(picture, "JPEG", quality=95, exif=exif), Values(max_image_mib=limit / 2**20)
+    shape = (48 // factor, 64 // factor, 3) if orientation == 1 else (64 // factor, 48 // factor, 3)
+    assert read_header(data, name="x", values=values).shape == shape
+    image = decode(data, name="x", channels=3, dtype="uint8", values=values)
+    means = picture.reshape(48 // factor, factor, 64 // factor, factor, 3).mean((1, 3))
+    assert np.abs(image - (means if orientation == 1 else np.rot90(means, -1))).mean() < 5
+    said = [record.message for record in caplog.records]
+    assert len(said) == (factor > 1) and all(f"read at 1/{factor} of the size" in text for text in said)
+
+
+def test_only_a_jpeg_in_one_scan_is_read_reduced():
+    """Others are decoded as a whole, whatever the size of the result."""
+    picture = photo(RNG, 48, 64)
+    values = Values(max_image_mib=3000 / 2**20)
+    one = encode(picture, "JPEG")
+    assert decode(one, name="x", channels=3, dtype="uint8", values=values).shape == (24, 32, 3)
+    start = one.index(b"\xff\xda")
+    several = one[: start + 4] + b"\1" + one[start + 5 :]  # says that the first scan has one component
+    for data in (encode(picture, "JPEG", progressive=True), several, one[: start - 1]):
+        with pytest.raises(CorruptImage, match=r"too large|."):
+            decode(data, name="x", channels=3, dtype="uint8", values=values)
+    with pytest.raises(CorruptImage, match=r"48 x 64 pixels of 3 channels .* too large"):
+        decode(several, name="x", channels=3, dtype="uint8", values=values)
+    with pytest.raises(CorruptImage, match="too large"):  # not even 1/8 fits
+        decode(one, name="x", channels=3, dtype="uint8", values=Values(max_image_mib=100 / 2**20))
+
+
+SCALED = np.array([[0, 1000, 2047], [4095, 5000, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<i2", "<u4", "<i4", "<i8", "<f2", "<f4", "<f8"])
+def test_max_value_scales_what_is_stored_whatever_its_type(dtype):
+    stored = np.minimum(SCALED.astype(np.int64), np.iinfo(dtype).max if dtype[-2] != "f" else 60_000).astype(dtype)
+    found = decode(encode_npy(stored), name="x", channels=1, dtype="float32", values=Values(max_value=4095))
+    expected = np.array([[min(float(x) / 4095, 1.0) for x in row] for row in stored])
+    np.testing.assert_allclose(found[..., 0], expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    as_bytes = decode(encode_npy(stored), name="x", channels=3, dtype="uint8", values=Values(max_value=4095))
+    assert (as_bytes == np.rint(255 * expected)[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "tiff"])
+def test_max_value_scales_deep_files(kind):
+    deep = (DEEP[..., :1] >> 4).astype(np.uint16)
+    data = {"PNG": encode_png16(deep), "tiff": encode_tiff(deep)}.get(kind) or encode(deep[..., 0], "TIFF")
+    found = decode(data, name="x", channels=1, dtype="float32", values=Values(max_value=4095))
+    np.testing.assert_allclose(found, deep / 4095, rtol=1e-6)
+    assert found.max() > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u4", "<i4", "<f4", "<f8"])
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_percentiles_scale_each_image_by_itself(dtype, channels):
+    low = 0 if "u" in dtype else -900
+    stored = (RNG.integers(0, 2000, (13, 17, channels)) + low).astype(dtype)
+    values = Values(percentiles=(2, 98))
+    a, b = np.percentile(stored, (2, 98))
+    expected = np.clip((stored - a) / (b - a), 0, 1)
+    for data in (encode_npy(stored), encode_tiff(stored.astype(dtype.replace(">", "<")), order=dtype[0])):
+        assert read_header(data, name="x", values=values).shape == stored.shape
+        found = decode(data, name="x", channels=channels, dtype="float32", values=values)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(CorruptImage, match=r"max_value|percentiles"):
+        read_header(encode_npy(stored), name="x") if dtype[1] != "f" else read(encode_npy(stored), channels)
+
+
+def test_percentiles_of_one_colour_are_zero():
+    flat = np.full((4, 4), 700, np.uint16)
+    found = decode(
+        encode_npy(flat), name="x", channels=1, dtype="float32", values=Values(percentiles=(1, 99))
+    )
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize("given", [{"max_value": 2}, {"percentiles": (1, 99)}, {}])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_values_that_are_no_numbers_are_a_corrupt_image(given, bad):
+    stored = np.array([[0.0, 0.5, bad]])
+    with pytest.raises(CorruptImage, match="1 of 3 values are NaN or infinite"):
+        decode(encode_npy(stored), name="x", channels=1, dtype="float32", values=Values(**given))
+
+
+def test_values_out_of_range_say_what_to_do():
+    for top, message in ((255.0, "max_value=255 "), (4012.0, "max_value=4095 "), (1.5, "max_value=1.5 ")):
+        with pytest.raises(CorruptImage, match=f"floats from 0 to .*: allowed are 0 to 1; {message}"):
+            read(encode_npy(np.array([[0.0, top]])), 1, "float32")
+    with pytest.raises(CorruptImage, match=r"floats from -1 to 1: .*\(x \+ 1\) / 2"):
+        read(encode_npy(np.array([[-1.0, 1.0]])), 1, "float32")
+    with pytest.raises(CorruptImage, match=r"floats from -50 to 3: .*percentiles=\(1, 99\)"):
+        read(encode_npy(np.array([[-50.0, 3.0]])), 1, "float32")
+    with pytest.raises(CorruptImage, match="values from -2 to 1: max_value scales values of 0 and more"):
+        decode(
+            encode_npy(np.array([[-2.0, 1.0]])),
+            name="x",
+            channels=1,
+            dtype="float32",
+            values=Values(max_value=1),
+        )
+    with pytest.raises(CorruptImage, match=r"dtype int16: .* max_value or percentiles scale others"):
+        read(encode_npy(np.zeros([3, 3], np.int16)), 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("max_value", bad) for bad in (0, -1, float("nan"), float("inf"), "4095", True)),
+        *(
+            ("percentiles", bad)
+            for bad in (5, (1,), (99, 1), (1, 1), (-1, 99), (1, 101), (1, 2, 3), "1,99", (None, 99))
+        ),
+        *(("max_image_mib", bad) for bad in (0, -5, None, float("nan"))),
+    ],
+)
+def test_options_of_values_out_of_range_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"{option}=.*: allowed is "):
+        Values(**{option: value})
+
+
+def test_either_max_value_or_percentiles():
+    with pytest.raises(ValueError, match=r"percentiles=.*: allowed is None where max_value is given"):
+        Values(max_value=5, percentiles=(1, 99))
 
 
 def test_only_gray_and_colour_are_converted():
