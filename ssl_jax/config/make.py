@@ -207,6 +207,8 @@ def _data(dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any]) -> Confi
     """Take the part ``data`` of a config, all but the number of images, with what is chosen of it."""
     data = ConfigDict({"source": dataset.source, "split": dataset.train, **DATA_DEFAULTS})
     data.channels = placeholder(int)
+    # Of tables: None finds the column, "" is no column of labels.
+    data.image_column, data.label_column = placeholder(str), placeholder(str)
     data.update(recipe.data)
     data.num_labels = recipe.num_labels
     data.labeled_fraction = placeholder(float)

@@ -8,22 +8,35 @@ which share one table of classes.
 
 import bisect
 import hashlib
-import importlib
-import io
 import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.data.arrow import (
+    LOOKED_AT,
+    class_names,
+    features_of,
+    find_image_column,
+    find_label_column,
+    first_strings,
+    label_candidates,
+    nested_pixels,
+    npy_bytes,
+    optional_import,
+    read_label_column,
+    read_metadata,
+    read_schema,
+    storage_of,
+)
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
-    SUFFIXES,
     infer_format,
     open_file,
     printable,
@@ -39,8 +52,6 @@ SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlab
 NO_LABELS = ""
 """As ``label``: the images are opened without labels."""
 _COPY_ROWS = 64  # copied at once: bounds the memory
-_LOOKED_AT = 256  # rows of a column of strings that tell whether they are paths of images
-_SHOWN = 5
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -52,6 +63,7 @@ def open_parquet(
     label: str | None = None,
     channels: int | None = None,
     dtype: str | None = None,
+    splits: Collection[str] = (),
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Source:
     """Open a Hugging Face set: a parquet file, a folder of them, or ``owner/name[:config]`` of the hub.
@@ -68,6 +80,7 @@ def open_parquet(
         of class labels, or no labels where there is neither; `NO_LABELS`, the empty string: no labels. A config says
         ``data.label_column``.
       channels, dtype: of the elements; None: from a sample of the headers, as for folders.
+      splits: names of splits beside the usual ones, which paths of files may have too.
       cache_dir: for the Arrow copies of local files; None: ``ssl_jax/parquet`` in ``$XDG_CACHE_HOME`` or in
         ``~/.cache``.
 
@@ -82,7 +95,9 @@ def open_parquet(
     local = Path(path).expanduser()
     table: _LocalTable | _HubTable
     if local.exists():
-        table = _LocalTable(local, base, image, label, _cache_folder(cache_dir))
+        files, notes = _files_by_split(local, base, {name.lower() for name in splits})
+        table = _LocalTable(local, base.lower().split("+"), files, (image, label), _cache_folder(cache_dir))
+        table.notes = (*notes, *table.notes)
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(path)) and local.suffix != ".parquet":
         table = _HubTable(str(path), base, image, label)
     else:
@@ -158,7 +173,7 @@ class ParquetSource:
             return CorruptImage(name, "the row has no image")
         if self._pixels is not None:
             try:
-                return _npy(_nested(cell, self._table.image.shape), self._pixels)
+                return npy_bytes(nested_pixels(cell, self._table.image.shape), self._pixels)
             except ValueError as error:
                 return CorruptImage(name, str(error))
         value = cell.as_py()
@@ -192,15 +207,6 @@ class _File(NamedTuple):
     shown: str
 
 
-class _ImageColumn(NamedTuple):
-    """The column of images: its name, its form (bytes, path or numbers), the shape of flat tensors, a hint at others."""
-
-    column: str
-    form: str
-    shape: tuple[int, ...] | None
-    others: str
-
-
 class _SplitLabels(NamedTuple):
     """Labels and classes of the rows of a table, and what to say of them."""
 
@@ -212,36 +218,41 @@ class _SplitLabels(NamedTuple):
 class _LocalTable:
     """The images of local parquet files, through a memory-mapped Arrow copy, and the labels of all their splits."""
 
-    def __init__(self, path: Path, split: str, image: str | None, label: str | None, cache: Path):
+    def __init__(
+        self,
+        path: Path,
+        wanted: list[str],
+        by_split: dict[str, list[Path]],
+        columns: tuple[str | None, str | None],
+        cache: Path,
+    ):
+        image, label = columns
         self._root = path if path.is_dir() else path.parent
-        by_split, notes = _files_by_split(path, split)
-        wanted = [name.lower() for name in split.split("+")]
+        self._files, self._wanted = by_split, wanted
         files = [file for name in wanted for file in by_split[name]]
-        rows = [_metadata(file).num_rows for file in files]
+        rows = [read_metadata(file).num_rows for file in files]
         filled = [file for file, count in zip(files, rows, strict=True) if count] or files[:1]
-        schema = _read_schema(filled[0])
-        self.image = _image_column(
-            schema, _features(schema), image, filled[0], lambda: _first_rows(filled[0])
+        schema = read_schema(filled[0])
+        self.image = find_image_column(
+            schema, features_of(schema), image, filled[0], lambda: first_strings(filled[0])
         )
         self._path = _arrow_copy(filled, schema.field(self.image.column), cache)
         self._folders = [str(file.parent) for file in filled]
         self._ends = list(itertools.accumulate(count for count in rows if count))
         self._table: Any = None
         self._bytes = 0
-        self.label_column, found = self._label_column([*files, *itertools.chain(*by_split.values())], label)
-        self.notes = (*notes, *found)
-        self._files = {name: list(members) for name, members in by_split.items()}
-        self._wanted = wanted
+        self.label_column, notes = self._label_column([*files, *itertools.chain(*by_split.values())], label)
+        self.notes: tuple[str, ...] = tuple(notes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
 
     def _mapped(self) -> Any:
         if self._table is None:
-            pyarrow = _optional("pyarrow")
+            pyarrow = optional_import("pyarrow")
             try:
                 with pyarrow.memory_map(str(self._path)) as file:
-                    self._table = _optional("pyarrow.ipc").open_file(file).read_all()
+                    self._table = optional_import("pyarrow.ipc").open_file(file).read_all()
             except (pyarrow.ArrowException, OSError) as error:
                 raise ValueError(f"{self._path}, a copy, is damaged: delete it ({error})") from error
             self._bytes = self._path.stat().st_size
@@ -268,11 +279,11 @@ class _LocalTable:
         names: list[str] = []
         for file in files:
             try:
-                schema = _read_schema(file)
+                schema = read_schema(file)
             except ValueError:
                 continue  # of another split; those of this one were read before
             names += [name for name in schema.names if name not in names]
-            column, notes = _label_column(schema, given, self.image.column)
+            column, notes = find_label_column(schema, given, self.image.column)
             if column is not None:
                 return column, notes
         if given is not None:
@@ -280,7 +291,7 @@ class _LocalTable:
                 f"label={given!r} is not a column of parquet:{self._root}: these are {names}; on the command line "
                 "--config.data.label_column"
             )
-        return None, _could_be_labels(_read_schema(files[0]), self.image.column)
+        return None, label_candidates(read_schema(files[0]), self.image.column)
 
     def label_columns(self, name: str) -> tuple[dict[str, dict[str, Column]], list[str]]:
         """The labels of every file of every split, and what was found."""
@@ -297,7 +308,7 @@ class _LocalTable:
                         raise
                     notes.append(f"classes of the split {split} are not counted: {error}")
                     continue
-                if self.label_column not in _read_schema(file).names:
+                if self.label_column not in read_schema(file).names:
                     notes.append(f"{shown} has no column {self.label_column!r}: its images have no label")
         return columns, notes
 
@@ -309,13 +320,13 @@ class _HubTable:
     """The images of a set of the Hugging Face hub, through its own memory-mapped copy, and the labels of all its splits."""
 
     def __init__(self, name: str, split: str, image: str | None, label: str | None):
-        datasets = _optional("datasets")
+        datasets = optional_import("datasets")
         self._name, self._split = name, split
         rows = self._load(split)
         schema = rows.features.arrow_schema
-        features = _features(schema)
-        self.image = _image_column(
-            schema, features, image, name, lambda: rows.with_format("arrow")[:_LOOKED_AT]
+        features = features_of(schema)
+        self.image = find_image_column(
+            schema, features, image, name, lambda: rows.with_format("arrow")[:LOOKED_AT]
         )
         self.notes: tuple[str, ...] = ()
         self.label_column: str | None = None
@@ -325,9 +336,9 @@ class _HubTable:
                     f"label={label!r} is not a column of parquet:{name}: these are {schema.names}; on the command line "
                     "--config.data.label_column"
                 )
-            self.label_column, notes = _label_column(schema, label, self.image.column)
+            self.label_column, notes = find_label_column(schema, label, self.image.column)
             self.notes = tuple(
-                notes or ([] if self.label_column else _could_be_labels(schema, self.image.column))
+                notes or ([] if self.label_column else label_candidates(schema, self.image.column))
             )
         self._labelled = rows
         rows = rows.select_columns([self.image.column])
@@ -339,7 +350,7 @@ class _HubTable:
         return {**self.__dict__, "_labelled": None}  # the labels are read once
 
     def _load(self, split: str) -> Any:
-        datasets = _optional("datasets")
+        datasets = optional_import("datasets")
         repository, _, config = self._name.partition(":")
         try:
             return datasets.load_dataset(repository, config or None, split=split)
@@ -354,7 +365,7 @@ class _HubTable:
 
     def cell(self, index: int) -> Any:
         chunk = self._rows[index][self.image.column].chunk(0)
-        return _storage(chunk)[0]
+        return storage_of(chunk)[0]
 
     def folder(self, index: int) -> str:
         raise ValueError("of a set of the hub, only images that it has as bytes are read")
@@ -362,7 +373,7 @@ class _HubTable:
     def label_columns(self, name: str) -> tuple[dict[str, dict[str, Column]], list[str]]:
         """The labels of this split, and of the others where no feature of the set names the classes."""
         column = self.label_column or ""
-        names = _names_of(self._labelled.features.arrow_schema, column)
+        names = class_names(self._labelled.features.arrow_schema, column)
         notes: list[str] = []
         columns = {self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}}
         others = (
@@ -379,15 +390,7 @@ class _HubTable:
         return [self._split]
 
 
-def _optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(f"parquet sources need {package}: pip install 'ssl-jax[parquet]'") from error
-
-
-def _files_by_split(path: Path, split: str) -> tuple[dict[str, list[Path]], list[str]]:
+def _files_by_split(path: Path, split: str, further: set[str]) -> tuple[dict[str, list[Path]], list[str]]:
     """The parquet files of every split, and what to say of files that belong to none."""
     root = path if path.is_dir() else path.parent
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -399,7 +402,7 @@ def _files_by_split(path: Path, split: str) -> tuple[dict[str, list[Path]], list
     by_split: dict[str, list[Path]] = {}
     for file in files:
         words = re.split(r"[^a-z0-9]+", str(file.relative_to(root)).lower())
-        names = [word for word in words if word in SPLITS or word in wanted]
+        names = [word for word in words if word in SPLITS | further or word in wanted]
         by_split.setdefault(names[-1] if names else "", []).append(file)
     if set(by_split) == {""} and wanted == ["train"]:
         return {"train": files}, []
@@ -414,209 +417,23 @@ def _files_by_split(path: Path, split: str) -> tuple[dict[str, list[Path]], list
     )
 
 
-def _read_schema(file: Path) -> Any:
-    try:
-        return _optional("pyarrow.parquet").read_schema(file)
-    except (_optional("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _metadata(file: Path) -> Any:
-    try:
-        return _optional("pyarrow.parquet").read_metadata(file)
-    except (_optional("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _first_rows(file: Path) -> Any:
-    """The first rows of a file, of its columns of strings."""
-    types = _optional("pyarrow").types
-    schema = _read_schema(file)
-    names = [field.name for field in schema if _is_string(field.type, types)]
-    batches = _optional("pyarrow.parquet").ParquetFile(file).iter_batches(_LOOKED_AT, columns=names)
-    return next(batches, _optional("pyarrow").table({}))
-
-
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What Hugging Face's note in the file says about the columns; {} where there is none."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (TypeError, KeyError, ValueError, AttributeError, RecursionError):
-        return {}
-
-
-def _names_of(schema: Any, column: str) -> tuple[str, ...]:
-    """The names that Hugging Face's note gives the labels 0, 1, ... of a column."""
-    feature = _features(schema).get(column, {})
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
-
-
-def _is_string(kind: Any, types: Any) -> bool:
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return types.is_string(kind) or types.is_large_string(kind)
-
-
-def _holds_bytes(kind: Any, types: Any) -> bool:
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type, types) for field in kind)
-    return types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def _depth(kind: Any, types: Any) -> int:
-    """How deeply lists of numbers are nested; 0 for what is no list of numbers."""
-    depth = 0
-    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        depth, kind = depth + 1, kind.value_type
-    return depth if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) else 0
-
-
-def _form(field: Any, types: Any, paths: set[str]) -> str | None:
-    """How a column can hold images: bytes, path, numbers, or not at all."""
-    kind = field.type
-    shape = getattr(kind, "shape", None)
-    kind = getattr(kind, "storage_type", kind)
-    if _holds_bytes(kind, types):
-        return "bytes"
-    if types.is_struct(kind) and any(part.name == "path" and _is_string(part.type, types) for part in kind):
-        return "path"
-    if field.name in paths:
-        return "path"
-    depth = _depth(kind, types)
-    return "numbers" if depth in (2, 3) or (depth == 1 and shape and len(shape) in (2, 3)) else None
-
-
-def _image_column(
-    schema: Any, features: dict[str, dict[str, Any]], given: str | None, where: Any, first_rows: Any
-) -> _ImageColumn:
-    types = _optional("pyarrow").types
-    strings = [field.name for field in schema if _is_string(field.type, types)]
-    paths: set[str] = set()
-    if given in strings:
-        paths = {str(given)}
-    elif given is None and strings and not any(_holds_bytes(field.type, types) for field in schema):
-        rows = first_rows()
-        paths = {name for name in strings if any(map(_names_image, rows.column(name).to_pylist()))}
-    forms = {field.name: form for field in schema if (form := _form(field, types, paths))}
-    flag = "on the command line --config.data.image_column"
-    if given is not None and given not in forms:
-        raise ValueError(
-            f"image={given!r}: the columns of parquet:{where} that can hold images are {list(forms)} ({flag}); its columns are "
-            f"{_kinds(schema)}{_flat_lists(schema, types)}"
-        )
-    for form in ("bytes", "path", "numbers"):
-        able = [name for name in forms if forms[name] == form]
-        marked = [name for name in able if features.get(name, {}).get("_type") == "Image"]
-        named = [name for name in able if name == "image"]
-        for names in (
-            [given] if given in able else [],
-            [] if given else named,
-            [] if given else marked,
-            able,
-        ):
-            if len(names) == 1 and given in (None, names[0]):
-                (column,) = names
-                shape = getattr(schema.field(column).type, "shape", None)
-                others = [name for name in [*forms, *strings] if name != column]
-                hint = f"other columns are {others[:_SHOWN]}: image= names one, {flag}" if others else ""
-                return _ImageColumn(str(column), form, tuple(shape) if shape else None, hint)
-        if able and given is None:
-            raise ValueError(
-                f"parquet:{where} has {len(able)} columns that can hold images: give image= one of {able}, {flag}"
-            )
-    raise ValueError(
-        f"parquet:{where} has no column of bytes, paths of images, or lists of rows of pixels: its columns are {_kinds(schema)}"
-        f"{_flat_lists(schema, types)}"
-    )
-
-
-def _kinds(schema: Any) -> str:
-    shown = [f"{field.name} ({str(field.type)[:40]})" for field in schema]
-    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
-
-
-def _flat_lists(schema: Any, types: Any) -> str:
-    flat = [field.name for field in schema if _depth(field.type, types) == 1]
-    if not flat:
-        return ""
-    return f"; the lists of numbers in {flat[0]} say neither height nor width: store lists of rows, [h][w] or [h][w][c]"
-
-
-def _names_image(value: Any) -> bool:
-    return isinstance(value, str) and os.path.splitext(value)[1].lower() in SUFFIXES
-
-
-def _label_column(schema: Any, given: str | None, image: str) -> tuple[str | None, list[str]]:
-    names = [name for name in schema.names if name != image]
-    if given is not None:
-        return (given if given in names else None), []
-    marked = [name for name in names if _features(schema).get(name, {}).get("_type") == "ClassLabel"]
-    column = "label" if "label" in names else marked[0] if marked else None
-    notes = []
-    if column not in (None, "label") and len(marked) > 1:
-        notes.append(
-            f"labels are those of the column {column!r}, one of {marked}: --config.data.label_column names another"
-        )
-    return column, notes
-
-
-def _could_be_labels(schema: Any, image: str) -> list[str]:
-    types = _optional("pyarrow").types
-    able = [
-        field.name
-        for field in schema
-        if field.name != image and (types.is_integer(field.type) or _is_string(field.type, types))
-    ]
-    if not able:
-        return []
-    return [
-        f"no labels: no column is called label; if {able[:_SHOWN]} has one, --config.data.label_column=NAME says so"
-    ]
-
-
 def _read_label_column(file: Path, column: str, name: str, shown: str) -> Column:
     """The labels of a file; none where it lacks the column."""
-    schema = _read_schema(file)
+    schema = read_schema(file)
     if column not in schema.names:
-        return read_labels(np.full(_metadata(file).num_rows, -1), where=shown)
+        return read_labels(np.full(read_metadata(file).num_rows, -1), where=shown)
     try:
-        values = _optional("pyarrow.parquet").ParquetFile(file).read(columns=[column]).column(column)
-    except (_optional("pyarrow").ArrowException, OSError) as error:
+        values = optional_import("pyarrow.parquet").ParquetFile(file).read(columns=[column]).column(column)
+    except (optional_import("pyarrow").ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    return _column_from_arrow(values, column, _names_of(schema, column), name, shown)
+    return read_label_column(values, column, class_names(schema, column), name, shown)
 
 
 def _column_of(rows: Any, column: str, names: tuple[str, ...], name: str, shown: str) -> Column:
     if column not in rows.column_names:
         return read_labels(np.full(len(rows), -1), where=shown)
     values = rows.select_columns([column]).with_format("arrow")[:][column]
-    return _column_from_arrow(values, column, names, name, shown)
-
-
-def _column_from_arrow(values: Any, column: str, names: tuple[str, ...], name: str, shown: str) -> Column:
-    where = f"label={column!r} of {name}, {shown},"
-    hint = f"; --config.data.label_column names another column, '{NO_LABELS}' none"
-    try:
-        return read_labels(_from_arrow(values), where=where, names=names)
-    except ValueError as error:
-        raise ValueError(f"{error}{hint}") from error
-
-
-def _from_arrow(values: Any) -> Any:
-    """A column as a masked array of numbers, or as a list of Python's values."""
-    pyarrow = _optional("pyarrow")
-    types = pyarrow.types
-    if isinstance(values.type, pyarrow.BaseExtensionType):
-        values = pyarrow.chunked_array([_storage(chunk) for chunk in values.chunks], values.type.storage_type)
-    if types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    kind = values.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        return values.to_pylist()
-    mask = values.is_null().to_numpy()
-    filled = _optional("pyarrow.compute").fill_null(values, pyarrow.scalar(0).cast(kind))
-    return np.ma.MaskedArray(filled.to_numpy(), mask)
+    return read_label_column(values, column, names, name, shown)
 
 
 def _labels_of_all(table: "_LocalTable | _HubTable", name: str) -> _SplitLabels:
@@ -659,41 +476,15 @@ def _path_inside(folder: str, path: str) -> str:
     return real
 
 
-def _storage(array: Any) -> Any:
-    return array.storage if isinstance(array, _optional("pyarrow").ExtensionArray) else array
-
-
-def _nested(cell: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-    """The numbers of nested lists as an array.
-
-    Raises:
-      ValueError: rows of several lengths, missing numbers, or an array that is no image.
-    """
-    pyarrow = _optional("pyarrow")
-    types, compute = pyarrow.types, _optional("pyarrow.compute")
-    values = cell.values
-    found = [len(values)]
-    while _depth(values.type, types):
-        lengths = compute.unique(compute.list_value_length(values)).to_pylist() if len(values) else [0]
-        if len(lengths) != 1 or lengths[0] is None:
-            raise ValueError(f"lists of several lengths, {sorted(map(str, lengths))[:_SHOWN]}, are no image")
-        found.append(lengths[0])
-        values = values.flatten()
-    if values.null_count or not len(values):
-        raise ValueError("numbers are missing")
-    array = values.to_numpy(zero_copy_only=False).reshape(shape or found)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4:
-        raise ValueError(f"lists of shape {list(array.shape)} have the channels first: allowed is [h][w][c]")
-    return array
-
-
 def _pixel_dtype(table: "_LocalTable | _HubTable", sample: Sequence[int]) -> np.dtype[Any]:
     """The type of pixels that are lists of numbers: that of the column, or for wide integers what a sample needs."""
     largest = 0
     for index in sample:
         try:
             array = (
-                _nested(table.cell(index), table.image.shape) if table.cell(index).is_valid else np.zeros(1)
+                nested_pixels(table.cell(index), table.image.shape)
+                if table.cell(index).is_valid
+                else np.zeros(1)
             )
         except ValueError:
             continue
@@ -705,21 +496,6 @@ def _pixel_dtype(table: "_LocalTable | _HubTable", sample: Sequence[int]) -> np.
     return np.dtype(np.uint8 if largest <= 255 else np.uint16)
 
 
-def _npy(array: np.ndarray, dtype: np.dtype[Any]) -> bytes:
-    """An image as the bytes of a .npy file, which the decoder reads like any other.
-
-    Raises:
-      ValueError: integers that the type of the pixels does not have.
-    """
-    if dtype.kind == "u" and array.dtype != dtype:
-        low, high, top = int(array.min()), int(array.max()), np.iinfo(dtype).max
-        if low < 0 or high > top:
-            raise ValueError(f"pixels from {low} to {high}: allowed is 0 to {top}")
-    file = io.BytesIO()
-    np.save(file, array.astype(dtype), allow_pickle=False)
-    return file.getvalue()
-
-
 def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
@@ -728,7 +504,7 @@ def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
 
 def _arrow_copy(files: list[Path], field: Any, cache: Path) -> Path:
     """The Arrow file with one column of parquet files, made where the cache does not have it."""
-    pyarrow, parquet = _optional("pyarrow"), _optional("pyarrow.parquet")
+    pyarrow, parquet = optional_import("pyarrow"), optional_import("pyarrow.parquet")
     stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = hashlib.blake2b(json.dumps([stamps, [field.name]]).encode(), digest_size=12).hexdigest()
     target = cache / f"{key}.arrow"
@@ -745,7 +521,7 @@ def _arrow_copy(files: list[Path], field: Any, cache: Path) -> Path:
         with pyarrow.ipc.new_file(unfinished, wanted) as writer:
             for file in files:
                 for batch in parquet.ParquetFile(file).iter_batches(_COPY_ROWS, columns=[field.name]):
-                    column = _storage(batch.column(field.name)).cast(kind)
+                    column = storage_of(batch.column(field.name)).cast(kind)
                     writer.write_table(pyarrow.Table.from_arrays([column], schema=wanted))
         os.replace(unfinished, target)
     except (pyarrow.ArrowException, KeyError) as error:
