@@ -2,8 +2,8 @@
 
     python -m experiments.embed --workdir=runs/first --source=folder:photos --out=photos.npz
 
-Writes ``features`` (float32 ``[n, d]``), ``file_name``, ``label`` (-1: none) and ``class_name`` (what the number stands for; "":
-none), to ``.npz`` or ``.parquet``. Unreadable images are named and left out.
+Writes ``features`` (float32 ``[n, d]``), ``file_name``, ``label`` (-1: none) and its ``class_name``, to
+``.npz`` or ``.parquet``. Unreadable images are named and left out.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The page of a run, or of a comparison of runs: the body of ``experiments.report``."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,20 +104,18 @@ def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
     try:
         source = _open(config, pictures)
     except (ValueError, OSError) as error:
-        command = f"python -m experiments.report --workdirs={run.workdir} --source=folder:PATH"
+        command = f"python -m experiments.report --workdirs={shlex.quote(str(run.workdir))} --source=folder:PATH"
         return [Section("Features", missing(f"The images cannot be opened ({error}); show others:", command))]
     try:
         sample = _sample(config, method, model, source, pictures)
-    except TooManyCorrupt as error:
+    except (TooManyCorrupt, ValueError) as error:
         return [Section("Features", missing(f"No pictures: {error}."))]
     print(f"encoded {len(sample.features)} images of {source.name}", flush=True)
     key, view_key = jax.random.split(jax.random.key(config["seed"]))
     parts = [
-        figures.embedding_map(
-            embedding.project(sample.features, method=pictures.map), sample, source.classes
-        ),
-        figures.neighbors(sample, source.classes),
-        figures.spectrum([(run.name, sample.features)], [0]),
+        section_or_reason("Map of the features", lambda: _map_section(sample, source.classes, pictures.map)),
+        section_or_reason("Nearest neighbours", lambda: figures.neighbors(sample, source.classes)),
+        section_or_reason("Spectrum", lambda: figures.spectrum([(run.name, sample.features)], [0])),
         figures.views(draw_views(view_key, source, method.views)),
     ]
     view = method.views[0]
@@ -130,6 +129,24 @@ def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
         pool = str(method.encoder.config["pool"])
         parts.append(figures.attention(sample.images, maps, pool=pool))
     return parts
+
+
+def section_or_reason(title: str, make: Callable[[], Section]) -> Section:
+    """Make a section, or one that says why these images do not do for it.
+
+    >>> def make() -> Section:
+    ...     raise ValueError("a map needs three images")
+    >>> section_or_reason("Map", make).body
+    '<p class="missing">Not shown: a map needs three images.</p>'
+    """
+    try:
+        return make()
+    except ValueError as error:
+        return Section(title, missing(f"Not shown: {error}."))
+
+
+def _map_section(sample: Sample, classes: Sequence[str], method: str) -> Section:
+    return figures.embedding_map(embedding.project(sample.features, method=method), sample, classes)
 
 
 def spectrum_section(compared: Sequence[runs.Run], colors: Sequence[int], pictures: Pictures) -> Section:
@@ -178,5 +195,5 @@ def _group_name(compared: Sequence[runs.Run], members: Sequence[int]) -> str:
 
 
 def _footer(compared: Sequence[runs.Run]) -> str:
-    folders = ",".join(str(run.workdir) for run in compared)
-    return f"Made by python -m experiments.report --workdirs={folders}. This page loads nothing from outside."
+    folders = " ".join(f"--workdirs={shlex.quote(str(run.workdir))}" for run in compared)
+    return f"Made by python -m experiments.report {folders}. This page loads nothing from outside."

@@ -109,25 +109,22 @@ def take_measure(measure: Measure, subject: Subject) -> tuple[Row, dict[str, str
     reasons = row.pop(LEFT_OUT, {})
     finite, broken = {}, []
     for name, value in row.items():
-        kept = _finite_part(value)
-        broken += [name] if kept is None else [] if kept == value else sorted(value.keys() - kept.keys())
-        if kept is not None:
-            finite[name] = kept
+        if isinstance(value, Mapping):
+            finite[name] = {key: part for key, part in value.items() if _is_finite(part)}
+            broken += sorted(value.keys() - finite[name].keys())
+        elif _is_finite(value):
+            finite[name] = value
+        else:
+            broken.append(name)
     if broken:
-        reason = f"{', '.join(broken)} of {len(subject.train.labels)} training and {len(subject.test.labels)} test images"
-        reasons = {measure.name: f"not a finite number: {reason}"} | reasons
+        images = f"{len(subject.train.labels)} training and {len(subject.test.labels)} test images"
+        reasons = {measure.name: f"not a finite number: {', '.join(broken)} of {images}", **reasons}
     return finite, reasons
 
 
-def _finite_part(value: Any) -> Any:
-    """A value as it is, ``None`` for a number that is not finite; of a mapping the numbers that are finite.
-
-    >>> _finite_part({"rankme": 1.0, "alpha": float("nan")}), _finite_part(float("inf"))
-    ({'rankme': 1.0}, None)
-    """
-    if isinstance(value, Mapping):
-        return {name: part for name, part in value.items() if _finite_part(part) is not None}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _is_finite(value: Any) -> bool:
+    """Whether JSON has a value: only NaN and infinite numbers are not."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def left_out_lines(result: Mapping[str, Any]) -> list[str]:

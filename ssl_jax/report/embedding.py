@@ -52,7 +52,8 @@ def project(features: Float[np.ndarray, "n d"], *, method: str = "auto") -> Map:
     """
     check.choice("method", method, MAPS)
     n = len(features)
-    check.require(n >= 3, "features", f"{n} rows", "three rows or more")
+    if n < 3:
+        raise ValueError(f"a map needs three images or more, and there {'are 2' if n == 2 else 'is 1'}")
     check.require(method != "tsne" or n <= MOST, "features", f"{n} rows", f"at most {MOST} for t-SNE")
     unit = np.asarray(normalize(jnp.asarray(features, jnp.float32)))
     if method == "pca" or (method == "auto" and n > MOST):

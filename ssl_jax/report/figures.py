@@ -97,12 +97,17 @@ def neighbors(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int 
       classes: names of the labels; () for none.
       k: number of neighbours.
       count: number of queries of each kind.
+
+    Raises:
+      ValueError: fewer than two examples.
     """
+    if len(sample.features) < 2:
+        raise ValueError("neighbours need two images or more, and there is 1")
     k = min(k, len(sample.features) - 1)
     neighborhood = nearest(sample.features, sample.features, k, exclude_self=True)
     chosen = extremes(neighborhood, sample.labels, count=count)
     indices, similarities = (np.asarray(part) for part in neighborhood)
-    labeled = chosen.agreement == chosen.agreement
+    labeled = len(np.unique(sample.labels[sample.labels >= 0])) > 1
 
     def rows(queries: Sequence[int]) -> str:
         return "".join(_row(sample, classes, q, indices[q], similarities[q]) for q in queries)
@@ -114,7 +119,8 @@ def neighbors(sample: Sample, classes: Sequence[str], *, k: int = 6, count: int 
         )
         heads = ("Most alike", "Most confused")
     else:
-        lead = f"The {k} nearest by the cosine, with its value below. There are no labels, so the ends are by distance."
+        found = "All labels are one" if (sample.labels >= 0).any() else "There are no labels"
+        lead = f"The {k} nearest by the cosine, with its value below. {found}, so the ends are by distance."
         heads = ("Nearest neighbours", "Farthest neighbours")
     ends = (rows(chosen.best), rows(chosen.worst))
     columns = "".join(f"<div><h3>{head}</h3>{strips}</div>" for head, strips in zip(heads, ends, strict=True))
@@ -188,16 +194,20 @@ def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) 
     Args:
       features: name and ``[n, d]`` of each run.
       colors: index into the palette, one each.
+
+    Raises:
+      ValueError: fewer than two examples of a run.
     """
     series, notes = [], []
     for (name, x), color in zip(features, colors, strict=True):
+        if len(x) < 2:
+            raise ValueError("a spectrum needs two images or more, and there is 1")
         values = eigenvalue_shares(x)
         series.append(charts.Series(name, list(range(1, len(values) + 1)), values.tolist(), color))
         rank = float(measure.effective_rank(jnp.asarray(x - x.mean(axis=0))))
         alpha = float(measure.alpha_req(jnp.asarray(x)))
-        notes.append(
-            f"{name}: effective rank {rank:.1f} of {x.shape[1]}, decay α {alpha:.2f}, {len(x):,} examples"
-        )
+        decay = f"decay α {alpha:.2f}" if np.isfinite(alpha) else "too few directions for a decay"
+        notes.append(f"{name}: effective rank {rank:.1f} of {x.shape[1]}, {decay}, {len(x):,} examples")
     if not any(len(s.x) for s in series):
         return Section(
             "Spectrum", '<p class="missing">The features do not vary: all of them are one vector.</p>'

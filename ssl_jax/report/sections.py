@@ -1,10 +1,12 @@
 """The parts of a page that come from a run's numbers: curves, evaluation, configuration."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ssl_jax.core.table import MISSING
 from ssl_jax.evaluate.measure import BASELINE
+from ssl_jax.evaluate.measures import left_out_lines
 from ssl_jax.report import charts
 from ssl_jax.report.page import Section, figure, grid, missing, table
 from ssl_jax.report.runs import ABSENT, Run, config_differences, curve, leaves, scalars
@@ -95,21 +97,33 @@ def curves(runs: Sequence[Run], colors: Sequence[int]) -> list[Section]:
 
 def evaluation(run: Run) -> Section:
     """Show what ``experiments.evaluate`` measured: a table and a dot plot a measure, with error bars."""
-    command = f"python -m experiments.evaluate --workdir={run.workdir}"
+    command = f"python -m experiments.evaluate --workdir={shlex.quote(str(run.workdir))}"
     result = run.evaluation
     rows = result.get("rows", []) if result else []
     names = measures(rows)
-    if result is None or not names:
+    if result is None:
         return Section("Evaluation", missing("Not evaluated yet; this measures it:", command))
+    remarks = _remarks(result, command)
+    if not names and not _label_free(rows) and not result.get("layers"):
+        nothing = missing("Nothing of it could be measured yet; this measures it:", command)
+        return Section("Evaluation", remarks or nothing)
     examples = int((result.get("examples") or [0, 0])[-1])
     cells = [[str(row.get("features", "?")), *(_cell(row, name, examples) for name in names)] for row in rows]
     strong = [i for i, row in enumerate(rows) if row is encoder_row(result)]
     plots = [_dots([(str(r.get("features", "?")), r) for r in rows], name, examples) for name in names]
-    accuracies = table(
-        ["accuracy in %", *map(name_of, names)], cells, caption=_caption(result), strong=strong
-    )
+    headings = ["accuracy in %", *map(name_of, names)]
+    accuracies = table(headings, cells, caption=_caption(result), strong=strong) if names else ""
     layers = _layers(result.get("layers") or [])
-    return Section("Evaluation", accuracies + grid([*plots, *layers]) + _label_free(rows), ERRORS)
+    body = accuracies + grid([*plots, *layers]) + _label_free(rows) + remarks
+    return Section("Evaluation", body, ERRORS)
+
+
+def _remarks(result: Mapping[str, Any], command: str) -> str:
+    """What the accuracies are of, what could not be measured and why, and whether there is more to come."""
+    notes = [missing(str(note)) for note in result.get("notes", [])]
+    left_out = [missing(f"Not measured: {line}.") for line in left_out_lines(result)]
+    unfinished = [missing("The evaluation was not finished:", command)] if result.get("incomplete") else []
+    return "".join([*notes, *left_out, *unfinished])
 
 
 ERRORS = (

@@ -1,12 +1,13 @@
 """What the numbers of a run say, in sentences that do not claim more than the error bars allow."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.evaluate.measure import BASELINE
+from ssl_jax.evaluate.measure import BASELINE, LEFT_OUT
 from ssl_jax.evaluate.measures import row_columns
 from ssl_jax.report.runs import Run, curve, scalars
 
@@ -72,7 +73,7 @@ def verdict(run: Run) -> list[Line]:
     """Judge a run in sentences: what is wrong first, then what the encoder is worth, then how far the run is."""
     lines = [*health(run), *(judge_encoder(run.evaluation) if run.evaluation else [])]
     if not run.evaluation:
-        command = f"python -m experiments.evaluate --workdir={run.workdir}"
+        command = f"python -m experiments.evaluate --workdir={shlex.quote(str(run.workdir))}"
         lines.append(
             Line("plain", f"Not evaluated yet, so nothing is known of its worth: {command} measures it.")
         )
@@ -122,7 +123,12 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
         for m in few
         if all(m in other for other in baselines) and baselines
     ]
-    return lines or [Line("plain", "The evaluation has nothing to compare the encoder with.")]
+    if not lines:
+        lines.append(Line("plain", "The evaluation has nothing to compare the encoder with."))
+    if left_out := row.get(LEFT_OUT):
+        text = "; ".join(f"{measure} ({reason})" for measure, reason in left_out.items())
+        lines.append(Line("warn", f"Not measured of the encoder: {text}."))
+    return lines
 
 
 def encoder_row(evaluation: Mapping[str, Any] | None) -> Row | None:
