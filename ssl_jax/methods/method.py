@@ -175,6 +175,8 @@ class Method:
         pixels.
       collapse: metric values at which the method has collapsed, which a run is watched for.
       limits: sizes of batch and source outside which the method means nothing.
+      keeps_images: whether the state has something for each training image, by its index in the source, such as a memory or
+        the labels of clusters. A run then cannot go on with other images.
     """
 
     views: tuple[View, ...]
@@ -188,6 +190,7 @@ class Method:
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
     collapse: tuple[CollapseValue, ...] = ()
     limits: Limits = ANY_SIZE
+    keeps_images: bool = False
 
     @functools.cached_property
     def encode(self) -> Callable[[Params, State, Array], Array]:

@@ -145,4 +145,5 @@ def build(
         refresh=clustering,
         collapse=collapse,
         limits=Limits(least_images=max(clusters, pca + 1)),
+        keeps_images=True,
     )

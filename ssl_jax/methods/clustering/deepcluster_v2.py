@@ -191,6 +191,7 @@ def build(
         refresh=clustering,
         collapse=collapse,
         limits=Limits(least_images=clusters),
+        keeps_images=True,
     )
 
 

@@ -111,4 +111,5 @@ def build(
         encoder_at("online"),
         collapse=classifier_collapse(classes),
         classify=classify,
+        keeps_images=True,
     )

@@ -136,7 +136,7 @@ def build(
     collapse = (
         CollapseValue("loss", values[loss], "an image's own memory scores as those of other images do"),
     )
-    return Method(views, init, loss_fn, encoder, encoder_at("online"), collapse=collapse)
+    return Method(views, init, loss_fn, encoder, encoder_at("online"), collapse=collapse, keeps_images=True)
 
 
 def _log_mean_exp(scores: Float[Array, "n k"]) -> Float[Array, ""]:

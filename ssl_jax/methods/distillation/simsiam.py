@@ -182,6 +182,7 @@ def build(
         after_update,
         collapse=collapse,
         limits=Limits(least_batch=2),
+        keeps_images=expectation is not None,
     )
 
 

@@ -124,4 +124,5 @@ def build(
         refresh=choose_seeds,
         collapse=collapse,
         limits=Limits(least_images=exemplars),
+        keeps_images=True,
     )

@@ -154,4 +154,5 @@ def build(
         refresh=relabeling,
         collapse=collapse,
         limits=Limits(least_images=num_labels),
+        keeps_images=True,
     )
