@@ -21,6 +21,7 @@ from ssl_jax.data.folder import FolderSource, all_notes, shared_classes
 from ssl_jax.data.labels import labels_of
 from ssl_jax.data.listing import Listing, find_splits, list_files
 from ssl_jax.data.sources import Element, Source, Subset, parse_split, slice_bounds
+from ssl_jax.data.values import MAX_IMAGE_MIB, Values
 
 MOVING = "moving"
 LENGTH, CANVAS = 32, 40
@@ -143,6 +144,9 @@ def open_frames(
     channels: int | None = None,
     dtype: str | None = None,
     splits: Collection[str] = (),
+    max_value: float | None = None,
+    percentiles: tuple[float, float] | None = None,
+    max_image_mib: float = MAX_IMAGE_MIB,
 ) -> Clips:
     """Open clips: a folder a clip, its image files the frames in their natural order; or ``moving``, which is made here.
 
@@ -159,6 +163,7 @@ def open_frames(
       channels: channels of the frames, as in ``open_folder``; ``moving`` has 1.
       dtype: likewise; ``moving`` has uint8.
       splits: names of splits beside the usual ones, as in ``open_folder``.
+      max_value, percentiles, max_image_mib: as in ``open_folder``; ``moving`` has values of its own.
 
     Raises:
       ValueError: no such folder or split, a folder of a clip without frames, a clip shorter than a window, no frame that can be
@@ -168,11 +173,15 @@ def open_frames(
     >>> len(clips), clips.shape, len(clips.lengths)
     (320, (40, 40, 1), 10)
     """
+    values = Values(max_value, percentiles, max_image_mib)
     if str(location) == MOVING:
-        given = {"channels": channels, "dtype": dtype}
+        given = {"channels": channels, "dtype": dtype, "max_value": max_value, "percentiles": percentiles}
         for name, value in given.items():
             check.require(
-                value in (None, {"channels": 1, "dtype": "uint8"}[name]), name, value, "None: they are given"
+                value in (None, {"channels": 1, "dtype": "uint8"}.get(name)),
+                name,
+                value,
+                "None: they are given",
             )
         moving = Moving(parse_split(split)[0])
         lengths = [LENGTH] * (len(moving) // LENGTH)
@@ -199,6 +208,7 @@ def open_frames(
         notes=(*all_notes(root, layout, listing, table), *describe_order(clips)),
         channels=channels,
         dtype=dtype,
+        values=values,
     )
     lengths = [len(clip) for clip in clips]
     name = f"frames:{root / start}"
@@ -226,6 +236,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 _NUMBER = re.compile(r"((?:(?:^|(?<=[_= ]))-)?[0-9]+)")
+_DECIMALS = re.compile(r"(?<=[0-9])\.([0-9]+)")
 
 
 def _in_order(name: str) -> tuple[str, tuple[list[str | int], str]]:
@@ -261,13 +272,13 @@ def describe_order(clips: Sequence[Sequence[str]]) -> list[str]:
 
 _ORDER = {
     "missing": "{count} {are} missing in {clips}, by the numbers in the names, such as between {example}",
-    "twice": "warning: {clips} have the same number twice, such as {example}: these follow each other in the order of the text",
-    "negative": "{clips} have negative numbers, which come before 0, the lowest first, such as {example}",
-    "several": "{clips} have several numbers in a name that vary, which are compared from left to right, such as {example}",
-    "patterns": "warning: {clips} have names that differ in more than their numbers, such as {example}: their order is that of "
-    "the text, then of the numbers",
-    "decimal": "warning: {clips} have numbers with decimals of different lengths, such as {example}: the parts are compared "
-    "as whole numbers, 5 before 15",
+    "twice": "warning: a number stands twice in {clips}, such as {example}: these are in the order of their text",
+    "negative": "numbers are negative in {clips}, such as {example}: these come before 0, the lowest first",
+    "several": "several numbers of a name vary in {clips}, such as {example}: they are compared from left to right",
+    "patterns": "warning: names differ in more than their numbers in {clips}, such as {example}: they are in the order of the "
+    "text, then of the numbers",
+    "decimal": "warning: decimals have different lengths in {clips}, such as {example}: their parts are compared as whole "
+    "numbers, 5 before 15",
 }
 
 
@@ -291,14 +302,12 @@ def _oddities(clip: Sequence[str]) -> list[tuple[str, int, str]]:
         return odd
     numbers = np.array([[int(number) for number in key[1::2]] for key in keys], object)
     varying = [k for k in range(numbers.shape[1]) if len(set(numbers[:, k].tolist())) > 1]
-    if len(varying) > 1:
+    decimals = [_DECIMALS.findall(os.path.splitext(file)[0]) for file in files]
+    if len({tuple(map(len, parts)) for parts in decimals}) > 1:
+        odd.append(("decimal", 1, f"{shown[0]} and {shown[-1]}"))
+    elif len(varying) > 1:
         odd.append(("several", 1, f"{shown[0]} and {shown[-1]}"))
-        lengths = {
-            len(d) for file in files for d in re.findall(r"[0-9]\.([0-9]+)", os.path.splitext(file)[0])
-        }
-        if len(lengths) > 1:
-            odd[-1] = ("decimal", 1, f"{shown[0]} and {shown[-1]}")
-    if len(varying) == 1:
+    elif varying:
         odd += _gaps(numbers[:, varying[0]].tolist(), shown)
     return odd
 

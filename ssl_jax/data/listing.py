@@ -111,6 +111,8 @@ def list_files(root: Path, start: str = "") -> Listing:
       start: the sub-folder to look in, "" for all.
     """
     listing = Listing()
+    if start:
+        _add_beside(listing, root)
     tops: set[str] = set()
     read_as: dict[str, str] = {}
     waiting = [start]
@@ -150,6 +152,14 @@ def list_files(root: Path, start: str = "") -> Listing:
     used = {name[begin:].split("/", 1)[0] for name in listing.names}
     listing.without_image = sorted(name for name in tops if name[begin:] not in used)
     return listing
+
+
+def _add_beside(listing: Listing, root: Path) -> None:
+    """Add what is left out beside the splits of a folder."""
+    for entry in _entries(root):
+        reason = _reason(entry.name, _is_folder(entry))
+        if reason is not None:
+            listing.left_out[reason].add(entry.name)
 
 
 def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -233,6 +243,11 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
         raise ValueError(
             f"split={name!r}: {where} has {', '.join(map(printable, named))}; give one of these, or a part such as train[:90%]"
         )
+    if name.lower() not in SPLITS and name not in splits:
+        notes.append(
+            f"warning: {printable(name)} is no usual name of a split: without splits=[{name!r}], other splits of this folder "
+            "are not recognised beside it"
+        )
     aside = [printable(f) for f in folders if f not in named]
     notes += [f"sub-folders without an image, beside the splits: {_listed(aside)}"] if aside else []
     return Layout(name if name in named else same[0], tuple(named), tuple(notes))
@@ -269,9 +284,10 @@ def _mixed(
             "source"
         )
     meant = f"{'is' if one else 'are'} meant as {'a split' if one else 'splits'}"
+    how = "the whole folder is read" + (", its sub-folders are classes" if others else "")
     note = (
-        f"warning: {told}: the whole folder is read, its sub-folders are classes. Where {_listed(named)} {meant}, move what "
-        f"lies beside out of the folder, or give {where}/{printable(named[0])}"
+        f"warning: {told}: {how}. Where {_listed(named)} {meant}, move what lies beside out of the folder, or give "
+        f"{where}/{printable(named[0])}"
     )
     return Layout("", (), (note,))
 
@@ -533,18 +549,18 @@ def describe_listing(root: Path, listing: Listing, *, start: str = "") -> list[s
         notes.append(f"sub-folders without an image{f' in {printable(start)}' * bool(start)}: {empty}")
     if listing.broken:
         notes.append(
-            f"{len(listing.broken)} links lead nowhere, such as {printable(listing.broken[0])}: they count as corrupt images"
+            f"{_number(listing.broken, 'broken link')}, such as {printable(listing.broken[0])}: each counts as a corrupt image"
         )
     if listing.repeated:
         name, first = listing.repeated[0]
         notes.append(
-            f"{len(listing.repeated)} folders are links to others that are read already and are not read again, such as "
-            f"{printable(name)} (read as {printable(first) or 'the folder itself'})"
+            f"{_number(listing.repeated, 'link')} to folders that are read already and not again, such as {printable(name)} (read "
+            f"as {printable(first) or 'the folder itself'})"
         )
     if listing.unreadable:
         name, reason = listing.unreadable[0]
         notes.append(
-            f"warning: {len(listing.unreadable)} folders cannot be read, such as {printable(name)}: {reason}"
+            f"warning: {_number(listing.unreadable, 'folder')} that cannot be read, such as {printable(name)}: {reason}"
         )
     if not start:
         notes += _inner_splits(listing.names)
@@ -560,15 +576,19 @@ def describe_left_out(root: Path, listing: Listing) -> str:
     """
     folders = {"hidden folder", "system folder"}
     parts = sorted(listing.left_out.items(), key=lambda item: (-item[1].count, item[0]))
-    files = sum(part.count for reason, part in parts if reason not in folders)
+    in_all = {
+        "file": sum(part.count for reason, part in parts if reason not in folders),
+        "folder": sum(part.count for reason, part in parts if reason in folders),
+    }
+    head = " and ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in in_all.items() if count)
     said = []
     for reason, part in parts[:_SHOWN]:
-        text = f"{part.count} {reason}{'s' * (part.count > 1 and reason.endswith(('folder', 'link')))}"
+        kind = "without suffix" if reason == "no suffix" else reason
+        kind += "s" * (part.count > 1 and reason.endswith(("folder", "link", "system file")))
         hint = _what_to_do(root, reason, part.names)
-        said.append(f"{text}, such as {printable(part.names[0])}{f' ({hint})' if hint else ''}")
-    more = [f"{sum(part.count for _, part in parts[_SHOWN:])} others"] if len(parts) > _SHOWN else []
-    head = f"{files} files: " if files > 0 else ""
-    return head + "; ".join([*said, *more])
+        said.append(f"{part.count} {kind}, such as {printable(part.names[0])}{f' ({hint})' if hint else ''}")
+    more = [f"{sum(part.count for _, part in parts[_SHOWN:])} of other kinds"] if len(parts) > _SHOWN else []
+    return f"{head}: {'; '.join([*said, *more])}"
 
 
 def _what_to_do(root: Path, reason: str, names: Sequence[str]) -> str:
@@ -630,6 +650,10 @@ def _listed(names: Iterable[str]) -> str:
     shown = [printable(name) for name in sorted(names)]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more
+
+
+def _number(found: Sequence[object], what: str) -> str:
+    return f"{len(found)} {what}{'s' * (len(found) != 1)}"
 
 
 def _quoted(name: str) -> str:
