@@ -554,8 +554,8 @@ def describe_listing(root: Path, listing: Listing, *, start: str = "") -> list[s
     if listing.repeated:
         name, first = listing.repeated[0]
         notes.append(
-            f"{_number(listing.repeated, 'link')} to folders that are read already and not again, such as {printable(name)} (read "
-            f"as {printable(first) or 'the folder itself'})"
+            f"{_number(listing.repeated, 'link')} to folders that are read already and not again, such as {printable(name)} "
+            f"(read as {printable(first) or 'the folder itself'})"
         )
     if listing.unreadable:
         name, reason = listing.unreadable[0]
