@@ -92,6 +92,7 @@ class FewLabels:
         self.channels = source.channels
         self.dtype = source.dtype
         self.classes = source.classes
+        self.notes: tuple[str, ...] = getattr(source, "notes", ())
 
     def __len__(self) -> int:
         return len(self.source)
