@@ -1,5 +1,6 @@
 """What the sources of encoded image files share: a look at a sample of headers, and what follows from it."""
 
+import collections
 import os
 import stat
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ import numpy as np
 
 from ssl_jax.core import check
 from ssl_jax.data.decode import Header, read_header
-from ssl_jax.data.sources import DTYPES, CorruptImage
+from ssl_jax.data.sources import DTYPES, CorruptImage, Source
+from ssl_jax.data.values import AS_STORED, Values, describe_dark, describe_saturated
 
 SUFFIXES = frozenset(
     {
@@ -20,23 +22,29 @@ SUFFIXES = frozenset(
 """Files of a folder that are images (in any case)."""
 SAMPLE = 256
 """How many headers a source looks at to infer its channels and depth."""
+LOOKED_AT = 32
+"""How many images are decoded to see which values they have, where their dtype does not say what is white."""
+_MOST_VALUES = 10**8  # of all images that are looked at
 
 
-def sample_indices(length: int) -> list[int]:
-    """Return up to `SAMPLE` positions, evenly spread; all of them in a smaller source.
+def sample_indices(length: int, most: int = SAMPLE) -> list[int]:
+    """Return up to ``most`` positions, evenly spread; all of them in a smaller source.
 
     >>> sample_indices(3), sample_indices(10**6)[:3], len(sample_indices(10**6))
     ([0, 1, 2], [0, 3922, 7843], 256)
     """
-    count = min(length, SAMPLE)
+    count = min(length, most)
     return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
 
 
-def sampled_headers(files: Iterable[tuple[str, Any]]) -> tuple[list[Header], list[CorruptImage]]:
+def sampled_headers(
+    files: Iterable[tuple[str, Any]], *, values: Values = AS_STORED
+) -> tuple[list[Header], list[CorruptImage]]:
     """Read the headers of files; return those that have one, and what was wrong with the others.
 
     Args:
       files: pairs of a name and a path, bytes, or a `CorruptImage` that stands for a record without an image.
+      values: how values are read.
     """
     headers: list[Header] = []
     damaged: list[CorruptImage] = []
@@ -45,22 +53,27 @@ def sampled_headers(files: Iterable[tuple[str, Any]]) -> tuple[list[Header], lis
             if isinstance(content, CorruptImage):
                 raise content
             if isinstance(content, bytes):
-                headers.append(read_header(content, name=name))
+                headers.append(read_header(content, name=name, values=values))
             else:
                 with open_file(content, name=name) as file:
-                    headers.append(read_header(file, name=name))
+                    headers.append(read_header(file, name=name, values=values))
         except CorruptImage as error:
             damaged.append(error)
     return headers, damaged
 
 
 def infer_format(
-    headers: list[Header], *, channels: int | None, dtype: str | None, where: str
+    headers: list[Header],
+    *,
+    channels: int | None,
+    dtype: str | None,
+    where: str,
+    values: Values = AS_STORED,
 ) -> tuple[int, str]:
     """Infer channels and dtype of a source from a sample of its headers, where the user does not give them.
 
-    All gray -> 1; gray and colour -> 3; all of N channels -> N. All 16 bit -> uint16; all floats -> float32;
-    else uint8.
+    All gray -> 1; gray and colour -> 3; all of N channels -> N. All 16 bit -> uint16; all floats, or ``values`` that are
+    scaled -> float32; else uint8.
 
     Raises:
       ValueError: N-channel images among others.
@@ -82,8 +95,50 @@ def infer_format(
         channels = counts[-1]
     check.require(channels >= 1, "channels", channels, "an integer of 1 or more")
     if dtype is None:
-        dtype = types.pop() if len(types) == 1 else "uint8"
+        dtype = "float32" if values.scaled else types.pop() if len(types) == 1 else "uint8"
     return channels, check.choice("dtype", dtype, DTYPES)
+
+
+def notes_on_values(source: Source, headers: list[Header], values: Values) -> tuple[str, ...]:
+    """Say what is odd about the range of the values of a source, by a look at up to `LOOKED_AT` of its images.
+
+    Images of 8 bits are not looked at unless they are scaled.
+
+    Args:
+      source: source that is about to be opened: ``name``, ``dtype``, length and elements are there.
+      headers: headers of a sample.
+      values: how values are read.
+
+    Returns:
+      A sentence where depths differ, where the largest value is far below the top of the dtype, and where most values are cut
+      off at the top.
+
+    Raises:
+      ValueError: none of the images that were looked at can be read.
+    """
+    counts = collections.Counter(header.dtype for header in headers)
+    notes = []
+    if len(counts) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        notes.append(f"images of several depths, {found} of those looked at: all are read as {source.dtype}")
+    if set(counts) == {"uint8"} and not values.scaled:
+        return tuple(notes)
+    largest, full, looked_at, seen, wrong = 0.0, 0, 0, 0, None
+    for index in sample_indices(len(source), LOOKED_AT):
+        try:
+            image = source[index]["image"]
+        except CorruptImage as error:
+            wrong = wrong or error
+            continue
+        largest, looked_at, seen = max(largest, float(image.max())), looked_at + 1, seen + image.size
+        full += int((image == (1 if source.dtype == "float32" else np.iinfo(source.dtype).max)).sum())
+        if seen > _MOST_VALUES:
+            break
+    if not looked_at:
+        raise ValueError(f"{source.name}: none of the images looked at can be read: {wrong}")
+    dark = describe_dark(largest, source.dtype, looked_at, values)
+    saturated = describe_saturated(full / seen, looked_at, values)
+    return (*notes, *(note for note in (dark, saturated) if note is not None))
 
 
 def require_promised_shape(image: np.ndarray, shape: tuple[int, int, int] | None, *, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from ssl_jax.data.files import (
     UNREAD_FORMATS,
     identify_file,
     infer_format,
+    notes_on_values,
     open_file,
     printable,
     require_promised_shape,
@@ -31,6 +32,7 @@ from ssl_jax.data.listing import (
     outline_of_names,
 )
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
+from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values
 
 
 def open_folder(
@@ -40,6 +42,9 @@ def open_folder(
     channels: int | None = None,
     dtype: str | None = None,
     splits: Collection[str] = (),
+    max_value: float | None = None,
+    percentiles: tuple[float, float] | None = None,
+    max_image_mib: float = MAX_IMAGE_MIB,
 ) -> Source:
     """Open a folder of images.
 
@@ -61,10 +66,13 @@ def open_folder(
       dtype: ``"uint8"``, ``"uint16"`` or ``"float32"``; None: uint16 (float32) where all of the sample have
         16 bits (floats), else uint8.
       splits: names of splits beside the usual ones, where other sub-folders are splits too.
+      max_value, percentiles, max_image_mib: how stored values are read, and how large an image may be, see
+        :class:`ssl_jax.data.values.Values`.
 
     Raises:
       ValueError: no such folder, no such split, no image, or none that can be read; says what to do.
     """
+    values = Values(max_value, percentiles, max_image_mib)
     root = Path(path).expanduser()
     if not root.exists():
         raise ValueError(f"folder:{path} does not exist (looked in {root.absolute()})")
@@ -86,6 +94,7 @@ def open_folder(
         notes=all_notes(root, layout, listing, table),
         channels=channels,
         dtype=dtype,
+        values=values,
     )
     return take_part(source, split, scattered=True)
 
@@ -102,6 +111,7 @@ class FolderSource:
       depth: how deep in a class's folder its images lie at least.
       notes: what was found at opening, one sentence each.
       channels, dtype: of the elements, None to infer them.
+      values: how stored values are read, and how large an image may be.
 
     Attributes:
       labels: int32 ``[n]``, -1 where there is none.
@@ -120,6 +130,7 @@ class FolderSource:
         notes: Sequence[str] = (),
         channels: int | None = None,
         dtype: str | None = None,
+        values: Values = AS_STORED,
     ):
         self.root = str(root)
         self.name = f"folder:{root / start}"
@@ -129,16 +140,19 @@ class FolderSource:
         self.labels = _labels(names, start, classes, depth)
         sample = sample_indices(len(names))
         files = {self.file_name(i): os.path.join(self.root, names[i]) for i in sample}
-        headers, damaged = sampled_headers(files.items())
+        headers, damaged = sampled_headers(files.items(), values=values)
         if not headers:
             raise ValueError(
                 f"{self.name}: none of the {len(sample)} images looked at can be read: {damaged[0]}"
             )
-        self.notes = (*notes, *_unreadable(damaged, files))
-        self.channels, self.dtype = infer_format(headers, channels=channels, dtype=dtype, where=self.name)
+        self.values = values
+        self.channels, self.dtype = infer_format(
+            headers, channels=channels, dtype=dtype, where=self.name, values=values
+        )
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(names) and len(sizes) == 1
         self.shape: tuple[int, int, int] | None = (*sizes.pop(), self.channels) if whole else None
+        self.notes = (*notes, *_unreadable(damaged, files), *notes_on_values(self, headers, values))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -146,7 +160,7 @@ class FolderSource:
     def __getitem__(self, index: int, /) -> Element:
         name = self.file_name(index)
         with open_file(self.path(index), name=name) as file:
-            image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
+            image = decode(file, name=name, channels=self.channels, dtype=self.dtype, values=self.values)
         return {
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
@@ -194,9 +208,11 @@ def _labels(names: Sequence[str], start: str, classes: Sequence[str], depth: int
 def _unreadable(damaged: Sequence[CorruptImage], files: Mapping[str, str]) -> list[str]:
     if not damaged:
         return []
-    kind = identify_file(files[damaged[0].name])
-    hint = f" ({kind} by content: convert to JPEG or PNG)" if kind in UNREAD_FORMATS else ""
-    return [f"{len(damaged)} of {len(files)} images looked at cannot be read, such as {damaged[0]}{hint}"]
+    kinds = {error.name: identify_file(files[error.name]) for error in damaged}
+    foreign = [error for error in damaged if kinds[error.name] in UNREAD_FORMATS]
+    example = (foreign or damaged)[0]
+    hint = f" ({kinds[example.name]} by content: convert to JPEG or PNG)" if foreign else ""
+    return [f"{len(damaged)} of {len(files)} images looked at cannot be read, such as {example}{hint}"]
 
 
 def _no_image(root: Path, start: str, listing: Listing) -> str:

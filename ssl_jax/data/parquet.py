@@ -38,6 +38,7 @@ from ssl_jax.data.arrow import (
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     infer_format,
+    notes_on_values,
     open_file,
     printable,
     require_promised_shape,
@@ -46,6 +47,7 @@ from ssl_jax.data.files import (
 )
 from ssl_jax.data.label_column import Column, number_classes, one_sided_classes, read_labels
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
+from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values
 
 SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlabeled", "unsupervised"})
 """A word of the path of a file that is one of these says which split the file belongs to."""
@@ -65,6 +67,9 @@ def open_parquet(
     dtype: str | None = None,
     splits: Collection[str] = (),
     cache_dir: str | os.PathLike[str] | None = None,
+    max_value: float | None = None,
+    percentiles: tuple[float, float] | None = None,
+    max_image_mib: float = MAX_IMAGE_MIB,
 ) -> Source:
     """Open a Hugging Face set: a parquet file, a folder of them, or ``owner/name[:config]`` of the hub.
 
@@ -83,12 +88,15 @@ def open_parquet(
       splits: names of splits beside the usual ones, which paths of files may have too.
       cache_dir: for the Arrow copies of local files; None: ``ssl_jax/parquet`` in ``$XDG_CACHE_HOME`` or in
         ``~/.cache``.
+      max_value, percentiles, max_image_mib: how stored values are read, and how large an image may be, see
+        :class:`ssl_jax.data.values.Values`.
 
     Raises:
       ValueError: no such file, split or column, no row, no image that can be read, labels that are no classes; says
         what to do.
       ImportError: pyarrow or datasets is not installed; names the extra.
     """
+    values = Values(max_value, percentiles, max_image_mib)
     base, start, stop = parse_split(split)
     if "+" in base and (start, stop) != (None, None):
         raise ValueError(f"split={split!r}: allowed is a part of one split, or whole splits joined by +")
@@ -102,7 +110,9 @@ def open_parquet(
         table = _HubTable(str(path), base, image, label)
     else:
         raise ValueError(f"parquet:{path} does not exist (looked in {local.absolute()})")
-    source = ParquetSource(table, name=f"parquet:{path}/{base}", channels=channels, dtype=dtype)
+    source = ParquetSource(
+        table, name=f"parquet:{path}/{base}", channels=channels, dtype=dtype, values=values
+    )
     return take_part(source, split, scattered=True)
 
 
@@ -113,6 +123,7 @@ class ParquetSource:
       table: the rows.
       name: name for people.
       channels, dtype: of the elements, None to infer them.
+      values: how stored values are read, and how large an image may be.
 
     Attributes:
       labels: int32 ``[n]``, -1 for none.
@@ -120,9 +131,16 @@ class ParquetSource:
     """
 
     def __init__(
-        self, table: "_LocalTable | _HubTable", *, name: str, channels: int | None, dtype: str | None
+        self,
+        table: "_LocalTable | _HubTable",
+        *,
+        name: str,
+        channels: int | None,
+        dtype: str | None,
+        values: Values = AS_STORED,
     ):
         self.name = name
+        self.values = values
         self._table = table
         if not len(table):
             raise ValueError(f"{name} has no row")
@@ -131,17 +149,20 @@ class ParquetSource:
         self.notes: tuple[str, ...] = (*table.notes, *labels.notes)
         sample = sample_indices(len(self.labels))
         self._pixels = _pixel_dtype(table, sample) if table.image.form == "numbers" else None
-        headers, damaged = sampled_headers(self._named_content(i) for i in sample)
+        headers, damaged = sampled_headers((self._named_content(i) for i in sample), values=values)
         if not headers:
             others = f"; {table.image.others}" if table.image.others else ""
             raise ValueError(
                 f"{name}: none of the {len(sample)} images looked at can be read: {damaged[0]}; images are taken from "
                 f"the column {table.image.column!r}{others}"
             )
-        self.channels, self.dtype = infer_format(headers, channels=channels, dtype=dtype, where=name)
+        self.channels, self.dtype = infer_format(
+            headers, channels=channels, dtype=dtype, where=name, values=values
+        )
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(self.labels) and len(sizes) == 1
         self.shape: tuple[int, int, int] | None = (*sizes.pop(), self.channels) if whole else None
+        self.notes += notes_on_values(self, headers, values)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -153,11 +174,11 @@ class ParquetSource:
         if isinstance(content, _File):
             try:
                 with open_file(content.path, name=name) as file:
-                    image = decode(file, name=name, channels=self.channels, dtype=self.dtype)
+                    image = self._decode(file, name)
             except CorruptImage as error:
                 raise CorruptImage(name, f"{content.shown}: {error.reason}") from error
         else:
-            image = decode(content, name=name, channels=self.channels, dtype=self.dtype)
+            image = self._decode(content, name)
         return {
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
@@ -166,6 +187,9 @@ class ParquetSource:
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
 
+    def _decode(self, content: Any, name: str) -> np.ndarray:
+        return decode(content, name=name, channels=self.channels, dtype=self.dtype, values=self.values)
+
     def _content(self, index: int) -> "bytes | _File | CorruptImage":
         """The encoded image, its file, or what is wrong with the row."""
         name, cell = self.file_name(index), self._table.cell(index)
@@ -173,7 +197,8 @@ class ParquetSource:
             return CorruptImage(name, "the row has no image")
         if self._pixels is not None:
             try:
-                return npy_bytes(nested_pixels(cell, self._table.image.shape), self._pixels)
+                pixels = nested_pixels(cell, self._table.image.shape)
+                return npy_bytes(pixels, pixels.dtype if self.values.scaled else self._pixels)
             except ValueError as error:
                 return CorruptImage(name, str(error))
         value = cell.as_py()
@@ -242,7 +267,7 @@ class _LocalTable:
         self._table: Any = None
         self._bytes = 0
         self.label_column, notes = self._label_column([*files, *itertools.chain(*by_split.values())], label)
-        self.notes: tuple[str, ...] = tuple(notes)
+        self.notes: tuple[str, ...] = (*self.image.notes, *notes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
@@ -297,7 +322,8 @@ class _LocalTable:
         """The labels of every file of every split, and what was found."""
         columns: dict[str, dict[str, Column]] = {}
         notes: list[str] = []
-        for split in sorted(self._files, key=lambda split: split not in self._wanted):
+        # One order, whatever the split: the classes of the first file with names come first.
+        for split in sorted(self._files, key=lambda split: (split != "train", split)):
             columns[split] = {}
             for file in self._files[split]:
                 shown = printable(str(file.relative_to(self._root)))
@@ -306,7 +332,7 @@ class _LocalTable:
                 except ValueError as error:
                     if split in self._wanted:
                         raise
-                    notes.append(f"classes of the split {split} are not counted: {error}")
+                    notes.append(f"warning: classes of the split {split} are not counted: {error}")
                     continue
                 if self.label_column not in read_schema(file).names:
                     notes.append(f"{shown} has no column {self.label_column!r}: its images have no label")
@@ -328,7 +354,7 @@ class _HubTable:
         self.image = find_image_column(
             schema, features, image, name, lambda: rows.with_format("arrow")[:LOOKED_AT]
         )
-        self.notes: tuple[str, ...] = ()
+        self.notes = self.image.notes
         self.label_column: str | None = None
         if label != NO_LABELS:
             if label is not None and label not in schema.names:
@@ -337,9 +363,8 @@ class _HubTable:
                     "--config.data.label_column"
                 )
             self.label_column, notes = find_label_column(schema, label, self.image.column)
-            self.notes = tuple(
-                notes or ([] if self.label_column else label_candidates(schema, self.image.column))
-            )
+            notes = notes or ([] if self.label_column else label_candidates(schema, self.image.column))
+            self.notes += tuple(notes)
         self._labelled = rows
         rows = rows.select_columns([self.image.column])
         if features.get(self.image.column, {}).get("_type") == "Image":
@@ -375,7 +400,9 @@ class _HubTable:
         column = self.label_column or ""
         names = class_names(self._labelled.features.arrow_schema, column)
         notes: list[str] = []
-        columns = {self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}}
+        columns = {
+            self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}
+        }
         others = (
             [] if names else [split for split in self._labelled.info.splits or () if split != self._split]
         )
@@ -383,7 +410,7 @@ class _HubTable:
             try:
                 columns[split] = {split: _column_of(self._load(split), column, names, name, split)}
             except ValueError as error:
-                notes.append(f"classes of the split {split} are not counted: {error}")
+                notes.append(f"warning: classes of the split {split} are not counted: {error}")
         return columns, notes
 
     def splits(self) -> list[str]:
@@ -408,8 +435,10 @@ def _files_by_split(path: Path, split: str, further: set[str]) -> tuple[dict[str
         return {"train": files}, []
     if all(name in by_split for name in wanted):
         without = [printable(str(file.relative_to(root))) for file in by_split.pop("", [])]
-        left_out = f"left out {len(without)} parquet files whose path names no split, such as {without[:1]}"
-        return by_split, [left_out] if without else []
+        if not without:
+            return by_split, []
+        files_left = f"{len(without)} parquet file{'s' * (len(without) > 1)}"
+        return by_split, [f"left out {files_left} whose path names no split, such as {without[0]}"]
     have = ", ".join(sorted(name for name in by_split if name)) or "no splits in its file names"
     raise ValueError(
         f"split={split!r}: parquet:{path} has {have}. Name the files of a split {split}-0.parquet, or "
@@ -481,11 +510,7 @@ def _pixel_dtype(table: "_LocalTable | _HubTable", sample: Sequence[int]) -> np.
     largest = 0
     for index in sample:
         try:
-            array = (
-                nested_pixels(table.cell(index), table.image.shape)
-                if table.cell(index).is_valid
-                else np.zeros(1)
-            )
+            array = nested_pixels(table.cell(index), table.image.shape)
         except ValueError:
             continue
         if array.dtype.kind in "fb":

@@ -115,10 +115,10 @@ class Values:
         Raises:
           ValueError: names the size, the limit and the option.
 
-        >>> Values(max_image_mib=100).require_size(9000, 12000, 3, 1)
+        >>> Values(max_image_mib=100).require_size(9000, 12000, 3, 1)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: 9000 x 12000 pixels of 3 channels take 309 MiB: too large for max_image_mib=100, which may be raised
+        ValueError: 9000 x 12000 pixels of 3 channels take 309 MiB: too large for max_image_mib=100, which may be raised ...
         """
         if min(height, width) < 1:
             raise ValueError(f"{height} x {width} has no pixels")
@@ -126,7 +126,7 @@ class Values:
             size = height * width * channels * itemsize / MIB
             raise ValueError(
                 f"{height} x {width} pixels of {channels} channel{'s' * (channels > 1)} take {_short(size)} MiB: "
-                f"too large for max_image_mib={_short(self.max_image_mib)}, which may be raised"
+                f"too large for max_image_mib={_short(self.max_image_mib)}, which may be raised (--config.data.max_image_mib)"
             )
 
     def fits(self, height: int, width: int, channels: int, itemsize: int) -> bool:
@@ -161,7 +161,7 @@ def require_range(pixels: np.ndarray) -> None:
     >>> require_range(np.array([0.0, 255.0]))
     Traceback (most recent call last):
     ...
-    ValueError: floats from 0 to 255: allowed are 0 to 1; max_value=255 scales them
+    ValueError: floats from 0 to 255: allowed are 0 to 1; max_value=255 scales them (--config.data.max_value)
     >>> require_range(np.array([-1.0, 1.0]))
     Traceback (most recent call last):
     ...
@@ -175,7 +175,7 @@ def require_range(pixels: np.ndarray) -> None:
         return
     what = f"floats from {low:g} to {high:g}: allowed are 0 to 1; "
     if low >= 0:
-        raise ValueError(f"{what}max_value={suggest_top(high)} scales them")
+        raise ValueError(f"{what}max_value={suggest_top(high)} scales them (--config.data.max_value)")
     if low >= -1 and high <= 1:
         raise ValueError(f"{what}(x + 1) / 2 brings them there, percentiles scale any")
     raise ValueError(f"{what}percentiles scale any, such as percentiles=(1, 99)")
@@ -192,24 +192,46 @@ def suggest_top(largest: float) -> str:
     return str(max(2 ** math.ceil(math.log2(largest + 1)) - 1, 255))
 
 
-def describe_dark(largest: float, dtype: str, count: int) -> str | None:
+def describe_dark(largest: float, dtype: str, count: int, values: Values = AS_STORED) -> str | None:
     """Say that the largest value of a sample is far below the top of its dtype; None where it is not, or where all is 0.
 
     Args:
-      largest: largest value.
+      largest: largest value, after scaling.
       dtype: ``"uint8"``, ``"uint16"`` or a dtype of floats.
       count: number of images looked at.
+      values: how they are scaled.
 
-    >>> describe_dark(4095, "uint16", 256)
-    'the largest value of 256 images is 4095 of 65535, 6.2% of the range: give max_value=4095 if that is white'
+    >>> print(describe_dark(4095, "uint16", 256))  # doctest: +ELLIPSIS
+    the largest value of 256 images is 4095 of 65535, 6.2% of the range: give max_value=4095 if that is white (--config...
     """
     top = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else 1
     if not 0 < largest <= DARK * top:
         return None
-    white = suggest_top(largest) if top > 255 else f"{largest:g}"
+    stored, top = (largest / top * values.max_value, values.max_value) if values.max_value else (largest, top)
+    white = f"{stored:g}" if top in (1, 255) else suggest_top(round(stored, 3))
     return (
-        f"the largest value of {count} image{'s' * (count > 1)} is {largest:g} of {top}, {largest / top:.1%} of the range: "
-        f"give max_value={white} if that is white"
+        f"the largest value of {count} image{'s' * (count > 1)} is {stored:g} of {top:g}, {stored / top:.1%} of the range: "
+        f"give max_value={white} if that is white (--config.data.max_value={white})"
+    )
+
+
+def describe_saturated(share: float, count: int, values: Values) -> str | None:
+    """Say that most values of a sample are cut off by ``max_value``; None where they are not.
+
+    Args:
+      share: share of the values that are 1 after scaling.
+      count: number of images looked at.
+      values: how they are scaled.
+
+    >>> describe_saturated(0.68, 5, Values(max_value=255))
+    '68.0% of the values of 5 images are 255 or more, and become 1: is max_value=255 too small?'
+    """
+    if values.max_value is None or share <= 0.5:
+        return None
+    top = f"{values.max_value:g}"
+    return (
+        f"{share:.1%} of the values of {count} image{'s' * (count > 1)} are {top} or more, and become 1: "
+        f"is max_value={top} too small?"
     )
 
 
