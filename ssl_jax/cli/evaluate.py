@@ -79,6 +79,9 @@ def evaluate_run(
         choice("baselines", name, BASELINES)
     source = source or config["data"]["source"]
     train_split, test_split = splits[0] or options["train_split"], splits[1] or options["test_split"]
+    # Both are splits to each other, whatever they are called.
+    named = {"watch.evaluate.train_split": train_split, "watch.evaluate.test_split": test_split}
+    config = build.with_changes(config, named)
     sources = (open_images(config, source, train_split), open_images(config, source, test_split))
     candidates = [run_candidate(*build.restore(folder, "latest")) for folder in beside]
     if "random" in baselines:

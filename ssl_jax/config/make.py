@@ -256,7 +256,9 @@ def _look_at_images(
     if own and count is not None:
         return Images(count, dataset.mean, dataset.std)
     try:
-        source = open_images({"data": data}, data.source, data.split)
+        named = [f"{part}_split" for part in ("train", "test")]
+        evaluation = {name: choices.get(f"watch.evaluate.{name}") for name in named}
+        source = open_images({"data": data, "watch": {"evaluate": evaluation}}, data.source, data.split)
         mean, std = (dataset.mean, dataset.std) if own else channel_statistics(source)
     except ValueError as error:
         if count is not None:
