@@ -89,12 +89,14 @@ class ImageColumn(NamedTuple):
       form: ``"bytes"``, ``"path"`` or ``"numbers"``.
       shape: of every image, where the type of a column of tensors says it.
       others: a hint at other columns, for messages.
+      notes: sentences about the choice.
     """
 
     column: str
     form: str
     shape: tuple[int, ...] | None
     others: str
+    notes: tuple[str, ...] = ()
 
 
 def find_image_column(
@@ -143,9 +145,15 @@ def find_image_column(
             if len(names) == 1 and given in (None, names[0]):
                 (column,) = names
                 shape = getattr(schema.field(column).type, "shape", None)
-                others = [name for name in [*forms, *strings] if name != column]
+                others = [name for name in dict.fromkeys([*forms, *strings]) if name != column]
+                rest = [name for name in able if name != column and given is None]
+                notes = (
+                    [f"images are those of the column {column!r}; {rest} could hold some too: {_FLAG}"]
+                    if rest
+                    else []
+                )
                 hint = f"other columns are {others[:_SHOWN]}: image= names one, {_FLAG}" if others else ""
-                return ImageColumn(str(column), form, tuple(shape) if shape else None, hint)
+                return ImageColumn(str(column), form, tuple(shape) if shape else None, hint, tuple(notes))
         if able and given is None:
             raise ValueError(
                 f"parquet:{where} has {len(able)} columns that can hold images: give image= one of {able}, {_FLAG}"
@@ -254,7 +262,7 @@ def read_label_column(values: Any, column: str, names: tuple[str, ...], name: st
     Raises:
       ValueError: labels that are no classes; names the option that chooses another column, or none.
     """
-    where = f"label={column!r} of {name}, {shown},"
+    where = f"label={column!r} of {shown} in {name}"
     hint = "; --config.data.label_column names another column, an empty name none"
     try:
         return read_labels(_from_arrow(values), where=where, names=names)
@@ -293,6 +301,8 @@ def nested_pixels(cell: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """
     pyarrow = optional_import("pyarrow")
     types, compute = pyarrow.types, optional_import("pyarrow.compute")
+    if not cell.is_valid:
+        raise ValueError("numbers are missing")
     values = cell.values
     found = [len(values)]
     while _depth(values.type, types):

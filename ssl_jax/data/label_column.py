@@ -120,7 +120,7 @@ def number_classes(columns: Mapping[str, Column], *, where: str) -> Classes:
     >>> table.classes, [x.tolist() for x in table.labels], table.notes
     (('3', '7', '10'), [[1, 0], [2]], ('label numbers 3, 7, 10 are the classes 0 to 2 here, named by their number',))
     """
-    notes = [note for column in columns.values() for note in column.notes]
+    notes = [f"{name}: {note}" for name, column in columns.items() for note in column.notes]
     texts = [name for name, column in columns.items() if column.is_text]
     plain = [name for name, column in columns.items() if column.is_numbers]
     tables = {column.names: name for name, column in columns.items() if column.names}
@@ -179,12 +179,12 @@ def number_labels(values: Any, classes: Sequence[str] = (), *, where: str) -> Cl
                 raise ValueError(
                     f"{where}: row {row} is {value!r}, which is none of the classes {_listed(classes)}"
                 )
-        numbered = Classes(classes, (_numbered(column, index),), column.notes)
+        numbered = Classes(classes, (_numbered(column, index),), _notes_of(column, where))
     elif classes:
         column = column._replace(names=classes)
         _require_range(column, where)
         labels = np.where(column.present, column.values, -1).astype(np.int32)
-        numbered = Classes(classes, (labels,), column.notes)
+        numbered = Classes(classes, (labels,), _notes_of(column, where))
     elif column.is_numbers:
         largest = int(column.values[column.present].max())
         if largest >= MOST_NUMBERED:
@@ -202,7 +202,9 @@ def number_labels(values: Any, classes: Sequence[str] = (), *, where: str) -> Cl
             if missing
             else []
         )
-        numbered = Classes(classes, (labels,), (*column.notes, *notes, *_too_many((labels,), where)))
+        numbered = Classes(
+            classes, (labels,), (*_notes_of(column, where), *notes, *_too_many((labels,), where))
+        )
     else:
         numbered = number_classes({where: column}, where=where)
     return numbered
@@ -216,7 +218,7 @@ def one_sided_classes(classes: Sequence[str], labels: Mapping[str, np.ndarray]) 
       labels: of every split, int ``[n]``, -1 for none.
 
     >>> one_sided_classes("abc", {"train": np.array([0, 1]), "test": np.array([1, 2]), "more": np.array([-1])})
-    ("only train has images of class 'a'", "only test has images of class 'c'")
+    ('only train has the class a', 'only test has the class c')
     """
     present = {
         split: np.bincount(x[x >= 0], minlength=len(classes)) > 0
@@ -230,8 +232,7 @@ def one_sided_classes(classes: Sequence[str], labels: Mapping[str, np.ndarray]) 
     for split, has in present.items():
         alone = [classes[i] for i in np.flatnonzero(has & (shared == 1))]
         if alone:
-            kind = "class" if len(alone) == 1 else f"{len(alone)} classes:"
-            notes.append(f"only {split} has images of {kind} {_listed(alone, quoted=True)}")
+            notes.append(f"only {split} has the class{'es' * (len(alone) > 1)} {_listed(alone)}")
     return tuple(notes)
 
 
@@ -326,7 +327,7 @@ def _from_objects(array: np.ndarray, masked: np.ndarray | None, where: str) -> C
         values = [_decoded(value, row, where) for row, value in enumerate(values)]
         kinds = {str}
     if kinds == {str}:
-        return _from_strings(values, where)
+        return _from_strings(values)
     names = " and ".join(sorted(kind.__name__ for kind in kinds))
     if kinds == {dict}:
         row = int(np.argmax(present))
@@ -380,16 +381,16 @@ def _decoded(value: bytes | None, row: int, where: str) -> str | None:
         raise _no_classes(where, "bytes that are no text", row, value) from error
 
 
-def _from_strings(values: list[str | None], where: str) -> Column:
+def _from_strings(values: list[str | None]) -> Column:
     """Strings without the blanks around them; an empty one and -1 are no label."""
     stripped = [None if value is None else value.strip() for value in values]
     changed = [old for old, new in zip(values, stripped, strict=True) if old != new and new]
     empty = sum(value == "" for value in stripped)
     notes = []
     if changed:
-        notes.append(f"{where}: blanks around {len(changed)} labels, such as {changed[0]!r}, are left out")
+        notes.append(f"blanks around {_number(len(changed), 'label')}, such as {changed[0]!r}, are left out")
     if empty:
-        notes.append(f"{where}: {empty} empty strings are read as no label")
+        notes.append(f"{_number(empty, 'empty string')} read as no label")
     present = np.array([value not in (None, "", "-1") for value in stripped], bool)
     return Column(np.array([*stripped, None], object)[:-1], present, (), tuple(notes))
 
@@ -477,10 +478,17 @@ def _too_many(labels: Sequence[np.ndarray], where: str) -> list[str]:
     if used < _MANY or 2 * used <= len(known):
         return []
     return [
-        f"{where}: {used:,} classes in {len(known):,} labelled images: ids of the images rather than classes?"
+        f"warning: {where}: {used:,} classes in {len(known):,} labelled images: ids of the images rather than classes?"
     ]
 
 
-def _listed(names: Sequence[str], *, quoted: bool = False) -> str:
-    shown = [repr(name) if quoted else name for name in names[:_SHOWN]]
-    return ", ".join(shown) + (f", ... ({len(names)})" if len(names) > _SHOWN else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", ... ({len(names)})" if len(names) > _SHOWN else "")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"
+
+
+def _notes_of(column: Column, where: str) -> tuple[str, ...]:
+    return tuple(f"{where}: {note}" for note in column.notes)

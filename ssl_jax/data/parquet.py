@@ -400,11 +400,11 @@ class _HubTable:
         column = self.label_column or ""
         names = class_names(self._labelled.features.arrow_schema, column)
         notes: list[str] = []
-        columns = {
-            self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}
-        }
+        columns = {self._split: {self._split: _column_of(self._labelled, column, names, name, self._split)}}
         others = (
-            [] if names else [split for split in self._labelled.info.splits or () if split != self._split]
+            []
+            if names
+            else [split for split in self._labelled.info.splits or () if split not in self._split.split("+")]
         )
         for split in others:
             try:
