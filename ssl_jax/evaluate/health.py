@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from ssl_jax.augment.views import View, make_views
 from ssl_jax.core import check
+from ssl_jax.core.numerics import center
 from ssl_jax.core.types import Array
 from ssl_jax.data.loader import epoch
 from ssl_jax.data.sources import Source, take_evenly
@@ -52,7 +53,7 @@ def measure_health(features: Float[AnyArray, "n q d"]) -> dict[str, Float[Array,
         "feature_std": std,
         "spread": std * jnp.sqrt(1.0 * dim),
         "rankme": spectrum.rankme(first),
-        "effective_rank": spectrum.effective_rank(first - jnp.mean(jnp.asarray(first), axis=0)),
+        "effective_rank": spectrum.effective_rank(center(first)),
         "alpha": spectrum.alpha_req(first),
         "lidar": spectrum.lidar(features),
         "alignment": spectrum.alignment(first, second),
@@ -96,6 +97,8 @@ def draw_two_views(
 
 def _measure(subject: Subject) -> Row:
     candidate = subject.encoder
+    if len(subject.sources[1]) < 2:
+        raise ValueError("one test image: the health of features needs two")
     crop_ratio = subject.options.crop_ratio
     views = draw_two_views(
         subject.sources[1], candidate.method.views[0], images=IMAGES, crop_ratio=crop_ratio

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, ScalarLike
 
 from ssl_jax.core import check
-from ssl_jax.core.numerics import at_least_float32, normalize
+from ssl_jax.core.numerics import at_least_float32, center, center_with_mean, compute_std, normalize
 from ssl_jax.core.types import Array
 
 AnyArray = Array | np.ndarray
@@ -120,9 +120,8 @@ def lidar(
     )
     check.positive("delta", delta)
     x = at_least_float32(jnp.asarray(features))
-    means = jnp.mean(x, axis=1)
-    within = (x - means[:, None]).reshape(-1, width)
-    between = means - jnp.mean(means, axis=0)
+    within, means = center_with_mean(x, 1)
+    within, between = within.reshape(-1, width), center(means[:, 0])
     noise = within.T @ within / (images * (views - 1)) + delta * jnp.eye(width, dtype=x.dtype)
     # Σ_w = L Lᵀ; the singular values of the whitened means, squared, are the λ: no covariance is squared.
     factor = jnp.linalg.cholesky(noise)
@@ -162,8 +161,8 @@ def alpha_req(
     """
     check.require(1 <= first < last, "first", first, f"an integer in [1, last={last})")
     check.choice("weights", weights, WEIGHTS)
-    x = at_least_float32(jnp.asarray(features))
-    values = jnp.linalg.svd(x - jnp.mean(x, axis=0), compute_uv=False)
+    x = center(jnp.asarray(features))
+    values = jnp.linalg.svd(x, compute_uv=False)
     noise = values[0] * max(x.shape) * jnp.finfo(x.dtype).eps
     index = jnp.arange(1, len(values) + 1)
     used = ((index >= first) & (index <= last) & (values > noise)).astype(x.dtype)
@@ -182,7 +181,7 @@ def _spectrum(features: AnyArray, of: str) -> Array:
     x = at_least_float32(jnp.asarray(features))
     if of == "singular_values":
         return jnp.linalg.svd(x, compute_uv=False)
-    return jnp.linalg.svd(x - jnp.mean(x, axis=0), compute_uv=False) ** 2
+    return jnp.linalg.svd(center(x), compute_uv=False) ** 2
 
 
 def _shares(values: Array) -> Array:
@@ -205,7 +204,7 @@ def feature_std(features: Float[AnyArray, "n d"]) -> Float[Array, ""]:
 
     Reference: Chen & He, SimSiam (2021), section 4.1.
     """
-    return jnp.mean(jnp.std(normalize(jnp.asarray(features)), axis=0))
+    return jnp.mean(compute_std(normalize(jnp.asarray(features))))
 
 
 def alignment(
@@ -227,7 +226,10 @@ def alignment(
     Reference: Wang & Isola, Alignment and Uniformity (2020), eq. 1.
     """
     difference = normalize(jnp.asarray(first)) - normalize(jnp.asarray(second))
-    return jnp.mean(jnp.sum(difference**2, axis=-1) ** (power / 2))
+    squares = jnp.sum(difference**2, axis=-1)
+    # The gradient of ‖x − y‖^α where views are equal: 0, also for powers below 2, whose formula has no finite one.
+    apart = squares > 0
+    return jnp.mean(jnp.where(apart, jnp.where(apart, squares, 1.0) ** (power / 2), 0.0))
 
 
 def uniformity(

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import entr
 from jaxtyping import Float, ScalarLike
 
 from ssl_jax.core import check, numerics
@@ -10,6 +9,8 @@ from ssl_jax.core.types import Array
 
 POOLS = ("max", "sum")
 KINDS = ("kl", "cross_entropy")
+LEAST_SCALE = 1e-12
+"""Least μ of :func:`soft_assign`."""
 
 
 def crop_border(maps: Float[Array, "b h w c"], border: int) -> Float[Array, "b h2 w2 c"]:
@@ -75,7 +76,8 @@ def distances_to_words(
 
     Returns:
       ``[..., k]`` 0 or more, float32 (float64 for float64 inputs). From one product, ``‖f‖² − 2 f·v + ‖v‖²``,
-      around the words' mean: good to the rounding of the squared norms.
+      around the words' mean, where that is good to 1 % for every pair; else from the differences themselves, slower and
+      good to rounding: where a word equals a feature or is far from all others.
 
     Raises:
       ValueError: words of another length.
@@ -96,7 +98,14 @@ def distances_to_words(
     features, words = features - origin, words - origin
     products = jnp.matmul(features, words.T, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.sum(features**2, axis=-1, keepdims=True) + jnp.sum(words**2, axis=1)
-    return jnp.maximum(norms - 2 * products, 0.0)
+    squares = norms - 2 * products
+    noise = 8 * jnp.finfo(norms.dtype).eps * norms
+
+    def from_differences() -> Array:
+        flat = features.reshape(-1, features.shape[-1])
+        return numerics.squared_distances(flat, words).reshape(squares.shape)
+
+    return jax.lax.cond(jnp.all(noise <= 0.01 * squares), lambda: squares, from_differences)
 
 
 def soft_assign(
@@ -108,7 +117,8 @@ def soft_assign(
 
     Args:
       distances: ``[..., k]`` squared distances d².
-      scale: μ > 0, in units of d²; may be traced.
+      scale: μ > 0, in units of d²; may be traced. Below 10⁻¹² it counts as that: where all features are words the mean of the
+        least distances is 0, and the assignment is hard, shared alike by words that are equally near.
       inverse_delta: δ⁻¹ > 0; may be traced. High is sharp: towards :func:`hard_assign`.
 
     Returns:
@@ -126,7 +136,11 @@ def soft_assign(
     """
     check.positive("scale", scale)
     check.positive("inverse_delta", inverse_delta)
-    return jax.nn.softmax(-numerics.at_least_float32(distances) * (inverse_delta / scale), axis=-1)
+    distances = numerics.at_least_float32(distances)
+    # Relative to the nearest word, so that a quotient that overflows is that of a word without a share.
+    nearest = jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
+    softness = jnp.maximum(jnp.asarray(scale, distances.dtype), LEAST_SCALE)
+    return jax.nn.softmax((nearest - distances) / softness * inverse_delta, axis=-1)
 
 
 def hard_assign(distances: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
@@ -160,7 +174,7 @@ def bag_of_words(codes: Float[Array, "b *locations k"], *, pool: str = "max") ->
       pool: ``"max"`` or ``"sum"``.
 
     Returns:
-      ``[b, k]`` of sum 1, float32 (float64 for float64 inputs).
+      ``[b, k]`` of sum 1, float32 (float64 for float64 inputs); zeros for an image all of whose assignments are 0.
 
     Raises:
       ValueError: an unknown pool, or codes without locations.
@@ -180,7 +194,8 @@ def bag_of_words(codes: Float[Array, "b *locations k"], *, pool: str = "max") ->
     )
     axes = tuple(range(1, codes.ndim - 1))
     pooled = (jnp.max if pool == "max" else jnp.sum)(numerics.at_least_float32(codes), axis=axes)
-    return pooled / jnp.sum(pooled, axis=1, keepdims=True)
+    total = jnp.sum(pooled, axis=1, keepdims=True)
+    return pooled / jnp.where(total > 0, total, 1.0)
 
 
 def word_logits(
@@ -254,11 +269,11 @@ def bow_loss(
     )
     check.choice("kind", kind, KINDS)
     log_predictions = jax.nn.log_softmax(numerics.at_least_float32(logits), axis=-1)
-    bags = jax.lax.stop_gradient(bags)
+    bags = jax.lax.stop_gradient(numerics.at_least_float32(bags))
     terms = -bags * log_predictions
     if kind == "kl":
         # Word by word, so that the difference of two nearly equal sums is never taken.
-        terms -= entr(bags)
+        terms -= numerics.entropy_terms(bags)
     return jnp.mean(jnp.sum(terms, axis=-1))
 
 
@@ -283,5 +298,6 @@ def perplexities(bags: Float[Array, "n k"]) -> tuple[Float[Array, ""], Float[Arr
 
     Reference: valeoai/obow, which logs both.
     """
-    batch = jnp.exp(jnp.sum(entr(jnp.mean(bags, axis=0))))
-    return batch, jnp.mean(jnp.exp(jnp.sum(entr(bags), axis=1)))
+    bags = numerics.at_least_float32(bags)
+    batch = jnp.exp(jnp.sum(numerics.entropy_terms(jnp.mean(bags, axis=0))))
+    return batch, jnp.mean(jnp.exp(jnp.sum(numerics.entropy_terms(bags), axis=1)))

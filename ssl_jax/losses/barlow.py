@@ -133,8 +133,6 @@ def _correlation(
     y1, y2 = numerics.at_least_float32(z1), numerics.at_least_float32(z2)
     if normalization != "none":
         axis = NORMALIZATIONS.index(normalization)
-        y1, y2 = (
-            (y - jnp.mean(y, axis, keepdims=True)) * jax.lax.rsqrt(jnp.var(y, axis, keepdims=True) + epsilon)
-            for y in (y1, y2)
-        )
+        y1, y2 = (numerics.center(y, axis) for y in (y1, y2))
+        y1, y2 = (y * jax.lax.rsqrt(jnp.mean(y * y, axis, keepdims=True) + epsilon) for y in (y1, y2))
     return matmul_exactly(y1.T, y2) / z1.shape[0]

@@ -9,13 +9,12 @@ from ssl_jax.core.types import Array
 
 
 def center(z: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Subtract the mean row, in float32 or wider.
+    """Subtract the mean row, in float32 or wider; constant columns become exactly 0 (:func:`ssl_jax.core.numerics.center`).
 
     >>> center(jnp.array([[1.0], [3.0]])).tolist()
     [[-1.0], [1.0]]
     """
-    wide = numerics.at_least_float32(z)
-    return wide - jnp.mean(wide, axis=0)
+    return numerics.center(z)
 
 
 def covariance(x: Float[Array, "n d1"], y: Float[Array, "n d2"]) -> Float[Array, "d1 d2"]:

@@ -236,6 +236,7 @@ def divergence_from_uniform(log_probabilities: Float[Array, "*batch k"]) -> Floa
     Reference: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, section
     5.3.
     """
+    log_probabilities = numerics.at_least_float32(log_probabilities)
     flat = log_probabilities.reshape(-1, log_probabilities.shape[-1])
     log_mean = jax.nn.logsumexp(flat, axis=0) - jnp.log(flat.shape[0])
     return jnp.log(flat.shape[1]) - numerics.entropy(log_mean)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core import check
+from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Key
 
 
@@ -27,7 +28,7 @@ def free_energy(
       visible_bias: a.
 
     Returns:
-      ``[n]``: ``p(v) ∝ exp(−F(v))``.
+      ``[n]``: ``p(v) ∝ exp(−F(v))``; float32 (float64 for float64 inputs), as all results here.
 
     Example:
       >>> import jax.numpy as jnp
@@ -36,6 +37,8 @@ def free_energy(
 
     Reference: Hinton, A Practical Guide to Training Restricted Boltzmann Machines (2010), section 16.1.
     """
+    arrays = (visible, kernel, hidden_bias, visible_bias)
+    visible, kernel, hidden_bias, visible_bias = map(at_least_float32, arrays)
     return -visible @ visible_bias - jnp.sum(jax.nn.softplus(visible @ kernel + hidden_bias), axis=-1)
 
 
@@ -72,6 +75,8 @@ def gibbs(
     Reference: Hinton 2010, section 3: hidden units are drawn, visible ones carry probabilities, as the pixels do.
     """
     check.require(steps >= 1, "steps", steps, "an integer of 1 or more")
+    arrays = (visible, kernel, hidden_bias, visible_bias)
+    visible, kernel, hidden_bias, visible_bias = map(at_least_float32, arrays)
 
     def step(v: Array, step_key: Key) -> tuple[Array, None]:
         hidden = jax.random.bernoulli(step_key, jax.nn.sigmoid(v @ kernel + hidden_bias)).astype(v.dtype)

@@ -26,9 +26,8 @@ MINING = (*RULES, "batch_hard")
 def distances(x: Float[Array, "n d"], *, p: int = 2, squared: bool = False) -> Float[Array, "n n"]:
     """Compute the distances between all rows, ``D_ij = (Σ_k |x_ik − x_jk|^p)^(1/p)``, with a finite gradient at 0.
 
-    For p = 2 the matrix comes from one product of the centred rows. Squares below the rounding of that product
-    (8 ε of the two squared norms: distances below about a thousandth of the norm in float32) count as 0, so equal
-    rows are at distance 0 exactly. Other p go row by row, backward too: no array of n·n·d numbers is held.
+    It comes from the differences themselves: good to rounding for near duplicates and beside a row that is far from
+    all others; equal rows are at distance 0 exactly. Rows go in blocks, backward too: no array of n·n·d numbers is held.
 
     Args:
       x: ``[n, d]`` any float dtype; taken as it is, not normalised.
@@ -49,28 +48,12 @@ def distances(x: Float[Array, "n d"], *, p: int = 2, squared: bool = False) -> F
     """
     check.require(x.ndim == 2 and x.shape[0] > 0, "x.shape", x.shape, "[n, d] with n >= 1")
     check.require(p >= 1, "p", p, "an integer of 1 or more")
-    x = numerics.at_least_float32(x)
-    powers = _squares(x) if p == 2 else _sums_of_powers(x, p)
+    powers = numerics.sums_of_powers(x, x, p)
     if squared and p == 2:
         return powers
     nonzero = powers > 0
     roots = jnp.where(nonzero, jnp.where(nonzero, powers, 1.0) ** (1 / p), 0.0)
     return roots**2 if squared else roots
-
-
-def _squares(x: Float[Array, "n d"]) -> Float[Array, "n n"]:
-    # Moving the origin changes no distance, so no gradient passes through the mean; nearly equal rows keep more digits.
-    x = x - jax.lax.stop_gradient(jnp.mean(x, axis=0))
-    norms = jnp.sum(x * x, axis=1)
-    sums = norms[:, None] + norms[None, :]
-    squares = sums - 2 * jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
-    noise = 8 * jnp.finfo(x.dtype).eps * sums
-    return jnp.where((squares > noise) & ~jnp.eye(x.shape[0], dtype=bool), squares, 0.0)
-
-
-def _sums_of_powers(x: Float[Array, "n d"], p: int) -> Float[Array, "n n"]:
-    row = jax.checkpoint(lambda other: jnp.sum(jnp.abs(x - other) ** p, axis=1))
-    return jax.lax.map(row, x)
 
 
 def pair_masks(ids: Int[Array, " n"]) -> tuple[Bool[Array, "n n"], Bool[Array, "n n"]]:

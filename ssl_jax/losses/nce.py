@@ -145,6 +145,7 @@ def information_bound(
     Reference: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, section 2.3.
     """
     check.require(candidates >= 1, "candidates", candidates, "an integer of 1 or more")
+    loss = numerics.at_least_float32(jnp.asarray(loss))
     return (jnp.log(1.0 * candidates) - loss) / UNITS[check.choice("unit", unit, UNITS)]
 
 

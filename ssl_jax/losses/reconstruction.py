@@ -176,7 +176,7 @@ def smooth_l1(difference: Float[Array, "*b"], *, beta: ScalarLike = 1.0) -> Floa
     >>> smooth_l1(jnp.array([0.5, -3.0])).tolist()
     [0.125, 2.5]
     """
-    size = jnp.abs(difference)
+    size = jnp.abs(numerics.at_least_float32(difference))
     return jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2)
 
 
@@ -192,6 +192,7 @@ def masked_mean(
     >>> float(masked_mean(jnp.array([[1.0, 5.0]]), jnp.array([[True, False]])))
     1.0
     """
+    values = numerics.at_least_float32(values)
     weights = mask.astype(values.dtype)
     total = jnp.sum(weights) + epsilon
     return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)

@@ -125,7 +125,7 @@ def vicreg_variance(
     Reference: VICReg, eqs. 1 and 2.
     """
     require_rows("z", z)
-    deviation = jnp.sqrt(jnp.var(numerics.at_least_float32(z), axis=0, ddof=1) + epsilon)
+    deviation = jnp.sqrt(jnp.sum(center(z) ** 2, axis=0) / (z.shape[0] - 1) + epsilon)
     return jnp.mean(jax.nn.relu(target - deviation))
 
 

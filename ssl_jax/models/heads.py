@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -147,8 +146,7 @@ class Prototypes(nn.Module):
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b k"]:
         shape = (x.shape[-1], self.count)
         direction = self.param("direction", KERNEL_INITS["torch"], shape, jnp.float32)
-        squared = jnp.sum(direction * direction, axis=0)
-        kernel = direction * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+        kernel = normalize(direction.T).T
         if self.trained_gain:
             kernel = kernel * self.param("gain", nn.initializers.ones, (self.count,), jnp.float32)
         wide = jnp.promote_types(self.dtype, jnp.float32)

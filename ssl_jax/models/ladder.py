@@ -65,6 +65,9 @@ def normalize_parts(
 
     mean = moment(wide)
     centered = wide - jnp.where(kind, mean[0], mean[1])
+    # Again, so that what rounding leaves of a constant is not scaled up.
+    rest = moment(centered)
+    centered = centered - jnp.where(kind, rest[0], rest[1])
     var = moment(centered * centered)
     factor = jax.lax.rsqrt(var + EPSILON)
     return centered * jnp.where(kind, factor[0], factor[1]), mean, var

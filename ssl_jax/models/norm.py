@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssl_jax.core import check
-from ssl_jax.core.numerics import at_least_float32
+from ssl_jax.core.numerics import at_least_float32, center, center_with_mean, safe_sqrt
 from ssl_jax.core.types import Array
 
 AFFINE = ("full", "scale", "none")
@@ -62,16 +62,19 @@ class BatchNorm(nn.Module):
         wide = at_least_float32(x)
         if train:
             axes = tuple(range(x.ndim - 1))
-            mean, var = jnp.mean(wide, axes), jnp.var(wide, axes)
+            # Exactly 0 where a channel is constant, whatever its value: rounding is not scaled up to a signal.
+            centered, mean = center_with_mean(wide, axes)
+            mean, var = mean.reshape(channels), jnp.mean(centered**2, axes)
             if not self.is_initializing():
                 running_mean.value = self._moved(running_mean.value, mean)
                 running_var.value = self._moved(running_var.value, var * _unbiased(x))
         else:
-            mean, var = running_mean.value, running_var.value
+            var = running_var.value
+            centered = wide - running_mean.value
         factor = jax.lax.rsqrt(var + self.epsilon)
         if self.affine != "none":
             factor = factor * self.param("scale", self.scale_init, channels, jnp.float32)
-        y = (wide - mean) * factor
+        y = centered * factor
         if self.affine == "full":
             y = y + self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         return y.astype(self.dtype or x.dtype)
@@ -119,8 +122,9 @@ class GroupNorm(nn.Module):
         groups = math.gcd(self.groups, channels)
         wide = at_least_float32(x).reshape(*x.shape[:-1], groups, channels // groups)
         axes = (*range(x.ndim - 1 - self.spatial_axes, x.ndim - 1), x.ndim)
-        mean, var = (f(wide, axes, keepdims=True) for f in (jnp.mean, jnp.var))
-        y = ((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        centered = center(wide, axes)
+        var = jnp.mean(centered**2, axes, keepdims=True)
+        y = (centered * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
         y = y * self.param("scale", self.scale_init, (channels,), jnp.float32)
         y = y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         return y.astype(self.dtype or x.dtype)
@@ -155,13 +159,10 @@ def standardize(kernel: Float[Array, "... k"], *, epsilon: float = 1e-5) -> Floa
     Reference: Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization (2019),
     equation 5.
     """
-    wide = at_least_float32(kernel)
     axes = tuple(range(kernel.ndim - 1))
-    centered = wide - jnp.mean(wide, axes)
-    variance = jnp.mean(centered * centered, axes)
+    centered = center(kernel, axes)
     # σ by a safe root: its gradient at 0 (weights that are all equal, a single input) is 0 instead of NaN.
-    positive = variance > 0
-    deviation = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+    deviation = safe_sqrt(jnp.mean(centered * centered, axes))
     return (centered / (deviation + epsilon)).astype(kernel.dtype)
 
 

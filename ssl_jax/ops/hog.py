@@ -1,5 +1,6 @@
 """Histograms of oriented gradients."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -54,13 +55,15 @@ def hog(
     x = numerics.at_least_float32(images)
     if kernel == "sobel":
         horizontal, vertical = slopes(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"))
-        angle = jnp.arctan2(horizontal, vertical)
+        sine, cosine = horizontal, vertical
     else:
         inner = ((0, 0), (1, 1), (0, 0), (0, 0))
         vertical = jnp.pad(x[:, 2:] - x[:, :-2], inner)
         horizontal = jnp.pad(x[:, :, 2:] - x[:, :, :-2], (inner[0], inner[2], inner[1], inner[3]))
-        angle = jnp.arctan2(vertical, horizontal)
-    votes = jnp.hypot(horizontal, vertical)
+        sine, cosine = vertical, horizontal
+    # A direction has no gradient here, and a length of 0 one of 0 (hypot's and arctan2's are NaN there).
+    angle = jnp.arctan2(jax.lax.stop_gradient(sine), jax.lax.stop_gradient(cosine))
+    votes = numerics.safe_sqrt(horizontal**2 + vertical**2)
     if window is not None:
         _grid(height, width, window)
         offset = jnp.arange(window) - (window - 1) / 2

@@ -91,9 +91,8 @@ def normalize_patches(
     authors' code the variance is the unbiased one, over all p values of the patch.
     """
     check.require(patches.shape[-1] >= 2, "patches.shape", patches.shape, "[..., p] with p of 2 or more")
-    x = numerics.at_least_float32(patches)
-    centered = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centered / jnp.sqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + epsilon)
+    centered = numerics.center(patches, -1)
+    return centered / _deviation(centered, epsilon)
 
 
 def unnormalize_patches(
@@ -115,9 +114,8 @@ def unnormalize_patches(
       >>> unnormalize_patches(normalize_patches(patch), patch).tolist()
       [1.0, 3.0, 5.0]
     """
-    x = numerics.at_least_float32(patches)
-    std = jnp.sqrt(jnp.var(x, axis=-1, keepdims=True, ddof=1) + epsilon)
-    return numerics.at_least_float32(normalized) * std + jnp.mean(x, axis=-1, keepdims=True)
+    centered, mean = numerics.center_with_mean(patches, -1)
+    return numerics.at_least_float32(normalized) * _deviation(centered, epsilon) + mean
 
 
 def standardize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -127,8 +125,14 @@ def standardize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     >>> standardize(jnp.array([1.0, 3.0])).round(3).tolist()
     [-1.0, 1.0]
     """
-    centered = x - jnp.mean(x, axis=-1, keepdims=True)
-    return centered * jax.lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)
+    centered = numerics.center(x, -1)
+    return centered * jax.lax.rsqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + 1e-5)
+
+
+def _deviation(centered: Float[Array, "*batch p"], epsilon: float) -> Float[Array, "*batch 1"]:
+    """Root of the unbiased variance plus ε; 0 with a gradient of 0 where both are 0."""
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (centered.shape[-1] - 1)
+    return numerics.safe_sqrt(variance + epsilon)
 
 
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
