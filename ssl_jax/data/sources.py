@@ -194,13 +194,20 @@ def parse_split(split: str) -> tuple[str, str | None, str | None]:
 def slice_bounds(length: int, start: str | None, stop: str | None) -> tuple[int, int]:
     """Return the positions of a part of ``length`` examples; percents are rounded to the nearest example.
 
+    A percentage between 0 and 100 leaves an example on both sides, where there are two: of 2 examples ``[:80%]`` has one and
+    ``[80%:]`` the other.
+
     >>> slice_bounds(200, "50%", None), slice_bounds(200, None, "-10"), slice_bounds(3, None, "50%")
     ((100, 200), (0, 190), (0, 2))
+    >>> slice_bounds(2, None, "80%"), slice_bounds(2, "80%", None), slice_bounds(3, "-10%", None)
+    ((0, 1), (1, 2), (2, 3))
     """
 
     def position(text: str) -> int:
-        value = round(length * int(text[:-1]) / 100) if text.endswith("%") else int(text)
-        return min(max(value + length if value < 0 else value, 0), length)
+        percent = int(text[:-1]) if text.endswith("%") else 0
+        value = round(length * percent / 100) if text.endswith("%") else int(text)
+        value = min(max(value + length if value < 0 or percent < 0 else value, 0), length)
+        return min(max(value, 1), length - 1) if 0 < abs(percent) < 100 and length > 1 else value
 
     return (0 if start is None else position(start)), (length if stop is None else position(stop))
 

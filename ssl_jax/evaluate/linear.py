@@ -67,7 +67,7 @@ def hold_out(examples: int, *, holdout: float, seed: int) -> tuple[np.ndarray, n
     """
     check.require(0 < holdout < 1, "holdout", holdout, "a share that leaves both parts an example")
     if examples < 2:
-        raise ValueError(f"{examples} training images: two or more are needed, one of which is held out")
+        raise ValueError(f"training images={examples}: allowed is two or more, of which one is held out")
     size = min(max(round(holdout * examples), 1), examples - 1)
     order = np.random.default_rng(seed).permutation(examples)
     return order[:size], order[size:]

@@ -20,6 +20,11 @@ BASELINE = "baseline"
 LEFT_OUT = "left_out"
 """Key of a row under which the reason stands for each measure that could not be taken."""
 
+WANT_LABELS = (
+    "which is needed: put the images into one folder a class, or give --source with labels; the measures health and rotation "
+    "need none"
+)
+
 
 class Column(NamedTuple):
     """One column of a table.
@@ -170,7 +175,7 @@ def require_labels(which: str, labels: AnyArray) -> None:
       ValueError: names the images.
     """
     if not len(labels):
-        raise ValueError(f"no {which} image has a label")
+        raise ValueError(f"no {which} image has a label, {WANT_LABELS}")
 
 
 def require_two_classes(which: str, labels: AnyArray, classes: Sequence[str]) -> None:
@@ -181,9 +186,9 @@ def require_two_classes(which: str, labels: AnyArray, classes: Sequence[str]) ->
     """
     if len(found := np.unique(np.asarray(labels))) == 1:
         name = class_name(int(found[0]), classes)
-        raise ValueError(
-            f"all {len(labels)} labelled {which} images are of one class, {name!r}: there is nothing to tell apart"
-        )
+        images = f"all {len(labels)} labelled {which} images are of one class"
+        images = f"there is one labelled {which} image" if len(labels) == 1 else images
+        raise ValueError(f"{images}, {name!r}: there is nothing to tell apart")
 
 
 def class_name(label: int, classes: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from ssl_jax.evaluate import (
     rotation,
     sweep,
 )
-from ssl_jax.evaluate.measure import LEFT_OUT, Column, Measure, Row, Subject, offers
+from ssl_jax.evaluate.measure import LEFT_OUT, WANT_LABELS, Column, Measure, Row, Subject, offers
 
 ON_REQUEST = {
     measure.name: measure
@@ -42,10 +42,7 @@ ALWAYS = {measure.name: measure for measure in (classifier.MEASURE, clusters.MEA
 """What a method brings along, which is measured of every method that does."""
 MEASURES: Mapping[str, Measure] = {**ON_REQUEST, **ALWAYS}
 """All of them, in the order of their columns."""
-NO_LABELS = (
-    "no image has a label: put the images into one folder a class, or give --source with labels; "
-    "health and rotation need none"
-)
+NO_LABELS = f"no image has a label, {WANT_LABELS}"
 
 
 def parse_measures(names: Sequence[str]) -> tuple[Measure, ...]:
@@ -128,7 +125,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def left_out_lines(result: Mapping[str, Any]) -> list[str]:
-    """Say in a line for each measure, and each reason, what an evaluation could not measure.
+    """Say what an evaluation could not measure, in a line for each reason.
 
     Args:
       result: content of ``evaluation.json``.
@@ -142,11 +139,13 @@ def left_out_lines(result: Mapping[str, Any]) -> list[str]:
     for row in rows:
         for name, reason in row.get(LEFT_OUT, {}).items():
             owners.setdefault((name, reason), []).append(str(row.get("features", "?")))
-    lines = []
+    names: dict[tuple[str, str], list[str]] = {}
     for (name, reason), owned in owners.items():
         whose = "" if len(owned) == len(rows) else f" ({', '.join(owned)})"
-        lines.append(f"{name}{whose}: {reason}")
-    return lines + [f"{name}: {reason}" for name, reason in result.get(LEFT_OUT, {}).items()]
+        names.setdefault((whose, reason), []).append(name)
+    for name, reason in result.get(LEFT_OUT, {}).items():
+        names.setdefault(("", reason), []).append(name)
+    return [f"{', '.join(measures)}{whose}: {reason}" for (whose, reason), measures in names.items()]
 
 
 def row_columns(row: Mapping[str, Any]) -> dict[str, Column]:

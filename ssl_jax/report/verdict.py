@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.evaluate.measure import BASELINE, LEFT_OUT
-from ssl_jax.evaluate.measures import row_columns
+from ssl_jax.evaluate.measure import BASELINE
+from ssl_jax.evaluate.measures import left_out_lines, row_columns
 from ssl_jax.report.runs import Run, curve, scalars
 
 Row = Mapping[str, Any]
@@ -125,9 +125,8 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
     ]
     if not lines:
         lines.append(Line("plain", "The evaluation has nothing to compare the encoder with."))
-    if left_out := row.get(LEFT_OUT):
-        text = "; ".join(f"{measure} ({reason})" for measure, reason in left_out.items())
-        lines.append(Line("warn", f"Not measured of the encoder: {text}."))
+    for line in left_out_lines({"rows": [row]}):
+        lines.append(Line("warn", f"Not measured of the encoder: {line}."))
     return lines
 
 

@@ -151,7 +151,7 @@ def test_images_without_any_label_leave_out_what_needs_one_and_say_what_to_do(ca
         subject = make_subject([-1] * 8, [-1] * 4, candidate, classes)
         row = run_measures(subject, [MEASURES[name] for name in ("knn", "finetune", "rotation")])
         assert set(row) == {LEFT_OUT, "rotation"} and set(row[LEFT_OUT]) == {"knn", "finetune"}
-        assert "has a label" in row[LEFT_OUT]["knn"]
+        assert "has a label, which is needed: put the images into one folder a class" in row[LEFT_OUT]["knn"]
 
 
 def test_a_class_without_training_images_counts_as_wrong():
@@ -184,7 +184,7 @@ def test_one_example_or_more_is_held_out(examples, sizes):
     held, rest = linear.hold_out(examples, holdout=0.1, seed=0)
     assert (len(held), len(rest)) == sizes
     assert sorted([*held, *rest]) == list(range(examples))
-    with pytest.raises(ValueError, match="1 training images: two or more"):
+    with pytest.raises(ValueError, match="training images=1: allowed is two or more"):
         linear.hold_out(1, holdout=0.1, seed=0)
 
 
@@ -245,11 +245,10 @@ def test_a_share_of_the_labels_is_as_balanced_as_the_classes_allow(counts, share
 def test_reasons_are_told_once_for_all_rows_that_share_them():
     rows = [{"features": name, LEFT_OUT: {"knn": "no labels"}} for name in ("pixels", "simclr")]
     assert left_out_lines({"rows": rows}) == ["knn: no labels"]
-    rows[1][LEFT_OUT] = {"knn": "other", "few": "too few"}
+    rows[1][LEFT_OUT] = {"knn": "other", "few": "other"}
     lines = left_out_lines({"rows": rows, LEFT_OUT: {"pca": "one image"}})
     assert lines == [
         "knn (pixels): no labels",
-        "knn (simclr): other",
-        "few (simclr): too few",
+        "knn, few (simclr): other",
         "pca: one image",
     ]
