@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_jax.data.describe import describe
+from ssl_jax.data.frames import MOVING
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source, parse_split
 
+VALUES = ("max_value", "percentiles", "max_image_mib")
+"""Options of ``data`` that say how values are read, and how large an image may be; see :class:`ssl_jax.data.values.Values`."""
 _log = logging.getLogger(__name__)
 _said: set[tuple[str, str]] = set()
 
@@ -33,7 +36,7 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
         options |= {name: data[name] for name in ("window", "stride") if name in data}
     if source.startswith(("folder:", "frames:", "parquet:")):
         options["splits"] = split_names(config, split)
-    options |= _columns(data, source)
+    options |= _columns(data, source) | _values(data, source)
     opened = open_source(source, split, **options)
     if channels not in (None, opened.channels):
         raise ValueError(
@@ -53,6 +56,19 @@ def _columns(data: Mapping[str, Any], source: str) -> dict[str, str]:
         raise ValueError(
             f"config.data.{column}_column={name!r}: allowed is None for {source}; only parquet: and tfds: have columns"
         )
+    return {}
+
+
+def _values(data: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """How values are read, where a config says so; images that the package makes have values of their own."""
+    given = {name: data[name] for name in VALUES if data.get(name) is not None}
+    if source.startswith(("folder:", "frames:", "parquet:", "tfds:")) and source != f"frames:{MOVING}":
+        return given
+    for name in ("max_value", "percentiles") if source == data.get("source") else ():
+        if name in given:
+            raise ValueError(
+                f"config.data.{name}={given[name]!r}: allowed is None for {source}, whose values are known"
+            )
     return {}
 
 

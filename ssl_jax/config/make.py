@@ -27,11 +27,16 @@ from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
 from ssl_jax.core.check import did_you_mean
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.statistics import channel_statistics
+from ssl_jax.data.values import MAX_IMAGE_MIB
 from ssl_jax.evaluate.knn import NEIGHBORS, TEMPERATURE
 from ssl_jax.methods.registry import method_module
 
 BUDGETS = ("smoke", "short", "paper")
-DATA_DEFAULTS = {"crop_on": "auto", "max_corrupt_fraction": MAX_CORRUPT_FRACTION}
+DATA_DEFAULTS = {
+    "crop_on": "auto",
+    "max_corrupt_fraction": MAX_CORRUPT_FRACTION,
+    "max_image_mib": MAX_IMAGE_MIB,
+}
 NOT_OF_IMAGES = ("num_examples", "num_labels", "labeled_fraction", *DATA_DEFAULTS)
 """Options of ``data`` that do not say which images there are, nor how they are read."""
 OF_IMAGES = ("size", "mean", "std")
@@ -209,6 +214,8 @@ def _data(dataset: Dataset, recipe: Recipe, choices: Mapping[str, Any]) -> Confi
     data.channels = placeholder(int)
     # Of tables: None finds the column, "" is no column of labels.
     data.image_column, data.label_column = placeholder(str), placeholder(str)
+    # How values are read, see ssl_jax.data.values.Values.
+    data.max_value, data.percentiles = placeholder(float), placeholder(tuple)
     data.update(recipe.data)
     data.num_labels = recipe.num_labels
     data.labeled_fraction = placeholder(float)

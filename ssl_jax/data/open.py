@@ -38,7 +38,7 @@ def open_source(spec: str, split: str = "train", *, min_size: int = 1, **options
     | ``embedded`` | 10,000 train and 2,000 test images of Fashion-MNIST, shipped | |
     | ``embedded_color`` | the same in invented colours | |
     | ``fashion_mnist`` | all of it | path, data_dir |
-    | ``tfds:<name>[/config]`` | prepared by TensorFlow Datasets as array_record | image, label, data_dir |
+    | ``tfds:<name>[/config]`` | prepared by TensorFlow Datasets as array_record | image, label, data_dir; of values |
     | ``folder:<path>`` | image files, of any depth | channels, dtype, splits; of values |
     | ``parquet:<path or hub name>`` | Hugging Face sets | image, label, channels, dtype, splits, cache_dir; of values |
     | ``frames:<path>`` | a folder a clip, frames by name | window, stride, channels, dtype, splits; of values |

@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ssl_jax.data.decode import decode
-from ssl_jax.data.files import infer_format, require_promised_shape, sample_indices, sampled_headers
+from ssl_jax.data.decode import Header, decode
+from ssl_jax.data.files import (
+    infer_format,
+    notes_on_values,
+    require_promised_shape,
+    sample_indices,
+    sampled_headers,
+)
+from ssl_jax.data.label_column import number_classes, one_sided_classes, read_labels
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
+from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values, require_range
 
+_FLAG = "on the command line --config.data.image_column"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -47,18 +56,35 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
     return max(folders, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
-def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | None = None) -> Source:
+def open_tfds(
+    name: str,
+    split: str = "train",
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    max_value: float | None = None,
+    percentiles: tuple[float, float] | None = None,
+    max_image_mib: float = MAX_IMAGE_MIB,
+) -> Source:
     """Open a set prepared by TensorFlow Datasets.
 
     Args:
       name: ``name``, ``name/config``, ``name:1.0.0``, or the folder of a prepared set.
       split: split in TFDS's syntax: ``train``, ``train[:90%]``, ``train+test``.
+      image: feature of the images; None: ``image``, or the only one. A config says ``data.image_column``.
+      label: feature of the labels: class labels, or what `ssl_jax.data.label_column.read_labels` reads, for which the
+        labels of all splits are read once; None: class labels, ``label`` before others, or any feature of that name;
+        the empty string: no labels. A config says ``data.label_column``.
       data_dir: folder of prepared sets; None: TFDS's default.
+      max_value, percentiles, max_image_mib: how stored values are read, and how large an image may be, see
+        :class:`ssl_jax.data.values.Values`.
 
     Raises:
       ValueError: not prepared (gives the command that prepares it), prepared in another format, a split that
-        it does not have, no image in it.
+        it does not have, no image in it, several, or labels that are no classes.
     """
+    values = Values(max_value, percentiles, max_image_mib)
     folder = (
         Path(name) if (Path(name) / "dataset_info.json").is_file() else find_prepared(name, data_dir=data_dir)
     )
@@ -66,7 +92,7 @@ def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[st
         raise ValueError(_not_prepared(name, data_dir))
     _require_stock_features(folder)
     builder = tfds.builder_from_directory(folder)
-    label = builder.info.name
+    shown = builder.info.name
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"{folder} was prepared as {builder.info.file_format.value}, which has no random access: prepare "
@@ -75,8 +101,8 @@ def open_tfds(name: str, split: str = "train", *, data_dir: str | os.PathLike[st
     for part in split.split("+"):
         if parse_split(part)[0] not in builder.info.splits:
             splits = ", ".join(sorted(builder.info.splits))
-            raise ValueError(f"split={split!r}: tfds:{label} has {splits}, and parts such as train[:90%]")
-    return TfdsSource(builder, split)
+            raise ValueError(f"split={split!r}: tfds:{shown} has {splits}, and parts such as train[:90%]")
+    return TfdsSource(builder, split, image=image, label=label, values=values)
 
 
 def _require_stock_features(folder: Path) -> None:
@@ -111,21 +137,40 @@ class TfdsSource:
     Args:
       builder: builder of a set in array_record form.
       split: split in TFDS's syntax.
+      image, label: features, None to find them, for labels the empty string for none.
+      values: how stored values are read, and how large an image may be.
+
+    Attributes:
+      notes: sentences about what was found.
 
     Raises:
-      ValueError: no feature is an image, or the split is empty.
+      ValueError: no feature is an image, the split is empty, or the labels are no classes.
     """
 
-    def __init__(self, builder: Any, split: str):
+    def __init__(
+        self,
+        builder: Any,
+        split: str,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        values: Values = AS_STORED,
+    ):
         info = builder.info
+        self.values = values
+        self.notes: tuple[str, ...] = ()
         self.name = f"{info.name}/{split}"
-        self._image, self._encoded = _image_feature(info)
-        self._label = _label_feature(info)
-        self.classes: tuple[str, ...] = tuple(info.features[self._label].names or ()) if self._label else ()
+        self._image, self._encoded = _image_feature(info, image)
+        self._label = _label_feature(info, label)
+        self.classes: tuple[str, ...] = _class_names(info, self._label)
+        self._numbers: np.ndarray | None = None
         decoders = {self._image: tfds.decode.SkipDecoding()} if self._encoded else None
         self._records = builder.as_data_source(split=split, decoders=decoders)
         if len(self._records) == 0:
             raise ValueError(f"split={split!r} of tfds:{info.name} has no example")
+        self._labels_alone = _labels_alone(builder, split, self._label)
+        if self._label and not self.classes:
+            self._number_labels(builder, split)
         feature = info.features[self._image]
         shape = tuple(feature.shape)
         if len(shape) == 2:
@@ -133,12 +178,13 @@ class TfdsSource:
         dtype = np.dtype(feature.np_dtype).name
         if None in shape[2:]:
             names = ((self.file_name(i), self._bytes_or_error(i)) for i in sample_indices(len(self)))
-            headers, _ = sampled_headers(names)
+            headers, _ = sampled_headers(names, values=values)
             channels, dtype = infer_format(headers, channels=None, dtype=None, where=self.name)
             shape = (*shape[:2], channels)
         self.shape: tuple[int, int, int] | None = None if None in shape else shape
         self.channels = int(shape[2])
-        self.dtype = dtype
+        self.dtype = "float32" if values.scaled else dtype
+        self.notes += notes_on_values(self, [Header((0, 0, self.channels), dtype)], values)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -147,14 +193,66 @@ class TfdsSource:
         record = self._record(index)
         image = record[self._image]
         if self._encoded:
-            image = decode(image, name=self.file_name(index), channels=self.channels, dtype=self.dtype)
-        image = np.asarray(image)
+            image = decode(
+                image,
+                name=self.file_name(index),
+                channels=self.channels,
+                dtype=self.dtype,
+                values=self.values,
+            )
+        else:
+            image = self._scaled(np.asarray(image), self.file_name(index))
         image = image if image.ndim == 3 else image[..., None]
         image = require_promised_shape(image, self.shape, name=self.file_name(index))
-        return {"image": image, "label": int(record[self._label]) if self._label else -1}
+        return {"image": image, "label": self._label_of(record, index)}
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
+
+    def _scaled(self, image: np.ndarray, name: str) -> np.ndarray:
+        try:
+            if self.values.scaled:
+                return self.values.scale(image)
+            require_range(image)
+        except ValueError as error:
+            raise CorruptImage(name, str(error)) from error
+        return image
+
+    def read_labels(self) -> np.ndarray:
+        """Read the label of every example, int32 ``[n]``, -1 for none, without its image."""
+        if self._numbers is not None:
+            return self._numbers
+        labels = np.full(len(self), -1, np.int32)
+        for index in range(len(self)) if self._label else ():
+            label = _value_or_none(self._labels_alone, index, self._label)
+            labels[index] = label if label is not None and 0 <= label < len(self.classes) else -1
+        return labels
+
+    def _label_of(self, record: dict[str, Any], index: int) -> int:
+        if self._numbers is not None:
+            return int(self._numbers[index])
+        label = record[self._label] if self._label else None
+        if label is None:
+            return -1
+        if not -1 <= label < len(self.classes):
+            reason = f"its label is {label}: allowed are 0 to {len(self.classes) - 1}, and -1 for none"
+            raise CorruptImage(self.file_name(index), reason)
+        return int(label)
+
+    def _number_labels(self, builder: Any, split: str) -> None:
+        """Number labels that come without names of classes, by one table for all splits."""
+        columns = {}
+        for part in (*builder.info.splits, *(() if split in builder.info.splits else (split,))):
+            alone = _labels_alone(builder, part, self._label)
+            values = [_value_or_none(alone, index, self._label) for index in range(len(alone))]
+            columns[part] = read_labels(
+                values, where=f"label={self._label!r} of {part} in tfds:{builder.info.name}"
+            )
+        numbered = number_classes(columns, where=f"label of tfds:{builder.info.name}")
+        labels = dict(zip(columns, numbered.labels, strict=True))
+        self.classes, self._numbers = numbered.classes, labels[split]
+        sides = one_sided_classes(self.classes, {part: labels[part] for part in builder.info.splits})
+        self.notes += (*numbered.notes, *sides)
 
     def _record(self, index: int) -> dict[str, Any]:
         try:
@@ -191,19 +289,72 @@ def _not_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> str:
     )
 
 
-def _image_feature(info: Any) -> tuple[str, bool]:
+def _image_feature(info: Any, given: str | None) -> tuple[str, bool]:
     features = dict(info.features)
     images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
-    if images:
-        key = "image" if "image" in images else images[0]
-        return key, features[key].np_dtype in (np.uint8, np.uint16)  # TFDS keeps floats in a form of its own
-    for key, value in features.items():
-        allowed = len(value.shape) in (2, 3) and value.np_dtype in (np.uint8, np.uint16, np.float32)
-        if isinstance(value, tfds.features.Tensor) and allowed and None not in value.shape[2:]:
-            return key, False
+    tensors = [key for key, value in features.items() if _holds_pixels(value)]
+    if given is not None and given not in (*images, *tensors):
+        raise ValueError(
+            f"image={given!r}: the features of tfds:{info.name} that can hold images are {images + tensors}; {_FLAG}"
+        )
+    named = [given] if given is not None else [key for key in ("image",) if key in images]
+    for able in (named, images, tensors):
+        if len(able) > 1:
+            raise ValueError(
+                f"tfds:{info.name} has {len(able)} features that can hold images: give image= one of {able}, {_FLAG}"
+            )
+        if able:
+            # TFDS keeps floats in a form of its own.
+            return able[0], able[0] in images and features[able[0]].np_dtype in (np.uint8, np.uint16)
     raise ValueError(f"tfds:{info.name} has no image: its features are {', '.join(features)}")
 
 
-def _label_feature(info: Any) -> str | None:
+def _holds_pixels(feature: Any) -> bool:
+    if not isinstance(feature, tfds.features.Tensor) or isinstance(
+        feature, tfds.features.Image | tfds.features.ClassLabel
+    ):
+        return False
+    allowed = len(feature.shape) in (2, 3) and feature.np_dtype in (np.uint8, np.uint16, np.float32)
+    return allowed and None not in feature.shape[2:]
+
+
+def _label_feature(info: Any, given: str | None) -> str | None:
+    if given == "":
+        return None
+    if given is not None and given not in info.features:
+        raise ValueError(
+            f"label={given!r} is not a feature of tfds:{info.name}: these are {list(info.features)}; on the command line "
+            "--config.data.label_column"
+        )
     labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
-    return "label" if "label" in labels else labels[0] if labels else None
+    found = (
+        "label"
+        if "label" in labels
+        else labels[0]
+        if labels
+        else "label"
+        if "label" in info.features
+        else None
+    )
+    return found if given is None else given
+
+
+def _class_names(info: Any, label: str | None) -> tuple[str, ...]:
+    """Names of the labels 0, 1, ... of a feature of class labels; () where it does not know them."""
+    feature = info.features[label] if label else None
+    known = isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None
+    return tuple(feature.names) if known else ()
+
+
+def _labels_alone(builder: Any, split: str, label: str | None) -> Any:
+    """The records of a split, of which the label is all that is decoded."""
+    decoders = tfds.decode.PartialDecoding({label: True}) if label else None
+    return builder.as_data_source(split=split, decoders=decoders)
+
+
+def _value_or_none(records: Any, index: int, label: str | None) -> Any:
+    """The label of a record; None where the record cannot be read."""
+    try:
+        return records[index][label]
+    except Exception:  # protobuf and array_record have errors of their own
+        return None
