@@ -100,6 +100,7 @@ class Checkpoints:
         self.pending_hooks = False
         self._restored = False
         self._saving: int | None = None
+        self._unrecorded: dict[int, dict[str, float]] = {}
         self._checkpointer: ocp.training.Checkpointer | None = None
         self._policy = _LatestAndBest(keep)
 
@@ -121,7 +122,8 @@ class Checkpoints:
           step: ``int(state.step)``, without waiting for the device.
           state: what to save.
           metrics: scalars at this step; the one named ``best`` ranks the checkpoint.
-          pending_hooks: whether the hooks of this step have not been called, so that a run that goes on here has to.
+          pending_hooks: whether the hooks of this step have not been called, so that a run that goes on here has to;
+            :meth:`record` says when they have.
 
         Returns:
           Whether a checkpoint was made: not if there is one of this step.
@@ -134,8 +136,8 @@ class Checkpoints:
                 f"{self.directory} holds checkpoints of steps {existing}: restore first, or save elsewhere"
             )
         self._restored = True
-        if step == self._saving:
-            self.wait()
+        # Orbax waits for the save before too.
+        self.wait()
         if storage.of_first_process(step in steps(self.directory)):
             return False
         checkpointer = self._open()
@@ -153,6 +155,22 @@ class Checkpoints:
         with self._explained():
             checkpointer.save_checkpointables_async(step, storage.packed(_items(state), facts), force=True)
         return True
+
+    def record(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Give the checkpoint that was saved with ``pending_hooks`` its metrics: the hooks of its step have been called.
+
+        It is written when the checkpoint is on disk, with the next ``save``, ``wait`` or ``close``. A run that dies before
+        calls these hooks once more.
+
+        Args:
+          step: of the checkpoint.
+          metrics: scalars at this step; the one named ``best`` ranks the checkpoint.
+        """
+        scalars = {name: float(value) for name, value in metrics.items()}
+        self._policy.values[step] = _rank(scalars, self._best)
+        self._unrecorded[step] = scalars
+        if step != self._saving:
+            self._write_records()
 
     def restore(self, abstract_state: TrainState) -> TrainState | None:
         """Restore the latest checkpoint that is whole, with one warning for each damaged one that is passed over.
@@ -198,12 +216,16 @@ class Checkpoints:
         if self._checkpointer is not None:
             with self._explained():
                 self._checkpointer.wait()
+        self._write_records()
 
     def close(self) -> None:
         """Wait, and release what the saves needed."""
         if self._checkpointer is not None:
             checkpointer, self._checkpointer = self._checkpointer, None
             with self._explained():
+                checkpointer.wait()
+                self._write_records()
+                self._remove_surplus(checkpointer)
                 checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -215,6 +237,26 @@ class Checkpoints:
         # A process that ends with an error must not wait for others, which wait for it in the step.
         if error is None or jax.process_count() == 1:
             self.close()
+
+    def _write_records(self) -> None:
+        records, self._unrecorded = self._unrecorded, {}
+        if jax.process_index() != 0:
+            return
+        for step in records.keys() & set(steps(self.directory)):
+            try:
+                storage.update_facts(
+                    self.directory / str(step), {"metrics": records[step], "pending_hooks": False}
+                )
+            except (OSError, storage.DamagedError) as error:
+                warnings.warn(
+                    f"metrics of checkpoint {step} in {self.directory} are not written: {error}", stacklevel=3
+                )
+
+    def _remove_surplus(self, checkpointer: ocp.training.Checkpointer) -> None:
+        """The best before the last save, if that is now known to be better."""
+        existing = [each.step for each in checkpointer.checkpoints]
+        for step in set(existing) - self._policy.preserved(existing):
+            checkpointer.delete(step)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -232,9 +274,8 @@ class Checkpoints:
     def _open(self) -> ocp.training.Checkpointer:
         """Opened with the first save, after restoring cleared the way; removes what a killed save left."""
         if self._checkpointer is None:
-            self._policy.values = {
-                step: _recorded_rank(self.directory, step) for step in steps(self.directory)
-            }
+            on_disk = {step: _recorded_rank(self.directory, step) for step in steps(self.directory)}
+            self._policy.values = on_disk | self._policy.values
             self._checkpointer = ocp.training.Checkpointer(
                 storage.LiteralPath(self.directory),
                 preservation_policy=self._policy,
@@ -359,12 +400,15 @@ class _LatestAndBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        existing = sorted(checkpoint.step for checkpoint in checkpoints)
-        preserved = set(existing[-self._keep :])
+        preserved = self.preserved([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step in preserved for checkpoint in checkpoints]
+
+    def preserved(self, existing: Sequence[int]) -> set[int]:
+        preserved = set(sorted(existing)[-self._keep :])
         ranked = [step for step in existing if self.values.get(step, -math.inf) > -math.inf]
         if ranked:
             preserved.add(max(ranked, key=lambda step: (self.values[step], step)))
-        return [checkpoint.step in preserved for checkpoint in checkpoints]
+        return preserved
 
 
 def _warn(directory: Path, step: int, reason: str) -> None:

@@ -89,9 +89,9 @@ def train_steps(session: Session, train_step: StepFn) -> Fitted:
                 session.advance(step + 1, train_step, batch)
                 session.observe(step + 1)
         except Stopped as stopped:
-            return Fitted(session.state, str(stopped))
+            return Fitted(session.state, str(stopped), session.failures)
         session.finish()
-    return Fitted(session.state, "")
+    return Fitted(session.state, "", session.failures)
 
 
 def _check(run: Run, mesh: Mesh) -> None:

@@ -19,7 +19,7 @@ from ssl_jax.train.writers import Writer
 
 
 class Hook(Protocol):
-    """Something that looks at the run now and then, and never changes it."""
+    """Something that looks at the run now and then, and never changes it; its ``name``, if it has one, is used in messages."""
 
     every: int
 
@@ -88,7 +88,8 @@ class Watch:
 
     Attributes:
       writer: given the step after which the run goes on, returns where its scalars go.
-      hooks: called every ``hook.every`` steps and at the end, in order; their scalars are logged.
+      hooks: called every ``hook.every`` steps and at the end, in order, after the save of that step; their scalars are logged.
+        One that raises an ``Exception`` is named, and the run goes on without its scalars of that step.
       checkpoints: saves and restores; ``None``: nothing is kept.
       dumps: folder for the dump of a step that is not finite; ``None``: no dump.
       log_every: steps between records.
@@ -109,7 +110,9 @@ class Fitted(NamedTuple):
     Attributes:
       state: after the last step made.
       stopped_by: name of the signal that ended the run early; ``""`` if it is complete.
+      failures: a line for each hook and for the writer, if it failed: how often, and why at first.
     """
 
     state: TrainState
     stopped_by: str
+    failures: tuple[str, ...] = ()

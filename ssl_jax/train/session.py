@@ -1,6 +1,12 @@
-"""What happens around the steps of a run: refreshes, logging, hooks, checkpoints and a stop that loses nothing."""
+"""What happens around the steps of a run: refreshes, logging, hooks, checkpoints and a stop that loses nothing.
 
+A step is saved before its hooks are called: what fails or is killed in one of them costs no step. The checkpoint says that its
+hooks are pending until they have been called, so that a run that goes on there calls them, and gets its metrics then.
+"""
+
+import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ssl_jax.core.types import Batch
+from ssl_jax.train import storage
 from ssl_jax.train.dump import write_dump
 from ssl_jax.train.input import Batches
 from ssl_jax.train.progress import Progress
@@ -25,6 +32,8 @@ from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import StepFn
 from ssl_jax.train.watchdog import Watchdog
 from ssl_jax.train.writers import Writer
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(FloatingPointError):
@@ -69,6 +78,10 @@ class Session:
         self._device = "the device (compiling, or the first step)"
         self._unread: tuple[int, Any, Batch] | None = None
         self._scalars: dict[str, float] = {}
+        self._of_hooks: dict[int, dict[str, float]] = {}
+        self._called: set[int] = set()
+        self._failures: dict[str, list[tuple[int, str]]] = {}
+        self._dumps = None if watch.dumps is None else Path(watch.dumps).absolute()
 
     def __enter__(self) -> "Session":
         watch = self._watch
@@ -77,11 +90,13 @@ class Session:
             stream = sys.stderr if jax.process_index() == 0 else stack.enter_context(open(os.devnull, "w"))
             progress = Progress(self.steps, self.start, self._images_per_step, stream=stream)
             self._progress = stack.enter_context(closing(progress))
+            stack.callback(self._tell_failures)
             # Of several processes, none may leave a step that the others are in.
             self._stop = stack.enter_context(StopRequest(alone=jax.process_count() == 1))
             self._writer: Writer | None = None
             if watch.writer is not None:
-                self._writer = stack.enter_context(closing(watch.writer(self.start)))
+                self._writer = watch.writer(self.start)
+                stack.callback(self._close_writer)
             watchdog = Watchdog(watch.stall_seconds, progress.note)
             self._watchdog = stack.enter_context(closing(watchdog))
             self._stack = stack.pop_all()
@@ -91,6 +106,14 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each hook and for the writer, if it failed: how often, and why at first."""
+        return tuple(
+            f"{name} failed {f'{len(failed)} times, first ' if len(failed) > 1 else ''}at step {failed[0][0]}: {failed[0][1]}"
+            for name, failed in self._failures.items()
+        )
 
     def run_pending_hooks(self) -> None:
         """Make up for the hooks that a stop broke off before the checkpoint was made that was restored."""
@@ -131,7 +154,7 @@ class Session:
         self._unread = (step, metrics, batch)
 
     def observe(self, step: int) -> None:
-        """Run the hooks and save the checkpoint that are due after ``step`` updates.
+        """Save the checkpoint and run the hooks that are due after ``step`` updates.
 
         Raises:
           Stopped: the run is to stop; the state has been saved.
@@ -147,9 +170,7 @@ class Session:
     def finish(self) -> None:
         """Read the last metrics, and return when what was saved is on disk."""
         self._flush_metrics()
-        if self._watch.checkpoints is not None:
-            with self._watchdog.waiting(f"a checkpoint in {self._watch.checkpoints.directory}"):
-                self._watch.checkpoints.wait()
+        self._wait_for_checkpoint()
 
     def _refresh(self, step: int) -> TrainState:
         self._progress.pause(step, "refresh: looking at all images")
@@ -167,27 +188,61 @@ class Session:
         return batch
 
     def _run_due_hooks(self, step: int) -> bool:
-        """Run the hooks that are due, then save if that is due, or at once if the run is to stop; returns whether it saved."""
+        """Save if that is due, then run the hooks that are, or save at once if the run is to stop; returns whether it saved."""
         checkpoints = self._watch.checkpoints
-        hooks = [hook for hook in self._watch.hooks if self._is_due(step, hook.every)]
+        hooks = {n: hook for n, hook in enumerate(self._watch.hooks) if self._is_due(step, hook.every)}
         save = checkpoints is not None and self._is_due(step, checkpoints.every)
         if hooks or save:
             self._flush_metrics()
-        stopped = False
+        for number in hooks:
+            self._of_hooks.pop(number, None)
+        if save:
+            self._save(step, pending_hooks=bool(hooks))
         try:
             with self._stop.interruptible():
-                measured = [self._run_hook(hook, step) for hook in hooks]
+                # What a hook takes, such as memory, shows when it is first called.
+                if save and not hooks.keys() <= self._called:
+                    self._wait_for_checkpoint()
+                self._called |= hooks.keys()
+                measured = {n: self._run_hook(hook, step) for n, hook in hooks.items()}
         except Stopped:
-            measured, stopped = [], True
-        for scalars in measured:
-            self._log(step, scalars)
-        if save or stopped:
-            self._save(step, pending_hooks=stopped and bool(hooks))
-        return save or stopped
+            if not save:
+                self._save(step, pending_hooks=bool(hooks))
+            return True
+        for number, scalars in measured.items():
+            self._of_hooks[number] = _mean_over_runs(scalars)
+            self._write(step, scalars)
+        if save and hooks and checkpoints is not None:
+            checkpoints.record(step, self._all_scalars())
+        return save
 
     def _run_hook(self, hook: Hook, step: int) -> Mapping[str, Any]:
-        with self._watchdog.waiting(f"evaluation ({type(hook).__name__})"):
-            return hook(step, self.state)
+        name = getattr(hook, "name", type(hook).__name__)
+        try:
+            with self._watchdog.waiting(f"evaluation ({type(hook).__name__})"):
+                return hook(step, self.state)
+        except Exception as error:
+            if jax.process_count() > 1:
+                # The others may wait for this one in the hook: all end, and what has been saved is on disk.
+                self._wait_for_checkpoint()
+                raise
+            self._note_failure(name, step, error)
+            return {}
+
+    def _note_failure(self, name: str, step: int, error: Exception) -> None:
+        """Say it, once for each reason."""
+        logger.debug("%s failed", name, exc_info=error)
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300].rstrip(": ")
+        failed = self._failures.setdefault(name, [])
+        if all(reason != earlier for _, earlier in failed):
+            self._progress.note(
+                f"warning: {name} failed at step {step}: {reason}; the run goes on without it"
+            )
+        failed.append((step, reason))
+
+    def _tell_failures(self) -> None:
+        for line in self.failures:
+            self._progress.note(f"warning: {line}")
 
     def _flush_metrics(self) -> None:
         """Read the metrics of the step that is one behind."""
@@ -205,7 +260,7 @@ class Session:
         if not scalars.pop("finite"):
             self._fail(step, scalars, batch)
         if self._is_due(step, self._watch.log_every):
-            scalars |= self._progress.report(step, {**self._scalars, **_mean_over_runs(scalars)})
+            scalars |= self._progress.report(step, {**self._all_scalars(), **_mean_over_runs(scalars)})
             if self._batches.corrupt_count:
                 scalars["corrupt_images"] = self._batches.corrupt_count
             self._log(step, scalars)
@@ -214,31 +269,60 @@ class Session:
         checkpoints = self._watch.checkpoints
         if checkpoints is not None:
             with self._watchdog.waiting(f"a checkpoint in {checkpoints.directory}"):
-                checkpoints.save(step, self.state, metrics=self._scalars, pending_hooks=pending_hooks)
+                checkpoints.save(step, self.state, metrics=self._all_scalars(), pending_hooks=pending_hooks)
+
+    def _wait_for_checkpoint(self) -> None:
+        if self._watch.checkpoints is not None:
+            with self._watchdog.waiting(f"a checkpoint in {self._watch.checkpoints.directory}"):
+                self._watch.checkpoints.wait()
 
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.steps
 
     def _log(self, step: int, scalars: Mapping[str, Any]) -> None:
         self._scalars |= _mean_over_runs(scalars)
-        if scalars and self._writer is not None:
+        self._write(step, scalars)
+
+    def _write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        if not scalars or self._writer is None:
+            return
+        try:
             self._writer.write(step, scalars)
+        except Exception as error:
+            self._note_failure("writing metrics", step, error)
+
+    def _close_writer(self) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except Exception as error:
+            self._note_failure("writing metrics", int(np.max(self.state.step)), error)
+
+    def _all_scalars(self) -> dict[str, float]:
+        """The last of each; of a hook that is due but has not been called, or failed, there are none."""
+        return {**self._scalars, **{k: v for scalars in self._of_hooks.values() for k, v in scalars.items()}}
 
     def _fail(self, step: int, scalars: dict[str, float], batch: Batch) -> None:
         values = ", ".join(f"{name} {scalars[name]:g}" for name in ("loss", "grad_norm"))
         message = f"step {step} is not finite ({values}). The state before it is kept"
         if self._watch.checkpoints is not None:
             self._watch.checkpoints.wait()
-        if self._watch.dumps is not None:
+        if self._dumps is not None:
             state = self.state._replace(finite=jnp.logical_not(self.state.finite))
-            path = write_dump(self._watch.dumps, state=state, batch=batch, metrics=scalars)
+            try:
+                path = write_dump(self._dumps, state=state, batch=batch, metrics=scalars)
+            except (OSError, ValueError) as error:
+                reason = str(storage.innermost(error)).strip().splitlines()[0][:300]
+                raise NonFiniteError(
+                    f"{message}, but cannot be written to {self._dumps}: {reason}"
+                ) from error
             message += f" with its batch and key in {path}; replay it with:\n  {replay_command(path)}"
         raise NonFiniteError(message)
 
 
 def replay_command(dump: Path) -> str:
     """Return the command that runs a dumped step again."""
-    return f"python -m experiments.pretrain --replay={dump}"
+    return f"python -m experiments.pretrain --replay={shlex.quote(str(dump))}"
 
 
 def _mean_over_runs(scalars: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
+from ssl_jax.core.files import write_atomically
 from ssl_jax.core.trees import flatten, unflatten
 from ssl_jax.core.types import PyTree
 
@@ -140,8 +141,7 @@ class Manifest:
         leaves: dict[str, dict[str, Any]] = {}
         for (item, name), code in zip(self._arrays, checksums(self._arrays.values()), strict=True):
             leaves.setdefault(item, {})[name] = {**self._leaves[item, name], "crc32": code}
-        content = {"facts": self._facts, "items": leaves}
-        path.write_text(json.dumps({"crc32": _checksum_of_json(content), **content}, indent=1))
+        path.write_text(_manifest_text({"facts": self._facts, "items": leaves}))
 
     async def load(self, directory: Any) -> Awaitable[None]:
         raise NotImplementedError("read a manifest with read_manifest")
@@ -195,6 +195,10 @@ def checksums(arrays: Iterable[np.ndarray | None]) -> list[int | None]:
 
     with ThreadPoolExecutor(thread_name_prefix="checksum") as pool:
         return list(pool.map(checksum, arrays))
+
+
+def _manifest_text(content: Mapping[str, Any]) -> str:
+    return json.dumps({"crc32": _checksum_of_json(content), **content}, indent=1)
 
 
 def _checksum_of_json(content: Any) -> int:
@@ -260,6 +264,18 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not _is_manifest(content):
         raise DamagedError(f"{path} is not the manifest of a checkpoint")
     return content
+
+
+def update_facts(directory: Path, changes: Mapping[str, Any]) -> None:
+    """Change some of the facts of a directory that has been written, in one step.
+
+    Raises:
+      DamagedError: the manifest cannot be read.
+      OSError: it cannot be written; then it is as it was.
+    """
+    content = read_manifest(directory)
+    content["facts"] |= strict_json(changes)
+    write_atomically(directory / MANIFEST / f"{MANIFEST}.json", _manifest_text(content))
 
 
 def _is_manifest(content: Any) -> bool:

@@ -1,11 +1,12 @@
 """Where the numbers of a run go: a line of JSON each, TensorBoard, Weights & Biases."""
 
+import functools
 import importlib
 import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ class JsonlWriter:
 
     A number that is not finite becomes ``null``: JSON has none, and readers such as pandas make NaN of it. A
     resumed run drops the records that it will write again, through a new file that takes the old one's place
-    in one step.
+    in one step; a record of the step before, which a hook that is made up for writes once more, is not doubled.
 
     Args:
       path: the file; missing folders are made, an existing file is appended to.
@@ -43,8 +44,9 @@ class JsonlWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._written: set[str] = set()
         if self.path.exists():
             self._rewrite(resume_step)
         self._file = self.path.open("a", encoding="utf-8")
@@ -52,8 +54,10 @@ class JsonlWriter:
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Append one record; on disk, as far as this process is concerned, when it returns."""
         record = {"step": int(step), **{name: _number(value) for name, value in scalars.items()}}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(record, allow_nan=False)
+        if line not in self._written:
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -72,6 +76,8 @@ class JsonlWriter:
             for line, step in zip(lines, steps, strict=True)
             if step is not None and (resume_step is None or step < resume_step)
         ]
+        if resume_step is not None:
+            self._written = {line.decode() for line in remaining if _step(line) == resume_step - 1}
         content = b"".join(line + b"\n" for line in remaining)
         if content == text:
             return
@@ -97,7 +103,7 @@ class TensorBoardWriter:
 
     def __init__(self, folder: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
         module = _optional("tensorboardX", extra="tensorboard")
-        self._writer = module.SummaryWriter(str(folder), purge_step=resume_step)
+        self._writer = module.SummaryWriter(str(Path(folder).absolute()), purge_step=resume_step)
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars of one step."""
@@ -134,7 +140,7 @@ class WandbWriter:
 class MultiWriter:
     """Hands every record to several writers, in order.
 
-    All are closed even when closing one fails; the first error is raised then.
+    All are written to and closed even when one fails; the first error is raised then.
 
     >>> MultiWriter([]).write(0, {"loss": 1.0})
     """
@@ -144,14 +150,11 @@ class MultiWriter:
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars of one step everywhere."""
-        for writer in self.writers:
-            writer.write(step, scalars)
+        call_all(functools.partial(writer.write, step, scalars) for writer in self.writers)
 
     def close(self) -> None:
         """Close all."""
-        errors = list(_errors(self.writers))
-        if errors:
-            raise errors[0]
+        call_all(writer.close for writer in self.writers)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -187,12 +190,20 @@ def _step(line: bytes) -> int | None:
         return None
 
 
-def _errors(writers: Sequence[Writer]) -> Iterator[Exception]:
-    for writer in writers:
+def call_all(calls: Iterable[Callable[[], None]]) -> None:
+    """Make all calls even if some fail; the first error is raised then.
+
+    >>> call_all([lambda: print("made")])
+    made
+    """
+    errors = []
+    for call in calls:
         try:
-            writer.close()
+            call()
         except Exception as error:
-            yield error
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _number(value: Any) -> float | int | None:

@@ -259,7 +259,8 @@ def test_a_run_that_dies_at_any_moment_ends_in_the_same_bits(program, whole, tmp
         for thread in threading.enumerate():
             if "_target_setting_result" in thread.name or "_run_loop" in thread.name:
                 thread.join(1)
-    assert steps(tmp_path) in ([], [2])
+    # What is logged of a hook comes after the save of its step.
+    assert steps(tmp_path) in ([], [2], *([[2, 4]] if moment == "log" else []))
     assert_same_bits(run(program, folder=tmp_path).state, whole)
 
 
