@@ -25,7 +25,9 @@ _STEP = flags.DEFINE_string(
 _SOURCE = flags.DEFINE_string("source", None, "Images to evaluate on; default: those of the run.")
 _TRAIN = flags.DEFINE_string("train_split", None, "Split that fits the probes; default: as the config says.")
 _TEST = flags.DEFINE_string("test_split", None, "Split that is reported; default: as the config says.")
-_BESIDE = flags.DEFINE_list("beside", [], "Folders of other runs whose encoders are measured too.")
+_BESIDE = flags.DEFINE_multi_string(
+    "beside", [], "Folder of another run whose encoder is measured too; may be repeated."
+)
 _MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as the config says.")
 _BASELINES = flags.DEFINE_list(
     "baselines", list(BASELINES), "What to measure beside it, of pixels, pca and random."
@@ -45,7 +47,7 @@ def main() -> None:
             step=_STEP.value,
             source=_SOURCE.value,
             splits=(_TRAIN.value, _TEST.value),
-            beside=[Path(folder) for folder in _BESIDE.value],
+            beside=launch.parse_folders("beside", _BESIDE.value),
             measures=_MEASURES.value,
             baselines=_BASELINES.value,
             max_corrupt_fraction=_CORRUPT.value,

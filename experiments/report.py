@@ -1,7 +1,7 @@
 """One self-contained page for a run, or for a comparison of runs.
 
     python -m experiments.report --workdirs=runs/first
-    python -m experiments.report --workdirs=runs/first,runs/second --out=comparison.html
+    python -m experiments.report --workdirs=runs/first --workdirs=runs/second --out=comparison.html
 
 One run: ``report.html`` in its folder, with verdict, evaluation, curves, a map of the features, neighbours, views and what
 the method has to show. Several: curves and evaluations side by side, and the options in which the runs differ. What is not
@@ -16,7 +16,7 @@ from ssl_jax.cli import launch
 from ssl_jax.cli.report import Pictures, write_report
 from ssl_jax.report.embedding import MAPS, MOST
 
-_WORKDIRS = flags.DEFINE_list("workdirs", None, "Folder of the run, or of several with commas between.")
+_WORKDIRS = flags.DEFINE_multi_string("workdirs", None, "Folder of the run; to be repeated for several.")
 _OUT = flags.DEFINE_string(
     "out", None, "File to write; default: report.html in the folder of the (first) run."
 )
@@ -43,10 +43,10 @@ _CORRUPT = flags.DEFINE_float(
 
 def main() -> None:
     """Write the page of ``--workdirs``."""
-    folders = [name for name in _WORKDIRS.value or [] if name]
-    launch.require_flag("workdirs", ",".join(folders), "DIR[,DIR...]")
+    folders = launch.parse_folders("workdirs", _WORKDIRS.value)
+    launch.require_flag("workdirs", folders, "DIR, once for each run")
     pictures = Pictures(_STEP.value, _SOURCE.value, _SPLIT.value, _POINTS.value, _MAP.value, _CORRUPT.value)
-    write_report(folders, Path(_OUT.value) if _OUT.value else None, pictures)
+    write_report([str(folder) for folder in folders], Path(_OUT.value) if _OUT.value else None, pictures)
 
 
 if __name__ == "__main__":

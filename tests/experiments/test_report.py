@@ -37,7 +37,7 @@ def test_two_seeds_are_compared_as_one_config(workdir, tmp_path):
         found = {"rows": [{**rows[0], "knn": knn}, rows[1]], "examples": [100, 100], "source": "embedded"}
         (folder / "evaluation.json").write_text(json.dumps(found))
     out = tmp_path / "comparison.html"
-    succeed("report", f"--workdirs={workdir},{other}", f"--out={out}", "--points=40")
+    succeed("report", f"--workdirs={workdir}", f"--workdirs={other}", f"--out={out}", "--points=40")
     page = out.read_text()
     assert "50.0 ± 14.1" in page
     assert "The 1 options that differ" not in page and "1 option that differs" in page
