@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from ssl_jax.config import build
+from ssl_jax.config.images import open_images
 from ssl_jax.core import trees
+from ssl_jax.data.fingerprint import compare, fingerprint
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.collapse_watch import CollapseWatch, print_warning
@@ -21,7 +23,15 @@ from ssl_jax.train.program import make_program
 from ssl_jax.train.run import Hook, Watch
 from ssl_jax.train.sharding import batch_sharding
 from ssl_jax.train.signals import StopRequest
-from ssl_jax.train.workdir import CONFIG, INCIDENTAL, Workdir
+from ssl_jax.train.workdir import (
+    CONFIG,
+    INCIDENTAL,
+    Ties,
+    Workdir,
+    difference_of_images,
+    read_images,
+    refusal_of_images,
+)
 from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 
 WARMUP_STEPS = 50
@@ -40,7 +50,11 @@ def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False)
       ValueError: the config does not fit, or differs from that of the run in the folder.
     """
     # Before anything is written: a run that cannot start leaves no folder.
-    objects = build.run_objects(config)
+    try:
+        objects = build.run_objects(config)
+    except ValueError as error:
+        raise_for_changed_images(config, folder, error)
+        raise
     with Workdir(folder, primary=jax.process_index() == 0) as workdir:
         train(config, objects, workdir, allow_changes=allow_changes)
 
@@ -53,6 +67,7 @@ def train(
     config = {**config, "data": {**config["data"], "channels": source.channels}}
     host = build.host(config)
     workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
+    workdir.record_images(fingerprint(source), ties=ties_of(config, method), allow_changes=allow_changes)
     first = jax.process_index() == 0
     if first:
         print(describe_length(config, len(source)), flush=True)
@@ -79,6 +94,47 @@ def train(
     else:
         command = f"python -m experiments.evaluate --workdir={shlex.quote(str(workdir.path))}"
         print(f"done: {step} steps in {workdir.path}; next: {command}")
+
+
+def ties_of(config: build.Config, method: Method) -> Ties:
+    """Say what ties a run to its images: what it keeps for each, the draw of few labels, the numbers of classes.
+
+    Args:
+      config: config of the run.
+      method: method of the run.
+    """
+    name, few = config["method"]["name"], config["data"].get("num_labels")
+    learns_classes = method.classify is not None or "classes" in config["method"]
+    kept = f"{name} keeps something for each image by its position, which would be that of another"
+    drawn = f"the {few} images that have a label are drawn from all, and would be others"
+    numbers = f"{name} knows classes by their number, which would mean others"
+    images = kept if method.keeps_images else drawn if few else ""
+    return Ties(images, numbers if learns_classes else drawn if few else "")
+
+
+def raise_for_changed_images(config: build.Config, folder: Path, error: ValueError) -> None:
+    """Raise where a run that cannot go on could have done so with the images that it was started with.
+
+    Args:
+      config: config of the run.
+      folder: folder of the run.
+      error: why it cannot go on.
+
+    Raises:
+      ValueError: says what has changed.
+    """
+    try:
+        recorded = read_images(folder)
+        if recorded is None:
+            return
+        images = open_images(config, config["data"]["source"], config["data"]["split"])
+        changes, tie = compare(recorded, fingerprint(images)), ties_of(config, build.method(config)).images
+    except (ValueError, OSError):
+        return
+    if changes and tie:
+        raise ValueError(refusal_of_images(folder, changes, tie)) from error
+    if changes:
+        raise ValueError(f"{difference_of_images(folder, changes)}. With them, {error}") from error
 
 
 def describe_length(config: build.Config, num_images: int) -> str:

@@ -1,8 +1,9 @@
-"""The directory of a run: one live process at a time, and the configuration that it was started with."""
+"""The directory of a run: one live process at a time, and the configuration and images that it was started with."""
 
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import warnings
@@ -14,12 +15,32 @@ from typing import Any, NamedTuple
 
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
+from ssl_jax.data.fingerprint import Changes, Fingerprint, compare
+
+_log = logging.getLogger(__name__)
 
 ABSENT = "<absent>"
 LOCK = ".lock"
 CONFIG = "config.json"
+IMAGES = "images.json.gz"
 INCIDENTAL = ("host", "watch")
 """Parts of a config that do not change what is trained: where it runs and what only watches. They may differ on resume."""
+
+
+class Ties(NamedTuple):
+    """What would be wrong if a run went on with other images, each in a sentence; empty where nothing would.
+
+    Attributes:
+      images: if the images are others, such as ``npid keeps something for each image, which would belong to others``.
+      labels: if classes or labels are others, such as ``supervised knows classes by number, which would mean others``.
+    """
+
+    images: str = ""
+    labels: str = ""
+
+
+UNTIED = Ties()
+"""Of a run that may go on with any images."""
 
 
 class Difference(NamedTuple):
@@ -68,6 +89,7 @@ class Workdir:
         self.path = Path(path).absolute()
         self._primary = primary
         self._lock: int | None = None
+        self._began_before = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if primary:
@@ -105,6 +127,7 @@ class Workdir:
             new = _as_json(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"config: allowed is what JSON can hold ({error})") from error
+        self._began_before = self.resuming
         before = read_config(self.path) if self.resuming else {}
         changes = differences(before, new) if self.resuming else []
         allowed = tuple(allowed)
@@ -118,6 +141,47 @@ class Workdir:
         if self._primary and (changes or not self.resuming):
             write_atomically(self.path / CONFIG, json.dumps({LAYOUT_KEY: LAYOUT, **new}, indent=2) + "\n")
         return changes
+
+    def record_images(
+        self, found: Fingerprint, *, ties: Ties = UNTIED, allow_changes: bool = False
+    ) -> Changes:
+        """Record the images, and on resuming compare them: others are refused where the run is tied to them, else said.
+
+        Comes after :meth:`configure`. A run that began before images were recorded is taken as it is, which is said.
+
+        Args:
+          found: of the images as they are now.
+          ties: what ties the run to them.
+          allow_changes: whether it may go on with others all the same.
+
+        Returns:
+          What changed since they were last recorded.
+
+        Raises:
+          ValueError: they differ and the run is tied to them, or the record cannot be read.
+        """
+        recorded = read_images(self.path)
+        if recorded is None and self._began_before:
+            self._say(
+                logging.INFO,
+                f"the run in {self.path} began before images were recorded: it goes on with {found.count} images as if "
+                "they were the same",
+            )
+        changes = Changes() if recorded is None else compare(recorded, found)
+        if changes:
+            tie, difference = tie_to(changes, ties), difference_of_images(self.path, changes)
+            if tie and not allow_changes:
+                raise ValueError(refusal_of_images(self.path, changes, tie))
+            why = f"{tie}, and changes are allowed" if tie else "the run keeps nothing that they could spoil"
+            order = ", in another order" if changes.images else ""
+            self._say(logging.WARNING, f"{difference}. It goes on with them{order}: {why}")
+        if self._primary and (changes or recorded is None):
+            write_atomically(self.path / IMAGES, found.to_bytes())
+        return changes
+
+    def _say(self, level: int, message: str) -> None:
+        if self._primary:
+            _log.log(level, "%s", message)
 
     @property
     def resuming(self) -> bool:
@@ -157,6 +221,46 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     require_layout(config, str(path))
     del config[LAYOUT_KEY]
     return config
+
+
+def read_images(workdir: str | Path) -> Fingerprint | None:
+    """Read the fingerprint of the images of the run in a directory; ``None`` if there is none.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    path = Path(workdir) / IMAGES
+    try:
+        return Fingerprint.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): delete it, and the run goes on whatever its images are"
+        ) from error
+
+
+def tie_to(changes: Changes, ties: Ties) -> str:
+    """Return what would be wrong now that these things have changed; empty if nothing would.
+
+    >>> ties = Ties(labels="supervised knows classes by number, which would mean others")
+    >>> tie_to(Changes(images=("1 added",)), ties), tie_to(Changes(labels=("class fox added",)), ties)
+    ('', 'supervised knows classes by number, which would mean others')
+    """
+    return (ties.images if changes.images else "") or (ties.labels if changes.labels else "")
+
+
+def difference_of_images(workdir: Path, changes: Changes) -> str:
+    """Say what has changed of the images of a run."""
+    return f"the images differ from those of the run in {workdir}: {changes}"
+
+
+def refusal_of_images(workdir: Path, changes: Changes, tie: str) -> str:
+    """Say why a run does not go on with its images as they are now."""
+    return (
+        f"{difference_of_images(workdir, changes)}. {tie}: restore the images, use another workdir, or go on all the same "
+        "with --allow_changes"
+    )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
