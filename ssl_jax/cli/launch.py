@@ -2,6 +2,7 @@
 
 import difflib
 import logging as std_logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from absl import app, flags, logging
 
 from ssl_jax.cli.config_flag import NAME, ConfigError, gather_overrides
 from ssl_jax.config.images import forget_descriptions
+from ssl_jax.config.ranges import SEED
+from ssl_jax.core.check import shorten
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
 from ssl_jax.train.workdir import WorkdirInUseError
@@ -114,11 +117,17 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
     """Parse the integers of a flag ``--seeds``.
 
     Raises:
-      ValueError: one is not an integer of 0 or more.
+      ValueError: there is none, or one is outside of the range of ``config.seed``.
+
+    >>> parse_seeds(["0", " 1"])
+    [0, 1]
     """
-    if not all(value.isdigit() for value in values):
-        raise ValueError(f"--seeds={','.join(values)}: allowed is integers of 0 or more, such as 0,1,2")
-    return [int(value) for value in values]
+    words = [value.strip() for value in values]
+    seeds = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) <= 10]
+    if not words or len(seeds) < len(words) or not all(map(SEED.accepts, seeds)):
+        given = shorten(",".join(values))
+        raise ValueError(f"--seeds={given}: allowed is {SEED.allowed}, or several, such as 0,1,2")
+    return seeds
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -129,11 +138,40 @@ def _parse(argv: Sequence[str]) -> list[str]:
         near = difflib.get_close_matches(error.flagname.split(".")[0], list(flags.FLAGS), n=1)
         hint = f": did you mean --{near[0]}?" if near else ""
         _fail(ValueError(f"unknown flag --{error.flagname}{hint}"), 2)
+    except flags.IllegalFlagValueError as error:
+        _fail(ValueError(_describe_illegal(error)), 2)
     except (flags.Error, OSError) as error:
         _fail(error, 2)
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            _fail(ValueError(f"--{name}={value}: allowed is {_describe_flag(name)}"), 2)
     if len(rest) > 1:
         _fail(ValueError(f"unexpected argument {rest[1]!r}: flags start with --"), 2)
     return rest
+
+
+def _describe_illegal(error: flags.IllegalFlagValueError) -> str:
+    """Say which flag has which value, and what is allowed in its place."""
+    text, reason = str(error), f": {error.__context__}"
+    name = next((name for name in flags.FLAGS if text.startswith(f"flag --{name}=")), "")
+    if not name or not text.endswith(reason):
+        return " ".join(text.split())
+    given = shorten(text.removeprefix("flag ").removesuffix(reason))
+    return f"{given}: allowed is {_describe_flag(name)}"
+
+
+def _describe_flag(name: str) -> str:
+    """Say what values a flag may have.
+
+    >>> flags.DEFINE_integer("planets", 8, "", lower_bound=1) and _describe_flag("planets")
+    'a positive integer'
+    """
+    parser = flags.FLAGS[name].parser
+    if isinstance(parser, flags.EnumParser):
+        return ", ".join(parser.enum_values[:-1]) + f" or {parser.enum_values[-1]}"
+    if isinstance(parser, flags.BooleanParser):
+        return "true or false"
+    return parser.syntactic_help or "another value"
 
 
 def _guarded(main: Callable[[], None]) -> None:
@@ -145,9 +183,36 @@ def _guarded(main: Callable[[], None]) -> None:
         if flags.FLAGS.debug:
             raise
         _fail(error, 1)
+    except (RuntimeError, AssertionError, MemoryError) as error:
+        explained = "" if flags.FLAGS.debug else _explain(error)
+        if not explained:
+            raise
+        _fail(ValueError(explained), 1)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped before the step was finished; the last checkpoint is whole\n")
         sys.exit(130)
+
+
+def _explain(error: BaseException) -> str:
+    """Say in one line what no line of this library raised: no such device, or not enough memory; else ``""``."""
+    said = (str(error).splitlines() or [""])[0][:200]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        return (
+            f"out of memory ({said or type(error).__name__}): a smaller config.batch_size, config.accumulate, "
+            "config.host.fsdp and config.encoder.remat need less; python -m experiments.plan says what fits"
+        )
+    asked = jax.config.jax_platforms
+    if not asked:
+        return ""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        jax.config.update("jax_platforms", None)
+        here = ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))
+        return (
+            f"JAX_PLATFORMS={asked}: JAX finds no such device, or lacks what drives it; allowed here: {here}"
+        )
+    return ""
 
 
 def _fail(error: BaseException, code: int) -> None:
