@@ -279,9 +279,11 @@ def _mixed(
     told = f"{_listed(named)} {are}, but {beside}"
     if name != "train":
         source = f"{where}/{name if name in named else named[0]}"
+        few = 0 < len(others) <= _SHOWN
+        named_too = f", say that it is one (splits={[printable(other) for other in others]})" if few else ""
         raise ValueError(
-            f"split={name!r}: {where} has no splits: {told}. Move what is no split out of the folder, or give {source} as the "
-            "source"
+            f"split={name!r}: {where} has no splits: {told}. Move what is no split out of the folder{named_too}, or give "
+            f"{source} as the source"
         )
     meant = f"{'is' if one else 'are'} meant as {'a split' if one else 'splits'}"
     how = "the whole folder is read" + (", its sub-folders are classes" if others else "")
@@ -419,8 +421,9 @@ def class_table(outlines: Mapping[str, Outline]) -> ClassTable:
     """Join the classes of all splits into one table.
 
     A split in which every image lies in one of two or more sub-folders has these as classes. The only sub-folder of another
-    split is a class too, unless its name says no more than ``images``. In a split with images beside the sub-folders, those in
-    a folder of the table have its label. Where no split has two sub-folders there are no classes.
+    split is a class too, unless its name says no more than ``images``. Those of a split ``unlabeled`` are none. In a split
+    with images beside the sub-folders, those in a folder of the table have its label. Where no split has two sub-folders
+    there are no classes.
 
     Args:
       outlines: by the name of the split, "" where there are no splits.
@@ -432,12 +435,15 @@ def class_table(outlines: Mapping[str, Outline]) -> ClassTable:
     >>> table.notes
     ('only train has the class fox', 'only test has the class dog')
     """
-    sorted_out = [o for o in outlines.values() if o.loose is None and len(o.folders) > 1]
+    labeled = [
+        split for name, split in outlines.items() if split.loose is None and name.lower() != "unlabeled"
+    ]
+    sorted_out = [split for split in labeled if len(split.folders) > 1]
     if not sorted_out:
         return ClassTable((), tuple(_why_no_classes(outlines)))
-    names = set().union(*(o.folders for o in sorted_out))
-    for split in outlines.values():
-        if split.loose is None and not any(folder.lower() in _NO_CLASS for folder in split.folders):
+    names = set().union(*(split.folders for split in sorted_out))
+    for split in labeled:
+        if not any(folder.lower() in _NO_CLASS for folder in split.folders):
             names |= split.folders
     classes = tuple(sorted(names))
     notes = [*_unlabeled_splits(outlines, names), *_unshared_classes(outlines, classes)]
@@ -469,9 +475,7 @@ def _unlabeled_splits(outlines: Mapping[str, Outline], names: Collection[str]) -
             )
         unknown = sorted(split.folders - set(names))
         if unknown:
-            notes.append(
-                f"{where}images in {_listed(unknown)}, which is no class of the other splits, have no label"
-            )
+            notes.append(f"{where}images in {_listed(unknown)}, no class of the other splits, have no label")
     return notes
 
 

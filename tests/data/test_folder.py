@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pickle
 
@@ -74,14 +75,14 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     write(tmp_path, dict.fromkeys(("b/2.png", "b/10.png", "a.png", "B.png", "a/z/1.png"), GRAY))
     names = names_of(open_folder(tmp_path))
     assert names == ["B.png", "a.png", "a/z/1.png", "b/10.png", "b/2.png"]
-    walk = os.walk
+    scandir = os.scandir
 
-    def reversed_walk(*args, **options):
-        for folder, folders, files in walk(*args, **options):
-            folders.reverse()
-            yield folder, folders, files[::-1]
+    @contextlib.contextmanager
+    def reversed_scandir(path):
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
 
-    monkeypatch.setattr(os, "walk", reversed_walk)
+    monkeypatch.setattr(os, "scandir", reversed_scandir)
     assert names_of(open_folder(tmp_path)) == names
 
 

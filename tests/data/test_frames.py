@@ -8,7 +8,7 @@ import pytest
 from ssl_jax.augment.views import View
 from ssl_jax.config import build
 from ssl_jax.data.fashion_mnist import open_embedded
-from ssl_jax.data.frames import CANVAS, LENGTH, Clips, Moving
+from ssl_jax.data.frames import CANVAS, LENGTH, Clips, Moving, natural_key
 from ssl_jax.data.loader import epoch, stream
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import ArraySource, Source, take_evenly
@@ -143,6 +143,94 @@ def test_classes_are_the_folders_above_the_clips_and_splits_are_found(tmp_path):
     source = open_source(f"frames:{tmp_path}", "test", window=3)
     assert source.classes == ("cat", "dog")
     assert [source[i]["label"] for i in range(7)] == [0, 0, 0, 1, 1, 1, 1]
+
+
+def order_of(folder, names):
+    """Names of the frames of a clip ``c`` in the order of the source, and what is said."""
+    write(folder, {"z": 2})
+    (folder / "c").mkdir(exist_ok=True)
+    for name in names:
+        (folder / "c" / name).write_bytes(encode(np.zeros([4, 4], np.uint8)))
+    source = open_source(f"frames:{folder}", window=2)
+    assert source.times[: len(names)].tolist() == list(range(len(names)))
+    files = [source.file_name(i) for i in range(len(names))]
+    assert all(file.startswith("c/") for file in files)
+    return [file[2:] for file in files], "\n".join(source.notes)
+
+
+ORDERS = {
+    "without zeros": ([f"{i}.png" for i in range(1, 13)], ""),
+    "with zeros": ([f"{i:04d}.png" for i in (8, 9, 10, 11, 100)], "88 frames are missing"),
+    "some zeros": (["f7.png", "f008.png", "f09.png", "f10.png", "f0011.png"], ""),
+    "twice": (["06.png", "07.png", "7.png", "8.png"], "a number stands twice in 1 of 2 clips, such as c/07.png and c/7.png"),
+    "two formats": (["1.bmp", "1.png", "2.png"], "a number stands twice in 1 of 2 clips, such as c/1.bmp and c/1.png"),
+    "negative": (["-10.png", "-9.png", "-8.png"], "numbers are negative in 1 of 2 clips, such as c/-10.png"),
+    "both signs": (["t=-2.png", "t=-1.png", "t=0.png", "t=1.png"], "numbers are negative in 1 of 2 clips, such as c/t=-2"),
+    "dashes": (["shot-1.png", "shot-2.png", "shot-3.png"], ""),
+    "dates": (["2024-01-09.png", "2024-01-10.png", "2024-02-01.png"], "several numbers of a name vary in 1 of 2 clips"),
+    "several": (["cam2_9.png", "cam2_10.png", "cam10_1.png"], "several numbers of a name vary in 1 of 2 clips"),
+    "one is fixed": (["cam2_9.png", "cam2_10.png", "cam2_11.png"], ""),
+    "every fifth": ([f"{i}.png" for i in range(0, 60, 5)], ""),
+    "missing": (["1.png", "2.png", "5.png", "6.png", "9.png"], "4 frames are missing in 1 of 2 clips, by the numbers in the "
+                "names, such as between c/2.png and c/5.png"),
+    "irregular": (["100.png", "133.png", "171.png", "201.png", "238.png"], ""),
+    "no numbers": (["a.png", "b.png", "c.png"], "names differ in more than their numbers in 1 of 2 clips"),
+    "a cover": (["1.png", "2.png", "10.png", "cover.png"], "such as c/10.png and c/cover.png"),
+    "capitals": (["Frame1.png", "frame2.png", "FRAME10.png"], "7 frames are missing"),
+    "decimals": (["0.1.png", "0.2.png", "0.15.png"], "decimals have different lengths in 1 of 2 clips"),
+    "enormous": ([f"1{'0' * 200}.png", f"2{'0' * 200}.png"], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names, note", ORDERS.values(), ids=ORDERS)
+def test_frames_are_in_their_natural_order_and_what_is_odd_is_said(tmp_path, names, note):
+    found, said = order_of(tmp_path, names[::-1])
+    assert found == names
+    assert note in said if note else said == ""
+
+
+def test_natural_order_is_that_of_names_where_numbers_have_as_many_digits(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [
+        f"f{a:03d}_{b:05d}.png"
+        for a, b in zip(rng.integers(0, 999, 50), rng.integers(0, 99999, 50), strict=True)
+    ]
+    assert sorted(names, key=natural_key) == sorted(names)
+
+
+def test_clips_of_all_splits_have_one_table_of_classes(tmp_path):
+    write(tmp_path / "train", {"ant/k": 3, "bee/k": 3, "cow/k": 3})
+    write(tmp_path / "test", {"bee/k": 3, "cow/k": 4})
+    write(tmp_path / "val", {"one": 3, "two": 3})
+    for split, labels in {"train": [0, 1, 2], "test": [1, 2], "val": [-1, -1]}.items():
+        source = open_source(f"frames:{tmp_path}", split, window=3)
+        assert source.classes == ("ant", "bee", "cow")
+        np.testing.assert_array_equal(source.labels, np.array(labels)[source.clips])
+        assert [source[i]["label"] for i in range(len(source))] == source.labels.tolist()
+        assert source.notes[:2] == (
+            "splits: test, train, val",
+            "val: images that lie in no class's folder, such as val/one/000.png, have no label",
+        )
+        assert "only train has the class ant" in source.notes
+        part = open_source(f"frames:{tmp_path}", f"{split}[:1]", window=3)
+        assert part.notes == source.notes and part.classes == source.classes
+        assert set(part.labels.tolist()) <= set(labels)
+
+
+def test_a_class_of_clips_may_be_empty_in_one_split(tmp_path):
+    write(tmp_path / "train", {"ant/k": 3, "bee/k": 3})
+    write(tmp_path / "test", {"bee/k": 3})
+    (tmp_path / "test" / "ant" / "@eaDir").mkdir(parents=True)
+    source = open_source(f"frames:{tmp_path}", "test", window=3)
+    assert "sub-folders without an image in test: ant" in source.notes and len(source) == 3
+
+
+def test_a_clip_with_the_name_of_a_split_is_a_clip(tmp_path):
+    write(tmp_path, {"test": 3, "walk": 3, "run": 3})
+    source = open_source(f"frames:{tmp_path}", window=3)
+    assert source.lengths.tolist() == [3, 3, 3] and "test is the name of a split" in source.notes[0]
+    with pytest.raises(ValueError, match=r"split='test': frames:.* has no splits"):
+        open_source(f"frames:{tmp_path}", "test", window=3)
 
 
 def test_a_corrupt_frame_is_replaced_and_named(tmp_path):
