@@ -267,7 +267,7 @@ def _no_classes(where: str, what: str, row: Any = None, value: Any = None) -> Va
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr([_plain(entry) for entry in value] if isinstance(value, list) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -338,7 +338,9 @@ def _from_objects(array: np.ndarray, masked: np.ndarray | None, where: str) -> C
 
 def _plain(value: Any) -> Any:
     """Python's own value; None for what says that there is none, as NaN and pandas' NA do."""
-    if isinstance(value, np.ndarray | tuple):
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    elif isinstance(value, tuple):
         value = list(value)
     elif isinstance(value, np.generic):
         value = value.item()

@@ -36,10 +36,23 @@ def labels_of(source: Source) -> Int[np.ndarray, " n"]:
     >>> labels_of(Subset(ArraySource(np.zeros([3, 2, 2], np.uint8), [5, 6, 7]), [2, 0])).tolist()
     [7, 5]
     """
+    known = known_labels(source)
+    if known is None and hasattr(source, "read_labels"):
+        known = source.read_labels()
+    return np.array([_label(source, i) for i in range(len(source))]) if known is None else np.array(known)
+
+
+def known_labels(source: Source) -> Int[np.ndarray, " n"] | None:
+    """Return the label of every example, -1 where there is none, or None where only the images could tell.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> known_labels(ArraySource(np.zeros([2, 2, 2], np.uint8), [0, -1])).tolist()
+    [0, -1]
+    """
     if isinstance(source, Subset):
-        return labels_of(source.source)[source.indices]
-    known = getattr(source, "labels", None)
-    return np.array([_label(source, i) for i in range(len(source))] if known is None else known)
+        known = known_labels(source.source)
+        return None if known is None else known[source.indices]
+    return getattr(source, "labels", None)
 
 
 def _label(source: Source, index: int) -> int:

@@ -158,19 +158,16 @@ class TfdsSource:
     ):
         info = builder.info
         self.values = values
-        self.notes: tuple[str, ...] = ()
         self.name = f"{info.name}/{split}"
         self._image, self._encoded = _image_feature(info, image)
-        self._label = _label_feature(info, label)
+        self._label, self.notes = _label_feature(info, label)
         self.classes: tuple[str, ...] = _class_names(info, self._label)
         self._numbers: np.ndarray | None = None
-        decoders = {self._image: tfds.decode.SkipDecoding()} if self._encoded else None
-        self._records = builder.as_data_source(split=split, decoders=decoders)
+        self._records = self._open(builder, split)
         if len(self._records) == 0:
             raise ValueError(f"split={split!r} of tfds:{info.name} has no example")
-        self._labels_alone = _labels_alone(builder, split, self._label)
         if self._label and not self.classes:
-            self._number_labels(builder, split)
+            self._number_labels(builder, split, self._label)
         feature = info.features[self._image]
         shape = tuple(feature.shape)
         if len(shape) == 2:
@@ -222,11 +219,10 @@ class TfdsSource:
         """Read the label of every example, int32 ``[n]``, -1 for none, without its image."""
         if self._numbers is not None:
             return self._numbers
-        labels = np.full(len(self), -1, np.int32)
-        for index in range(len(self)) if self._label else ():
-            label = _value_or_none(self._labels_alone, index, self._label)
-            labels[index] = label if label is not None and 0 <= label < len(self.classes) else -1
-        return labels
+        if self._label is None:
+            return np.full(len(self), -1, np.int32)
+        values = _read_values(self._records, self._label, self.name)
+        return np.array([-1 if v is None or not 0 <= v < len(self.classes) else v for v in values], np.int32)
 
     def _label_of(self, record: dict[str, Any], index: int) -> int:
         if self._numbers is not None:
@@ -239,15 +235,23 @@ class TfdsSource:
             raise CorruptImage(self.file_name(index), reason)
         return int(label)
 
-    def _number_labels(self, builder: Any, split: str) -> None:
+    def _open(self, builder: Any, split: str) -> Any:
+        """The records of a split, whose images are decoded here."""
+        decoders = {self._image: tfds.decode.SkipDecoding()} if self._encoded else None
+        return builder.as_data_source(split=split, decoders=decoders)
+
+    def _number_labels(self, builder: Any, split: str, label: str) -> None:
         """Number labels that come without names of classes, by one table for all splits."""
         columns = {}
         for part in (*builder.info.splits, *(() if split in builder.info.splits else (split,))):
-            alone = _labels_alone(builder, part, self._label)
-            values = [_value_or_none(alone, index, self._label) for index in range(len(alone))]
-            columns[part] = read_labels(
-                values, where=f"label={self._label!r} of {part} in tfds:{builder.info.name}"
-            )
+            where = f"{part} of tfds:{builder.info.name}"
+            values = _read_values(self._open(builder, part), label, where)
+            try:
+                columns[part] = read_labels(values, where=f"label={label!r} of {where}")
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; --config.data.label_column names another, an empty name none"
+                ) from error
         numbered = number_classes(columns, where=f"label of tfds:{builder.info.name}")
         labels = dict(zip(columns, numbered.labels, strict=True))
         self.classes, self._numbers = numbered.classes, labels[split]
@@ -291,8 +295,8 @@ def _not_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> str:
 
 def _image_feature(info: Any, given: str | None) -> tuple[str, bool]:
     features = dict(info.features)
-    images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
-    tensors = [key for key, value in features.items() if _holds_pixels(value)]
+    images = sorted(key for key, value in features.items() if isinstance(value, tfds.features.Image))
+    tensors = sorted(key for key, value in features.items() if _holds_pixels(value))
     if given is not None and given not in (*images, *tensors):
         raise ValueError(
             f"image={given!r}: the features of tfds:{info.name} that can hold images are {images + tensors}; {_FLAG}"
@@ -306,7 +310,7 @@ def _image_feature(info: Any, given: str | None) -> tuple[str, bool]:
         if able:
             # TFDS keeps floats in a form of its own.
             return able[0], able[0] in images and features[able[0]].np_dtype in (np.uint8, np.uint16)
-    raise ValueError(f"tfds:{info.name} has no image: its features are {', '.join(features)}")
+    raise ValueError(f"tfds:{info.name} has no image: its features are {', '.join(sorted(features))}")
 
 
 def _holds_pixels(feature: Any) -> bool:
@@ -318,25 +322,25 @@ def _holds_pixels(feature: Any) -> bool:
     return allowed and None not in feature.shape[2:]
 
 
-def _label_feature(info: Any, given: str | None) -> str | None:
+def _label_feature(info: Any, given: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The feature of the labels, and what to say of the choice."""
     if given == "":
-        return None
+        return None, ()
     if given is not None and given not in info.features:
         raise ValueError(
-            f"label={given!r} is not a feature of tfds:{info.name}: these are {list(info.features)}; on the command line "
+            f"label={given!r} is not a feature of tfds:{info.name}: these are {sorted(info.features)}; on the command line "
             "--config.data.label_column"
         )
-    labels = [key for key, value in info.features.items() if isinstance(value, tfds.features.ClassLabel)]
-    found = (
-        "label"
-        if "label" in labels
-        else labels[0]
-        if labels
-        else "label"
-        if "label" in info.features
-        else None
-    )
-    return found if given is None else given
+    if given is not None:
+        return given, ()
+    # TFDS gives features in another order in every process.
+    labels = sorted(k for k, value in info.features.items() if isinstance(value, tfds.features.ClassLabel))
+    if "label" in labels or (not labels and "label" in info.features):
+        return "label", ()
+    if len(labels) < 2:
+        return (labels[0] if labels else None), ()
+    others = f"one of {labels}: --config.data.label_column names another"
+    return labels[0], (f"labels are those of the feature {labels[0]!r}, {others}",)
 
 
 def _class_names(info: Any, label: str | None) -> tuple[str, ...]:
@@ -346,15 +350,21 @@ def _class_names(info: Any, label: str | None) -> tuple[str, ...]:
     return tuple(feature.names) if known else ()
 
 
-def _labels_alone(builder: Any, split: str, label: str | None) -> Any:
-    """The records of a split, of which the label is all that is decoded."""
-    decoders = tfds.decode.PartialDecoding({label: True}) if label else None
-    return builder.as_data_source(split=split, decoders=decoders)
+def _read_values(records: Any, key: str, where: str) -> list[Any]:
+    """Read a feature of every record; None where a record cannot be read.
 
-
-def _value_or_none(records: Any, index: int, label: str | None) -> Any:
-    """The label of a record; None where the record cannot be read."""
-    try:
-        return records[index][label]
-    except Exception:  # protobuf and array_record have errors of their own
-        return None
+    Raises:
+      ValueError: none can be read.
+    """
+    values: list[Any] = []
+    error: Exception | None = None
+    failed = 0
+    for index in range(len(records)):
+        try:
+            values.append(records[index][key])
+        except Exception as caught:  # protobuf and array_record have errors of their own
+            values.append(None)
+            error, failed = caught, failed + 1
+    if error is not None and failed == len(values):
+        raise ValueError(f"{where}: no record can be read: {' '.join(str(error).split())}") from error
+    return values
