@@ -16,6 +16,7 @@ from ssl_jax.cli.search_space import SEED, Trial
 from ssl_jax.config import build
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Batch, PyTree
+from ssl_jax.data.fingerprint import fingerprint
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.train import checkpoint
 from ssl_jax.train.checkpoint import Checkpoints
@@ -30,7 +31,7 @@ from ssl_jax.train.signals import StopRequest
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import make_init, make_train_step
 from ssl_jax.train.workdir import INCIDENTAL, Workdir
-from ssl_jax.train.writers import MultiWriter, Writer
+from ssl_jax.train.writers import MultiWriter, Writer, call_all
 
 TRACED = ("method.", "optimizer.")
 """Parts of a config whose float options may be traced."""
@@ -139,6 +140,7 @@ class EachRun:
 
     def __init__(self, hook: Hook, count: int) -> None:
         self.every, self._hook, self._count = hook.every, hook, count
+        self.name = getattr(hook, "name", type(hook).__name__)
 
     def __call__(self, step: int, state: TrainState) -> dict[str, list[float]]:
         """Return the scalars of all runs."""
@@ -152,8 +154,10 @@ class SplitWriter(MultiWriter):
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record the scalars of one step, those of each run with its writer."""
         lists = {name: values for name, values in scalars.items() if isinstance(values, list)}
-        for number, writer in enumerate(self.writers):
-            writer.write(step, {name: values[number] for name, values in lists.items()})
+        call_all(
+            functools.partial(writer.write, step, {name: values[number] for name, values in lists.items()})
+            for number, writer in enumerate(self.writers)
+        )
 
 
 def train(trials: Sequence[Trial], scratch: Path) -> Trained:
@@ -181,11 +185,13 @@ def train(trials: Sequence[Trial], scratch: Path) -> Trained:
     check_sizes(runs[0])
     sample = sample_batch(runs[0].source, runs[0].method, crop_on=runs[0].crop_on)
     program = make_vectorized_program(trials, sample, mesh)
+    images = fingerprint(runs[0].source)
     with ExitStack() as stack:
         stack.enter_context(StopRequest())
         for trial in trials:
             workdir = stack.enter_context(Workdir(trial.folder))
             workdir.configure(trial.config, allowed=INCIDENTAL)
+            workdir.record_images(images, ties=pretrain.ties_of(trial.config, runs[0].method))
         checkpoints = stack.enter_context(_open_checkpoints(trials, scratch))
         state = checkpoints.restore(program.abstract)
         if state is None:
