@@ -6,6 +6,7 @@ A source is pickled to the workers of the loader, so it holds paths and small ta
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ssl_jax.core import check
+from ssl_jax.data.image_array import notes_on_array, read_images
 from ssl_jax.data.label_column import Classes, number_labels
+from ssl_jax.data.values import Values, require_range
+
+_log = logging.getLogger(__name__)
 
 Element = dict[str, Any]
 """``{"image": np.ndarray [h, w, c], "label": int}``."""
@@ -74,17 +79,28 @@ class Source(Protocol):
 class ArraySource:
     """A source over arrays in memory (or memory-mapped ones).
 
+    The axes, dtype and range of the images are checked, the range on a sample and again wherever an image is read: a float
+    image outside of [0, 1] is a `CorruptImage`.
+
     Args:
-      images: ``[n, h, w, c]`` or ``[n, h, w]`` (one channel) of uint8, uint16, or floats in [0, 1].
+      images: ``[n, h, w, c]`` or ``[n, h, w]`` (one channel) of uint8 (0 to 255), uint16 (0 to 65535), bool (False black, True
+        white), or floats in [0, 1]; of any real numbers with ``max_value`` or ``percentiles``.
       labels: ``[n]`` integers of 0 or more, strings, one-hot rows ``[n, k]`` and other forms that
         `ssl_jax.data.label_column.read_labels` knows; -1, None and NaN are no label. None: no labels.
       classes: names of the labels 0, 1, ...; (): integers are named by their number, from 0 to the largest, and
         strings are sorted. Give it where train and test images are two sources.
       name: name for people.
       start: number of the first image in ``file_name``.
+      axes: layout of ``images``, such as ``nchw`` where channels come first or ``hwc`` of one image, of
+        :data:`ssl_jax.data.image_array.AXES`. None: as above, and what looks like another layout is refused.
+      max_value, percentiles: how values are scaled to [0, 1], see :class:`ssl_jax.data.values.Values`.
+
+    Attributes:
+      images: ``[n, h, w, c]``, not scaled yet.
+      notes: sentences about what is odd about labels and values; those about values are logged as warnings too.
 
     Raises:
-      ValueError: no image, another rank or dtype, or as many labels as there are not images.
+      ValueError: no image, another rank, layout, dtype or range, or as many labels as there are not images; says what to do.
 
     >>> source = ArraySource(np.zeros([3, 8, 8], np.uint8), [0, 1, 1])
     >>> len(source), source.shape, source[2]["label"], source.file_name(2)
@@ -99,29 +115,37 @@ class ArraySource:
         classes: Sequence[str] = (),
         name: str = "array",
         start: int = 0,
+        axes: str | None = None,
+        max_value: float | None = None,
+        percentiles: tuple[float, float] | None = None,
     ):
-        images = np.asanyarray(images)
-        if images.dtype.kind == "f" and images.dtype != np.float32:
-            images = images.astype(np.float32)
-        check.require(images.ndim in (3, 4), "images.shape", images.shape, "[n, h, w, c] or [n, h, w]")
-        check.require(min(images.shape) > 0, "images.shape", images.shape, "at least one image and one pixel")
-        check.choice("images.dtype", str(images.dtype), DTYPES)
-        numbered = _number_labels(labels, classes, len(images))
-        self.images = images if images.ndim == 4 else images[..., None]
+        self.values = Values(max_value, percentiles)
+        self.images = read_images(images, axes=axes, values=self.values, labelled=labels is not None)
+        numbered = _number_labels(labels, classes, len(self.images))
+        odd = notes_on_array(self.images, self.values, axes=axes)
+        for note in odd:
+            _log.warning("%s: %s", name, note)
         (self.labels,) = numbered.labels
         self.name = name
         self.start = start
         self.classes = numbered.classes
-        self.notes = numbered.notes
+        self.notes = (*numbered.notes, *odd)
         self.shape: tuple[int, int, int] | None = self.images.shape[1:]
         self.channels = int(self.images.shape[3])
-        self.dtype = str(self.images.dtype)
+        self.dtype = "float32" if self.values.scaled else str(self.images.dtype)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int, /) -> Element:
-        return {"image": self.images[index], "label": int(self.labels[index])}
+        image = self.images[index]
+        try:
+            if self.values.scaled:
+                image = self.values.scale(image)
+            require_range(image)
+        except ValueError as error:
+            raise CorruptImage(self.file_name(index), str(error)) from error
+        return {"image": image, "label": int(self.labels[index])}
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{self.start + index:06d}"

@@ -1,9 +1,11 @@
 import collections
 import gzip
 import pickle
+import re
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -64,6 +66,149 @@ def test_array_source_gives_its_images(dtype):
 def test_array_source_refuses_what_is_no_set_of_images(images, labels, message):
     with pytest.raises(ValueError, match=message):
         ArraySource(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full([5, 8, 8, 3], 255.0), r"images: floats from 255 to 255: .* max_value=255 scales them"),
+        (np.linspace(-1, 1, 5 * 64).reshape(5, 8, 8), r"images: floats from -1 to 1: .*\(x \+ 1\) / 2"),
+        (np.linspace(-3, 9, 5 * 64).reshape(5, 8, 8), r"images: floats from -3 to 9: .*percentiles"),
+        (np.full([5, 8, 8], np.nan), r"images: 5 of 5 looked at hold NaN or infinite values"),
+        (np.full([5, 8, 8], np.inf, np.float32), r"NaN or infinite"),
+        (np.full([5, 8, 8], 1e300), r"NaN or infinite"),
+        (
+            np.zeros([5, 3, 16, 12], np.uint8),
+            r"images.shape=\(5, 3, 16, 12\): channels seem to come first: give axes='nchw'",
+        ),
+        (np.zeros([5, 1, 5, 5], np.float32), r"channels seem to come first"),
+        (np.zeros([5, 13, 64, 64], np.uint16), r"channels seem to come first"),
+        (
+            np.zeros([16, 12, 3], np.uint8),
+            r"this seems to be one image: give axes='hwc', or axes='nhw' if these are 16 gray",
+        ),
+        (np.zeros([16, 12], np.uint8), r"images.shape=\(16, 12\): .* of one gray image, give axes='hw'"),
+        (np.zeros([2, 9, 16, 12, 3], np.uint8), r"images.shape=.*allowed is \[n, h, w, c\]"),
+        (np.zeros([5, 0, 8], np.uint8), r"at least one image and one pixel"),
+        (
+            [np.zeros([8, 8]), np.zeros([8, 9])],
+            r"images have several shapes, such as \(8, 8\), \(8, 9\): .* open the folder",
+        ),
+        (np.array([np.zeros([8, 8]), np.zeros([9, 8])], object), r"images have several shapes"),
+        (np.array([[None, 1]], object), r"images are of type ndarray: allowed is an array"),
+        ({"image": 1}, r"images are of type dict: allowed is an array"),
+        (None, r"images are of type NoneType: allowed is an array"),
+        (["a.png", "b.png"], r"images are texts: .*open_source\('folder:"),
+        (np.zeros([5, 8, 8], complex), r"images.dtype='complex128'"),
+        (np.zeros([5, 8, 8], "datetime64[s]"), r"images.dtype='datetime64"),
+        (np.ma.masked_less(np.zeros([5, 8, 8]), 1), r"masked array: .*filled"),
+        (
+            np.full([5, 8, 8], 255),
+            r"images.dtype='int64' with values from 255 to 255: .*images.astype\(np.uint8\) fits",
+        ),
+        (np.full([5, 8, 8], 4000, np.int32), r"images.dtype='int32' .* give max_value=4095"),
+        (np.full([5, 8, 8], -3, np.int16), r"images.dtype='int16' .* give percentiles"),
+    ],
+)
+def test_images_of_another_range_layout_or_type_are_refused_in_one_line_that_says_what_to_do(images, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ArraySource(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layout_that_is_given_is_taken():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 12, 3), dtype=np.uint8)
+    for axes, images, expected in (
+        ("nhwc", pixels, pixels),
+        ("nchw", pixels.transpose(0, 3, 1, 2), pixels),
+        ("nhw", pixels[..., 0], pixels[..., :1]),
+        ("hwc", pixels[0], pixels[:1]),
+        ("chw", pixels[0].transpose(2, 0, 1), pixels[:1]),
+        ("hw", pixels[0, ..., 0], pixels[:1, ..., :1]),
+    ):
+        source = ArraySource(images, axes=axes)
+        assert source.shape == expected.shape[1:] and len(source) == len(expected)
+        assert all((source[i]["image"] == image).all() for i, image in enumerate(expected))
+    odd = np.zeros([5, 3, 16, 12], np.uint8)  # 3 x 16 pixels of 12 channels, if one says so
+    assert ArraySource(odd, axes="nhwc").shape == (3, 16, 12)
+    assert ArraySource(np.zeros([16, 12, 3], np.uint8), np.arange(16)).shape == (12, 3, 1)
+    for axes, message in (("hwcn", "axes='hwcn'"), ("hwc", "images.shape=.*3 axes for axes='hwc'")):
+        with pytest.raises(ValueError, match=message):
+            ArraySource(pixels, axes=axes)
+
+
+def test_arrays_of_other_types_are_read_where_their_range_is_known():
+    bits = np.random.default_rng(0).random((3, 8, 8)) > 0.5
+    assert (ArraySource(bits)[1]["image"][..., 0] == 255 * bits[1]).all()
+    big = np.arange(192, dtype=">u2").reshape(3, 8, 8) * 341
+    assert ArraySource(big).dtype == "uint16" and (ArraySource(big)[2]["image"][..., 0] == big[2]).all()
+    half = jnp.asarray(bits, jnp.bfloat16)
+    assert ArraySource(half).dtype == "float32" and (ArraySource(half)[0]["image"][..., 0] == bits[0]).all()
+    assert ArraySource([list(map(list, image)) for image in bits], axes="nhw").shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.int16, np.int64, np.float16, np.float32, np.float64]
+)
+def test_max_value_and_percentiles_scale_arrays_of_any_type(dtype):
+    pixels = np.random.default_rng(0).integers(0, 120, (4, 9, 8, 2)).astype(dtype)
+    divided, stretched = ArraySource(pixels, max_value=100), ArraySource(pixels, percentiles=(5, 95))
+    assert divided.dtype == stretched.dtype == "float32" and divided.shape == (9, 8, 2)
+    for i, image in enumerate(pixels.astype(float)):
+        np.testing.assert_allclose(divided[i]["image"], np.minimum(image / 100, 1), rtol=1e-6)
+        low, high = np.percentile(image, (5, 95))
+        found = stretched[i]["image"]
+        np.testing.assert_allclose(found, np.clip((image - low) / (high - low), 0, 1), atol=1e-6)
+        assert found.dtype == np.float32 and found.min() == 0 and found.max() == 1
+    with pytest.raises(ValueError, match="max_value=0: allowed is"):
+        ArraySource(pixels, max_value=0)
+    with pytest.raises(ValueError, match="values from -1 to 5: max_value scales values of 0 and more"):
+        ArraySource(np.array([[[-1, 5]]], np.int16), max_value=5)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (
+            np.full([9, 8, 8], 4095, np.uint16),
+            {},
+            r"largest value of 9 images is 4095 of 65535, 6.2% .* max_value=4095",
+        ),
+        (np.full([9, 8, 8], 16000, np.uint16), {}, r"16000 of 65535.* max_value=16383"),
+        (np.full([9, 8, 8], 1, np.uint8), {}, r"1 of 255, 0.4% of the range: give max_value=1 "),
+        (np.full([9, 8, 8], 0.06, np.float32), {}, r"0.06 of 1, 6.0% of the range: give max_value=0.06 "),
+        (np.full([9, 8, 8], 4095, np.uint16), {"max_value": 65535}, r"4095 of 65535, 6.2% .* max_value=4095"),
+        (
+            np.full([9, 8, 8], 4095, np.uint16),
+            {"max_value": 255},
+            r"100.0% of the values .* is max_value=255 too small",
+        ),
+        (
+            np.full([3, 8, 8], 255, np.uint8),
+            {},
+            r"3 gray images of 8 x 8 pixels; if this is one image of 3 channels",
+        ),
+        (np.full([9, 8, 8], 4095, np.uint16), {"max_value": 4095.5}, None),
+        (np.full([9, 8, 8], 60000, np.uint16), {}, None),
+        (np.zeros([9, 8, 8], np.uint16), {}, None),
+        (np.full([3, 8, 8], 255, np.uint8), {"axes": "nhw"}, None),
+    ],
+)
+def test_values_far_from_the_top_of_their_range_are_said(caplog, images, options, message):
+    source = ArraySource(images, **options)
+    said = [record.message for record in caplog.records]
+    assert [f"array: {note}" for note in source.notes] == said
+    assert said == [] if message is None else re.search(message, said[0])
+
+
+def test_a_float_image_that_the_sample_missed_is_corrupt_where_it_is_read():
+    images = np.zeros([1000, 2, 2], np.float32)
+    images[501] = 255
+    images[502] = np.nan
+    source = ArraySource(images)
+    for index, reason in ((501, "floats from 255 to 255"), (502, "4 of 4 values are NaN")):
+        with pytest.raises(CorruptImage, match=f"array/000{index}: {reason}"):
+            source[index]
 
 
 def test_corrupt_image_survives_pickling():
