@@ -278,13 +278,18 @@ def _mixed(
         beside = f"images lie beside {them}, such as {printable(loose[0])}"
     told = f"{_listed(named)} {are}, but {beside}"
     if name != "train":
-        source = f"{where}/{name if name in named else named[0]}"
-        few = 0 < len(others) <= _SHOWN
-        named_too = f", say that it is one (splits={[printable(other) for other in others]})" if few else ""
-        raise ValueError(
-            f"split={name!r}: {where} has no splits: {told}. Move what is no split out of the folder{named_too}, or give "
-            f"{source} as the source"
+        what_to_do = (
+            "take a part of the whole, such as train[80%:], or move what is no split out of the folder"
         )
+        if name in named:
+            other = [printable(folder) for folder in others]
+            naming = (
+                f", say that the others are splits too (splits={other})" if 0 < len(other) <= _SHOWN else ""
+            )
+            what_to_do = (
+                f"move what is no split out of the folder{naming}, or give {where}/{name} as the source"
+            )
+        raise ValueError(f"split={name!r}: {where} has no splits: {told}: {what_to_do}")
     meant = f"{'is' if one else 'are'} meant as {'a split' if one else 'splits'}"
     how = "the whole folder is read" + (", its sub-folders are classes" if others else "")
     note = (

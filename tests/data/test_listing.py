@@ -159,7 +159,7 @@ def test_splits_are_none_where_images_lie_beside_them(tmp_path):
     write(tmp_path, "train/a/", "train/b/", "val/a/", "x.png")
     source = open_folder(tmp_path)
     assert len(source) == 4 and "images lie beside them, such as x.png" in said(source)
-    with pytest.raises(ValueError, match=r"split='val': .* images lie beside them, such as x.png. Move"):
+    with pytest.raises(ValueError, match=r"split='val': .* images lie beside them, such as x.png: move"):
         open_folder(tmp_path, "val")
 
 
