@@ -70,7 +70,7 @@ class FewLabels:
 
     Args:
       source: with labels and names of classes.
-      count: labels in all; a multiple of the number of classes.
+      count: labels in all; a multiple of the number of classes that have examples.
       seed: seed of the draw.
 
     Attributes:
@@ -88,15 +88,25 @@ class FewLabels:
     """
 
     def __init__(self, source: Source, count: int, *, seed: int):
-        classes = len(source.classes)
-        check.require(classes > 0, "num_labels", count, f"0 for {source.name}, which has no classes")
+        check.require(
+            len(source.classes) > 0, "num_labels", count, f"0 for {source.name}, which has no classes"
+        )
+        every = labels_of(source)
+        sizes = np.bincount(every[every >= 0], minlength=len(source.classes))
+        (present,) = np.nonzero(sizes)  # a class that only another split has is none to draw from
+        classes = len(present)
+        check.require(
+            classes > 0, "num_labels", count, f"0 for {source.name}, none of whose images has a label"
+        )
         allowed = f"a positive multiple of the {classes} classes of {source.name}"
         check.require(count > 0 and count % classes == 0, "num_labels", count, allowed)
-        every, per_class = labels_of(source), count // classes
-        most = int(np.bincount(every[every >= 0], minlength=classes).min())
+        most, per_class = int(sizes[present].min()), count // classes
         allowed = f"at most {classes * most}, as {source.name} has a class of {most} examples"
         check.require(per_class <= most, "num_labels", count, allowed)
-        labeled = balanced_draw(every, classes=classes, per_class=per_class, seed=(seed, 0)).ravel()
+        numbers = np.where(
+            every >= 0, np.searchsorted(present, every), -1
+        )  # 0, 1, ... of the classes that have examples
+        labeled = balanced_draw(numbers, classes=classes, per_class=per_class, seed=(seed, 0)).ravel()
         self.source = source
         self.labels = np.full(len(source), -1, np.int32)
         self.labels[labeled] = every[labeled]

@@ -1,19 +1,24 @@
 """Hooks that measure a run while it goes: online evaluation and health. They read and never write."""
 
+import logging
 from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from ssl_jax.core.check import require
+from ssl_jax.data.labels import known_labels
 from ssl_jax.data.sources import Source, Subset, take_evenly
 from ssl_jax.evaluate import health
 from ssl_jax.evaluate.knn import NEIGHBORS, knn_accuracy
+from ssl_jax.evaluate.measure import labeled_part
 from ssl_jax.evaluate.ridge import ridge_probe
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import Features, extract_source
 from ssl_jax.train.sharding import batch_sharding_of
 from ssl_jax.train.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 class Health:
@@ -48,7 +53,7 @@ class Health:
     ) -> None:
         require(every >= 1, "every", every, "an integer of 1 or more")
         require(images >= 2, "images", images, "an integer of 2 or more")
-        self.every = every
+        self.every, self.name = every, f"{prefix}: measuring features"
         self._prefix, self._views = (
             prefix,
             health.draw_two_views(source, method.views[0], images=images, crop_ratio=crop_ratio),
@@ -73,7 +78,9 @@ class OnlineEvaluation:
     fixed. Only training images are used: a recipe tuned on these numbers has not seen the test set. Nothing is kept
     between calls (the linear probe is ridge regression in closed form), so a resumed run shows the same numbers.
 
-    Scalars: ``online/knn``, ``online/linear``, accuracies in [0, 1].
+    Scalars: ``online/knn``, ``online/linear``, accuracies in [0, 1]. Images with label -1 or that cannot be read take no part:
+    with a table of labels, the images are taken from those that have one. Where fewer are left, fewer vote and are classified;
+    where none votes or is classified, or all that vote are of one class, there are no scalars, which is said once.
 
     Args:
       method: method that gives ``encode`` and the size and normalisation of the images.
@@ -85,7 +92,7 @@ class OnlineEvaluation:
       crop_ratio: see :func:`ssl_jax.data.loader.epoch`.
 
     Raises:
-      ValueError: a number below what is needed, or images without labels.
+      ValueError: a number below what is needed, or a source without classes.
     """
 
     def __init__(
@@ -103,25 +110,44 @@ class OnlineEvaluation:
         require(queries >= 10, "queries", queries, "an integer of 10 or more")
         require(bank >= k >= 1, "bank", bank, f"an integer of at least k={k}")
         require(len(source.classes) > 0, "source.classes", source.classes, "a source with labels")
-        self.every = every
+        self.every, self.name = every, "online evaluation"
         self._method, self._k, self._crop_ratio, self._classes = method, k, crop_ratio, len(source.classes)
-        total = bank + queries
-        indices = take_evenly(source, total).indices
-        is_query = np.floor(np.arange(len(indices)) * queries / total) < np.floor(
-            np.arange(1, len(indices) + 1) * queries / total
+        known, total = known_labels(source), bank + queries
+        # Where only the images can tell, each may have a label of its own.
+        labels = np.arange(len(source)) if known is None else np.asarray(known)
+        labeled = np.flatnonzero(labels >= 0)
+        chosen = take_evenly(Subset(source, labeled), total).indices if len(labeled) else labeled
+        indices, count = labeled[chosen], len(chosen)
+        is_query = np.floor(np.arange(count) * queries / total) < np.floor(
+            np.arange(1, count + 1) * queries / total
         )
-        self._queries = Subset(source, indices[is_query])
-        self._bank = Subset(source, indices[~is_query])
+        if count > 1 and not is_query.any():
+            is_query[-1] = True
+        self._bank, self._queries = indices[~is_query], indices[is_query]
+        self._source, self._reason = source, ""
+        self._tell(why_not_measured(labels[self._bank], labels[self._queries]))
 
     def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
         """Measure the features that ``state`` gives."""
         del step
-        queries = self._features(self._queries, state)
-        bank = self._features(self._bank, state)
+        if self._reason:
+            return {}
+        bank, queries = (
+            labeled_part(self._features(Subset(self._source, part), state))
+            for part in (self._bank, self._queries)
+        )
+        if reason := why_not_measured(bank.labels, queries.labels):
+            self._tell(reason)
+            return {}
         arrays = (bank.features, bank.labels, queries.features, queries.labels)
         k = min(self._k, len(bank.labels))
         knn = knn_accuracy(*arrays, classes=self._classes, k=k)
         return {"online/knn": knn, "online/linear": float(ridge_probe(*arrays, classes=self._classes))}
+
+    def _tell(self, reason: str) -> None:
+        self._reason = reason
+        if reason:
+            logger.warning("no online kNN and linear probe: %s", reason)
 
     def _features(self, source: Source, state: TrainState) -> Features:
         return extract_source(
@@ -134,3 +160,17 @@ class OnlineEvaluation:
             crop_ratio=self._crop_ratio,
             max_corrupt_fraction=1.0,
         )
+
+
+def why_not_measured(bank_labels: np.ndarray, query_labels: np.ndarray) -> str:
+    """Say why images with these labels give no accuracy that means something; empty if they do.
+
+    >>> why_not_measured(np.array([0, 0, 0]), np.array([0]))
+    'all 3 labelled images that vote are of one class'
+    """
+    if not len(bank_labels) or not len(query_labels):
+        count = len(bank_labels) + len(query_labels)
+        return f"of {count} labelled images none votes or none is classified; it takes two"
+    if len(np.unique(bank_labels)) < 2:
+        return f"all {len(bank_labels)} labelled images that vote are of one class"
+    return ""
