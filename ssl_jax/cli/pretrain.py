@@ -132,7 +132,7 @@ def raise_for_changed_images(config: build.Config, folder: Path, error: ValueErr
     except (ValueError, OSError):
         return
     if changes and tie:
-        raise ValueError(refusal_of_images(folder, changes, tie)) from error
+        raise ValueError(refusal_of_images(folder, changes, tie, possible=False)) from error
     if changes:
         raise ValueError(f"{difference_of_images(folder, changes)}. With them, {error}") from error
 

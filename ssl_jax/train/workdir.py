@@ -255,12 +255,18 @@ def difference_of_images(workdir: Path, changes: Changes) -> str:
     return f"the images differ from those of the run in {workdir}: {changes}"
 
 
-def refusal_of_images(workdir: Path, changes: Changes, tie: str) -> str:
-    """Say why a run does not go on with its images as they are now."""
-    return (
-        f"{difference_of_images(workdir, changes)}. {tie}: restore the images, use another workdir, or go on all the same "
-        "with --allow_changes"
-    )
+def refusal_of_images(workdir: Path, changes: Changes, tie: str, *, possible: bool = True) -> str:
+    """Say why a run does not go on with its images as they are now.
+
+    Args:
+      workdir: folder of the run.
+      changes: what has changed.
+      tie: what would be wrong.
+      possible: whether it could go on all the same.
+    """
+    ways = ["restore the images", "use another workdir"]
+    ways += ["go on all the same with --allow_changes"] if possible else []
+    return f"{difference_of_images(workdir, changes)}. {tie}: {', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
