@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -18,7 +19,7 @@ from ssl_jax.config.ranges import check_config
 from ssl_jax.core.check import call, require
 from ssl_jax.data.batches import mixture_of
 from ssl_jax.data.frames import Clips
-from ssl_jax.data.labels import FewLabels
+from ssl_jax.data.labels import FewLabels, known_labels
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.registry import method_module
@@ -133,9 +134,36 @@ def run_objects(config: Config) -> RunObjects:
             f"the method keeps something: give --config.method.num_examples={len(images)}"
         )
     built = method(config)
+    if config["method"].get("labels") is True or built.classify is not None or "classes" in config["method"]:
+        require_labels(images, config)
     parts = 1 if config["cached_gradients"] else config["accumulate"]
     built.limits.require(batch_size=config["batch_size"], accumulate=parts, images=len(images))
     return RunObjects(built, optimizer(config), images)
+
+
+def require_labels(images: Source, config: Config) -> None:
+    """Raise where a method that learns from labels has none to learn from, or fewer outputs than there are classes.
+
+    Images without a label are no error where others have one: losses leave them out.
+
+    Args:
+      images: training images.
+      config: config of the run.
+
+    Raises:
+      ValueError: names the method, and the option that gives the number of classes.
+    """
+    name, known = config["method"]["name"], known_labels(images)
+    if not images.classes or (known is not None and not np.any(known >= 0)):
+        raise ValueError(
+            f"config.method.name={name!r} learns from labels, but none of the {len(images)} images of {images.name} has one"
+        )
+    for part in ("method", "encoder"):
+        outputs = config[part].get("classes")
+        if outputs is not None and outputs < len(images.classes):
+            raise ValueError(
+                f"config.{part}.classes={outputs}: allowed is {len(images.classes)} or more, as many as {images.name} has"
+            )
 
 
 def method(config: Config) -> Method:
