@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.core.check import require, shorten
+from ssl_jax.core.check import require
 
 MOST = 2**31 - 1
 """Counts, steps and seeds are 32-bit integers on the device."""
@@ -170,9 +170,10 @@ def optional(found: Range) -> Range:
 
 def _is_freeze(value: Any) -> bool:
     right = isinstance(value, tuple | list) and len(value) == 2
-    return right and isinstance(value[0], str) and STEPS.holds(value[1])
+    return right and isinstance(value[0], str) and integer(-1).holds(value[1])
 
 
+SWITCH = Range("True or False", lambda value: isinstance(value, bool))
 TEXT = Range("a text", lambda value: isinstance(value, str))
 TEXTS = each(TEXT)
 FREE = number()
@@ -247,7 +248,7 @@ RANGES: Mapping[str, Range] = {
     "optimizer.epsilon": POSITIVE,
     "optimizer.factor": POSITIVE,
     "optimizer.freeze": Range(
-        "pairs of a pattern and a number of steps, such as (('head', 100),)",
+        "pairs of a pattern and a number of steps (-1: for ever), such as (('head', 100),)",
         lambda value: isinstance(value, tuple | list) and all(map(_is_freeze, value)),
     ),
     "optimizer.layer_decay": optional(SHARE),
@@ -468,6 +469,22 @@ RANGES: Mapping[str, Range] = {
 }
 """Ranges of options, by dotted name."""
 
+FINETUNE: Mapping[str, Range] = {
+    "epochs": POSITIVE,
+    "batch_size": COUNT,
+    "learning_rate": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "layer_decay": optional(SHARE),
+    "drop_path": BELOW_ONE,
+    "label_smoothing": BELOW_ONE,
+    "mixup": NOT_NEGATIVE,
+    "cutmix": SWITCH,
+    "erasing": PROBABILITY,
+    "area": AREA,
+    "jitter": NOT_NEGATIVE,
+}
+"""Ranges of the options of :class:`ssl_jax.evaluate.finetune.Recipe`."""
+
 
 def range_of(name: str, value: Any = None) -> Range | None:
     """Look up the range of an option; those of ``optimizer.groups`` are the optimizer's.
@@ -507,9 +524,38 @@ def check_option(name: str, value: Any, *, shown: Any = None) -> None:
                 check_option(f"{name}.{member}" if name else str(member), inner)
         return
     found = range_of(name, value)
-    if found is not None and not found.accepts(value):
-        given = value if shown is None or is_number(value) else shown
-        raise ValueError(f"config.{name}={shorten(repr(given))}: allowed is {found.allowed}")
+    if found is not None:
+        check_value(f"config.{name}", value, found, shown=shown)
+
+
+def check_value(name: str, value: Any, found: Range, *, shown: Any = None) -> None:
+    """Check a value against a range.
+
+    Args:
+      name: how the message calls it.
+      value: the value.
+      found: its range.
+      shown: text that a sequence was read from, for the message; ``None``: the value.
+
+    Raises:
+      ValueError: it is outside.
+    """
+    given = value if shown is None or is_number(value) else shown
+    require(found.accepts(value), name, given, found.allowed)
+
+
+def exact(value: Any, found: Range) -> Any:
+    """Turn floats that are integers, and exactly so, into integers, alone or in a sequence, where the range is one of integers.
+
+    >>> exact(1e3, integer(1)), exact((8.0, 16), each(integer(1))), exact(1.5, integer(1)), exact(2.0, number(0))
+    (1000, (8, 16), 1.5, 2.0)
+    """
+    if not found.count:
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(exact(inner, found) for inner in value)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
 
 
 def _check_group(pattern: Any, options: Any) -> None:
@@ -519,7 +565,7 @@ def _check_group(pattern: Any, options: Any) -> None:
     for name, value in options.items():
         found = range_of(f"optimizer.{name}", value)
         if found is not None:
-            require(found.accepts(value), f"{where}.{name}", value, found.allowed)
+            check_value(f"{where}.{name}", value, found)
 
 
 def check_config(config: Mapping[str, Any]) -> None:

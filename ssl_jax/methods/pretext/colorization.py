@@ -223,7 +223,7 @@ def build(
 def require_color(images: Array) -> None:
     """Raise a ValueError unless images have three channels."""
     channels = images.shape[-1]
-    allowed = "3: colorization predicts the colours of an image from its lightness, and images of one channel have none"
+    allowed = "3: colorization predicts colours from lightness, which are defined for red, green and blue"
     require(channels == 3, "channels", channels, allowed)
 
 
