@@ -31,6 +31,7 @@ from ssl_jax.train.workdir import (
     difference_of_images,
     read_images,
     refusal_of_images,
+    tie_to,
 )
 from ssl_jax.train.writers import JsonlWriter, MultiWriter, TensorBoardWriter, WandbWriter, Writer
 
@@ -128,7 +129,8 @@ def raise_for_changed_images(config: build.Config, folder: Path, error: ValueErr
         if recorded is None:
             return
         images = open_images(config, config["data"]["source"], config["data"]["split"])
-        changes, tie = compare(recorded, fingerprint(images)), ties_of(config, build.method(config)).images
+        changes = compare(recorded, fingerprint(images))
+        tie = tie_to(changes, ties_of(config, build.method(config)))
     except (ValueError, OSError):
         return
     if changes and tie:

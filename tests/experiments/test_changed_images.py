@@ -101,13 +101,11 @@ def test_a_method_that_keeps_something_for_each_image_does_not_go_on_with_others
     with pytest.raises(ValueError) as error:
         start(folder, "npid")
     message = str(error.value)
-    for part in (
-        str(folder.parent / "run"),
-        phrase,
-        "npid keeps something for each image",
-        "--allow_changes",
-    ):
+    kept = "npid keeps something for each image"
+    for part in (str(folder.parent / "run"), phrase, kept, "another workdir"):
         assert part in message
+    # Its memory has no row for a 51st image.
+    assert ("--allow_changes" in message) == (change is not add)
     assert "\n" not in message
     assert read_images(folder.parent / "run") == before, "refused: nothing is written"
 
@@ -166,14 +164,20 @@ def test_a_class_of_another_split_renumbers_those_that_a_method_knows(tmp_path, 
         folder,
         *(f"{split}/{name}/{i}.png" for split in ("train", "val") for name in CLASSES for i in range(3)),
     )
-    start(folder, "supervised")
+    classes = {"method__classes": 12}
+    start(folder, "supervised", **classes)
     write(folder, "val/A/0.png")
-    with pytest.raises(ValueError, match=r"class A added.*supervised knows classes by their number"):
-        start(folder, "supervised")
-    shutil.rmtree(folder / "val" / "A")
-    start(folder, "supervised")
+    refused = r"class A added.*supervised knows classes by their number"
+    with pytest.raises(ValueError, match=rf"{refused}.*--allow_changes"):
+        start(folder, "supervised", **classes)
+    write(folder, "val/B/0.png", "val/C/0.png")
+    with pytest.raises(ValueError, match=refused.replace("class A added", "class C added")):
+        start(folder, "supervised", **classes)
+    for name in "ABC":
+        shutil.rmtree(folder / "val" / name)
+    start(folder, "supervised", **classes)
     add(folder / "train")
-    start(folder, "supervised")
+    start(folder, "supervised", **classes)
     assert "b/5.png" in said(caplog)[-1], "images of the same classes are only said"
 
 
