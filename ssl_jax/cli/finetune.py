@@ -11,7 +11,8 @@ import numpy as np
 
 from ssl_jax.cli.evaluate import open_labeled
 from ssl_jax.config import build
-from ssl_jax.core.check import choice, require
+from ssl_jax.config.ranges import FINETUNE, check_value, exact
+from ssl_jax.core.check import choice, require, shorten
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
 from ssl_jax.core.table import table
@@ -159,7 +160,7 @@ def override(recipe: Recipe, values: Sequence[str]) -> Recipe:
     """Change options of a recipe by ``name=value``, values read as Python literals.
 
     Raises:
-      ValueError: no value, a value that is no literal, an option that does not exist.
+      ValueError: no value, a value that is no literal or outside of its range, an option that does not exist.
 
     >>> changed = override(Recipe(), ["learning_rate=0.002", "area=(0.2, 1.0)"])
     >>> changed.learning_rate, changed.area
@@ -169,13 +170,13 @@ def override(recipe: Recipe, values: Sequence[str]) -> Recipe:
     for value in values:
         name, equals, text = value.partition("=")
         require(bool(equals), "set", value, "name=value, such as learning_rate=0.002")
-        choice("set", name, Recipe._fields)
+        found = FINETUNE[choice("set", name, FINETUNE)]
         try:
-            options[name] = ast.literal_eval(text)
+            option = exact(ast.literal_eval(text.strip()), found)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise ValueError(
-                f"set={value!r}: allowed is a number, True, False, None or a pair of numbers"
-            ) from error
+            raise ValueError(f"set={shorten(repr(value))}: allowed is {found.allowed}") from error
+        check_value(f"set={name}", option, found, shown=text)
+        options[name] = option
     return recipe._replace(**options)
 
 

@@ -93,7 +93,7 @@ def parse_value(word: str) -> Any:
     words = {"true": True, "false": False, "none": None}
     if word.lower() in words:
         return words[word.lower()]
-    for kind in (int, float):
+    for kind in (int, float) if word.isascii() else ():
         try:
             return kind(word)
         except ValueError:

@@ -291,11 +291,12 @@ def restore(workdir: Path, step: str) -> tuple[Config, Method, RestoredModel]:
     Raises:
       ValueError: no run or no such checkpoint in the folder.
     """
-    if step not in ("latest", "best") and not step.isdigit():
-        raise ValueError(f"step={step!r}: allowed is latest, best or a number of steps")
+    number = step.isascii() and step.isdigit() and len(step) <= 10
+    require(number or step in ("latest", "best"), "step", step, "latest, best or a number of steps")
     config = read_config(workdir)
+    check_config(config)
     built = method(config)
     abstract = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0)
-    which: Any = int(step) if step.isdigit() else step
+    which: Any = int(step) if number else step
     model = restore_model(workdir / "checkpoints", step=which, abstract=(abstract.params, abstract.state))
     return config, built, model

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config.options import CHOICES
-from ssl_jax.config.ranges import TEXTS, check_option, is_integer, range_of
+from ssl_jax.config.ranges import COUNT, TEXTS, check_option, exact, is_integer, range_of
 from ssl_jax.core.check import did_you_mean, require, shorten
 
 ALLOWED = {
@@ -94,13 +94,15 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
             part = _member(part, parent, name)
         present, kind = _member(part, last, name), part.get_type(last)
         value = _parse(name, given, kind) if isinstance(given, str) else given
+        found = range_of(name)
+        value = value if found is None else exact(value, found)
         if isinstance(present, ConfigDict) and present and not name.startswith(WHOLE):
             if isinstance(value, Mapping | ConfigDict):
                 apply_overrides(config, {f"{name}.{field}": value[field] for field in value})
                 continue
             allowed = f"a mapping of options, of {', '.join(sorted(present))}"
             require(value is None and name in MAY_BE_NONE, f"config.{name}", given, allowed)
-        fits = value is not None or present is None or name in MAY_BE_NONE or range_of(name) is not None
+        fits = value is not None or present is None or name in MAY_BE_NONE or found is not None
         require(fits, f"config.{name}", given, _allowed(name, kind))
         check_option(name, value.to_dict() if isinstance(value, ConfigDict) else value, shown=given)
         try:
@@ -136,10 +138,8 @@ def _parse(name: str, text: str, kind: type) -> Any:
             return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
         if kind in (int, float):
             return parse_number(text, kind)
-        found = range_of(name)
         if kind is tuple:
-            value = _parse_texts(text) if found is TEXTS else _parse_tuple(text)
-            return tuple(map(_as_integer, value)) if found is not None and found.count else value
+            return _parse_texts(text) if range_of(name) is TEXTS else _parse_tuple(text)
         value = _parse_literal(text)
         return ConfigDict(dict(value)) if kind is ConfigDict else value
     except (
@@ -172,16 +172,10 @@ def parse_number(text: str, kind: type) -> int | float:
     try:
         return int(text)
     except ValueError:
-        value = _as_integer(float(text))
+        value = exact(float(text), COUNT)
         if isinstance(value, float):
             raise
         return value
-
-
-def _as_integer(value: Any) -> Any:
-    """Turn a float that is an integer, and exactly so, into one; anything else stays."""
-    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return int(value) if exact else value
 
 
 def _parse_tuple(text: str) -> tuple[Any, ...]:

@@ -63,6 +63,7 @@ def knn_scores(
     check.require(bool(k) and min(k) >= 1, "k", k, "integers of 1 or more")
     check.require(max(k) <= len(train_labels), "k", k, f"at most the {len(train_labels)} training examples")
     check.require(block >= 1, "block", block, "an integer of 1 or more")
+    check.positive("temperature", temperature)
     check_labels("train_labels", train_labels, classes)
     return _scores(train_features, train_labels, test_features, temperature, classes, tuple(k), block)
 
