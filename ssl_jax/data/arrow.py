@@ -250,19 +250,19 @@ def label_candidates(schema: Any, image: str) -> list[str]:
     ]
 
 
-def read_label_column(values: Any, column: str, names: tuple[str, ...], name: str, shown: str) -> Column:
+def read_label_column(values: Any, column: str, names: tuple[str, ...], name: str, file_name: str) -> Column:
     """Read labels from an Arrow column.
 
     Args:
       values: the column.
       column: its name.
       names: names of the labels 0, 1, ...; () where it has none.
-      name, shown: of the source and of the file, for messages.
+      name, file_name: of the source and of the file, for messages.
 
     Raises:
       ValueError: labels that are no classes; names the option that chooses another column, or none.
     """
-    where = f"label={column!r} of {shown} in {name}"
+    where = f"label={column!r} of {file_name} in {name}"
     hint = "; --config.data.label_column names another column, an empty name none"
     try:
         return read_labels(_from_arrow(values), where=where, names=names)
