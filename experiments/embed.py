@@ -3,7 +3,7 @@
     python -m experiments.embed --workdir=runs/first --source=folder:photos --out=photos.npz
 
 Writes ``features`` (float32 ``[n, d]``), ``file_name``, ``label`` (-1: none) and its ``class_name``, to
-``.npz`` or ``.parquet``. Unreadable images are named and left out.
+``.npz`` or ``.parquet``. Unreadable images are named and left out: ``index`` is the position of a row in the source.
 """
 
 from pathlib import Path

@@ -10,9 +10,8 @@ from ssl_jax.config import build
 from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
-from ssl_jax.data.loader import epoch
 from ssl_jax.evaluate.measure import class_name
-from ssl_jax.train.features import Features, extract
+from ssl_jax.train.features import Features, extract_source
 
 
 def embed_images(
@@ -45,15 +44,16 @@ def embed_images(
     config = build.with_corrupt_fraction(config, max_corrupt_fraction)
     images = open_images(config, source, split)
     view, crop_ratio = method.views[0], config["watch"]["evaluate"]["crop_ratio"]
-    with epoch(
+    encoded = extract_source(
+        method.encode,
         images,
+        view=view,
+        variables=(model.params, model.state),
         batch_size=batch_size,
-        size=view.size,
         crop_ratio=crop_ratio,
         max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
-    ) as batches:
-        encoded = extract(method.encode, batches, view=view, variables=(model.params, model.state))
-        corrupt = len(batches.corrupt)
+    )
+    corrupt = len(images) - len(encoded.index)
     names = [images.file_name(int(i)) for i in encoded.index]
     pack = to_npz if out.suffix == ".npz" else to_parquet
     write_atomically(out, pack(encoded, names, images.classes))
@@ -62,12 +62,13 @@ def embed_images(
 
 
 def to_npz(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
-    """Pack features as arrays ``features``, ``file_name``, ``label``, ``class_name``; no pickles."""
+    """Pack features as arrays ``features``, ``file_name``, ``index``, ``label``, ``class_name``; no pickles."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         features=encoded.features,
         file_name=np.array(names),
+        index=encoded.index,
         label=encoded.labels,
         class_name=np.array(class_names(encoded.labels, classes)),
     )
@@ -75,7 +76,7 @@ def to_npz(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes
 
 
 def to_parquet(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
-    """Pack features as columns ``file_name``, ``label``, ``class_name``, ``features`` (a list of float32).
+    """Pack features as columns ``file_name``, ``index``, ``label``, ``class_name``, ``features`` (a list of float32).
 
     Raises:
       ImportError: pyarrow is not installed.
@@ -91,6 +92,7 @@ def to_parquet(encoded: Features, names: list[str], classes: Sequence[str]) -> b
     rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(encoded.features.ravel()), width)
     columns = {
         "file_name": names,
+        "index": pyarrow.array(encoded.index),
         "label": pyarrow.array(encoded.labels),
         "class_name": class_names(encoded.labels, classes),
         "features": rows,

@@ -16,6 +16,7 @@ from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.machine import machine
+from ssl_jax.data.fingerprint import Fingerprint, compare, fingerprint
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.baselines import pca, pixel_side, shrink_pixels
 from ssl_jax.evaluate.measure import (
@@ -35,6 +36,7 @@ from ssl_jax.methods.method import Method
 from ssl_jax.train.checkpoint import RestoredModel
 from ssl_jax.train.features import Features
 from ssl_jax.train.step import make_init
+from ssl_jax.train.workdir import read_images
 
 BASELINES = ("pixels", "pca", "random")
 COMPONENTS = 64
@@ -108,6 +110,7 @@ def evaluate_run(
             measures=chosen,
             baselines=baselines,
             after=lambda partial: save({**partial, "incomplete": True}),
+            trained_on=read_images(workdir),
         ),
     }
     save(result)
@@ -126,6 +129,7 @@ def evaluate(
     measures: Sequence[Measure],
     baselines: Sequence[str],
     after: Callable[[Row], None] = lambda result: None,
+    trained_on: Fingerprint | None = None,
 ) -> dict[str, Any]:
     """Measure raw pixels and principal components, as asked for, and all candidates; tables of the last one.
 
@@ -136,6 +140,8 @@ def evaluate(
       measures: what to measure.
       baselines: those of ``pixels`` and ``pca`` to measure.
       after: function that is called with what there is after each measure.
+      trained_on: fingerprint of the images that the last candidate was trained on; what it keeps for each is measured on these
+        only. ``None``: not known.
 
     Returns:
       ``{"examples": [n_train, n_test], "rows": [...]}`` and the rows of each measure with a table of its own, JSON-able. Where
@@ -169,10 +175,8 @@ def evaluate(
     for candidate in candidates:
         subject = candidate_subject(candidate, sources, options)
         add_row(candidate.name, candidate.role, subject)
-    open_training_images = functools.partial(
-        open_images, config, config["data"]["source"], config["data"]["split"]
-    )
-    subject = subject._replace(training_images=open_training_images)
+    open_trained = functools.partial(open_training_images, config, trained_on)
+    subject = subject._replace(training_images=open_trained)
 
     def add_tables(tables: Row) -> None:
         result.update(tables)
@@ -182,6 +186,23 @@ def evaluate(
 
     add_tables(run_measures(subject, [m for m in measures if m.own_table], after=add_tables))
     return result
+
+
+def open_training_images(config: build.Config, trained_on: Fingerprint | None) -> Source:
+    """Open the images that a run was trained on.
+
+    Args:
+      config: config of the run.
+      trained_on: their fingerprint; ``None``: not known.
+
+    Raises:
+      ValueError: they are others now.
+    """
+    source = open_images(config, config["data"]["source"], config["data"]["split"])
+    changed = () if trained_on is None else compare(trained_on, fingerprint(source)).images
+    if changed:
+        raise ValueError(f"the training images are others than in training: {', '.join(changed)}")
+    return source
 
 
 def measure_options(config: build.Config) -> Options:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ssl_jax.cli import pretrain, vectorized_runs
+from ssl_jax.cli import evaluate, pretrain, vectorized_runs
 from ssl_jax.cli.search_space import Trial
 from ssl_jax.config import build
 from ssl_jax.config.load import load_config
@@ -209,6 +209,19 @@ def test_of_several_processes_the_first_writes_and_speaks_and_all_refuse(folder,
         start(folder, "npid")
     start(folder, "npid", allow_changes=True)
     assert record.read_bytes() == before and not said(caplog)
+
+
+def test_what_a_method_has_kept_is_measured_on_the_images_it_was_trained_on_only(folder):
+    """The rows of clusters are those of images that were there in training."""
+    start(folder, "deepcluster")
+    recorded, config = read_images(folder.parent / "run"), pretrain.recorded_config(folder.parent / "run")
+    assert len(evaluate.open_training_images(config, recorded)) == 50
+    rename(folder)
+    with pytest.raises(
+        ValueError, match=r"training images are others than in training: 1 added, such as a/9\.png"
+    ):
+        evaluate.open_training_images(config, recorded)
+    assert len(evaluate.open_training_images(config, None)) == 50, "a run from before images were recorded"
 
 
 def test_runs_that_are_one_program_are_tied_to_their_images_too(folder, monkeypatch):
