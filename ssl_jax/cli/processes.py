@@ -102,6 +102,11 @@ def _initialize(cluster: Cluster) -> None:
     if address is not None and count is not None and index is not None:
         if index >= count:
             raise ValueError(f"--process={index}: allowed is 0 to {count - 1}")
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16):
+            raise ValueError(
+                f"--coordinator={address}: allowed is HOST:PORT, a port from 1 to 65535, such as 10.0.0.1:1234"
+            )
         jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=cluster.heartbeat)
     elif (address, count, index) != (None, None, None):
         raise ValueError("--coordinator, --processes and --process go together: give all three")
