@@ -110,8 +110,8 @@ def notes_on_values(source: Source, headers: list[Header], values: Values) -> tu
       values: how values are read.
 
     Returns:
-      A sentence where depths differ, where the largest value is far below the top of the dtype, and where most values are cut
-      off at the top.
+      A sentence where depths differ, where some images cannot be read, where the largest value is far below the top of the
+      dtype, and where most values are cut off at the top.
 
     Raises:
       ValueError: none of the images that were looked at can be read.
@@ -123,19 +123,24 @@ def notes_on_values(source: Source, headers: list[Header], values: Values) -> tu
         notes.append(f"images of several depths, {found} of those looked at: all are read as {source.dtype}")
     if set(counts) == {"uint8"} and not values.scaled:
         return tuple(notes)
-    largest, full, looked_at, seen, wrong = 0.0, 0, 0, 0, None
+    largest, full, looked_at, seen = 0.0, 0, 0, 0
+    wrong: list[CorruptImage] = []
     for index in sample_indices(len(source), LOOKED_AT):
         try:
             image = source[index]["image"]
         except CorruptImage as error:
-            wrong = wrong or error
+            wrong.append(error)
             continue
         largest, looked_at, seen = max(largest, float(image.max())), looked_at + 1, seen + image.size
         full += int((image == (1 if source.dtype == "float32" else np.iinfo(source.dtype).max)).sum())
         if seen > _MOST_VALUES:
             break
     if not looked_at:
-        raise ValueError(f"{source.name}: none of the images looked at can be read: {wrong}")
+        raise ValueError(f"{source.name}: none of the {len(wrong)} images looked at can be read: {wrong[0]}")
+    if wrong:
+        notes.append(
+            f"{len(wrong)} of {len(wrong) + looked_at} images looked at cannot be read, such as {wrong[0]}"
+        )
     dark = describe_dark(largest, source.dtype, looked_at, values)
     saturated = describe_saturated(full / seen, looked_at, values)
     return (*notes, *(note for note in (dark, saturated) if note is not None))

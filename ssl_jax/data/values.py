@@ -182,12 +182,12 @@ def require_range(pixels: np.ndarray) -> None:
 
 
 def suggest_top(largest: float) -> str:
-    """Guess the top of a range from the largest value seen: the least ``2^n - 1`` from 255 on that is no less, for integers.
+    """Guess the top of a range from the largest value seen: from 64 on the least ``2^n - 1`` of 255 and more that is no less.
 
-    >>> suggest_top(4012), suggest_top(200), suggest_top(2.5)
+    >>> suggest_top(4012), suggest_top(248.5), suggest_top(2.5)
     ('4095', '255', '2.5')
     """
-    if largest < 2 or largest != round(largest):
+    if largest < 64:
         return f"{largest:g}"
     return str(max(2 ** math.ceil(math.log2(largest + 1)) - 1, 255))
 
