@@ -81,6 +81,7 @@ def train_steps(session: Session, train_step: StepFn) -> Fitted:
     Returns:
       How it ended.
     """
+    stopped_by = ""
     with session:
         try:
             session.run_pending_hooks()
@@ -88,10 +89,10 @@ def train_steps(session: Session, train_step: StepFn) -> Fitted:
                 batch = session.prepare(step)
                 session.advance(step + 1, train_step, batch)
                 session.observe(step + 1)
+            session.finish()
         except Stopped as stopped:
-            return Fitted(session.state, str(stopped), session.failures)
-        session.finish()
-    return Fitted(session.state, "", session.failures)
+            stopped_by = str(stopped)
+    return Fitted(session.state, stopped_by, session.failures)
 
 
 def _check(run: Run, mesh: Mesh) -> None:

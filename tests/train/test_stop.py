@@ -22,7 +22,7 @@ from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.methods.method import Refresh
 from ssl_jax.train import storage
-from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, steps
+from ssl_jax.train.checkpoint import CannotSaveError, Checkpoints, restore_model, steps
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.loop import fit
 from ssl_jax.train.program import make_program, sample_batch
@@ -31,6 +31,7 @@ from ssl_jax.train.run import Host, Run, Watch
 from ssl_jax.train.session import NonFiniteError, Session
 from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.signals import Stopped, StopRequest
+from ssl_jax.train.writers import JsonlWriter, MultiWriter, read_jsonl
 from tests.data.images import encode
 
 STEPS = 6
@@ -262,6 +263,175 @@ def test_a_run_that_dies_at_any_moment_ends_in_the_same_bits(program, whole, tmp
     # What is logged of a hook comes after the save of its step.
     assert steps(tmp_path) in ([], [2], *([[2, 4]] if moment == "log" else []))
     assert_same_bits(run(program, folder=tmp_path).state, whole)
+
+
+class Fails(Look):
+    """A hook that fails at some steps."""
+
+    name = "the probe"
+
+    def __init__(self, *failing, error, every=2):
+        super().__init__(every)
+        self.failing, self.error = failing, error
+
+    def __call__(self, step, state):
+        if step in self.failing:
+            raise self.error
+        return super().__call__(step, state)
+
+
+def facts(folder, step):
+    return storage.read_manifest(folder / str(step))["facts"]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no labels\nat all"), MemoryError(), KeyError("labels"), OSError(5, "I/O")]
+)
+@pytest.mark.parametrize("failing", [(2,), (6,), (2, 4, 6)])
+def test_a_hook_that_fails_costs_its_numbers_and_nothing_else(
+    program, whole, tmp_path, capfd, failing, error
+):
+    records, other = Records(), Look()
+    done = run(
+        program, folder=tmp_path, hooks=[Fails(*failing, error=error), other], writer=lambda step: records
+    )
+    assert_same_bits(done.state, whole)
+    assert steps(tmp_path) == [4, 6] and other.seen == [2, 4, 6]
+    assert records.count((6, {"look"})) == 2 - (6 in failing)
+    said = [line for line in capfd.readouterr().err.splitlines() if "probe" in line]
+    first = f"the probe failed at step {failing[0]}: {type(error).__name__}"
+    assert said[0].startswith(f"warning: {first}") and said[0].endswith("; the run goes on without it")
+    assert len(said) == 2, "at first and at the end"
+    (told,) = done.failures
+    assert said[1] == f"warning: {told}" and (f"failed {len(failing)} times, first at" in told) == (
+        len(failing) > 1
+    )
+    assert not any(facts(tmp_path, step)["pending_hooks"] for step in (4, 6)), "none is made up for"
+
+
+def test_a_step_is_on_disk_before_its_hooks_are_called_first(program, tmp_path):
+    """So a process that is killed in one, such as for its memory, starts again there."""
+    seen = []
+
+    class Sees(Look):
+        def __call__(self, step, state):
+            seen.append(steps(tmp_path))
+            assert facts(tmp_path, 2)["pending_hooks"]
+            raise Died
+
+    with pytest.raises(Died):
+        run(program, folder=tmp_path, hooks=[Sees()])
+    assert seen == [[2]]
+    with pytest.raises(Died):
+        run(program, folder=tmp_path, hooks=[Sees()])
+    assert seen == [[2], [2]], "the run went on at that step"
+
+
+class Scores(Look):
+    def __init__(self, scores, act=lambda: None):
+        super().__init__(2, act)
+        self.scores = scores
+
+    def __call__(self, step, state):
+        super().__call__(step, state)
+        value = self.scores[step]
+        if value is None:
+            raise ValueError("cannot be measured")
+        return {"score": value}
+
+
+def ranked(program, folder, hook, *, steps=STEPS):
+    with Checkpoints(folder, every=2, keep=1, best="score", metadata={}) as checkpoints:
+        return run(program, steps=steps, hooks=[hook], checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("scores", "left"),
+    [
+        ({2: 0.3, 4: 0.9, 6: 0.5}, [4, 6]),
+        ({2: 0.3, 4: 0.5, 6: 0.9}, [6]),
+        ({2: 0.9, 4: 0.5, 6: 0.9}, [6]),
+        ({2: 0.3, 4: 0.9, 6: None}, [4, 6]),
+        ({2: None, 4: None, 6: None}, [6]),
+        ({2: 0.9, 4: None, 6: 0.1}, [2, 6]),
+    ],
+)
+def test_the_best_is_that_of_the_step_it_was_measured_at(program, tmp_path, scores, left):
+    """A step at which the measure failed has not the value of the step before."""
+    ranked(program, tmp_path, Scores(scores))
+    assert steps(tmp_path) == left
+    recorded = {step: facts(tmp_path, step)["metrics"].get("score") for step in left}
+    assert recorded == {step: scores[step] for step in left}
+    if any(scores.values()):
+        assert restore_model(tmp_path, step="best").step == left[0]
+    else:
+        with pytest.raises(ValueError, match="has the metric"):
+            restore_model(tmp_path, step="best")
+
+
+def test_a_hook_that_is_made_up_for_ranks_the_checkpoint_that_was_there(program, tmp_path):
+    scores = {2: 0.1, 4: 0.9, 6: 0.5}
+    assert ranked(program, tmp_path, Scores({**scores}, act=terminate_and_hang)).stopped_by
+    assert facts(tmp_path, 2)["pending_hooks"] and "score" not in facts(tmp_path, 2)["metrics"]
+    hook = Scores(scores)
+    ranked(program, tmp_path, hook)
+    assert hook.seen == [2, 4, 6] and steps(tmp_path) == [4, 6]
+    again = Scores(scores)
+    ranked(program, tmp_path, again)
+    assert again.seen == [], "nothing is pending"
+
+
+class Broken(Records):
+    """A writer that refuses some steps, or to close."""
+
+    def __init__(self, *refused, closes=True):
+        super().__init__()
+        self.refused, self.closes = refused, closes
+
+    def write(self, step, scalars):
+        if step in self.refused:
+            raise OSError(28, "No space left on device")
+        super().write(step, scalars)
+
+    def close(self):
+        if not self.closes:
+            raise ConnectionError("gone")
+
+
+@pytest.mark.parametrize(
+    "writer", [Broken(2), Broken(6), Broken(*range(9)), Broken(closes=False)], ids=range(4)
+)
+def test_a_writer_that_fails_costs_records_and_nothing_else(program, whole, tmp_path, writer, capfd):
+    beside = Records()
+    options = {"writer": lambda step: MultiWriter([writer, beside]), "log_every": 1, "hooks": [Look()]}
+    done = run(program, folder=tmp_path, **options)
+    assert_same_bits(done.state, whole)
+    assert steps(tmp_path) == [4, 6]
+    assert sorted({step for step, _ in beside}) == [1, 2, 3, 4, 5, 6], "the other writer has all"
+    assert len(done.failures) == 1
+    assert "warning: writing metrics failed" in capfd.readouterr().err
+
+
+def test_a_record_that_is_made_up_for_is_not_doubled(program, tmp_path):
+    """The run died between the record of a hook and the note in the checkpoint that it has been called."""
+    path = tmp_path / "metrics.jsonl"
+    options = {"writer": lambda step: JsonlWriter(path, resume_step=step + 1), "hooks": [Look(), Look()]}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=2, metadata={})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "record", lambda *_: die())
+        with pytest.raises(Died), checkpoints:
+            run(program, checkpoints=checkpoints, **options)
+    run(program, folder=tmp_path / "checkpoints", **options)
+    looks = [record["step"] for record in read_jsonl(path) if "look" in record]
+    # Two hooks that say the same at the same step are two records, unless they were made up for.
+    assert looks == [2, 2, 4, 4, 6, 6]
+
+
+def test_a_dump_that_cannot_be_written_does_not_hide_what_was_not_finite(program, tmp_path):
+    (tmp_path / "file").write_text("")
+    state = lambda state: state._replace(params=jax.tree.map(lambda w: w * jnp.nan, state.params))  # noqa: E731
+    with pytest.raises(NonFiniteError, match=r"step 1 is not finite .* but cannot be written to .*file"):
+        run(program, init_state=state, dumps=tmp_path / "file" / "dumps")
 
 
 def test_a_clock_that_is_set_back_or_on_changes_nothing(program, whole, tmp_path, monkeypatch, capfd):
