@@ -81,7 +81,7 @@ def open_folder(
             f"folder:{path} is a file: give the folder that holds the images, here folder:{root.parent}"
         )
     layout = find_splits(root, parse_split(split)[0], splits=splits)
-    listing = list_files(root, layout.start)
+    listing = list_files(root, layout.start, beside=layout.beside)
     if not listing.names:
         raise ValueError(_no_image(root, layout.start, listing))
     table = shared_classes(root, layout, listing)

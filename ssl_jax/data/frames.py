@@ -190,7 +190,7 @@ def open_frames(
     check.require(root.is_dir(), "frames", str(location), "a folder with a folder for each clip, or moving")
     layout = find_splits(root, parse_split(split)[0], splits=splits, kind="frames")
     start = layout.start
-    listing = list_files(root, start)
+    listing = list_files(root, start, beside=layout.beside)
     table = shared_classes(root, layout, listing, depth=2)
     _check_clips(root, start, listing, table.classes)
     if not listing.names:

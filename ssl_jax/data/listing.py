@@ -68,6 +68,11 @@ class LeftOut:
         if len(self.names) < _KEPT_NAMES:
             self.names.append(name)
 
+    def join(self, other: "LeftOut") -> None:
+        """Count those of another."""
+        self.count += other.count
+        self.names = [*self.names, *other.names][:_KEPT_NAMES]
+
 
 @dataclasses.dataclass
 class Listing:
@@ -100,7 +105,7 @@ class Listing:
         return {reason: part.count for reason, part in sorted(self.left_out.items())}
 
 
-def list_files(root: Path, start: str = "") -> Listing:
+def list_files(root: Path, start: str = "", *, beside: Sequence[str] = ()) -> Listing:
     """List the image files under a folder, and what is left out.
 
     Follows links to folders, each real folder once; does not look into what is hidden (its name begins with a dot) or
@@ -109,10 +114,18 @@ def list_files(root: Path, start: str = "") -> Listing:
     Args:
       root: the names are relative to this.
       start: the sub-folder to look in, "" for all.
+      beside: other sub-folders, of which only the files that are left out are of interest.
     """
     listing = Listing()
     if start:
-        _add_beside(listing, root)
+        _add_beside(listing, root, beside)
+    _list_below(root, start, listing)
+    listing.names.sort()
+    return listing
+
+
+def _list_below(root: Path, start: str, listing: Listing | None = None) -> Listing:
+    listing = Listing() if listing is None else listing
     tops: set[str] = set()
     read_as: dict[str, str] = {}
     waiting = [start]
@@ -147,19 +160,22 @@ def list_files(root: Path, start: str = "") -> Listing:
         listing.leaves += [] if inner else [folder]
         tops.update(inner if folder == start else ())
         waiting += reversed(inner)
-    listing.names.sort()
     begin = len(start) + 1 if start else 0
     used = {name[begin:].split("/", 1)[0] for name in listing.names}
+    tops -= {name for name, _ in listing.repeated}
     listing.without_image = sorted(name for name in tops if name[begin:] not in used)
     return listing
 
 
-def _add_beside(listing: Listing, root: Path) -> None:
+def _add_beside(listing: Listing, root: Path, folders: Sequence[str]) -> None:
     """Add what is left out beside the splits of a folder."""
     for entry in _entries(root):
         reason = _reason(entry.name, _is_folder(entry))
         if reason is not None:
             listing.left_out[reason].add(entry.name)
+    for folder in folders:
+        for reason, part in _list_below(root, folder).left_out.items():
+            listing.left_out[reason].join(part)
 
 
 def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -203,11 +219,13 @@ class Layout(NamedTuple):
     Attributes:
       start: the sub-folder of the split that was asked for, "" for the whole folder.
       splits: all splits, sorted; () where there are none.
+      beside: sub-folders beside the splits, which hold no image.
       notes: what is to be said about them.
     """
 
     start: str
     splits: tuple[str, ...]
+    beside: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -248,14 +266,14 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
             f"warning: {printable(name)} is no usual name of a split: without splits=[{name!r}], other splits of this folder "
             "are not recognised beside it"
         )
-    aside = [printable(f) for f in folders if f not in named]
-    notes += [f"sub-folders without an image, beside the splits: {_listed(aside)}"] if aside else []
-    return Layout(name if name in named else same[0], tuple(named), tuple(notes))
+    beside = tuple(folder for folder in folders if folder not in named)
+    notes += [f"sub-folders without an image, beside the splits: {_listed(beside)}"] if beside else []
+    return Layout(name if name in named else same[0], tuple(named), beside, tuple(notes))
 
 
 def _whole(root: Path, name: str, reason: str) -> Layout:
     if name == "train":
-        return Layout("", (), ())
+        return Layout("", (), (), ())
     raise ValueError(
         f"split={name!r}: {reason}. Put the images of each into a sub-folder ({root / 'train'}, {root / name}), or take parts "
         "of the whole: train[:90%] and train[90%:]"
@@ -296,7 +314,7 @@ def _mixed(
         f"warning: {told}: {how}. Where {_listed(named)} {meant}, move what lies beside out of the folder, or give "
         f"{where}/{printable(named[0])}"
     )
-    return Layout("", (), (note,))
+    return Layout("", (), (), (note,))
 
 
 def _same_split_twice(named: Sequence[str]) -> list[str]:

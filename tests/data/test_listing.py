@@ -178,6 +178,15 @@ def test_what_holds_no_image_does_not_hide_splits(tmp_path):
         assert sentence in said(source)
 
 
+def test_folders_of_files_that_are_not_read_are_counted_beside_the_one_that_is_taken_for_a_split(tmp_path):
+    write(tmp_path, "train/", count=3)
+    write(tmp_path, *(f"{c}/{i}.heic" for c in ("bus", "tram") for i in range(4)), data=HEIC)
+    source = open_folder(tmp_path)
+    assert len(source) == 3 and "beside the splits: bus, tram" in said(source)
+    assert "left out 8 files: 8 .heic, such as bus/0.heic (not read: convert" in said(source)
+    assert "warning: more files are left out (8) than read (3)" in said(source)
+
+
 def test_an_empty_folder_with_the_name_of_a_split_is_no_split_among_classes(tmp_path):
     write(tmp_path, "cat/", "dog/").joinpath("test").mkdir()
     source = open_folder(tmp_path)
@@ -322,6 +331,7 @@ def test_links_are_said(tmp_path):
         "1 link to folders that are read already and not again, such as d (read as b)",
     ):
         assert sentence in said(source)
+    assert "without an image" not in said(source)
 
 
 def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):
