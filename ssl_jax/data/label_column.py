@@ -198,7 +198,7 @@ def number_labels(values: Any, classes: Sequence[str] = (), *, where: str) -> Cl
             name for name, count in zip(classes, _counts(labels, len(classes)), strict=True) if not count
         ]
         notes = (
-            [f"{len(missing)} of the labels 0 to {largest} have no image: {_listed(missing)}"]
+            [f"labels that no image has: {_listed(missing)}"]
             if missing
             else []
         )

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ssl_jax.data.parquet import open_parquet
+from ssl_jax.config.images import open_images
+from ssl_jax.data.parquet import NO_LABELS, open_parquet
 from ssl_jax.data.sources import CorruptImage, Source
 from tests.data.images import encode
 
@@ -67,7 +68,8 @@ def test_damaged_and_missing_images_are_corrupt(tmp_path):
     cells[3] = None
     source = read(write(tmp_path / "x.parquet", cells))
     assert (source[0]["image"] == 0).all()
-    for i, reason in ((1, "."), (2, "only a path is stored: 2.png"), (3, "the row has no image")):
+    missing = "only a path is stored: 2.png: cannot be opened: No such file"
+    for i, reason in ((1, "."), (2, missing), (3, "the row has no image")):
         with pytest.raises(CorruptImage, match=reason) as caught:
             source[i]
         assert caught.value.name == source.file_name(i)
@@ -130,7 +132,9 @@ def test_columns_can_be_chosen_and_must_be(tmp_path):
         read(path, image="n")
     with pytest.raises(ValueError, match="label='kind' is not a column"):
         read(path, image="left", label="kind")
-    with pytest.raises(ValueError, match="has no column of bytes"):
+    with pytest.raises(
+        ValueError, match=r"has no column of bytes, paths .*: its columns are image \(int64\)"
+    ):
         read(write(tmp_path / "y.parquet", [1, 2]))
     with pytest.raises(ValueError, match="holds float: allowed are integers or strings"):
         read(write(tmp_path / "z.parquet", structs(IMAGES[:1]), labels=[0.5]))
@@ -210,3 +214,334 @@ def test_a_copy_that_is_cut_off_is_an_error_and_not_a_bus_error_and_one_that_is_
     (copy,) = (tmp_path / "cache").glob("*.arrow")
     copy.unlink()
     assert (source[2]["image"] == expected).all()
+
+
+# Labels and classes
+
+
+def labels_in(source):
+    return [source[i]["label"] for i in range(len(source))]
+
+
+def names_in(source):
+    """The names of the labels, None for none."""
+    return [None if label < 0 else source.classes[label] for label in labels_in(source)]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([3, 1, 3], ["3", "1", "3"]),
+        ([0, -1, None], ["0", None, None]),
+        ([1.0, float("nan"), None], ["1", None, None]),
+        (pa.array([2**63 + 5, 1, 1], pa.uint64()), [str(2**63 + 5), "1", "1"]),
+        (pa.array(np.array([1, 0, 1], np.float16)), ["1", "0", "1"]),
+        ([True, None, False], ["True", None, "False"]),
+        (["b", " a", ""], ["b", "a", None]),
+        ([b"b", None, b"a"], ["b", None, "a"]),
+        (pa.array(["b", "a", None]).dictionary_encode(), ["b", "a", None]),
+        (pa.array([7, 3, None]).dictionary_encode(), ["7", "3", None]),
+        ([[0, 1, 0], None, [1, 0, 0]], ["1", None, "0"]),
+        (pa.array([[0, 1], [1, 0], [1, 0]], pa.list_(pa.int8(), 2)), ["1", "0", "0"]),
+        ([[4], [], [2]], ["4", None, "2"]),
+        (pa.nulls(3), [None, None, None]),
+        (pa.nulls(3, pa.int64()), [None, None, None]),
+        ([-1, -1, -1], [None, None, None]),
+    ],
+)
+def test_a_column_of_labels_is_read_in_any_form(tmp_path, values, names):
+    source = read(write(tmp_path / "x.parquet", structs(IMAGES[:3]), labels=values))
+    assert names_in(source) == names and len(source.classes) >= len({*names} - {None})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.5, 1.0, 2.0], "holds float"),
+        ([[1, 2], [3], []], "lists of several labels"),
+        ([{"a": 1}] * 3, "structs of the fields 'a'"),
+        ([b"\xff"] * 3, "bytes that are no text"),
+        (pa.array([0] * 3, pa.date32()), "holds date"),
+        ([-2, 0, 1], "row 0 is -2"),
+    ],
+)
+def test_a_column_that_holds_no_classes_is_refused_and_can_be_left_out(tmp_path, values, message):
+    path = write(tmp_path / "x.parquet", structs(IMAGES[:3]), labels=values)
+    with pytest.raises(ValueError, match=rf"{message}.*--config\.data\.label_column names another"):
+        read(path)
+    source = read(path, label=NO_LABELS)
+    assert source.classes == () and labels_in(source) == [-1, -1, -1]
+
+
+CASES = {
+    "strings": (["a", "b", "c", "b"], ["c", "b"], None),
+    "numbers": ([5, 2, 7, 2], [7, 2], None),
+    "numbers beyond": ([0, 1, 2, 1], [2, 4], None),
+    "names": ([0, 1, 2, 1], [0, 1], (["a", "b", "c"], ["c", "b"])),
+    "names in one file": ([0, 1, 2, 1], [2, -1], (["a", "b", "c"], None)),
+    "hidden": ([0, 1, 2, 1], [-1, -1], None),
+    "null": (["a", "b", "c", "b"], [None, None], None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_splits_share_one_table_of_classes(tmp_path, case):
+    """The oracle names every label by its own file."""
+    *values, tables = CASES[case]
+    expected = {}
+    for i, split in enumerate(("train", "test")):
+        table = tables[i] if tables else None
+        names = (tables[i] or tables[0]) if tables else None
+        expected[split] = [None if v in (None, -1) else names[v] if names else str(v) for v in values[i]]
+        write(
+            tmp_path / f"{split}-0.parquet",
+            structs(IMAGES[: len(values[i])]),
+            labels=values[i],
+            classes=table,
+        )
+    train = open_parquet(tmp_path, cache_dir=tmp_path / "cache")
+    test, both = (
+        open_parquet(tmp_path, split, cache_dir=tmp_path / "cache") for split in ("test", "train+test")
+    )
+    assert train.classes == test.classes == both.classes
+    assert names_in(train) == expected["train"] and names_in(test) == expected["test"]
+    assert names_in(both) == expected["train"] + expected["test"]
+
+
+def write_splits(root, train, test, **options):
+    write(root / "train-0.parquet", structs(IMAGES[: len(train)]), labels=train, **options)
+    write(root / "test-0.parquet", structs(IMAGES[: len(test)]), labels=test, **options)
+    return {split: open_parquet(root, split, cache_dir=root / "cache") for split in ("train", "test")}
+
+
+def test_what_was_mapped_and_a_class_of_one_split_is_said(tmp_path):
+    sources = write_splits(tmp_path, [1, 2, 9], [2, 2])
+    for source in sources.values():
+        assert source.notes == (
+            "label numbers 1, 2, 9 are the classes 0 to 2 here, named by their number",
+            "only train has the classes 1, 9",
+        )
+
+
+def test_files_of_one_split_may_name_their_classes_in_another_order(tmp_path):
+    write(tmp_path / "train-0.parquet", structs(IMAGES[:2]), labels=[0, 1], classes=["a", "b"])
+    write(tmp_path / "train-1.parquet", structs(IMAGES[2:4]), labels=[0, 1], classes=["b", "a"])
+    source = open_parquet(tmp_path, cache_dir=tmp_path / "cache")
+    assert names_in(source) == ["a", "b", "b", "a"]
+    assert "train-0.parquet and train-1.parquet are not the same: matched by name" in source.notes[0]
+
+
+def test_a_file_without_the_column_has_no_labels_and_one_that_is_damaged_counts_no_classes(tmp_path):
+    write(tmp_path / "train-0.parquet", structs(IMAGES[:2]), labels=["a", "b"])
+    write(tmp_path / "test-0.parquet", structs(IMAGES[:2]))
+    (tmp_path / "val-0.parquet").write_bytes(b"damaged")
+    train, test = (open_parquet(tmp_path, split, cache_dir=tmp_path / "cache") for split in ("train", "test"))
+    assert train.classes == test.classes == ("a", "b") and labels_in(test) == [-1, -1]
+    assert any(
+        "test-0.parquet has no column 'label': its images have no label" in note for note in test.notes
+    )
+    assert any("classes of the split val are not counted" in note for note in train.notes)
+    with pytest.raises(ValueError, match=r"val-0\.parquet cannot be read"):
+        open_parquet(tmp_path, "val", cache_dir=tmp_path / "cache")
+
+
+def test_files_that_do_not_fit_together_are_named(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"numbers as labels in train-0\.parquet and strings in test-0\.parquet"
+    ):
+        write_splits(tmp_path, [0, 1], ["a", "b"])
+    with pytest.raises(ValueError, match="row 1 is 2: allowed are the numbers 0 to 1 of its 2 classes"):
+        write_splits(tmp_path / "b", [0, 2], [0], classes=["a", "b"])
+    with pytest.raises(ValueError, match="allowed is a part of one split, or whole splits joined by"):
+        open_parquet(tmp_path, "train+test[:50%]")
+
+
+def test_splits_of_other_names_and_files_of_none(tmp_path):
+    for name, label in (("fit", "a"), ("held", "b"), (".cache/fit", "c"), ("notes", "d")):
+        write(tmp_path / f"{name}-0.parquet", structs(IMAGES[:1]), labels=[label])
+    options = {"splits": ("fit", "held"), "cache_dir": tmp_path / "cache"}
+    fit, held = (open_parquet(tmp_path, split, **options) for split in ("fit", "held"))
+    assert fit.classes == held.classes == ("a", "b") and len(fit) == len(held) == 1
+    assert fit.notes[0] == "left out 1 parquet file whose path names no split, such as notes-0.parquet"
+
+
+def test_empty_files_say_nothing_of_the_columns(tmp_path):
+    empty = {"image": pa.nulls(0), "label": pa.nulls(0)}
+    pq.write_table(pa.table(empty), tmp_path / "a.parquet")
+    write(tmp_path / "b.parquet", structs(IMAGES[:2]), labels=[1, 0])
+    pq.write_table(pa.table(empty), tmp_path / "c.parquet")
+    write(tmp_path / "d.parquet", structs(IMAGES[2:3]), labels=pa.array([2], pa.int8()))
+    source = open_parquet(tmp_path, cache_dir=tmp_path / "cache")
+    assert [(int(e["image"].max()), e["label"]) for e in (source[i] for i in range(3))] == [
+        (0, 1),
+        (10, 0),
+        (20, 2),
+    ]
+
+
+def test_a_column_that_could_be_the_labels_is_named(tmp_path):
+    source = read(write(tmp_path / "x.parquet", structs(IMAGES[:2]), kind=["a", "b"], size=[1.5, 2.5]))
+    assert source.classes == () and source.notes == (
+        "no labels: no column is called label; if ['kind'] has one, --config.data.label_column=NAME says so",
+    )
+
+
+# Columns of images
+
+
+def save(root, *names):
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encode(IMAGES[i]))
+
+
+def reason(source, index):
+    with pytest.raises(CorruptImage) as caught:
+        source[index]
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("form", ["strings", "categories", "struct", "struct of both"])
+def test_paths_are_relative_to_the_file_of_their_row_and_stay_below_it(tmp_path, form):
+    outside = tmp_path / "outside"
+    save(outside, "x.png")
+    for part, other in (("one", "two"), ("two", "one")):
+        save(tmp_path / "set" / part, "a/0.png", "1.png")
+        (tmp_path / "set" / part / "link.png").symlink_to("a/0.png")
+        (tmp_path / "set" / part / "leak.png").symlink_to(outside / "x.png")
+        (tmp_path / "set" / part / "leaks").symlink_to(outside)
+        paths = [
+            "a/0.png",
+            "1.png",
+            "./a/../1.png",
+            "link.png",
+            f"../{other}/1.png",
+            str(outside / "x.png"),
+            "leak.png",
+        ]
+        paths += ["leaks/x.png", "a", "none.png", "https://h/x.png", "a\0.png", "", None]
+        cells = {
+            "strings": paths,
+            "categories": pa.array(paths).dictionary_encode(),
+            "struct": [{"path": path} for path in paths],
+            "struct of both": [{"bytes": None, "path": path} for path in paths],
+        }[form]
+        if form == "struct of both":
+            cells = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        write(tmp_path / "set" / part / "x.parquet", cells, image="file", labels=range(len(paths)))
+    source = open_parquet(tmp_path / "set", cache_dir=tmp_path / "cache")
+    count = len(source) // 2
+    for row, value in ((0, 0), (1, 10), (2, 10), (3, 0), (count, 0), (count + 1, 10)):
+        assert (source[row]["image"] == value).all() and source[row]["label"] == row % count
+    expected = {
+        4: "it leaves the folder of the table",
+        5: "an absolute path is not opened",
+        6: "it leaves the folder of the table",
+        7: "it leaves the folder of the table",
+        8: "cannot be opened: Is a directory",
+        9: "none.png: cannot be opened: No such file",
+        10: "a URL is not fetched",
+        11: "null byte",
+        12: "the row has no image",
+        13: "the row has no image",
+    }
+    for row, text in expected.items():
+        assert text in reason(source, row) and text in reason(source, row + count)
+
+
+@pytest.mark.parametrize(
+    ("cells", "dtype", "shape"),
+    [
+        ([x.tolist() for x in IMAGES], "uint8", (6, 7, 3)),
+        ([x[..., 0].tolist() for x in IMAGES], "uint8", (6, 7, 1)),
+        (
+            pa.array([x.tolist() for x in IMAGES], pa.list_(pa.list_(pa.list_(pa.uint8(), 3), 7), 6)),
+            "uint8",
+            (6, 7, 3),
+        ),
+        (
+            pa.array([x.tolist() for x in IMAGES], pa.large_list(pa.list_(pa.list_(pa.uint16())))),
+            "uint16",
+            (6, 7, 3),
+        ),
+        (pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(IMAGES)), "uint8", (6, 7, 3)),
+    ],
+)
+def test_lists_of_pixels_are_images(tmp_path, cells, dtype, shape):
+    source = read(write(tmp_path / "x.parquet", cells))
+    assert source.dtype == dtype and source.shape == shape
+    for i, image in enumerate(IMAGES):
+        assert (source[i]["image"] == image[..., : shape[2]]).all()
+    assert (pickle.loads(pickle.dumps(source))[3]["image"] == 30).all()
+
+
+def test_depth_and_faults_of_lists_of_pixels(tmp_path):
+    cells = [[[0, 255]], [[1, 4000]], [[-1, 0]], [[0, 70000]], None, [[None, 1]], [[1], [1, 2]]]
+    wide = read(write(tmp_path / "wide.parquet", cells))
+    assert wide.dtype == "uint16" and wide[1]["image"].ravel().tolist() == [1, 4000]
+    texts = ["pixels from -1 to 0", "pixels from 0 to 70000", "the row has no image", "numbers are missing"]
+    texts.append("lists of several lengths")
+    assert all(text in reason(wide, 2 + i) for i, text in enumerate(texts))
+    floats = read(write(tmp_path / "floats.parquet", [[[0.0, 0.5]], [[0.25, 1.0]]]))
+    assert floats.dtype == "float32" and floats[1]["image"].ravel().tolist() == [0.25, 1.0]
+    first = [x.transpose(2, 0, 1).tolist() for x in IMAGES]
+    with pytest.raises(
+        ValueError, match=r"lists of shape \[3, 6, 7\] have the channels first: allowed is \[h\]\[w\]\[c\]"
+    ):
+        read(write(tmp_path / "first.parquet", first))
+    flat = write(tmp_path / "flat.parquet", [x.ravel().tolist() for x in IMAGES])
+    for options in ({}, {"image": "image"}):
+        with pytest.raises(ValueError, match="the lists of numbers in image say neither height nor width"):
+            read(flat, **options)
+
+
+def test_the_choice_among_columns_is_said_and_a_config_makes_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write(tmp_path / "x.parquet", structs(), mask=structs(IMAGES[::-1]), kind=["a"] * 9)
+    assert "images are those of the column 'image'; ['mask'] could hold some too" in read(path).notes[0]
+    data = {
+        "source": f"parquet:{path}",
+        "split": "train",
+        "channels": None,
+        "image_column": "mask",
+        "label_column": "kind",
+    }
+    source = open_images({"data": data}, data["source"], "train")
+    assert (source[0]["image"] == 80).all() and source.classes == ("a",)
+    with pytest.raises(ValueError, match=r"config\.data\.image_column='mask': allowed is None for embedded"):
+        open_images({"data": {**data, "source": "embedded"}}, "embedded", "train")
+    assert len(open_images({"data": data}, "embedded", "test")) == 2000
+
+
+def test_images_that_cannot_be_read_point_at_other_columns(tmp_path):
+    path = write(tmp_path / "x.parquet", [b"12"] * 2, image="checksum", file=["a.png"] * 2)
+    with pytest.raises(
+        ValueError, match=r"from the column 'checksum'; other columns are \['file'\]: image= names one"
+    ):
+        read(path)
+    save(tmp_path, "a.png")
+    assert read(path, image="file").shape == (6, 7, 3)
+
+
+def test_two_columns_of_paths_or_pixels_ask_for_a_choice(tmp_path):
+    for name, cells in (("paths", ["a.png"] * 2), ("pixels", [[[1]], [[2]]])):
+        path = write(tmp_path / f"{name}.parquet", cells, image="left", right=cells)
+        with pytest.raises(
+            ValueError, match=r"give image= one of \['left', 'right'\], on the command line --config"
+        ):
+            read(path)
+
+
+def test_numbers_of_a_hub_set_are_counted_in_all_its_splits(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    splits = {}
+    for name, labels in (("train", [1, 2, 4]), ("test", [2, 7, -1])):
+        rows = datasets.Dataset.from_dict({"image": structs(IMAGES[:3]), "label": labels})
+        rows = rows.cast_column("image", datasets.Image())
+        rows.info.splits = dict.fromkeys(("train", "test"))
+        splits[name] = rows
+    monkeypatch.setattr(datasets, "load_dataset", lambda repository, config, split: splits[split])
+    train, test = (open_parquet("someone/photos", split) for split in ("train", "test"))
+    assert train.classes == test.classes == ("1", "2", "4", "7")
+    assert labels_in(train) == [0, 1, 2] and labels_in(test) == [1, 3, -1]
+    assert (pickle.loads(pickle.dumps(test))[2]["image"] == 20).all()
