@@ -1,6 +1,7 @@
 """The trials of a sweep: what they differ in, their folders, their results as a table."""
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from ssl_jax.train.writers import last_scalars, read_jsonl
 
 SEED = "seed"
 RESULT = "result.json"
+LONGEST_NAME = 200
+"""Bytes of the name of a trial's folder; file systems take 255."""
 COLUMNS = {
     "online/knn": ("kNN", 100),
     "online/linear": ("linear", 100),
@@ -66,11 +69,18 @@ def parse_axis(text: str) -> tuple[str, Sequence[Any] | Range]:
     >>> parse_axis("method.temperature=0.1,0.2"), parse_axis("seed=0:3")[1]
     (('method.temperature', [0.1, 0.2]), Range(low=0.0, high=3.0, log=False))
 
+    Values with a comma or a colon in them, such as paths, are a list in JSON:
+
+    >>> parse_axis('data.source=["folder:a,b", "folder:c"]')[1]
+    ['folder:a,b', 'folder:c']
+
     Raises:
       ValueError: not of that form.
     """
     name, equals, values = text.partition("=")
     require(bool(name and equals and values), "grid", text, "NAME=value,value or NAME=low:high[:log]")
+    if values.startswith("["):
+        return name, _parse_list(text, values)
     if ":" not in values:
         return name, [parse_value(word) for word in values.split(",")]
     low, _, rest = values.partition(":")
@@ -82,6 +92,15 @@ def parse_axis(text: str) -> tuple[str, Sequence[Any] | Range]:
     right = ends.low < ends.high and scale in ("", "log") and (ends.low > 0 or not ends.log)
     require(right, "grid", text, "NAME=low:high or, with 0 < low, NAME=low:high:log, two numbers")
     return name, ends
+
+
+def _parse_list(text: str, values: str) -> list[Any]:
+    try:
+        parsed = json.loads(values)
+    except ValueError as error:
+        raise ValueError(f"grid={text!r}: {values} is not a list in JSON ({error})") from error
+    require(bool(parsed), "grid", text, "a list of one value or more")
+    return parsed
 
 
 def parse_value(word: str) -> Any:
@@ -145,7 +164,21 @@ def make_trial(load: LoadConfig, overrides: Mapping[str, Any], root: Path) -> Tr
         path: functools.reduce(lambda part, name: part[name], path.split("."), config) for path in overrides
     }
     words = [f"{path.rpartition('.')[2]}={value}" for path, value in typed.items()]
-    return Trial(root / ",".join(words).replace("/", "_"), typed, config)
+    return Trial(root / folder_name(",".join(words)), typed, config)
+
+
+def folder_name(words: str) -> str:
+    """Return the name of a folder for what a trial differs in: without slashes, and with a digest for the end of a long one.
+
+    >>> folder_name("source=folder:a/b"), len(folder_name("a" * 999))
+    ('source=folder:a_b', 200)
+    """
+    # What the library of checkpoints cannot name, see ssl_jax.train.storage.UNNAMEABLE.
+    name = words.replace("/", "_").replace("\\", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(words.encode()).hexdigest()[:12]
+    return name.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + "~" + digest
 
 
 def is_done(trial: Trial) -> bool:
