@@ -41,7 +41,7 @@ def open_source(spec: str, split: str = "train", *, min_size: int = 1, **options
     | ``tfds:<name>[/config]`` | prepared by TensorFlow Datasets as array_record | image, label, data_dir; of values |
     | ``folder:<path>`` | image files, of any depth | channels, dtype, splits; of values |
     | ``parquet:<path or hub name>`` | Hugging Face sets | image, label, channels, dtype, splits, cache_dir; of values |
-    | ``frames:<path>`` | a folder a clip, frames by name | window, stride, channels, dtype, splits; of values |
+    | ``frames:<path>`` | a folder a clip, frames in natural order | window, stride, channels, dtype, splits; of values |
     | ``frames:moving`` | clips of the shipped images | window, stride |
 
     The options of values are max_value, percentiles and max_image_mib, see :class:`ssl_jax.data.values.Values`.
