@@ -1,6 +1,7 @@
 """Config files: ``configs/simclr.py:cifar10,short`` and what overrides it."""
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from ssl_jax.config.make import Entry
 from ssl_jax.config.overrides import apply_overrides, choices_of
 from ssl_jax.config.ranges import check_config
+from ssl_jax.core.check import did_you_mean, shorten
 
 
 def load_config(
@@ -41,8 +43,8 @@ def load_entry(path: str) -> Entry:
       ValueError: there is no such file, it cannot be run, or it has no ``get_config`` of :func:`ssl_jax.config.entry`.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"config={path!r}: there is no such file")
+    if not os.path.isfile(path):  # Unlike Path.is_file also False for a name that is too long.
+        raise ValueError(f"config={shorten(repr(path))}: {_where_configs_are(file)}")
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"config={path!r}: allowed is a Python file")
@@ -55,3 +57,24 @@ def load_entry(path: str) -> Entry:
     if not isinstance(get_config, Entry):
         raise ValueError(f"config={path!r}: it has no get_config = entry(...), see ssl_jax.config")
     return get_config
+
+
+def _where_configs_are(missing: Path) -> str:
+    """Say where a config file was looked for, and where the nearest one is.
+
+    Args:
+      missing: path of no file.
+    """
+    looked = f"there is no such file in {shorten(str(missing.absolute().parent))}"
+    committed = importlib.util.find_spec("configs")
+    folder = Path(committed.origin).parent if committed and committed.origin else None
+    if folder is None:
+        return (
+            f"{looked}; the configs are in the folder configs of a clone: start there, or give the whole path"
+        )
+    names = [path.stem for path in folder.glob("[a-z]*.py")]
+    if missing.stem not in names:
+        return f"{looked}, nor a config of this name in {folder}: {did_you_mean(missing.stem, names)}"
+    # From the clone itself as short as it is always written.
+    here = Path("configs") if Path("configs").absolute() == folder else folder
+    return f"{looked}: give --config={here / missing.stem}.py"
