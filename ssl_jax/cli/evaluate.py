@@ -249,21 +249,6 @@ def _names(labels: np.ndarray, subject: Subject) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def open_labeled(config: build.Config, spec: str, split: str) -> Source:
-    """Open a split of the images to evaluate on.
-
-    Raises:
-      ValueError: no labels.
-    """
-    source = open_images(config, spec, split)
-    if not source.classes:
-        raise ValueError(
-            f"{spec} ({split}) has no labels, which evaluation needs: put the images into one folder a class, or give "
-            "--source with labels; experiments.embed works without"
-        )
-    return source
-
-
 def feature_baselines(
     method: Method,
     sources: tuple[Source, Source],

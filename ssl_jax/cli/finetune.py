@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssl_jax.cli.evaluate import open_labeled
 from ssl_jax.config import build
+from ssl_jax.config.images import open_images
 from ssl_jax.config.ranges import FINETUNE, check_value, exact
 from ssl_jax.core.check import choice, require, shorten
 from ssl_jax.core.files import write_atomically
@@ -83,6 +83,8 @@ def finetune_run(
     train, test = (open_labeled(config, config["data"]["source"], split) for split in splits)
     corrupt_fraction = config["data"]["max_corrupt_fraction"]
     labels = read_labels(train, method.views[0].size, max_corrupt_fraction=corrupt_fraction)
+    if unlabeled := int(np.sum(labels < 0)):
+        print(f"{unlabeled:,} of {len(labels):,} training images have no label or cannot be read: not drawn")
     task = Task(
         method,
         (train, test),
@@ -178,6 +180,21 @@ def override(recipe: Recipe, values: Sequence[str]) -> Recipe:
         check_value(f"set={name}", option, found, shown=text)
         options[name] = option
     return recipe._replace(**options)
+
+
+def open_labeled(config: build.Config, spec: str, split: str) -> Source:
+    """Open a split of the images to fine-tune on.
+
+    Raises:
+      ValueError: no labels.
+    """
+    source = open_images(config, spec, split)
+    if not source.classes:
+        raise ValueError(
+            f"{spec} ({split}) has no labels, which fine-tuning needs: put the images into one folder a class; "
+            "experiments.evaluate --measures=health,rotation and experiments.embed work without"
+        )
+    return source
 
 
 def read_labels(
