@@ -159,6 +159,72 @@ def test_every_part_of_a_mixture_has_its_rows():
     assert [len(row) for row in rows] == [2] * 4
 
 
+def test_a_class_without_images_is_none_to_draw_from():
+    """As where only another split has it: the draw is that of the classes that are there."""
+    pixels = np.zeros([6, 2, 2], np.uint8)
+    whole = ArraySource(pixels, [0, 2, 0, 2, -1, 2], classes=tuple("abc"))
+    few = FewLabels(whole, 4, seed=0)
+    assert few.labels[4] == -1 and np.bincount(few.labels[few.labels >= 0]).tolist() == [2, 0, 2]
+    assert all(few.labels[i] in (-1, whole.labels[i]) for i in range(6))
+    same = FewLabels(ArraySource(pixels, [0, 1, 0, 1, -1, 1], classes=tuple("ac")), 4, seed=0)
+    assert np.flatnonzero(few.labels >= 0).tolist() == np.flatnonzero(same.labels >= 0).tolist()
+    with pytest.raises(ValueError, match="none of whose images has a label"):
+        FewLabels(ArraySource(pixels, np.full(6, -1), classes=tuple("ab")), 2, seed=0)
+
+
+BLANK = np.zeros([6, 28, 28], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(
+            (name, {})
+            for name in (
+                "supervised",
+                "pi_model",
+                "mean_teacher",
+                "temporal_ensembling",
+                "ladder",
+                "pseudo_labels",
+            )
+        ),
+        *((name, {"labels": True}) for name in ("pairwise", "triplet")),
+    ],
+)
+def test_methods_that_learn_from_labels_need_some_and_outputs_for_all_classes(name, options, monkeypatch):
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    config.method.update(options)
+    config.data.num_labels = 0
+    plain = build.to_dict(config)
+
+    def run_objects(labels, classes=()):
+        monkeypatch.setattr(
+            build, "open_images", lambda *_: ArraySource(np.tile(BLANK, (20, 1, 1)), labels, classes=classes)
+        )
+        return build.run_objects(plain)
+
+    for labels in (None, np.full(120, -1)):
+        message = (
+            rf"config\.method\.name='{name}' learns from labels, but none of the 120 images of array has one"
+        )
+        with pytest.raises(ValueError, match=message):
+            run_objects(labels, classes=("a", "b") if labels is not None else ())
+    assert run_objects(np.where(np.arange(120) % 2, -1, np.arange(120) % 10)).source.classes
+    if options:
+        return
+    with pytest.raises(
+        ValueError, match=r"config\.(method|encoder)\.classes=10: allowed is 12 or more, as many as array has"
+    ):
+        run_objects(np.arange(120) % 12)
+
+
+def test_other_methods_need_no_labels(monkeypatch):
+    plain = build.to_dict(importlib.import_module("configs.simclr").get_config("smoke"))
+    monkeypatch.setattr(build, "open_images", lambda *_: ArraySource(np.tile(BLANK, (10, 1, 1))))
+    assert build.run_objects(plain).source.classes == ()
+
+
 def test_a_config_asks_for_labels_and_their_share():
     config = importlib.import_module("configs.supervised").get_config("smoke")
     assert build.labeled_fraction(build.to_dict(config)) is None

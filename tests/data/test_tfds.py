@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ssl_jax.data.fashion_mnist import EMBEDDED, open_embedded
+from ssl_jax.data.labels import labels_of
 from ssl_jax.data.sources import CorruptImage, Source
 from ssl_jax.data.tfds import find_prepared, open_tfds, prepare_command
 from tests.data.images import encode
@@ -56,10 +57,57 @@ class TinyTensors(tfds.core.GeneratorBasedBuilder):
             yield i, {"id": i, "x": np.full([4, 5, 2], 1000 * i, np.uint16)}
 
 
+TRAIN = {
+    "coarse": [1, 0],
+    "number": [7, -1],
+    "text": ["x", "y"],
+    "one_hot": [[0, 1], [1, 0]],
+    "share": [0.5, 1.0],
+}
+TEST = {
+    "coarse": [-1, 1],
+    "number": [3, 7],
+    "text": ["", "z"],
+    "one_hot": [[1, 0], [1, 0]],
+    "share": [0.0, 1.0],
+}
+
+
+class TinyLabels(tfds.core.GeneratorBasedBuilder):
+    """Two images with labels of many kinds; the first split has other ones than the second."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "left": tfds.features.Image(shape=(4, 5, 1)),
+            "right": tfds.features.Image(shape=(4, 5, 1)),
+            "coarse": tfds.features.ClassLabel(names=["a", "b"]),
+            "fine": tfds.features.ClassLabel(names=["q", "r"]),
+            "number": tfds.features.Scalar(np.int64),
+            "text": tfds.features.Text(),
+            "one_hot": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+            "share": tfds.features.Scalar(np.float32),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(TRAIN), "test": self._generate_examples(TEST)}
+
+    def _generate_examples(self, columns):
+        for i in range(2):
+            values = {name: column[i] for name, column in columns.items()}
+            images = {
+                name: encode(np.full([4, 5], value + i, np.uint8))
+                for name, value in (("left", 0), ("right", 10))
+            }
+            yield i, {**values, **images, "fine": i}
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for kind in (TinyPhotos, TinyTensors):
+    for kind in (TinyPhotos, TinyTensors, TinyLabels):
         kind(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
@@ -181,3 +229,73 @@ def test_reading_needs_no_tensorflow():
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def open_labels(prepared, split="train", **options):
+    return open_tfds("tiny_labels", split, data_dir=prepared, **{"image": "left", **options})
+
+
+def names_by_image(source):
+    """The name of the label of the first and second image of a split, None for none."""
+    labels = {int(e["image"].max()): e["label"] for e in (source[i] for i in range(len(source)))}
+    assert labels_of(source).tolist() == [source[i]["label"] for i in range(len(source))]
+    return [None if labels[i] < 0 else source.classes[labels[i]] for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "train", "test"),
+    [
+        ("coarse", ("a", "b"), ["b", "a"], [None, "b"]),
+        ("number", ("3", "7"), ["7", None], ["3", "7"]),
+        ("text", ("x", "y", "z"), ["x", "y"], [None, "z"]),
+        ("one_hot", ("0", "1"), ["1", "0"], ["0", "0"]),
+        ("", (), [None, None], [None, None]),
+    ],
+)
+def test_labels_of_any_kind_have_one_table_for_all_splits(prepared, label, classes, train, test):
+    sources = [
+        open_labels(prepared, split, label=label) for split in ("train", "test", "train+test", "train[:1]")
+    ]
+    assert all(source.classes == classes for source in sources)
+    assert names_by_image(sources[0]) == train and names_by_image(sources[1]) == test
+    assert labels_of(sources[2]).tolist() == [*labels_of(sources[0]), *labels_of(sources[1])]
+    assert labels_of(sources[3]).tolist() == labels_of(sources[0])[:1].tolist()
+    assert pickle.loads(pickle.dumps(sources[0]))[0]["label"] == sources[0][0]["label"]
+
+
+def test_what_was_mapped_is_said_and_what_is_no_class_is_refused(prepared):
+    assert open_labels(prepared, label="number").notes == (
+        "label numbers 3, 7 are the classes 0 to 1 here, named by their number",
+        "only test has the class 3",
+    )
+    with pytest.raises(
+        ValueError, match=r"label='share' of train of tfds:tiny_labels holds float.*label_column"
+    ):
+        open_labels(prepared, label="share")
+
+
+def test_features_are_chosen_by_name_in_one_order(prepared):
+    with pytest.raises(
+        ValueError, match=r"give image= one of \['left', 'right'\], on the command line --config"
+    ):
+        open_tfds("tiny_labels", data_dir=prepared)
+    assert sorted(
+        int(e["image"].max()) for e in (open_labels(prepared, image="right")[i] for i in range(2))
+    ) == [10, 11]
+    source = open_labels(prepared)
+    assert source.classes == ("a", "b") and "one of ['coarse', 'fine']" in source.notes[0]
+    with pytest.raises(
+        ValueError, match=r"image='text': the features .* that can hold images are \['left', 'right'\]"
+    ):
+        open_labels(prepared, image="text")
+    with pytest.raises(ValueError, match="label='kind' is not a feature of tfds:tiny_labels"):
+        open_labels(prepared, label="kind")
+
+
+def test_a_label_beyond_the_names_is_a_corrupt_record(prepared):
+    source = open_labels(prepared)
+    source.classes = ("a",)
+    row = labels_of(open_labels(prepared)).tolist().index(1)
+    with pytest.raises(CorruptImage, match="its label is 1: allowed are 0 to 0, and -1 for none"):
+        source[row]
+    assert labels_of(source)[row] == -1
