@@ -143,14 +143,14 @@ class Workdir:
         return changes
 
     def record_images(
-        self, found: Fingerprint, *, ties: Ties = UNTIED, allow_changes: bool = False
+        self, images: Fingerprint, *, ties: Ties = UNTIED, allow_changes: bool = False
     ) -> Changes:
         """Record the images, and on resuming compare them: others are refused where the run is tied to them, else said.
 
         Comes after :meth:`configure`. A run that began before images were recorded is taken as it is, which is said.
 
         Args:
-          found: of the images as they are now.
+          images: of the images as they are now.
           ties: what ties the run to them.
           allow_changes: whether it may go on with others all the same.
 
@@ -164,10 +164,10 @@ class Workdir:
         if recorded is None and self._began_before:
             self._say(
                 logging.INFO,
-                f"the run in {self.path} began before images were recorded: it goes on with {found.count} images as if "
+                f"the run in {self.path} began before images were recorded: it goes on with {images.count} images as if "
                 "they were the same",
             )
-        changes = Changes() if recorded is None else compare(recorded, found)
+        changes = Changes() if recorded is None else compare(recorded, images)
         if changes:
             tie, difference = tie_to(changes, ties), difference_of_images(self.path, changes)
             if tie and not allow_changes:
@@ -176,7 +176,7 @@ class Workdir:
             order = ", in another order" if changes.images else ""
             self._say(logging.WARNING, f"{difference}. It goes on with them{order}: {why}")
         if self._primary and (changes or recorded is None):
-            write_atomically(self.path / IMAGES, found.to_bytes())
+            write_atomically(self.path / IMAGES, images.to_bytes())
         return changes
 
     def _say(self, level: int, message: str) -> None:
