@@ -133,7 +133,11 @@ def views(drawn: Sequence[Views]) -> Section:
     largest = max((view.shape[0] for image in drawn for view in image.views), default=1)
     rows = []
     for i, example in enumerate(drawn):
-        tiles = [_tile(example.original, "original", 72, "query", f"image {i + 1}")]
+        height, width = example.original.shape[:2]
+        narrow = max(
+            min(72, round(144 * width / height)), 1
+        )  # no more than twice as high as it is usually wide
+        tiles = [_tile(example.original, "original", narrow, "query", f"image {i + 1}")]
         for j, view in enumerate(example.views):
             alt = f"view {j + 1}"
             tiles.append(

@@ -20,6 +20,8 @@ from ssl_jax.train.features import extract
 
 THUMBNAIL = 40
 """Largest side of a small picture, pixels."""
+ORIGINAL = 512
+"""Largest side of a picture of an image as it is, pixels; larger ones are shrunk for the page."""
 
 
 class Sample(NamedTuple):
@@ -97,7 +99,10 @@ def encode_sample(
 
 
 class Views(NamedTuple):
-    """An image and what training sees of it: the original and its views in [0, 1], in the order of the method's views."""
+    """An image and what training sees of it: the original and its views in [0, 1], in the order of the method's views.
+
+    A large original is shrunk to `ORIGINAL` pixels.
+    """
 
     original: np.ndarray
     views: list[np.ndarray]
@@ -131,7 +136,8 @@ def draw_views(key: Key, source: Source, views: tuple[View, ...], *, count: int 
             image = part[i]["image"]
         except CorruptImage:
             continue
-        originals.append(np.asarray(to_float(image)))
+        large = max(image.shape[:2]) > ORIGINAL
+        originals.append(np.asarray(to_float(shrink(np.asarray(image), ORIGINAL) if large else image)))
         crops.append(host_crops(rng, image, views))
     if not originals:
         return []

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import re
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,19 @@ def test_sample_keeps_features_pictures_and_names_together():
     np.testing.assert_array_equal(20 * found.labels, found.thumbnails[:, 0, 0, 0])
     assert [int(name[-2:]) for name in found.names] == found.labels.tolist()
     assert found.images.shape == (3, 28, 28, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 30_000), (30_000, 2), (1200, 900), (16, 12)])
+def test_an_original_of_any_size_is_a_small_picture_on_the_page(shape):
+    """1 x 30,000 pixels were a picture of that size, shown 72 pixels wide and 2,160,000 high where they stood upright."""
+    source = ArraySource(np.full((2, *shape, 3), 128, np.uint8))
+    drawn = draw_views(jax.random.key(0), source, (View(size=4),), count=1)
+    height, width = drawn[0].original.shape[:2]
+    assert max(height, width) == min(max(shape), 512) and (height > width) == (shape[0] > shape[1])
+    np.testing.assert_allclose(drawn[0].original, 128 / 255, atol=1e-6)
+    shown = int(re.search(r'width="(\d+)"', figures.views(drawn).body)[1])
+    assert shown == min(72, max(round(144 * width / height), 1))
+    assert shown * height / width <= 512
 
 
 def test_views_are_drawn_in_their_order_and_without_their_normalisation():
