@@ -271,7 +271,7 @@ def feature_baselines(
     if not {"pixels", "pca"} & set(baselines):
         return {}
     view = method.views[0]
-    given = {"view": view, "crop_ratio": options.crop_ratio}
+    given: dict[str, Any] = {"view": view, "crop_ratio": options.crop_ratio}
     given["max_corrupt_fraction"] = options.max_corrupt_fraction
     train, test = (encode_source(source, shrink_pixels, (), **given) for source in sources)
     side = pixel_side(view.size, sources[0].channels)
@@ -294,7 +294,7 @@ def feature_baselines(
 def candidate_subject(candidate: Candidate, sources: tuple[Source, Source], options: Options) -> Subject:
     """Encode training and test images by a candidate."""
     variables = (candidate.params, candidate.state)
-    given = {"view": candidate.method.views[0], "crop_ratio": options.crop_ratio}
+    given: dict[str, Any] = {"view": candidate.method.views[0], "crop_ratio": options.crop_ratio}
     given["max_corrupt_fraction"] = options.max_corrupt_fraction
     train, test = (encode_source(source, candidate.method.encode, variables, **given) for source in sources)
     return Subject(train, test, sources, options, candidate)

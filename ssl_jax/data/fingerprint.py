@@ -36,7 +36,7 @@ class Fingerprint(NamedTuple):
     """What tells the images of a source from others. A folder that is moved, or read from elsewhere, keeps its own.
 
     Attributes:
-      count: number of images.
+      num_images: number of images.
       names: file of every image, in their order, relative to the source; of a table its files; ``None``: there are none, or
         more than ``MOST_LISTED``.
       sizes: their sizes in bytes, or ``UNKNOWN``; ``None`` as ``names``.
@@ -47,7 +47,7 @@ class Fingerprint(NamedTuple):
       labels: digest of the class of every image; ``""``: the source has no table of them.
     """
 
-    count: int
+    num_images: int
     names: tuple[str, ...] | None
     sizes: tuple[int, ...] | None
     order: str
@@ -74,9 +74,10 @@ class Fingerprint(NamedTuple):
             raise ValueError(f"no fingerprint of images: {error}") from error
         if not isinstance(found, dict) or set(found) != set(cls._fields) or not _is_well_formed(found):
             raise ValueError("no fingerprint of images: values are missing or of another kind")
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-        )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
+        }
+        return cls(**fields)
 
 
 def _is_well_formed(found: dict[str, Any]) -> bool:
@@ -87,7 +88,7 @@ def _is_well_formed(found: dict[str, Any]) -> bool:
     together = (found["names"] is None) == (found["sizes"] is None)
     texts = all(isinstance(found[key], str) for key in ("order", "volume", "labels"))
     lists = is_list("classes", str) and is_list("content", str)
-    return listed and together and texts and lists and isinstance(found["count"], int)
+    return listed and together and texts and lists and isinstance(found["num_images"], int)
 
 
 class Changes(NamedTuple):
@@ -122,10 +123,12 @@ def fingerprint(source: Source) -> Fingerprint:
     """
     base, indices, lengths = _unwrap(source)
     sample = _spread(len(indices), SAMPLE)
-    names: Sequence[str]
-    sizes: Sequence[int]
-    if hasattr(base, "path"):
-        paths = [base.path(int(i)) for i in indices]
+    names: list[str]
+    sizes: list[int]
+    order: list[str | np.ndarray]
+    content: list[bytes | np.ndarray]
+    if callable(path_of := getattr(base, "path", None)):
+        paths = [path_of(int(i)) for i in indices]
         folder = os.path.join(getattr(base, "root", ""), "")
         names, sizes = [path.removeprefix(folder) for path in paths], _sizes(paths)
         order, content = [*names, *lengths], [_head(paths[i]) for i in sample]
@@ -135,7 +138,7 @@ def fingerprint(source: Source) -> Fingerprint:
         order, content = [*names, *lengths, indices], [_pixels(base, int(indices[i])) for i in sample]
     listed = 0 < len(names) <= MOST_LISTED
     return Fingerprint(
-        count=len(indices),
+        num_images=len(indices),
         names=tuple(names) if listed else None,
         sizes=tuple(sizes) if listed else None,
         order=_digest(order),
@@ -155,7 +158,10 @@ def compare(old: Fingerprint, new: Fingerprint) -> Changes:
     """
     images: list[str] = []
     if old.names is not None and new.names is not None and old.sizes is not None and new.sizes is not None:
-        before, after = (dict(zip(each.names, each.sizes, strict=False)) for each in (old, new))
+        before, after = (
+            dict(zip(old.names, old.sizes, strict=False)),
+            dict(zip(new.names, new.sizes, strict=False)),
+        )
         resized = [
             name
             for name in after
@@ -164,8 +170,8 @@ def compare(old: Fingerprint, new: Fingerprint) -> Changes:
         images += _phrase("added", [name for name in after if name not in before])
         images += _phrase("removed", [name for name in before if name not in after])
         images += _phrase("of another size", resized)
-    if old.count != new.count and (not images or len(new.names or ()) != new.count):
-        images.append(f"{new.count} images where there were {old.count}")
+    if old.num_images != new.num_images and (not images or len(new.names or ()) != new.num_images):
+        images.append(f"{new.num_images} images where there were {old.num_images}")
     if not images and old.order != new.order:
         images.append("other names, or another order")
     if not images and old.volume != new.volume and None in (old.sizes, new.sizes):

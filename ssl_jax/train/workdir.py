@@ -164,7 +164,7 @@ class Workdir:
         if recorded is None and self._began_before:
             self._say(
                 logging.INFO,
-                f"the run in {self.path} began before images were recorded: it goes on with {images.count} images as if "
+                f"the run in {self.path} began before images were recorded: it goes on with {images.num_images} images as if "
                 "they were the same",
             )
         changes = Changes() if recorded is None else compare(recorded, images)

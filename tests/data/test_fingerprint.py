@@ -44,7 +44,7 @@ def changes_of(folder, change, **options):
 
 def test_it_is_the_same_however_often_and_wherever_the_folder_lies(folder, tmp_path):
     before = taken(folder)
-    assert before.count == 12 and before.names == NAMES and before.classes == ("cat", "dog")
+    assert before.num_images == 12 and before.names == NAMES and before.classes == ("cat", "dog")
     assert before.sizes == tuple((folder / name).stat().st_size for name in NAMES)
     assert not compare(before, taken(folder))
     shutil.copytree(folder, tmp_path / "elsewhere" / "deeper")
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_just_now_is_no_change(folder):
 def test_a_part_is_its_images_only(folder):
     change = lambda: write(folder, "cat/6.png")  # noqa: E731
     before, whole = taken(folder, "train[:50%]"), set(NAMES)
-    assert before.count == 6 and set(before.names) < whole
+    assert before.num_images == 6 and set(before.names) < whole
     changes = changes_of(folder, change, split="train[:50%]")
     # Most files stay on their side; which are taken may change.
     assert bool(changes) == (taken(folder, "train[:50%]").names != before.names)
@@ -236,8 +236,8 @@ def packed(text):
         lambda content, text: content[:-20],
         lambda content, text: packed("[]"),
         lambda content, text: packed("[" * 100_000),
-        lambda content, text: packed('{"count": 1}'),
-        lambda content, text: packed(text.replace('"count": 2', '"count": "2"')),
+        lambda content, text: packed('{"num_images": 1}'),
+        lambda content, text: packed(text.replace('"num_images": 2', '"num_images": "2"')),
         lambda content, text: packed(text.replace('"names": null', '"names": 3')),
         lambda content, text: packed(text.replace('"names": null', '"names": []')),
     ],
