@@ -79,22 +79,24 @@ def entropy_terms(probabilities: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Compute ``−p log p`` of each probability, 0 at 0, where its gradient is 0 too (that of the plain formula is infinite).
 
     >>> import jax.numpy as jnp
-    >>> entropy_terms(jnp.array([0.0, 1.0])).tolist()
-    [0.0, 0.0]
+    >>> entropy_terms(jnp.array([0.0, 0.5])).round(4).tolist()
+    [0.0, 0.3465999960899353]
     """
     p = at_least_float32(probabilities)
-    return jnp.where(p > 0, -p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)
+    none = p <= 0
+    return jnp.where(none, 0.0, -p * jnp.log(jnp.where(none, 1.0, p)))
 
 
 def safe_sqrt(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Take the root, whose gradient at 0 is 0 here (that of the plain one is infinite, and NaN in a chain).
+    """Take the root; 0 and with a gradient of 0 where x is not above 0 (the plain one's is infinite, and NaN in a chain).
 
     >>> import jax.numpy as jnp
-    >>> float(jax.grad(safe_sqrt)(0.0)), float(safe_sqrt(jnp.array(9.0)))
+    >>> zero, nine = jnp.array(0.0), jnp.array(9.0)
+    >>> float(jax.grad(safe_sqrt)(zero)), float(safe_sqrt(nine))
     (0.0, 3.0)
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), jnp.minimum(x, 0.0))
+    none = x <= 0
+    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, x)))
 
 
 def center(x: Float[Array, "*b"], axis: int | Sequence[int] = 0) -> Float[Array, "*b"]:

@@ -228,8 +228,8 @@ def alignment(
     difference = normalize(jnp.asarray(first)) - normalize(jnp.asarray(second))
     squares = jnp.sum(difference**2, axis=-1)
     # The gradient of ‖x − y‖^α where views are equal: 0, also for powers below 2, whose formula has no finite one.
-    apart = squares > 0
-    return jnp.mean(jnp.where(apart, jnp.where(apart, squares, 1.0) ** (power / 2), 0.0))
+    equal = squares == 0
+    return jnp.mean(jnp.where(equal, 0.0, jnp.where(equal, 1.0, squares) ** (power / 2)))
 
 
 def uniformity(

@@ -61,8 +61,9 @@ def local_average(maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     fits = min(maps.shape[1:3]) >= 3
     check.require(fits, "maps.shape", maps.shape, "[b, h, w, c] with h and w of 3 or more")
     height, width = maps.shape[1] - 2, maps.shape[2] - 2
-    shifted = [maps[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return sum(shifted[1:], shifted[0]) / 9
+    wide = numerics.at_least_float32(maps)
+    shifted = [wide[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return (sum(shifted[1:], shifted[0]) / 9).astype(maps.dtype)
 
 
 def distances_to_words(

@@ -30,7 +30,8 @@ def cca(
     Args:
       z1: ``[n, d1]``, n > d1, any float dtype; computed in float32 or wider.
       z2: ``[n, d2]``, n > d2, row i from the same image as row i of ``z1``.
-      ridge: r > 0, in the units of a variance: dimensions of less variance than r do not count. May be traced.
+      ridge: r > 0, in the units of a variance: dimensions of less variance than r do not count. May be traced. In float32
+        not below 10⁻⁷ of the largest variance, or the result may be NaN.
       top_k: number of correlations, 1 to min(d1, d2); ``None``: all.
 
     Returns:

@@ -51,8 +51,8 @@ def distances(x: Float[Array, "n d"], *, p: int = 2, squared: bool = False) -> F
     powers = numerics.sums_of_powers(x, x, p)
     if squared and p == 2:
         return powers
-    nonzero = powers > 0
-    roots = jnp.where(nonzero, jnp.where(nonzero, powers, 1.0) ** (1 / p), 0.0)
+    equal = powers == 0
+    roots = jnp.where(equal, 0.0, jnp.where(equal, 1.0, powers) ** (1 / p))
     return roots**2 if squared else roots
 
 

@@ -45,7 +45,8 @@ def wmse(
 
     Returns:
       Scalar, float32 (float64 for float64 inputs), in [0, 4] with ``normalize``; about 2 where views share nothing. NaN where
-      a group's covariance is singular and ε = 0. Projections that are all 0 give 2 (0 without ``normalize``) for ε > 0.
+      a group's covariance is singular and ε = 0, or where its largest variance is more than about 10⁷ times what ε adds (in
+      float32). Projections that are all alike give 2 (0 without ``normalize``) for ε > 0, to rounding of each number.
 
     Raises:
       ValueError: fewer than 2 views, or an option out of range.
@@ -93,8 +94,9 @@ def whiten(x: Float[Array, "n d"], *, epsilon: ScalarLike = 0.0) -> Float[Array,
       epsilon: 0 ≤ ε ≤ 1, the shrinkage; may be traced.
 
     Returns:
-      ``[n, d]`` float32 (float64 for float64 inputs). All NaN where the covariance is singular and ε = 0; zeros where x
-      is constant and ε > 0.
+      ``[n, d]`` float32 (float64 for float64 inputs). All NaN where the covariance is singular and ε = 0, or its largest
+      variance more than about 10⁷ times ε (in float32) while another is below ε; zeros where x is constant, up to
+      rounding of its numbers (:func:`ssl_jax.core.numerics.center`), and ε > 0.
 
     Raises:
       ValueError: n of at most d, for which the covariance is singular; ε out of range.

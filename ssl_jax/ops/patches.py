@@ -74,7 +74,7 @@ def normalize_patches(
 
     Args:
       patches: ``[..., p]`` with p of 2 or more, any float dtype.
-      epsilon: added to the variance; a constant patch becomes 0.
+      epsilon: added to the variance. A constant patch becomes 0, whatever its value.
 
     Returns:
       ``[..., p]`` float32 (float64 for float64 inputs).
@@ -130,9 +130,9 @@ def standardize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
 
 
 def _deviation(centered: Float[Array, "*batch p"], epsilon: float) -> Float[Array, "*batch 1"]:
-    """Root of the unbiased variance plus ε; 0 with a gradient of 0 where both are 0."""
-    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (centered.shape[-1] - 1)
-    return numerics.safe_sqrt(variance + epsilon)
+    """Root of the unbiased variance plus ε; 1 where both are 0, so that a constant patch is 0 without an ε too."""
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (centered.shape[-1] - 1) + epsilon
+    return jnp.sqrt(jnp.where(variance == 0, 1.0, variance))
 
 
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
