@@ -176,12 +176,11 @@ def method(config: Config) -> Method:
     check_config({part: config[part] for part in ("encoder", "views", "method")})
     with options_that_fit("config.encoder"):
         encoder = models.build(**config["encoder"])
-    options = dict(config["method"])
-    module = method_module(options.pop("name"))
     with options_that_fit("config.views"):
-        options["views"] = call(presets.build, where="config.views", options=config["views"])
+        views = call(presets.build, where="config.views", options=config["views"])
     with options_that_fit("config.method"):
-        return call(module.build, encoder, where="config.method", options=options)
+        options = {**config["method"], "views": views}
+        return call(method_module(options.pop("name")).build, encoder, where="config.method", options=options)
 
 
 def optimizer(config: Config) -> Optimizer:

@@ -43,7 +43,7 @@ class Range:
         """Tell whether a value is in the range; arrays, which may be traced, are not read."""
         if value is None:
             return self.none
-        return is_array(value) or self.holds(value)
+        return is_array(value) or bool(self.holds(value))
 
 
 def is_array(value: Any) -> bool:
@@ -204,6 +204,8 @@ RANGES: Mapping[str, Range] = {
     "seed": SEED,
     "steps": STEPS,
     "data.channels": optional(integer(1, 2**16)),
+    "data.image_column": optional(TEXT),
+    "data.label_column": optional(TEXT),
     "data.labeled_fraction": optional(SHARE),
     "data.max_corrupt_fraction": PROBABILITY,
     "data.max_image_mib": POSITIVE,
