@@ -201,7 +201,7 @@ def correlations(results: Sequence[Row], *, markdown: bool = False) -> str:
     }
     targets = row_columns({"knn": nan, "linear": nan})
     ranks = {
-        column.heading: rank_correlation(measures, [row[key] for row in rows])
+        column.heading: rank_correlation(measures, [row.get(key, nan) for row in rows])
         for key, column in targets.items()
     }
     table_rows = [

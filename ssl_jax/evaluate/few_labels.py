@@ -156,7 +156,8 @@ def _measure(subject: Subject) -> Row:
     """Mean and deviation for each number of labels that every class with a training image has."""
     arrays = subject.arrays
     present, counts = np.unique(arrays[1], return_counts=True)
-    smallest, row = int(counts.min()), {}
+    smallest = int(counts.min())
+    row: Row = {}
     for number in subject.options.per_class:
         if number <= smallest:
             probe = few_labels(

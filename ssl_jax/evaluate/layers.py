@@ -86,8 +86,8 @@ def _measure(subject: Subject) -> Row:
     rows, start, classes = [], 0, subject.classes
     for name, width in widths.items():
         columns = slice(start, start + width)
-        parts = (part._replace(features=part.features[:, columns]) for part in (train, test))
-        arrays = probe_arrays(*parts, subject.sources[0].classes)
+        fitted, judged = (part._replace(features=part.features[:, columns]) for part in (train, test))
+        arrays = probe_arrays(fitted, judged, subject.sources[0].classes)
         knn = knn_accuracy(*arrays, classes=classes, k=min(subject.options.k, len(arrays[1])))
         accuracy = ridge(*arrays, classes=classes).accuracy
         rows.append({"layer": name, "dims": width, "knn": knn, "ridge": accuracy})

@@ -252,3 +252,19 @@ def test_reasons_are_told_once_for_all_rows_that_share_them():
         "knn, few (simclr): other",
         "pca: one image",
     ]
+
+
+def test_fine_tuning_gets_labels_by_row_of_the_source(candidate, monkeypatch):
+    """Features have no row of an unreadable image; labels handed on have one, without a label."""
+    subject = make_subject(np.arange(40) % 2, [0, 1, 0, 1], candidate)
+    readable = Features(*(np.delete(column, [0, 7], axis=0) for column in subject.train))
+    given = {}
+    monkeypatch.setattr(
+        finetune,
+        "finetune",
+        lambda *arrays, **options: given.update(options) or finetune.FineTuned(1.0, 1, 1),
+    )
+    run_measures(subject._replace(train=readable), [MEASURES["finetune"]])
+    expected = np.arange(40) % 2
+    expected[[0, 7]] = -1
+    np.testing.assert_array_equal(given["labels"], expected)
