@@ -330,5 +330,5 @@ def npy_bytes(array: np.ndarray, dtype: np.dtype[Any]) -> bytes:
         if low < 0 or high > top:
             raise ValueError(f"pixels from {low} to {high}: allowed is 0 to {top}")
     file = io.BytesIO()
-    np.save(file, array.astype(dtype), allow_pickle=False)
+    np.save(file, array.astype(dtype))
     return file.getvalue()

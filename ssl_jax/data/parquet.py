@@ -126,6 +126,7 @@ class ParquetSource:
       values: how stored values are read, and how large an image may be.
 
     Attributes:
+      files: name, relative to the set, and size in bytes of every local file.
       labels: int32 ``[n]``, -1 for none.
       notes: sentences about what was found.
     """
@@ -142,6 +143,7 @@ class ParquetSource:
         self.name = name
         self.values = values
         self._table = table
+        self.files: tuple[tuple[str, int], ...] = table.files
         if not len(table):
             raise ValueError(f"{name} has no row")
         labels = _labels_of_all(table, name)
@@ -262,12 +264,16 @@ class _LocalTable:
             schema, features_of(schema), image, filled[0], lambda: first_strings(filled[0])
         )
         self._path = _arrow_copy(filled, schema.field(self.image.column), cache)
+        self.files = tuple((self._shown(file), file.stat().st_size) for file in files)
         self._folders = [str(file.parent) for file in filled]
         self._ends = list(itertools.accumulate(count for count in rows if count))
         self._table: Any = None
         self._bytes = 0
         self.label_column, notes = self._label_column([*files, *itertools.chain(*by_split.values())], label)
         self.notes: tuple[str, ...] = (*self.image.notes, *notes)
+
+    def _shown(self, file: Path) -> str:
+        return printable(file.relative_to(self._root).as_posix())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
@@ -326,7 +332,7 @@ class _LocalTable:
         for split in sorted(self._files, key=lambda split: (split != "train", split)):
             columns[split] = {}
             for file in self._files[split]:
-                shown = printable(str(file.relative_to(self._root)))
+                shown = self._shown(file)
                 try:
                     columns[split][shown] = _read_label_column(file, self.label_column or "", name, shown)
                 except ValueError as error:
@@ -348,6 +354,7 @@ class _HubTable:
     def __init__(self, name: str, split: str, image: str | None, label: str | None):
         datasets = optional_import("datasets")
         self._name, self._split = name, split
+        self.files: tuple[tuple[str, int], ...] = ()
         rows = self._load(split)
         schema = rows.features.arrow_schema
         features = features_of(schema)

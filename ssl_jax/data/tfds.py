@@ -141,6 +141,7 @@ class TfdsSource:
       values: how stored values are read, and how large an image may be.
 
     Attributes:
+      files: name and size in bytes of every file of the splits.
       notes: sentences about what was found.
 
     Raises:
@@ -164,6 +165,7 @@ class TfdsSource:
         self.classes: tuple[str, ...] = _class_names(info, self._label)
         self._numbers: np.ndarray | None = None
         self._records = self._open(builder, split)
+        self.files = _files(info, split)
         if len(self._records) == 0:
             raise ValueError(f"split={split!r} of tfds:{info.name} has no example")
         if self._label and not self.classes:
@@ -341,6 +343,11 @@ def _label_feature(info: Any, given: str | None) -> tuple[str | None, tuple[str,
         return (labels[0] if labels else None), ()
     others = f"one of {labels}: --config.data.label_column names another"
     return labels[0], (f"labels are those of the feature {labels[0]!r}, {others}",)
+
+
+def _files(info: Any, split: str) -> tuple[tuple[str, int], ...]:
+    paths = [path for part in split.split("+") for path in info.splits[parse_split(part)[0]].filepaths]
+    return tuple((Path(path).name, os.path.getsize(path) if os.path.exists(path) else 0) for path in paths)
 
 
 def _class_names(info: Any, label: str | None) -> tuple[str, ...]:

@@ -300,6 +300,7 @@ def test_all_splits_share_one_table_of_classes(tmp_path, case):
             classes=table,
         )
     train = open_parquet(tmp_path, cache_dir=tmp_path / "cache")
+    assert train.files == (("train-0.parquet", (tmp_path / "train-0.parquet").stat().st_size),)
     test, both = (
         open_parquet(tmp_path, split, cache_dir=tmp_path / "cache") for split in ("test", "train+test")
     )
@@ -410,6 +411,7 @@ def test_paths_are_relative_to_the_file_of_their_row_and_stay_below_it(tmp_path,
         (tmp_path / "set" / part / "link.png").symlink_to("a/0.png")
         (tmp_path / "set" / part / "leak.png").symlink_to(outside / "x.png")
         (tmp_path / "set" / part / "leaks").symlink_to(outside)
+        os.mkfifo(tmp_path / "set" / part / "pipe.png")
         paths = [
             "a/0.png",
             "1.png",
@@ -419,7 +421,7 @@ def test_paths_are_relative_to_the_file_of_their_row_and_stay_below_it(tmp_path,
             str(outside / "x.png"),
             "leak.png",
         ]
-        paths += ["leaks/x.png", "a", "none.png", "https://h/x.png", "a\0.png", "", None]
+        paths += ["leaks/x.png", "a", "none.png", "https://h/x.png", "a\0.png", "", None, "pipe.png"]
         cells = {
             "strings": paths,
             "categories": pa.array(paths).dictionary_encode(),
@@ -444,6 +446,7 @@ def test_paths_are_relative_to_the_file_of_their_row_and_stay_below_it(tmp_path,
         11: "null byte",
         12: "the row has no image",
         13: "the row has no image",
+        14: "pipe.png: not a regular file",
     }
     for row, text in expected.items():
         assert text in reason(source, row) and text in reason(source, row + count)

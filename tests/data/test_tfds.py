@@ -261,6 +261,7 @@ def test_labels_of_any_kind_have_one_table_for_all_splits(prepared, label, class
     assert labels_of(sources[2]).tolist() == [*labels_of(sources[0]), *labels_of(sources[1])]
     assert labels_of(sources[3]).tolist() == labels_of(sources[0])[:1].tolist()
     assert pickle.loads(pickle.dumps(sources[0]))[0]["label"] == sources[0][0]["label"]
+    assert len({name for name, size in sources[2].files if size}) == 2
 
 
 def test_what_was_mapped_is_said_and_what_is_no_class_is_refused(prepared):
