@@ -81,11 +81,12 @@ def read_labels(values: Any, *, where: str, names: Sequence[str] = ()) -> Column
     ...
     ValueError: y holds float: allowed are integers or strings, ... (row 0 is 0.5)
     """
-    masked = None
+    masked: np.ndarray | None = None
     if not hasattr(values, "__len__") or isinstance(values, str | bytes | Mapping):
         raise ValueError(f"{where}={values!r}: allowed is a list of labels, one an image")
     if isinstance(values, np.ma.MaskedArray):
-        masked = np.ma.getmaskarray(values).reshape(len(values), -1).any(axis=1)
+        mask = np.ma.getmaskarray(values)
+        masked = np.asarray(np.any(mask, axis=tuple(range(1, mask.ndim))))
         values = values.data
     array = _as_array(values, where)
     if array.dtype.kind == "O":
@@ -197,11 +198,7 @@ def number_labels(values: Any, classes: Sequence[str] = (), *, where: str) -> Cl
         missing = [
             name for name, count in zip(classes, _counts(labels, len(classes)), strict=True) if not count
         ]
-        notes = (
-            [f"labels that no image has: {_listed(missing)}"]
-            if missing
-            else []
-        )
+        notes = [f"labels that no image has: {_listed(missing)}"] if missing else []
         numbered = Classes(
             classes, (labels,), (*_notes_of(column, where), *notes, *_too_many((labels,), where))
         )
@@ -230,7 +227,7 @@ def one_sided_classes(classes: Sequence[str], labels: Mapping[str, np.ndarray]) 
     shared = np.sum(list(present.values()), axis=0)
     notes = []
     for split, has in present.items():
-        alone = [classes[i] for i in np.flatnonzero(has & (shared == 1))]
+        alone = [classes[int(i)] for i in np.flatnonzero(has & (shared == 1))]
         if alone:
             notes.append(f"only {split} has the class{'es' * (len(alone) > 1)} {_listed(alone)}")
     return tuple(notes)
@@ -418,8 +415,8 @@ def _require_range(column: Column, where: str) -> None:
         raise ValueError(
             f"{where}: row {low[0]} is {column.values[low[0]]}: allowed are labels of 0 or more, and -1 for none"
         )
-    high = np.flatnonzero(column.present & (column.values >= len(column.names))) if column.names else ()
-    if len(high):
+    high = np.flatnonzero(column.present & (column.values >= len(column.names)))
+    if column.names and len(high):
         raise ValueError(
             f"{where}: row {high[0]} is {column.values[high[0]]}: allowed are the numbers 0 to {len(column.names) - 1} of its "
             f"{len(column.names)} classes, and -1 for none"

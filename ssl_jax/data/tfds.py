@@ -353,8 +353,9 @@ def _files(info: Any, split: str) -> tuple[tuple[str, int], ...]:
 def _class_names(info: Any, label: str | None) -> tuple[str, ...]:
     """Names of the labels 0, 1, ... of a feature of class labels; () where it does not know them."""
     feature = info.features[label] if label else None
-    known = isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None
-    return tuple(feature.names) if known else ()
+    if not isinstance(feature, tfds.features.ClassLabel) or feature.num_classes is None:
+        return ()
+    return tuple(feature.names)
 
 
 def _read_values(records: Any, key: str, where: str) -> list[Any]:

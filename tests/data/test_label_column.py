@@ -51,6 +51,8 @@ def read(values, names=()):
         (pd.Series(pd.Categorical(["b", None, "a"])), ["b", None, "a"]),
         ([None, None], [None, None]),
         (np.zeros(0, np.int64), []),
+        (np.ma.MaskedArray(np.zeros(0, np.int64), np.zeros(0, bool)), []),
+        (np.ma.MaskedArray([[0, 1], [1, 0]], [[False, False], [True, True]]), [1, None]),
     ],
 )
 def test_a_label_is_a_number_or_a_string_in_any_of_the_forms_that_are_stored(values, expected):

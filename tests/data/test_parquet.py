@@ -370,7 +370,8 @@ def test_empty_files_say_nothing_of_the_columns(tmp_path):
     empty = {"image": pa.nulls(0), "label": pa.nulls(0)}
     pq.write_table(pa.table(empty), tmp_path / "a.parquet")
     write(tmp_path / "b.parquet", structs(IMAGES[:2]), labels=[1, 0])
-    pq.write_table(pa.table(empty), tmp_path / "c.parquet")
+    typed = {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}
+    pq.write_table(pa.table(typed), tmp_path / "c.parquet")
     write(tmp_path / "d.parquet", structs(IMAGES[2:3]), labels=pa.array([2], pa.int8()))
     source = open_parquet(tmp_path, cache_dir=tmp_path / "cache")
     assert [(int(e["image"].max()), e["label"]) for e in (source[i] for i in range(3))] == [
