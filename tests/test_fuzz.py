@@ -2,8 +2,13 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,17 +17,20 @@ from PIL import Image
 
 from configs import simclr
 from ssl_jax.config import build
+from ssl_jax.config.build import with_changes
+from ssl_jax.config.load import load_config
 from ssl_jax.config.make import parse_arguments
-from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY
 from ssl_jax.data.decode import decode, read_header
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage, parse_split
 from ssl_jax.data.values import Values
 from ssl_jax.train import storage
+from ssl_jax.train.step import make_init
 from ssl_jax.train.writers import JsonlWriter
 from tests.data.images import encode, encode_npy, encode_png16, encode_tiff, photo
 
+ROOT = Path(__file__).parent.parent
 AMOUNTS = pytest.mark.parametrize("examples", [40, pytest.param(4000, marks=pytest.mark.long)])
 """Of hypothesis's examples: always the same few, or many new ones."""
 
@@ -166,27 +174,96 @@ def test_no_words_split_or_source_break_their_readers(examples):
     assert parse_arguments("smoke").budget == "smoke"
 
 
+WORDS = """0 -1 1 2 3 5 7 0.5 1.5 -0.5 1e3 1e9 1e10 1e39 1e-9 nan inf -inf None none a a,b True false ... 1_000 5.0 \u0663 13
+    2147483647 2147483648 1048576 0.2,0.1 0.2,0.3 1,2,3 0,0 -1,-2 8,8,8 () (1,) [] {} {'a':1} {'name':1} 'x' b'x' 1j [1,[2]]
+    (('.',5),) mlp cosine 1/0 __import__('os')"""
+HOSTILE = st.sampled_from([*WORDS.split(), "", " ", "lambda: 1"])
+CONFIGS = ("simclr", "byol", "dino", "mae", "swav", "bigan", "deepcluster", "ladder", "time_contrastive")
+
+
+def options_of(part, prefix=""):
+    """List the dotted names of the options of a config, parts and groups among them."""
+    inner = [name for k, v in part.items() if isinstance(v, dict) for name in options_of(v, f"{prefix}{k}.")]
+    return [prefix + name for name in part] + inner
+
+
 @AMOUNTS
 def test_no_override_breaks_the_command_line(examples):
-    """Refused by what the launchers turn into one line, or taken as a value of the option's own type."""
-    paths = (
-        "seed",
-        "optimizer.learning_rate",
-        "watch.checkpoint.best",
-        "data.source",
-        "data.channels",
-        "encoder.widths",
-    )
+    """Any option of any config: refused in one line, or a value of its own type with which the run can be built."""
+    options = [
+        (name, option)
+        for name in CONFIGS
+        for option in options_of(build.to_dict(load_config(f"configs/{name}.py:smoke")))
+    ]
 
-    def check(path, text):
-        config = simclr.get_config("smoke")
+    def check(option, text):
+        name, path = option
         try:
-            apply_overrides(config, {path: text})
-        except ValueError:
-            return
-        found = build.to_dict(config)
-        for part in path.split("."):
-            found = found[part]
-        assert found is None or isinstance(found, str | int | float | tuple)
+            found = config = build.to_dict(load_config(f"configs/{name}.py:smoke", {path: text}))
+            for part in path.split("."):
+                found = found[part]
+            assert found is None or isinstance(found, str | int | float | tuple | dict)
+            method, optimizer = build.method(config), build.optimizer(config)
+            # Deep networks take minutes to trace.
+            if config["encoder"].get("depth", 1) <= 8 and config["method"].get("decoder_depth", 1) <= 8:
+                jax.eval_shape(make_init(method, optimizer, sample_of(config)), 0)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            assert "wrong type" not in str(error), "no range caught it"
 
-    fuzz(check, st.sampled_from(paths), TEXTS, examples=examples)
+    fuzz(check, st.sampled_from(options), st.one_of(HOSTILE, HOSTILE, TEXTS), examples=examples)
+
+
+def sample_of(config):
+    """Make the shapes of one raw example of an embedded set."""
+    sample = build.sample(with_changes(config, {"data.channels": config["data"]["channels"] or 1}))
+    if not config["data"]["source"].startswith("frames:"):
+        return sample
+    (n, *image), window = sample["image"].shape, config["data"]["window"]
+    return {"image": jax.ShapeDtypeStruct((n, window, *image), sample["image"].dtype)}
+
+
+def test_no_value_of_a_flag_breaks_a_launcher():
+    """Each flag of each launcher: taken, or refused in one line that names it and what is allowed."""
+    done = subprocess.run(
+        [sys.executable, "-c", FLAGS_OF_LAUNCHERS],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "SSL_JAX_TUNE_CPU": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    refused = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({row["launcher"] for row in refused}) >= 8
+    for row in refused:
+        message = row["message"].strip()
+        assert row["code"] == 2 and message.count("\n") == 0, row
+        assert message.startswith(f"error: --{row['flag']}=") and ": allowed is " in message, row
+
+
+FLAGS_OF_LAUNCHERS = """
+import contextlib, importlib, io, json, pkgutil
+from absl import flags
+import experiments
+from ssl_jax.cli import launch
+
+SHARED = set(flags.FLAGS)
+for module in pkgutil.iter_modules(experiments.__path__):
+    if module.ispkg:
+        continue
+    importlib.import_module(f"experiments.{module.name}")
+    own = sorted(set(flags.FLAGS) - SHARED)
+    for flag in own:
+        for value in ("abc", "nan", "-1", "", "1e3", "\u0663", "9" * 30, "a,b", "1.5", "()", "maybe"):
+            told = io.StringIO()
+            with contextlib.redirect_stderr(told):
+                try:
+                    launch._parse([module.name, f"--{flag}={value}"])
+                    continue
+                except SystemExit as error:
+                    code = error.code
+            row = {"launcher": module.name, "flag": flag, "code": code, "message": told.getvalue()}
+            print(json.dumps(row))
+    for flag in own:
+        delattr(flags.FLAGS, flag)
+"""
