@@ -133,16 +133,29 @@ def center_with_mean(
     >>> centered.tolist(), mean.tolist()
     ([-1.0, 1.0], [2.0])
     """
-    axes = tuple(axis) if isinstance(axis, Sequence) else axis
-    wide = at_least_float32(x)
-    rough = jax.lax.stop_gradient(jnp.mean(wide, axes, keepdims=True))
-    near = wide - rough
+    return _center(at_least_float32(x), tuple(axis) if isinstance(axis, Sequence) else axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _center(
+    x: Float[Array, "*b"], axes: int | tuple[int, ...]
+) -> tuple[Float[Array, "*b"], Float[Array, "*b2"]]:
+    rough = jnp.mean(x, axes, keepdims=True)
+    near = x - rough
     rest = jnp.mean(near, axes, keepdims=True)
     centered = near - rest
     largest = jnp.max(jnp.abs(centered), axes, keepdims=True)
-    constant = largest <= CONSTANT_ULPS * jnp.finfo(wide.dtype).eps * jnp.abs(rough)
-    # The value goes, the gradient stays: from a collapse some losses lead out.
-    return centered - jax.lax.stop_gradient(jnp.where(constant, centered, 0.0)), rough + rest
+    constant = largest <= CONSTANT_ULPS * jnp.finfo(x.dtype).eps * jnp.abs(rough)
+    return jnp.where(constant, 0.0, centered), rough + rest
+
+
+@_center.defjvp
+def _center_jvp(
+    axes: int | tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    # The value of a constant goes, its gradient stays: from a collapse some losses lead out.
+    mean = jnp.mean(tangents[0], axes, keepdims=True)
+    return _center(primals[0], axes), (tangents[0] - mean, mean)
 
 
 def compute_std(x: Float[Array, "*b"], axis: int | Sequence[int] = 0) -> Float[Array, "*b2"]:
