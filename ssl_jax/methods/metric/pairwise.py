@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import contrastive_margin, label_ids, pair_masks
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.distance import Distance
 from ssl_jax.methods.parts.siamese import (
     embed_views,
@@ -95,4 +95,4 @@ def build(
     views = presets.simclr() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", margin**power / power, "all projections are alike"),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))

@@ -9,7 +9,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.metric import label_ids, pair_masks
 from ssl_jax.losses.metric import triplet as triplet_loss
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.distance import Distance
 from ssl_jax.methods.parts.siamese import (
     embed_views,
@@ -107,4 +107,4 @@ def build(
     if mining == "semi_hard":
         # The loss is 0 when all is alike, and 0 when all is learned.
         collapse = (CollapseValue("embedding_std", 0.0, "all projections are alike"),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))

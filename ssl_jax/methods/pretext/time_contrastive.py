@@ -7,7 +7,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, positive, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.temporal import pair_info_nce, semi_hard_triplet, time_masks
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.frames import split_frames
 from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
@@ -96,4 +96,4 @@ def build(
     if loss == "info_nce":
         # How many negatives a frame has depends on its position in the window.
         collapse = (CollapseValue("embedding_std", 0.0, "all frames are alike"),)
-    return Method(views, init, loss_fn, encoder, collapse=collapse)
+    return Method(views, init, loss_fn, encoder, collapse=collapse, limits=Limits(least_batch=3))

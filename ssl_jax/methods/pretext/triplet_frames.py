@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.temporal import ranking
-from ssl_jax.methods.method import CollapseValue, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method
 from ssl_jax.methods.parts.frames import split_frames
 from ssl_jax.methods.parts.siamese import direction_std
 from ssl_jax.models import heads
@@ -75,4 +75,4 @@ def build(
         return value, (state, {"active": active, "embedding_std": direction_std(z)})
 
     collapse = (CollapseValue("loss", margin, "all frames are alike"),)
-    return Method(views, init, loss, encoder, collapse=collapse)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=3))
