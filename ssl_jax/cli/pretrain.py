@@ -16,6 +16,7 @@ from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.collapse_watch import CollapseWatch, print_warning
 from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.method import Method
+from ssl_jax.train import storage
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.loop import fit
@@ -51,6 +52,7 @@ def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False)
       ValueError: the config does not fit, or differs from that of the run in the folder.
     """
     # Before anything is written: a run that cannot start leaves no folder.
+    storage.resolve_directory(folder)
     try:
         objects = build.run_objects(config)
     except ValueError as error:
