@@ -47,10 +47,10 @@ def test_the_least_batch_trains_the_encoder_and_one_image_less_does_not(name):
     assert np.isfinite(loss) and (gradient > 1e-6 or name == "time_contrastive")
     if least > 1 and name not in TRAINS_TO_NOTHING:
         try:
-            loss, gradient = encoder_gradient(config, method, least - 1)
+            _, too_few = encoder_gradient(config, method, least - 1)
         except ValueError:
             return
-        assert gradient == pytest.approx(0, abs=1e-5)
+        assert too_few <= 1e-5 * gradient  # rounding
 
 
 @pytest.mark.parametrize(
