@@ -156,6 +156,8 @@ def compare(old: Fingerprint, new: Fingerprint) -> Changes:
     >>> str(compare(old, old._replace(names=("b.png", "c.png"), sizes=(21, 30), classes=("cat", "dog"))))
     '1 added, such as c.png, 1 removed, such as a.png, 1 of another size, such as b.png, class dog added'
     """
+    if old == new:
+        return Changes()
     images: list[str] = []
     if old.names is not None and new.names is not None and old.sizes is not None and new.sizes is not None:
         before, after = (

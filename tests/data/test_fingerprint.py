@@ -190,6 +190,28 @@ def test_files_of_a_table_are_named():
     assert str(compare(fingerprint(one), fingerprint(other))) == "1 of another size, such as b.parquet"
 
 
+def test_a_folder_of_parquet_files_may_be_moved_and_its_files_are_named(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def write_table(folder, number, rows):
+        cells = [{"bytes": encode(RNG.integers(0, 255, (8, 8), np.uint8)), "path": ""} for _ in range(rows)]
+        folder.mkdir(exist_ok=True)
+        parquet.write_table(
+            pyarrow.table({"image": cells, "label": [0, 1] * (rows // 2)}), folder / f"train-{number}.parquet"
+        )
+
+    def take(folder):
+        return fingerprint(open_source(f"parquet:{folder}", cache_dir=tmp_path / "cache"))
+
+    write_table(tmp_path / "set", 0, 4)
+    before = take(tmp_path / "set")
+    shutil.move(tmp_path / "set", tmp_path / "moved")
+    assert take(tmp_path / "moved") == before
+    write_table(tmp_path / "moved", 1, 6)
+    changes = compare(before, take(tmp_path / "moved"))
+    assert str(changes) == "1 added, such as train-1.parquet, 10 images where there were 4"
+
+
 def test_more_names_than_are_listed_are_compared_all_the_same(folder, monkeypatch):
     monkeypatch.setattr(module, "MOST_LISTED", 5)
     before = taken(folder)
