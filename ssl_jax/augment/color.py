@@ -7,6 +7,7 @@ and are what the operations of a view call.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -16,6 +17,8 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 
 LUMA = (0.2989, 0.587, 0.114)
+LOOKED_AT = 8
+"""Images of a batch whose range is looked at."""
 PIXELS = ("uint8", "uint16", "bfloat16", "float16", "float32", "float64")
 
 
@@ -41,6 +44,40 @@ def to_float(images: Shaped[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     if jnp.issubdtype(images.dtype, jnp.floating):
         return at_least_float32(images)
     return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+
+
+def require_unit_range(images: Any, name: str = "images") -> None:
+    """Refuse float images that are plainly not in [0, 1], by a look at the first few; what overshoots a little passes.
+
+    Values under trace, and arrays that other processes hold a part of, are not looked at.
+
+    Args:
+      images: ``[b, ...]``, any dtype.
+      name: for the error.
+
+    Raises:
+      ValueError: NaN, or values outside of [-0.5, 1.5], such as 0 to 255, or -1 to 1.
+
+    Example:
+      >>> import numpy as np
+      >>> require_unit_range(np.full((2, 4, 4, 3), 255.0))
+      Traceback (most recent call last):
+      ...
+      ValueError: images=[255, 255]: allowed is floats in [0, 1], or uint8; images / 255 brings 0 to 255 there
+    """
+    if isinstance(images, jax.core.Tracer) or not getattr(images, "is_fully_addressable", True):
+        return
+    if not jnp.issubdtype(images.dtype, jnp.floating) or images.size == 0:
+        return
+    first = np.asarray(images[:LOOKED_AT], np.float32)
+    low, high = float(first.min()), float(first.max())
+    if not (low >= -0.5 and high <= 1.5):  # NaN fails both
+        hint = (
+            "(images + 1) / 2 brings -1 to 1 there"
+            if low >= -1 and high <= 1
+            else "images / 255 brings 0 to 255 there"
+        )
+        raise ValueError(f"{name}=[{low:g}, {high:g}]: allowed is floats in [0, 1], or uint8; {hint}")
 
 
 def on_planes(

@@ -81,7 +81,7 @@ def host_crop(
     """Crop a box and resize it to ``size`` x ``size`` pixels: the host's `crop_resize`, antialiased.
 
     Args:
-      image: ``[h, w, c]``, any number of channels; uint8, uint16 or float. uint8 with 1 or 3 channels goes
+      image: ``[h, w, c]``, any number of channels; uint8, uint16 or float in [0, 1]. uint8 with 1 or 3 channels goes
         through PIL, the rest through the same matrices as on the device.
       box: top, left, height, width in pixels.
       size: side of the output in pixels.
@@ -111,7 +111,7 @@ def center_crop_resize(
     """Crop for evaluation: shorter side to ``round(size / ratio)``, then the centre ``size`` x ``size`` pixels.
 
     Args:
-      image: ``[h, w, c]``; uint8, uint16 or float.
+      image: ``[h, w, c]``; uint8, uint16 or float in [0, 1].
       size: side of the output in pixels.
       ratio: share of the shorter side that the crop keeps, in (0, 1]; 224 / 256 = 0.875 is the custom at 224
         pixels.
@@ -152,7 +152,7 @@ def host_crops(
 
     Args:
       rng: advanced by 40 numbers a view, whatever they turn out to be.
-      image: ``[h, w, c]``; uint8, uint16 or float.
+      image: ``[h, w, c]``; uint8, uint16 or float in [0, 1].
       views: views to crop; ``antialias`` is on whatever they say.
 
     Returns:

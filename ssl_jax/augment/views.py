@@ -235,7 +235,7 @@ def make_views(
       ``[b, v, s, s, c]`` for each size, float32.
 
     Raises:
-      ValueError: neither ``crops`` nor ``image``, or crops that do not match the views.
+      ValueError: neither ``crops`` nor ``image``, crops that do not match the views, or floats far outside of [0, 1].
 
     Example:
       >>> import jax, numpy as np
@@ -247,6 +247,8 @@ def make_views(
     cropped = "crops" in batch
     check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'crops'")
     sources = _checked_crops(batch["crops"], views) if cropped else (jnp.asarray(batch["image"]),)
+    for source in sources:
+        color.require_unit_range(source, "batch['crops']" if cropped else "batch['image']")
     positions = jnp.arange(sources[0].shape[0]) if positions is None else positions
     keys = _view_keys(key, positions, len(views))
     made = []
@@ -377,11 +379,14 @@ def normalize_for_evaluation(
     """Prepare images for the encoder at evaluation: floats in [0, 1], normalised as the view is, nothing random.
 
     Args:
-      images: ``[b, h, w, c]``; uint8, uint16 or float.
+      images: ``[b, h, w, c]``; uint8, uint16 or float in [0, 1].
       view: view with the mean and std.
 
     Returns:
       ``[b, h, w, c]``, at least float32.
+
+    Raises:
+      ValueError: another dtype, or floats far outside of [0, 1].
 
     Example:
       >>> import numpy as np
@@ -389,4 +394,5 @@ def normalize_for_evaluation(
       >>> normalize_for_evaluation(np.full((1, 1, 1, 3), 255, np.uint8), view).tolist()
       [[[[1.0, 1.0, 1.0]]]]
     """
+    color.require_unit_range(images)
     return color.normalize(color.to_float(images), mean=view.mean, std=view.std)

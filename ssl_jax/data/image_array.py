@@ -23,7 +23,7 @@ _COLOURS = (1, 3, 4)
 
 
 def read_images(
-    images: Any, *, axes: str | None = None, values: Values = AS_STORED, labelled: bool = False
+    images: Any, *, axes: str | None = None, values: Values = AS_STORED, labeled: bool = False
 ) -> np.ndarray:
     """Return images as ``[n, h, w, c]`` of uint8, uint16 or float32, or of any type where they will be scaled.
 
@@ -31,7 +31,7 @@ def read_images(
       images: an array, or what numpy makes one of: lists, arrays of JAX, tensors.
       axes: layout, of `AXES`. None: ``nhwc`` or ``nhw`` by the rank, and an array that looks like another is refused.
       values: how the values will be scaled.
-      labelled: whether there is a label for each of the first axis, which is then that of the images.
+      labeled: whether there is a label for each of the first axis, which is then that of the images.
 
     Raises:
       ValueError: no array of images, or values of which it is not known which is white; says what to do.
@@ -47,7 +47,7 @@ def read_images(
     if array.ndim in (3, 4):
         check.require(min(array.shape) > 0, "images.shape", array.shape, "at least one image and one pixel")
     array = _to_dtype(array, values)
-    array = _to_nhwc(array, axes, labelled)
+    array = _to_nhwc(array, axes, labeled)
     check.require(min(array.shape) > 0, "images.shape", array.shape, "at least one image and one pixel")
     return array
 
@@ -172,9 +172,9 @@ def _to_dtype(array: np.ndarray, values: Values) -> np.ndarray:
     )
 
 
-def _to_nhwc(array: np.ndarray, axes: str | None, labelled: bool) -> np.ndarray:
+def _to_nhwc(array: np.ndarray, axes: str | None, labeled: bool) -> np.ndarray:
     if axes is None:
-        axes = _guess_axes(array.shape, labelled)
+        axes = _guess_axes(array.shape, labeled)
     check.choice("axes", axes, AXES)
     check.require(array.ndim == len(axes), "images.shape", array.shape, f"{len(axes)} axes for axes={axes!r}")
     missing = tuple(i for i, axis in enumerate("nhwc") if axis not in axes)
@@ -182,7 +182,7 @@ def _to_nhwc(array: np.ndarray, axes: str | None, labelled: bool) -> np.ndarray:
     return np.expand_dims(array.transpose(order), missing)
 
 
-def _guess_axes(shape: tuple[int, ...], labelled: bool) -> str:
+def _guess_axes(shape: tuple[int, ...], labeled: bool) -> str:
     if len(shape) == 4:
         first, high, wide = shape[1:]
         usual = first in _COLOURS and wide not in _COLOURS and (high == wide or min(high, wide) >= 8)
@@ -192,7 +192,7 @@ def _guess_axes(shape: tuple[int, ...], labelled: bool) -> str:
             )
         return "nhwc"
     if len(shape) == 3:
-        if not labelled and shape[2] in _COLOURS and shape[2] < min(shape[:2]):
+        if not labeled and shape[2] in _COLOURS and shape[2] < min(shape[:2]):
             raise ValueError(
                 f"images.shape={shape}: this seems to be one image: give axes='hwc', or axes='nhw' if these are "
                 f"{shape[0]} gray images of {shape[1]} x {shape[2]} pixels"

@@ -120,7 +120,7 @@ class ArraySource:
         percentiles: tuple[float, float] | None = None,
     ):
         self.values = Values(max_value, percentiles)
-        self.images = read_images(images, axes=axes, values=self.values, labelled=labels is not None)
+        self.images = read_images(images, axes=axes, values=self.values, labeled=labels is not None)
         numbered = _number_labels(labels, classes, len(self.images))
         odd = notes_on_array(self.images, self.values, axes=axes)
         for note in odd:

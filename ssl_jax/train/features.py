@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ssl_jax.augment import views
+from ssl_jax.augment import color, views
 from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
@@ -70,7 +70,7 @@ def extract(
       encode: ``(*variables, images) -> features``: float32 ``[b, s, s, c]`` normalised images to ``[b, d]``,
         deterministic; such as ``method.encode``. It is compiled once as long as the same function object
         comes back.
-      batches: dicts as ``data.epoch`` makes them: ``image`` ``[b, s, s, c]`` (uint8, uint16 or float),
+      batches: dicts as ``data.epoch`` makes them: ``image`` ``[b, s, s, c]`` (uint8, uint16 or float in [0, 1]),
         ``label``, ``index`` and ``mask`` (True = a real example), all ``[b]``. The host decodes a batch while
         the device encodes the one before.
       view: gives the mean and std of the normalisation; nothing random is applied.
@@ -83,7 +83,7 @@ def extract(
       ``Features`` of the rows with ``mask``.
 
     Raises:
-      ValueError: no example at all, or an example that came twice.
+      ValueError: no example at all, an example that came twice, or float images far outside of [0, 1].
 
     >>> import numpy as np
     >>> batch = {"image": np.zeros((2, 4, 4, 1), np.uint8), "label": np.array([3, -1]),
@@ -100,6 +100,7 @@ def extract(
     late: Any = None
     for batch in batches:
         images, rows = batch["image"], tuple(batch[name] for name in ("label", "index", "mask"))
+        color.require_unit_range(images, "batch['image']")
         if sharding is not None:
             images, rows = put_batch((images, rows), sharding)
         encoded = _encode(encode, view, everywhere, variables, images, rows)

@@ -12,6 +12,7 @@ from ssl_jax.augment import host, presets, views
 from ssl_jax.augment.crop import Box, RandomResizedCrop, crop_resize
 from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale, Rotate, Solarize
 from ssl_jax.augment.views import View
+from ssl_jax.train.features import extract
 
 KEY = jax.random.key(0)
 OPS = (Flip(), ColorJitter(), Grayscale(), Blur(kernel=3), Solarize(0.3))
@@ -239,3 +240,44 @@ def test_boxes_that_nobody_asks_for_are_not_computed_and_rotated_views_have_none
         views.add_views(KEY, batch, (View(size=8, ops=(Rotate(),), boxes=True),))
     with pytest.raises(ValueError, match="'image' or 'boxes'"):
         views.make_boxes(KEY, {"crops": (np.zeros((2, 1, 8, 8, 3), np.uint8),)}, (FULL,))
+
+
+def extract_pixels(pixels):
+    rows = {"label": np.zeros(2, int), "index": np.arange(2), "mask": np.ones(2, bool)}
+    return extract(lambda x: x.reshape(2, -1), [{"image": pixels, **rows}], view=FULL)
+
+
+TAKE_IMAGES = {
+    "make_views of images": lambda x: views.make_views(KEY, {"image": x}, (FULL,)),
+    "make_views of crops": lambda x: views.make_views(KEY, {"crops": (x[:, None],)}, (FULL,)),
+    "add_views": lambda x: views.add_views(KEY, {"image": x}, (FULL,)),
+    "normalize_for_evaluation": lambda x: views.normalize_for_evaluation(x, FULL),
+    "extract": extract_pixels,
+}
+
+
+@pytest.mark.parametrize("call", TAKE_IMAGES)
+@pytest.mark.parametrize(
+    ("low", "high", "hint"),
+    [
+        (0, 255, "images / 255"),
+        (-1, 1, r"\(images \+ 1\) / 2"),
+        (np.nan, 1, "allowed is floats"),
+        (0, 9e9, "allowed is floats"),
+    ],
+)
+def test_float_images_far_outside_of_their_range_are_refused_where_they_are_handed_over(
+    call, low, high, hint
+):
+    """They were clipped: 68 % of the pixels of views were 1, while evaluation saw 255."""
+    pixels = np.linspace(low, high, 2 * 8 * 8 * 3, dtype=np.float32).reshape(2, 8, 8, 3)
+    for array in (pixels, jnp.asarray(pixels)):
+        with pytest.raises(ValueError, match=hint):
+            TAKE_IMAGES[call](array)
+
+
+def test_what_overshoots_a_little_passes():
+    """As bicubic crops of the host do."""
+    crops = np.linspace(-0.12, 1.12, 2 * 4 * 4 * 3, dtype=np.float32).reshape(2, 1, 4, 4, 3)
+    (made,) = views.make_views(KEY, {"crops": (crops,)}, (View(size=4),))
+    assert float(made.min()) == 0 and float(made.max()) == 1
