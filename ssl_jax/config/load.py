@@ -65,6 +65,8 @@ def _where_configs_are(missing: Path) -> str:
     Args:
       missing: path of no file.
     """
+    if not missing.name:
+        return "allowed is the path of a file, such as configs/simclr.py"
     looked = f"there is no such file in {shorten(str(missing.absolute().parent))}"
     committed = importlib.util.find_spec("configs")
     folder = Path(committed.origin).parent if committed and committed.origin else None

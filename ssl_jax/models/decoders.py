@@ -34,7 +34,9 @@ class MaeDecoder(nn.Module):
         dtype, kernel_init = jnp.dtype(self.dtype), linear_init(self.scheme)
         x = nn.Dense(self.width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens)
         prefix, visible = x[:, : self.prefix], x[:, self.prefix :]
-        mask = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(dtype)
+        mask = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32).astype(
+            dtype
+        )
         hidden = (x.shape[0], restore.shape[1] - visible.shape[1], self.width)
         shuffled = jnp.concatenate([visible, jnp.broadcast_to(mask, hidden)], axis=1)
         table = jnp.asarray(sincos_table(*self.grid, self.width), dtype)
@@ -148,7 +150,9 @@ class JepaPredictor(nn.Module):
         batch, blocks, count = targets.shape
         table = jnp.asarray(sincos_table(*self.grid, self.width), dtype)
         x = nn.Dense(self.width, dtype=dtype, kernel_init=kernel_init, name="embed")(tokens) + table[context]
-        mask = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, 1, self.width)).astype(dtype)
+        mask = self.param(
+            "mask_token", nn.initializers.normal(0.02), (1, 1, 1, self.width), jnp.float32
+        ).astype(dtype)
         queries = mask + table[targets]
         # Each block is predicted by itself, from the same context.
         seen = jnp.broadcast_to(x[:, None], (batch, blocks, *x.shape[1:]))

@@ -73,8 +73,8 @@ class TransposedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 width"]:
         b, h, w, c = x.shape
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, self.width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         # Tap 2 u + phase of the kernel meets neighbour u of the places at this phase.
         taps = kernel.astype(self.dtype).reshape(2, 2, 2, 2, c, self.width).transpose(0, 2, 4, 1, 3, 5)
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

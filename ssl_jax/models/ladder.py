@@ -229,7 +229,7 @@ def denoise(
 def _start(key: Array, shape: tuple[int, int]) -> Array:
     """The estimate is 0 at first, with inner slopes of 1 from which the rest can be learnt."""
     del key
-    return jnp.zeros(shape).at[1].set(1.0).at[6].set(1.0)
+    return jnp.zeros(shape, jnp.float32).at[1].set(1.0).at[6].set(1.0)
 
 
 class LadderDecoder(nn.Module):

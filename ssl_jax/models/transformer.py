@@ -164,7 +164,7 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],), jnp.float32)
         return x * gamma.astype(x.dtype)
 
 

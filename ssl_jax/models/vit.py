@@ -50,9 +50,11 @@ class PatchEmbedding(nn.Module):
 
     def weight(self, name: str, init: Callable[..., Array], shape: tuple[int, ...]) -> Array:
         if self.frozen:
-            value = self.variable("frozen", name, lambda: init(self.make_rng("params"), shape)).value
+            value = self.variable(
+                "frozen", name, lambda: init(self.make_rng("params"), shape, jnp.float32)
+            ).value
             return jax.lax.stop_gradient(value)
-        return self.param(name, init, shape)
+        return self.param(name, init, shape, jnp.float32)
 
 
 class VisionTransformer(nn.Module):
@@ -154,7 +156,7 @@ class VisionTransformer(nn.Module):
         if not self.mask_token:
             return x
         start = linear_init("beit") if self.scheme == "beit" else nn.initializers.zeros
-        token = self.param("mask_token", start, (1, 1, self.width))
+        token = self.param("mask_token", start, (1, 1, self.width), jnp.float32)
         return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
     def positions(self, height: int, width: int) -> Array:
@@ -165,7 +167,9 @@ class VisionTransformer(nn.Module):
         if self.position == "sincos":
             table = jnp.asarray(sincos_table(side, side, self.width), dtype)
         else:
-            table = self.param("pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width))[0]
+            table = self.param(
+                "pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width), jnp.float32
+            )[0]
         return resize_table(table, source=(side, side), target=(height, width))
 
     def bias(self, grid: tuple[int, int], keep: Array | None, present: Array | None) -> Array | None:
@@ -175,7 +179,9 @@ class VisionTransformer(nn.Module):
         if self.position == "relative":
             side = self.image_size // self.patch
             check.require(grid == (side, side), "images", grid, f"a grid of {side} x {side} patches")
-            table = self.param("relative_bias", nn.initializers.zeros, ((2 * side - 1) ** 2 + 3, self.heads))
+            table = self.param(
+                "relative_bias", nn.initializers.zeros, ((2 * side - 1) ** 2 + 3, self.heads), jnp.float32
+            )
             index = jnp.asarray(relative_index(side, side, prefix))[None]
             if keep is not None:
                 first = jnp.broadcast_to(jnp.arange(prefix), (keep.shape[0], prefix))
@@ -192,10 +198,12 @@ class VisionTransformer(nn.Module):
         small = nn.initializers.normal(1e-6 if self.scheme == "xavier_split" else 0.02)
         prefix = []
         if self.class_token:
-            prefix.append(self.param("cls_token", small, (1, 1, self.width)))
+            prefix.append(self.param("cls_token", small, (1, 1, self.width), jnp.float32))
         if self.registers:
             prefix.append(
-                self.param("reg_token", nn.initializers.normal(1e-6), (1, self.registers, self.width))
+                self.param(
+                    "reg_token", nn.initializers.normal(1e-6), (1, self.registers, self.width), jnp.float32
+                )
             )
         parts = [jnp.broadcast_to(p.astype(x.dtype), (x.shape[0], *p.shape[1:])) for p in prefix]
         return jnp.concatenate([*parts, x], axis=1) if parts else x

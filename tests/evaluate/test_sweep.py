@@ -152,3 +152,16 @@ def test_inputs_spread_over_devices_and_bfloat16_agree():
 def test_wrong_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         sweep.linear_sweep(*SETS, **{**OPTIONS, **change})
+
+
+def test_with_64_bits_the_sweep_is_the_same():
+    """As under ``JAX_ENABLE_X64``, where numbers of Python become float64."""
+    expected = sweep.linear_sweep(*SETS, **OPTIONS)
+    with jax.enable_x64(True):
+        found = sweep.linear_sweep(*SETS, **OPTIONS)
+    assert (found.accuracy, found.learning_rate, found.weight_decay) == (
+        expected.accuracy,
+        expected.learning_rate,
+        expected.weight_decay,
+    )
+    np.testing.assert_allclose(found.validation, expected.validation, atol=0.06)

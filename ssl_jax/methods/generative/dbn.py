@@ -82,9 +82,9 @@ def build(
         params, state = {}, {}
         params["encoder"], state["encoder"] = encoder.init(encoder_key, images)
         below = (count_pixels(images.shape), *widths[:-1])
-        params["visible"] = {f"dense_{k}": jnp.zeros(width) for k, width in enumerate(below)}
+        params["visible"] = {f"dense_{k}": jnp.zeros(width, jnp.float32) for k, width in enumerate(below)}
         state["chains"] = {
-            f"dense_{k}": jax.random.uniform(jax.random.fold_in(chain_key, k), (chains, width))
+            f"dense_{k}": jax.random.uniform(jax.random.fold_in(chain_key, k), (chains, width), jnp.float32)
             for k, width in enumerate(below if chains else ())
         }
         return params, state
