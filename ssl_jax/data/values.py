@@ -88,7 +88,8 @@ class Values:
           ValueError: NaN, infinite values, or values below 0 where there is a ``max_value``.
         """
         wide = pixels.dtype.kind in "iu" and pixels.dtype.itemsize > 2
-        values = pixels.astype(np.float64 if wide or pixels.dtype.itemsize > 4 else np.float32)
+        dtype: Any = np.float64 if wide or pixels.dtype.itemsize > 4 else np.float32
+        values: np.ndarray = pixels.astype(dtype)
         require_finite(values)
         if self.max_value is not None:
             low = float(values.min())
@@ -97,8 +98,8 @@ class Values:
                     f"values from {low:g} to {float(values.max()):g}: max_value scales values of 0 and more, "
                     "percentiles scale any"
                 )
-            return np.minimum(values / values.dtype.type(self.max_value), 1).astype(np.float32)
-        low, high = np.percentile(values, self.percentiles or (0, 100))
+            return np.minimum(values / dtype(self.max_value), 1).astype(np.float32)
+        low, high = (dtype(value) for value in np.percentile(values, self.percentiles or (0, 100)))
         if not high > low:
             return np.zeros(values.shape, np.float32)
         return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
@@ -204,7 +205,7 @@ def describe_dark(largest: float, dtype: str, count: int, values: Values = AS_ST
     >>> print(describe_dark(4095, "uint16", 256))  # doctest: +ELLIPSIS
     the largest value of 256 images is 4095 of 65535, 6.2% of the range: give max_value=4095 if that is white (--config...
     """
-    top = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else 1
+    top: float = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else 1
     if not 0 < largest <= DARK * top:
         return None
     stored, top = (largest / top * values.max_value, values.max_value) if values.max_value else (largest, top)
