@@ -31,7 +31,7 @@ def main() -> None:
         pretrain.replay(Path(_REPLAY.value))
         return
     folder = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
-    config = build.to_dict(_CONFIG.load(recorded=pretrain.recorded_config(folder)))
+    config = build.to_dict(_CONFIG.load(recorded=pretrain.previous_config(folder)))
     with processes.distributed(_CLUSTER()):
         pretrain.pretrain(config, folder, allow_changes=_ALLOW_CHANGES.value)
 

@@ -40,7 +40,7 @@ WARMUP_STEPS = 50
 """Steps, or a tenth of the run if that is more, before features are judged: many losses begin at their collapse constant."""
 
 
-def recorded_config(folder: Path) -> build.Config:
+def previous_config(folder: Path) -> build.Config:
     """Read the config of the run in a folder; empty if there is none."""
     return build.read_config(folder) if (folder / CONFIG).exists() else {}
 
