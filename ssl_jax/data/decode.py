@@ -256,7 +256,7 @@ def _require_size(image: ImageFile.ImageFile, file: BinaryIO, values: Values) ->
 def _say_once(text: str) -> None:
     if not _said:
         _said.add(text)
-        _log.warning("an image of %s (said once; others may be reduced too)", text)
+        _log.warning("%s (said once; others may be reduced too)", text)
 
 
 def _is_sequential_jpeg(file: BinaryIO) -> bool:
