@@ -206,6 +206,8 @@ def options_that_fit(where: str) -> Iterator[None]:
     """
     try:
         yield
+    except jax.errors.JAXTypeError:
+        raise  # an option that is traced, where it cannot be: who traces it knows
     except (TypeError, ArithmeticError, LookupError, AttributeError, MemoryError) as error:
         said = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(

@@ -140,7 +140,9 @@ def test_a_batch_without_colour_costs_nothing():
 
 def test_images_of_one_channel_are_refused_with_the_reason():
     method = method_of("colorization")
-    with pytest.raises(ValueError, match=r"channels=1: allowed is 3: .* which are defined for red, green and blue"):
+    with pytest.raises(
+        ValueError, match=r"channels=1: allowed is 3: .* which are defined for red, green and blue"
+    ):
         method.init(jax.random.key(0), {"views": (jnp.zeros((2, 1, 28, 28, 1)),)})
 
 
