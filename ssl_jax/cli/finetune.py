@@ -177,7 +177,7 @@ def override(recipe: Recipe, values: Sequence[str]) -> Recipe:
             option = exact(ast.literal_eval(text.strip()), found)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise ValueError(f"set={shorten(repr(value))}: allowed is {found.allowed}") from error
-        check_value(f"set={name}", option, found, shown=text)
+        check_value(f"set={name}", option, found, text=text)
         options[name] = option
     return recipe._replace(**options)
 

@@ -161,11 +161,7 @@ def _describe_illegal(error: flags.IllegalFlagValueError) -> str:
 
 
 def _describe_flag(name: str) -> str:
-    """Say what values a flag may have.
-
-    >>> flags.DEFINE_integer("planets", 8, "", lower_bound=1) and _describe_flag("planets")
-    'a positive integer'
-    """
+    """Say what values a flag may have."""
     parser = flags.FLAGS[name].parser
     if isinstance(parser, flags.EnumParser):
         return ", ".join(parser.enum_values[:-1]) + f" or {parser.enum_values[-1]}"

@@ -104,7 +104,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
             require(value is None and name in MAY_BE_NONE, f"config.{name}", given, allowed)
         fits = value is not None or present is None or name in MAY_BE_NONE or found is not None
         require(fits, f"config.{name}", given, _allowed(name, kind))
-        check_option(name, value.to_dict() if isinstance(value, ConfigDict) else value, shown=given)
+        check_option(name, value.to_dict() if isinstance(value, ConfigDict) else value, text=given)
         try:
             part[last] = value
         except TypeError as error:

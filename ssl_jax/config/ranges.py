@@ -163,9 +163,9 @@ def one_or_each(element: Range, *, length: int) -> Range:
     return Range(f"{element.allowed}, or {length} of them", lambda v: element.holds(v) or several.holds(v))
 
 
-def optional(found: Range) -> Range:
+def optional(option_range: Range) -> Range:
     """Allow ``None`` as well."""
-    return dataclasses.replace(found, allowed=f"{found.allowed}, or None", none=True)
+    return dataclasses.replace(option_range, allowed=f"{option_range.allowed}, or None", none=True)
 
 
 def _is_freeze(value: Any) -> bool:
@@ -496,19 +496,19 @@ def range_of(name: str, value: Any = None) -> Range | None:
     >>> range_of("method.temperature").allowed
     'a number above 0'
     """
-    found = RANGES.get(name)
-    if found is None and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    option_range = RANGES.get(name)
+    if option_range is None and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return FREE
-    return found
+    return option_range
 
 
-def check_option(name: str, value: Any, *, shown: Any = None) -> None:
+def check_option(name: str, value: Any, *, text: Any = None) -> None:
     """Check the value of an option.
 
     Args:
       name: dotted, such as ``method.temperature``.
       value: its value; of a mapping each member is checked.
-      shown: text that a sequence was read from, for the message; ``None``: the value.
+      text: text that a sequence was read from, for the message; ``None``: the value.
 
     Raises:
       ValueError: it is outside of its range.
@@ -525,37 +525,37 @@ def check_option(name: str, value: Any, *, shown: Any = None) -> None:
             else:
                 check_option(f"{name}.{member}" if name else str(member), inner)
         return
-    found = range_of(name, value)
-    if found is not None:
-        check_value(f"config.{name}", value, found, shown=shown)
+    option_range = range_of(name, value)
+    if option_range is not None:
+        check_value(f"config.{name}", value, option_range, text=text)
 
 
-def check_value(name: str, value: Any, found: Range, *, shown: Any = None) -> None:
+def check_value(name: str, value: Any, option_range: Range, *, text: Any = None) -> None:
     """Check a value against a range.
 
     Args:
       name: how the message calls it.
       value: the value.
-      found: its range.
-      shown: text that a sequence was read from, for the message; ``None``: the value.
+      option_range: its range.
+      text: text that a sequence was read from, for the message; ``None``: the value.
 
     Raises:
       ValueError: it is outside.
     """
-    given = value if shown is None or is_number(value) else shown
-    require(found.accepts(value), name, given, found.allowed)
+    given = value if text is None or is_number(value) else text
+    require(option_range.accepts(value), name, given, option_range.allowed)
 
 
-def exact(value: Any, found: Range) -> Any:
+def exact(value: Any, option_range: Range) -> Any:
     """Turn floats that are integers, and exactly so, into integers, alone or in a sequence, where the range is one of integers.
 
     >>> exact(1e3, integer(1)), exact((8.0, 16), each(integer(1))), exact(1.5, integer(1)), exact(2.0, number(0))
     (1000, (8, 16), 1.5, 2.0)
     """
-    if not found.count:
+    if not option_range.count:
         return value
     if isinstance(value, tuple | list):
-        return type(value)(exact(inner, found) for inner in value)
+        return type(value)(exact(inner, option_range) for inner in value)
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return int(value) if whole else value
 
@@ -565,9 +565,9 @@ def _check_group(pattern: Any, options: Any) -> None:
     where = f"config.optimizer.groups[{pattern!r}]"
     require(isinstance(options, Mapping), where, options, "a mapping of options")
     for name, value in options.items():
-        found = range_of(f"optimizer.{name}", value)
-        if found is not None:
-            check_value(f"{where}.{name}", value, found)
+        option_range = range_of(f"optimizer.{name}", value)
+        if option_range is not None:
+            check_value(f"{where}.{name}", value, option_range)
 
 
 def check_config(config: Mapping[str, Any]) -> None:

@@ -110,10 +110,11 @@ def call(function: Callable[..., Any], *args: Any, where: str, options: Mapping[
 
 
 def _may_be_none(parameter: inspect.Parameter) -> bool:
-    """Tell whether None is the default of a parameter or stands in its annotation, if it has one."""
+    """Tell whether None is the default of a parameter or stands in its annotation; of groups others tell."""
     annotation = parameter.annotation
     return (
         parameter.default is None
+        or is_group(parameter.default)
         or annotation in (inspect.Parameter.empty, Any)
         or "None" in inspect.formatannotation(annotation)
     )
