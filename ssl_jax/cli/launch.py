@@ -197,7 +197,7 @@ def _explain(error: BaseException) -> str:
             f"out of memory ({said or type(error).__name__}): a smaller config.batch_size, config.accumulate, "
             "config.host.fsdp and config.encoder.remat need less; python -m experiments.plan says what fits"
         )
-    asked = jax.config.jax_platforms
+    asked = getattr(jax.config, "jax_platforms", None)
     if not asked:
         return ""
     try:

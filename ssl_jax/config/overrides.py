@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ssl_jax.config.options import CHOICES
-from ssl_jax.config.ranges import COUNT, TEXTS, check_option, exact, is_integer, range_of
+from ssl_jax.config.ranges import COUNT, PATTERNS, TEXTS, check_option, exact, is_integer, range_of
 from ssl_jax.core.check import did_you_mean, require, shorten
 
 ALLOWED = {
@@ -139,7 +139,7 @@ def _parse(name: str, text: str, kind: type) -> Any:
         if kind in (int, float):
             return parse_number(text, kind)
         if kind is tuple:
-            return _parse_texts(text) if range_of(name) is TEXTS else _parse_tuple(text)
+            return _parse_texts(text) if range_of(name) in (TEXTS, PATTERNS) else _parse_tuple(text)
         value = _parse_literal(text)
         return ConfigDict(dict(value)) if kind is ConfigDict else value
     except (

@@ -6,6 +6,7 @@ the functions that take the options.
 
 import dataclasses
 import numbers
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -168,14 +169,24 @@ def optional(option_range: Range) -> Range:
     return dataclasses.replace(option_range, allowed=f"{option_range.allowed}, or None", none=True)
 
 
+def _is_pattern(value: Any) -> bool:
+    """Tell whether a value is a regular expression, for the paths of parameters."""
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
 def _is_freeze(value: Any) -> bool:
     right = isinstance(value, tuple | list) and len(value) == 2
-    return right and isinstance(value[0], str) and integer(-1).holds(value[1])
+    return right and _is_pattern(value[0]) and integer(-1).holds(value[1])
 
 
 SWITCH = Range("True or False", lambda value: isinstance(value, bool))
 TEXT = Range("a text", lambda value: isinstance(value, str))
 TEXTS = each(TEXT)
+PATTERN = Range("a regular expression, such as 'head/.*'", lambda value: _is_pattern(value))
+PATTERNS = each(PATTERN)
 FREE = number()
 POSITIVE = number(above=0)
 NOT_NEGATIVE = number(0)
@@ -245,7 +256,7 @@ RANGES: Mapping[str, Range] = {
     "optimizer.boundaries": each(COUNT_OR_ZERO),
     "optimizer.clip_norm": optional(POSITIVE),
     "optimizer.clip_tensor": optional(POSITIVE),
-    "optimizer.constant_lr": TEXTS,
+    "optimizer.constant_lr": PATTERNS,
     "optimizer.end_learning_rate": NOT_NEGATIVE,
     "optimizer.epsilon": POSITIVE,
     "optimizer.factor": POSITIVE,
@@ -256,10 +267,10 @@ RANGES: Mapping[str, Range] = {
     "optimizer.layer_decay": optional(SHARE),
     "optimizer.learning_rate": NOT_NEGATIVE,
     "optimizer.momentum": BELOW_ONE,
-    "optimizer.normalize_rows": TEXTS,
+    "optimizer.normalize_rows": PATTERNS,
     "optimizer.rampdown_steps": COUNT_OR_ZERO,
     "optimizer.reference_batch": COUNT,
-    "optimizer.skip_zero_grads": TEXTS,
+    "optimizer.skip_zero_grads": PATTERNS,
     "optimizer.start_learning_rate": NOT_NEGATIVE,
     "optimizer.steps": STEPS,
     "optimizer.steps_per_epoch": optional(STEPS),
@@ -563,6 +574,7 @@ def exact(value: Any, option_range: Range) -> Any:
 def _check_group(pattern: Any, options: Any) -> None:
     """Check the options that some parameters have of their own."""
     where = f"config.optimizer.groups[{pattern!r}]"
+    require(_is_pattern(pattern), "config.optimizer.groups", pattern, f"{PATTERN.allowed}, for each group")
     require(isinstance(options, Mapping), where, options, "a mapping of options")
     for name, value in options.items():
         option_range = range_of(f"optimizer.{name}", value)
