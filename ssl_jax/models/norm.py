@@ -62,9 +62,14 @@ class BatchNorm(nn.Module):
         wide = at_least_float32(x)
         if train:
             axes = tuple(range(x.ndim - 1))
-            # Exactly 0 where a channel is constant, whatever its value: rounding is not scaled up to a signal.
-            centered, mean = center_with_mean(wide, axes)
-            mean, var = mean.reshape(channels), jnp.mean(centered**2, axes)
+            if x.ndim == 2:
+                # A loss may scale a head's outputs to length 1: where a channel is constant they are exactly 0.
+                centered, mean = center_with_mean(wide, axes)
+                mean = mean.reshape(channels)
+            else:
+                mean = jnp.mean(wide, axes)
+                centered = wide - mean
+            var = jnp.mean(centered**2, axes)
             if not self.is_initializing():
                 running_mean.value = self._moved(running_mean.value, mean)
                 running_var.value = self._moved(running_var.value, var * _unbiased(x))
