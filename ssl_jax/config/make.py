@@ -172,7 +172,7 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
     config.seed = 0
     data = _data(dataset, recipe, choices)
     images = _look_at_images(dataset, data, choices, recorded)
-    data.num_examples = images.count
+    data.num_examples = images.num_examples
     epoch = max(data.num_examples // recipe.batch_size, 1)
     epochs = recipe.epochs.get(basis.budget, 1)
 
@@ -230,12 +230,12 @@ class Images(NamedTuple):
     """What a config says of its training images.
 
     Attributes:
-      count: number of images.
+      num_examples: number of images.
       mean: of the pixels in [0, 1], one number a channel.
       std: likewise.
     """
 
-    count: int
+    num_examples: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
