@@ -104,7 +104,9 @@ def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
     try:
         source = _open(config, pictures)
     except (ValueError, OSError) as error:
-        command = f"python -m experiments.report --workdirs={shlex.quote(str(run.workdir))} --source=folder:PATH"
+        command = (
+            f"python -m experiments.report --workdirs={shlex.quote(str(run.workdir))} --source=folder:PATH"
+        )
         return [Section("Features", missing(f"The images cannot be opened ({error}); show others:", command))]
     try:
         sample = _sample(config, method, model, source, pictures)
