@@ -21,13 +21,10 @@ def test_a_step_keeps_the_types_of_the_state(name):
     config = build.with_changes(config, {"data.channels": channels})
     with jax.enable_x64(True):
         method, optimizer, sample = build.method(config), build.optimizer(config), build.sample(config)
-        shape = sample["image"].shape[1:]
-        if config["data"]["source"].startswith("frames:"):
-            shape = (config["data"]["window"], *shape)
-        image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
-        state = jax.eval_shape(make_init(method, optimizer, {"image": image}), 0)
+        state = jax.eval_shape(make_init(method, optimizer, sample), 0)
         index = jax.ShapeDtypeStruct((8,), jnp.int32)
-        batch = {"image": jax.ShapeDtypeStruct((8, *shape), jnp.uint8), "label": index, "index": index}
+        batch = dict.fromkeys(("label", "index", "clip", "time"), index)
+        batch["image"] = jax.ShapeDtypeStruct((8, *sample["image"].shape[1:]), jnp.uint8)
         after, _ = jax.eval_shape(make_train_step(method, optimizer), state, batch)
     before, after = trees.flatten(state), trees.flatten(after)
     assert {path: leaf.dtype for path, leaf in after.items()} == {p: leaf.dtype for p, leaf in before.items()}
