@@ -27,7 +27,8 @@ class Health:
     The images are taken at even distances from the source, and their views are drawn once, from the method's own views and a
     key of the hook's: the same inputs at every call, so a curve shows the network and not the draw, and a resumed run shows
     the same numbers. A run has two of them: a small one at every log step (``batch/``) and a larger one now and then
-    (``health/``). LiDAR wants more images than the features have dimensions; with fewer it is a lower bound.
+    (``health/``). LiDAR wants more images than the features have dimensions; with fewer it is a lower bound. Of fewer than two
+    images that can be read there are no scalars, which is said at the start.
 
     Args:
       method: method that gives ``encode`` and the views, of which the first crop size is used.
@@ -53,11 +54,12 @@ class Health:
     ) -> None:
         require(every >= 1, "every", every, "an integer of 1 or more")
         require(images >= 2, "images", images, "an integer of 2 or more")
-        self.every, self.name = every, f"{prefix}: measuring features"
-        self._prefix, self._views = (
-            prefix,
-            health.draw_two_views(source, method.views[0], images=images, crop_ratio=crop_ratio),
-        )
+        self.every, self.name, self._prefix = every, f"{prefix}: measuring features", prefix
+        self._views = health.draw_two_views(source, method.views[0], images=images, crop_ratio=crop_ratio)
+        if (count := self._views.shape[1]) < 2:
+            logger.warning(
+                "no %s/ scalars of the features: %d images can be read of two or more", prefix, count
+            )
         self._measure = jax.jit(
             lambda params, state, views: health.measure_health(
                 jax.lax.map(lambda v: method.encode(params, state, v), views).swapaxes(0, 1)
@@ -67,6 +69,8 @@ class Health:
     def __call__(self, step: int, state: TrainState) -> Mapping[str, float]:
         """Measure the features that ``state`` gives."""
         del step
+        if self._views.shape[1] < 2:
+            return {}
         scalars = jax.device_get(self._measure(state.params, state.state, self._views))
         return {f"{self._prefix}/{name}": float(value) for name, value in scalars.items()}
 

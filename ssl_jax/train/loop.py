@@ -113,10 +113,12 @@ def check_sizes(run: Run) -> None:
     parts = 1 if run.cached_gradients else run.accumulate
     run.method.limits.require(batch_size=run.batch_size, accumulate=parts, images=images)
     if run.batch_size > images:
+        least = run.method.limits.least_batch * parts
+        remedy = f"set {images} or less" if images >= least else f"this method needs {least} images or more"
         _log.warning(
             "batch_size=%d is more than the %d images of %s: every batch holds some of them several times, which methods that "
-            "compare images take for different ones; set %d or less",
-            *(run.batch_size, images, run.source.name, images),
+            "compare images take for different ones; %s",
+            *(run.batch_size, images, run.source.name, remedy),
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from ssl_jax import models
 from ssl_jax.augment.views import View
 from ssl_jax.data.sources import ArraySource, CorruptImage, Subset
-from ssl_jax.evaluate.online import OnlineEvaluation
+from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.contrastive import simclr
 from ssl_jax.train.state import TrainState
 
@@ -131,3 +131,16 @@ def test_few_images_give_what_they_can(count):
     # Two of different classes must vote.
     assert set(scalars) == (set() if count < 3 else {"online/knn", "online/linear"})
     assert all(np.isfinite(value) for value in scalars.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
+def test_health_of_fewer_than_two_images_is_said_once_and_the_run_goes_on(caplog):
+    # Of the 4 images that are drawn from 90, one can be read.
+    unreadable = WithoutTable(source(TRUTH), corrupt=range(1, COUNT))
+    for images in (source(TRUTH[:1], IMAGES[:1]), unreadable):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="ssl_jax"):
+            hook = Health(METHOD, images, every=1, images=4)
+            assert hook(1, STATE) == hook(2, STATE) == {}
+        said = [record.message for record in caplog.records if "scalars of the features" in record.message]
+        assert said == ["no batch/ scalars of the features: 1 images can be read of two or more"]

@@ -11,7 +11,7 @@ from ssl_jax.config import build
 from ssl_jax.data.sources import ArraySource
 from ssl_jax.methods.method import Limits
 from ssl_jax.methods.registry import names
-from ssl_jax.train.loop import fit
+from ssl_jax.train.loop import check_sizes, fit
 from ssl_jax.train.run import Run
 from ssl_jax.train.step import make_init
 from tests.methods.case import QUICK, begun, config_of, make_gradient, method_of, real_batch, with_views
@@ -121,6 +121,11 @@ def test_a_batch_larger_than_the_source_is_said(caplog):
     assert (
         "batch_size=16 is more than the 8 images of array" in caplog.text and "set 8 or less" in caplog.text
     )
+    caplog.clear()
+    # A batch of 1 would be refused.
+    with caplog.at_level(logging.WARNING, logger="ssl_jax"):
+        check_sizes(run_of(method, optimizer, 1, 16))
+    assert caplog.text.rstrip().endswith("this method needs 2 images or more")
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="ssl_jax"):
         fit(run_of(method, optimizer, 16, 16))
