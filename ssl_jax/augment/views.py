@@ -396,3 +396,22 @@ def normalize_for_evaluation(
     """
     color.require_unit_range(images)
     return color.normalize(color.to_float(images), mean=view.mean, std=view.std)
+
+
+def without_effect(views: tuple[View, ...], channels: int) -> tuple[str, ...]:
+    """List the options of color that do nothing to images of so many channels.
+
+    Hues are those of three channels. One channel has no saturation, and is gray.
+
+    >>> without_effect((View(ops=(ColorJitter(), Grayscale())),), 13)
+    ('jitter.hue',)
+    >>> without_effect((View(ops=(ColorJitter(hue=0.0), Grayscale())),), 1)
+    ('jitter.saturation', 'grayscale_prob')
+    """
+    jitters = [jitter for jitter in (view.find(ColorJitter) for view in views) if jitter is not None]
+    idle = {
+        "jitter.hue": channels != 3 and any(jitter.hue > 0 for jitter in jitters),
+        "jitter.saturation": channels == 1 and any(jitter.saturation > 0 for jitter in jitters),
+        "grayscale_prob": channels == 1 and any(view.find(Grayscale) is not None for view in views),
+    }
+    return tuple(option for option, nothing in idle.items() if nothing)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
+from ssl_jax.augment.views import without_effect
 from ssl_jax.config.images import open_images
 from ssl_jax.config.ranges import check_config
 from ssl_jax.core.check import call, require
@@ -31,6 +33,8 @@ from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.step import make_init
 
 Config = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 
 def to_dict(config: ConfigDict) -> Config:
@@ -138,6 +142,10 @@ def run_objects(config: Config) -> RunObjects:
         require_labels(images, config)
     parts = 1 if config["cached_gradients"] else config["accumulate"]
     built.limits.require(batch_size=config["batch_size"], accumulate=parts, images=len(images))
+    idle = without_effect(built.views, images.channels)
+    if idle:
+        options = ", ".join(f"views.{option}" for option in idle)
+        _log.info("images of %d channel(s): %s without effect", images.channels, options)
     return RunObjects(built, optimizer(config), images)
 
 

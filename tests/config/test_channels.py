@@ -1,6 +1,7 @@
 """Images of any number of channels: mean and deviation follow from them, and every method takes them or says why not."""
 
 import importlib
+import logging
 
 import jax
 import numpy as np
@@ -97,6 +98,15 @@ def test_a_dataset_keeps_its_own_numbers_and_a_run_that_goes_on_the_recorded_one
     assert again.views.mean == (0.1, 0.2, 0.3)
     gray = {"data.source": source, "data.channels": "1"}
     assert len(load_config("configs/simclr.py:smoke", gray, recorded=recorded).views.mean) == 1
+
+
+def test_colors_that_do_nothing_are_named_once(folders, caplog):
+    options = {"data.source": f"folder:{folders / '13'}", "views.jitter.hue": "0.1"}
+    with caplog.at_level(logging.INFO, logger="ssl_jax.config.build"):
+        build.run_objects(build.to_dict(load_config("configs/simclr.py:smoke", options)))
+        build.run_objects(build.to_dict(load_config("configs/simclr.py:smoke")))
+    said = [record.getMessage() for record in caplog.records if record.name == "ssl_jax.config.build"]
+    assert said == ["images of 13 channel(s): views.jitter.hue without effect"]
 
 
 @pytest.mark.parametrize(
