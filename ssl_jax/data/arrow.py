@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.data import npy
 from ssl_jax.data.files import SUFFIXES
 from ssl_jax.data.label_column import Column, read_labels
 
@@ -314,7 +315,7 @@ def nested_pixels(cell: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     if values.null_count or not len(values):
         raise ValueError("numbers are missing")
     array = values.to_numpy(zero_copy_only=False).reshape(shape or found)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4:
+    if npy.channels_first(array.shape):
         raise ValueError(f"lists of shape {list(array.shape)} have the channels first: allowed is [h][w][c]")
     return array
 

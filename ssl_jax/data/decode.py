@@ -216,11 +216,11 @@ def _open(file: BinaryIO, values: Values) -> ImageFile.ImageFile:
     prefix = file.read(16)
     for name in _FORMATS:
         factory, accepts = Image.OPEN[name]
-        accepted = accepts is None or accepts(prefix)
-        if isinstance(accepted, str) or not accepted:  # a text says why not
-            continue
         file.seek(0)
         try:
+            accepted = accepts is None or accepts(prefix)
+            if isinstance(accepted, str) or not accepted:  # a text says why not
+                continue
             image = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue

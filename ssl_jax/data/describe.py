@@ -34,7 +34,7 @@ def _images(source: Source) -> str:
     if lengths is None:
         return f"{_number(len(source), 'image')}{size}"
     least, most = int(min(lengths)), int(max(lengths))
-    frames = f"{least} frames each" if least == most else f"{least} to {most} frames"
+    frames = f"{_number(least, 'frame')} each" if least == most else f"{least} to {most} frames"
     return f"{_number(len(lengths), 'clip')} of {frames}, {_number(len(source), 'frame')}{size}"
 
 

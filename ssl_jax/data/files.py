@@ -3,7 +3,7 @@
 import collections
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -62,6 +62,15 @@ def sampled_headers(
     return headers, damaged
 
 
+def describe_unreadable(damaged: Sequence[CorruptImage], looked_at: int) -> list[str]:
+    """Say how many of a sample cannot be read, with an example; nothing where all can."""
+    return (
+        [f"{len(damaged)} of {looked_at} images looked at cannot be read, such as {damaged[0]}"]
+        if damaged
+        else []
+    )
+
+
 def infer_format(
     headers: list[Header],
     *,
@@ -76,7 +85,7 @@ def infer_format(
     scaled -> float32; else uint8.
 
     Raises:
-      ValueError: N-channel images among others.
+      ValueError: N-channel images among others; no image can be read with the given channels.
 
     >>> gray, colour = Header((8, 8, 1), "uint16"), Header((8, 8, 3), "uint8")
     >>> infer_format([gray], channels=None, dtype=None, where="folder")
@@ -94,12 +103,23 @@ def infer_format(
             )
         channels = counts[-1]
     check.require(channels >= 1, "channels", channels, "an integer of 1 or more")
+    if not any(_converts(count, channels) for count in counts):
+        found = " or ".join(map(str, counts))
+        raise ValueError(
+            f"channels={channels}: the images of {where} have {found}, which is not converted to {channels}"
+        )
     if dtype is None:
         dtype = "float32" if values.scaled else types.pop() if len(types) == 1 else "uint8"
     return channels, check.choice("dtype", dtype, DTYPES)
 
 
-def notes_on_values(source: Source, headers: list[Header], values: Values) -> tuple[str, ...]:
+def _converts(stored: int, channels: int) -> bool:
+    return stored == channels or {stored, channels} == {1, 3}
+
+
+def notes_on_values(
+    source: Source, headers: list[Header], values: Values, damaged: Sequence[CorruptImage] = ()
+) -> tuple[str, ...]:
     """Say what is odd about the range of the values of a source, by a look at up to `LOOKED_AT` of its images.
 
     Images of 8 bits are not looked at unless they are scaled.
@@ -108,10 +128,11 @@ def notes_on_values(source: Source, headers: list[Header], values: Values) -> tu
       source: source that is about to be opened: ``name``, ``dtype``, length and elements are there.
       headers: headers of a sample.
       values: how values are read.
+      damaged: files of the sample without a header, which were said already.
 
     Returns:
-      A sentence where depths differ, where some images cannot be read, where the largest value is far below the top of the
-      dtype, and where most values are cut off at the top.
+      A sentence where depths or channels differ, where some images cannot be read, where the largest value is far below the
+      top of the dtype, and where most values are cut off at the top.
 
     Raises:
       ValueError: none of the images that were looked at can be read.
@@ -121,6 +142,12 @@ def notes_on_values(source: Source, headers: list[Header], values: Values) -> tu
     if len(counts) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         notes.append(f"images of several depths, {found} of those looked at: all are read as {source.dtype}")
+    others = [header.shape[2] for header in headers if not _converts(header.shape[2], source.channels)]
+    if others:
+        notes.append(
+            f"{len(others)} of {len(headers)} images looked at have {others[0]} channels instead of {source.channels}: "
+            "these count as corrupt"
+        )
     if set(counts) == {"uint8"} and not values.scaled:
         return tuple(notes)
     largest, full, looked_at, seen = 0.0, 0, 0, 0
@@ -137,10 +164,8 @@ def notes_on_values(source: Source, headers: list[Header], values: Values) -> tu
             break
     if not looked_at:
         raise ValueError(f"{source.name}: none of the {len(wrong)} images looked at can be read: {wrong[0]}")
-    if wrong:
-        notes.append(
-            f"{len(wrong)} of {len(wrong) + looked_at} images looked at cannot be read, such as {wrong[0]}"
-        )
+    if not (damaged or others):
+        notes += describe_unreadable(wrong, len(wrong) + looked_at)
     dark = describe_dark(largest, source.dtype, looked_at, values)
     saturated = describe_saturated(full / seen, looked_at, values)
     return (*notes, *(note for note in (dark, saturated) if note is not None))

@@ -10,6 +10,7 @@ from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     SUFFIXES,
     UNREAD_FORMATS,
+    describe_unreadable,
     identify_file,
     infer_format,
     notes_on_values,
@@ -152,7 +153,7 @@ class FolderSource:
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(names) and len(sizes) == 1
         self.shape: tuple[int, int, int] | None = (*sizes.pop(), self.channels) if whole else None
-        self.notes = (*notes, *_unreadable(damaged, files), *notes_on_values(self, headers, values))
+        self.notes = (*notes, *_unreadable(damaged, files), *notes_on_values(self, headers, values, damaged))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -206,13 +207,10 @@ def _labels(names: Sequence[str], start: str, classes: Sequence[str], depth: int
 
 
 def _unreadable(damaged: Sequence[CorruptImage], files: Mapping[str, str]) -> list[str]:
-    if not damaged:
-        return []
     kinds = {error.name: identify_file(files[error.name]) for error in damaged}
     foreign = [error for error in damaged if kinds[error.name] in UNREAD_FORMATS]
-    example = (foreign or damaged)[0]
-    hint = f" ({kinds[example.name]} by content: convert to JPEG or PNG)" if foreign else ""
-    return [f"{len(damaged)} of {len(files)} images looked at cannot be read, such as {example}{hint}"]
+    hint = f" ({kinds[foreign[0].name]} by content: convert to JPEG or PNG)" if foreign else ""
+    return [f"{note}{hint}" for note in describe_unreadable([*foreign, *damaged][: len(damaged)], len(files))]
 
 
 def _no_image(root: Path, start: str, listing: Listing) -> str:

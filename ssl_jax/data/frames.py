@@ -331,9 +331,9 @@ def _check_clips(root: Path, start: str, listing: Listing, classes: Sequence[str
         if folder in holds or (folder and folder.removeprefix(f"{start}/") in classes):
             continue
         files = listing.others.get(folder, 0)
-        found = f"{files} other files" if files else "nothing"
+        found = f"has no frame, but {files} other files" if files else "is empty"
         raise ValueError(
-            f"the clip {printable(str(root / folder))} has no frame, but {found}: remove it, or put its frames there"
+            f"the clip {printable(str(root / folder))} {found}: remove it, or put its frames there"
         )
 
 

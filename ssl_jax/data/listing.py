@@ -16,7 +16,8 @@ SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "val
 SYSTEM_FOLDERS = frozenset(
     {
         *("@eadir", "@tmp", "@__thumb", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
-        *("$recycle.bin", "system volume information", "lost+found", "__macosx", "__pycache__"),
+        *("$recycle.bin", "recycler", "found.000", "system volume information", "lost+found", "__macosx"),
+        *("network trash folder", "temporary items", "__pycache__"),
     }
 )
 """Folders (in lower case) that operating systems and storage devices put among images; never read."""

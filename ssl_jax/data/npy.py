@@ -1,6 +1,7 @@
 """Images in .npy files; nothing is ever unpickled."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,6 +28,15 @@ class NpyHeader(NamedTuple):
     fortran: bool
 
 
+def channels_first(shape: Sequence[int]) -> bool:
+    """Tell whether an image of three axes looks like ``[c, h, w]``.
+
+    >>> channels_first((3, 32, 32)), channels_first((32, 32, 3)), channels_first((4, 4, 13))
+    (True, False, False)
+    """
+    return len(shape) == 3 and shape[0] in (1, 3, 4) and min(shape[1:]) > 4
+
+
 def read_header(file: BinaryIO) -> NpyHeader:
     """Read the head of a .npy file; the file is left where the numbers begin.
 
@@ -41,6 +51,8 @@ def read_header(file: BinaryIO) -> NpyHeader:
         raise ValueError(f".npy of dtype {dtype}: allowed are {TYPES}")
     if len(stored) not in (2, 3) or (len(stored) == 3 and stored[2] < 1):
         raise ValueError(f".npy of shape {stored}: allowed are [h, w] and [h, w, c]")
+    if channels_first(stored):
+        raise ValueError(f".npy of shape {stored} has the channels first: allowed are [h, w] and [h, w, c]")
     height, width, channels = (*stored, 1)[:3]
     return NpyHeader((height, width, channels), dtype, stored, fortran)
 

@@ -37,6 +37,7 @@ from ssl_jax.data.arrow import (
 )
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
+    describe_unreadable,
     infer_format,
     notes_on_values,
     open_file,
@@ -164,7 +165,10 @@ class ParquetSource:
         sizes = {header.shape[:2] for header in headers}
         whole = len(sample) == len(self.labels) and len(sizes) == 1
         self.shape: tuple[int, int, int] | None = (*sizes.pop(), self.channels) if whole else None
-        self.notes += notes_on_values(self, headers, values)
+        self.notes += (
+            *describe_unreadable(damaged, len(sample)),
+            *notes_on_values(self, headers, values, damaged),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

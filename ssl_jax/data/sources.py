@@ -100,7 +100,8 @@ class ArraySource:
       notes: sentences about what is odd about labels and values; those about values are logged as warnings too.
 
     Raises:
-      ValueError: no image, another rank, layout, dtype or range, or as many labels as there are not images; says what to do.
+      ValueError: no image, another rank, layout, dtype or range, two classes of one name, or another number of labels;
+        says what to do.
 
     >>> source = ArraySource(np.zeros([3, 8, 8], np.uint8), [0, 1, 1])
     >>> len(source), source.shape, source[2]["label"], source.file_name(2)
@@ -152,6 +153,7 @@ class ArraySource:
 
 
 def _number_labels(labels: Any, classes: Sequence[str], count: int) -> Classes:
+    check.require(len(set(classes)) == len(classes), "classes", classes, "different names, one a class")
     if labels is None:
         return Classes(tuple(classes), (np.full(count, -1, np.int32),), ())
     numbered = number_labels(labels, classes, where="labels")

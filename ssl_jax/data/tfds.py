@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from ssl_jax.data.decode import Header, decode
 from ssl_jax.data.files import (
+    describe_unreadable,
     infer_format,
     notes_on_values,
     require_promised_shape,
@@ -177,7 +178,12 @@ class TfdsSource:
         dtype = np.dtype(feature.np_dtype).name
         if None in shape[2:]:
             names = ((self.file_name(i), self._bytes_or_error(i)) for i in sample_indices(len(self)))
-            headers, _ = sampled_headers(names, values=values)
+            headers, damaged = sampled_headers(names, values=values)
+            if not headers:
+                raise ValueError(
+                    f"{self.name}: none of the {len(damaged)} images looked at can be read: {damaged[0]}"
+                )
+            self.notes += tuple(describe_unreadable(damaged, len(headers) + len(damaged)))
             channels, dtype = infer_format(headers, channels=None, dtype=None, where=self.name)
             shape = (*shape[:2], channels)
         self.shape: tuple[int, int, int] | None = None if None in shape else shape

@@ -213,9 +213,17 @@ def test_npy_that_is_no_image_is_refused(array):
         read(encode_npy(array))
 
 
+def test_npy_with_the_channels_first_is_refused_and_a_small_image_of_many_channels_is_none():
+    with pytest.raises(CorruptImage, match=r"\(3, 24, 24\) has the channels first"):
+        read(encode_npy(np.zeros([3, 24, 24], np.uint8)))
+    assert read(encode_npy(np.zeros([4, 4, 13], np.uint8)), 13).shape == (4, 4, 13)
+
+
 JPEG = encode(photo(RNG, 64, 64), "JPEG")
 DAMAGED = {
     "empty": (b"", "empty file"),
+    "one byte": (b"x", "not an image of a known format: starts with b'x'"),
+    "three bytes": (b"\xff\xd8\xff", "."),
     "text": (b"hello, I am a text\n", "not an image of a known format: starts with b'hello"),
     "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
     "half a jpeg": (JPEG[: len(JPEG) // 2], "truncated"),

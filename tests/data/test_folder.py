@@ -194,3 +194,20 @@ def test_a_bomb_in_a_folder_is_a_corrupt_image(tmp_path):
     assert isinstance(source, FolderSource) and source[0]["image"].shape == (6, 7, 1)
     with pytest.raises(CorruptImage, match=r"b.png: 90 x 90 pixels .* too large for max_image_mib"):
         source[1]
+
+
+def test_images_that_no_conversion_brings_to_the_channels_asked_for_are_said(tmp_path):
+    write(tmp_path / "rgb", {"a.png": COLOUR, "b.png": GRAY})
+    with pytest.raises(ValueError, match=r"channels=4: the images of folder:.*rgb have 1 or 3"):
+        open_folder(tmp_path / "rgb", channels=4)
+    write(tmp_path / "mixed", {"a.png": COLOUR, "b.npy": encode_npy(np.zeros([6, 7, 4], np.uint8))})
+    source = open_folder(tmp_path / "mixed", channels=3)
+    assert source.notes == ("1 of 2 images looked at have 4 channels instead of 3: these count as corrupt",)
+
+
+def test_images_that_cannot_be_read_are_said_once_whatever_their_values(tmp_path):
+    write(tmp_path, {"a.png": COLOUR.astype(np.uint16)[..., 0] * 255, "b.png": b"x"})
+    notes = [note for note in open_folder(tmp_path).notes if "cannot be read" in note]
+    assert notes == [
+        "1 of 2 images looked at cannot be read, such as b.png: not an image of a known format: starts with b'x'"
+    ]

@@ -259,7 +259,7 @@ def test_what_makes_no_clips_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="has no clip"):
         open_source(f"frames:{tmp_path}", "train[:0]", window=2)
     (tmp_path / "c").mkdir()
-    with pytest.raises(ValueError, match=r"the clip .*/c has no frame, but nothing"):
+    with pytest.raises(ValueError, match=r"the clip .*/c is empty: remove it"):
         open_source(f"frames:{tmp_path}", window=2)
     (tmp_path / "c" / "notes.txt").write_text("later")
     with pytest.raises(ValueError, match="but 1 other files"):

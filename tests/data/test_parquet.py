@@ -549,3 +549,11 @@ def test_numbers_of_a_hub_set_are_counted_in_all_its_splits(monkeypatch):
     assert train.classes == test.classes == ("1", "2", "4", "7")
     assert labels_in(train) == [0, 1, 2] and labels_in(test) == [1, 3, -1]
     assert (pickle.loads(pickle.dumps(test))[2]["image"] == 20).all()
+
+
+def test_images_that_cannot_be_read_are_said_at_the_opening(tmp_path):
+    path = write(tmp_path / "x.parquet", ["a.png", "gone.png"], image="path")
+    save(tmp_path, "a.png")
+    assert read(path).notes[-1].endswith("gone.png: cannot be opened: No such file or directory")
+    path = write(tmp_path / "y.parquet", [[[0, 9], [9, 9]], [[-5, 9], [9, 9]]])
+    assert "1 of 2 images looked at cannot be read" in read(path).notes[-1]

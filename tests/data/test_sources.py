@@ -69,6 +69,12 @@ def test_array_source_refuses_what_is_no_set_of_images(images, labels, message):
         ArraySource(images, labels)
 
 
+@pytest.mark.parametrize("labels", [None, [0, 1]])
+def test_array_source_refuses_two_classes_of_one_name(labels):
+    with pytest.raises(ValueError, match=r"classes=\('a', 'a'\): allowed is different names"):
+        ArraySource(np.zeros([2, 3, 3], np.uint8), labels, classes=("a", "a"))
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
