@@ -44,11 +44,13 @@ class Limits(NamedTuple):
         single image is a constant.
       most_batch: images that one call may have, such as the rows of a queue; ``None``: any number.
       least_images: images of the source, such as the clusters that they are put into.
+      needed_by: options from which ``least_images`` follows, for the message, such as ``clusters=10``.
     """
 
     least_batch: int = 1
     most_batch: int | None = None
     least_images: int = 1
+    needed_by: str = "options"
 
     def require(self, *, batch_size: int, accumulate: int, images: int) -> None:
         """Raise unless a run is within the limits.
@@ -80,8 +82,8 @@ class Limits(NamedTuple):
             )
         if images < self.least_images:
             raise ValueError(
-                f"the source has {images} images: allowed is {self.least_images} or more, for so many clusters, words or "
-                f"components does the method make of them: set fewer, at most {images}"
+                f"the source has {images} images: allowed is {self.least_images} or more, which the method's {self.needed_by} "
+                "needs: set fewer, or add images"
             )
 
 

@@ -220,7 +220,11 @@ class Session:
         name = getattr(hook, "name", type(hook).__name__)
         try:
             with self._watchdog.waiting(f"evaluation ({type(hook).__name__})"):
-                return hook(step, self.state)
+                scalars = hook(step, self.state)
+                # What is no number shows here, and what fails on the device.
+                for value in _mean_over_runs(scalars).values():
+                    float(value)
+                return scalars
         except Exception as error:
             if jax.process_count() > 1:
                 # The others may wait for this one in the hook: all end, and what has been saved is on disk.
@@ -232,7 +236,7 @@ class Session:
     def _note_failure(self, name: str, step: int, error: Exception) -> None:
         """Say it, once for each reason."""
         logger.debug("%s failed", name, exc_info=error)
-        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300].rstrip(": ")
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300].rstrip(":. ")
         failed = self._failures.setdefault(name, [])
         if all(reason != earlier for _, earlier in failed):
             self._progress.note(

@@ -123,10 +123,18 @@ class WandbWriter:
 
     Raises:
       ImportError: wandb is not installed; the message names the extra.
+      OSError: it cannot be started, such as without a login.
     """
 
     def __init__(self, **options: Any) -> None:
-        self._run = _optional("wandb", extra="wandb").init(**options)
+        wandb = _optional("wandb", extra="wandb")
+        try:
+            self._run = wandb.init(**options)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise OSError(
+                f"Weights & Biases cannot be started: {reason}; log in with wandb login, set WANDB_MODE=offline, or go without"
+            ) from error
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars of one step."""

@@ -67,7 +67,11 @@ def test_the_least_batch_trains_the_encoder_and_one_image_less_does_not(name):
             (65, 1, 99),
             r"batch_size=65: allowed is at most the 64 rows of .* queue: .* of 65 or more",
         ),
-        (Limits(least_images=10), (4, 1, 9), r"the source has 9 images: allowed is 10 or more, .* at most 9"),
+        (
+            Limits(least_images=10, needed_by="clusters=10"),
+            (4, 1, 9),
+            r"the source has 9 images: allowed is 10 or more, which the method's clusters=10 needs: set fewer, or add",
+        ),
     ],
 )
 def test_what_is_outside_is_refused_with_what_to_set(limits, sizes, message):
@@ -86,10 +90,15 @@ def test_what_is_outside_is_refused_with_what_to_set(limits, sizes, message):
         ("swav", {"queue_size": 24}, Limits(2, 24)),
         ("swav", {"queue_size": 0}, Limits(2)),
         ("obow", {"vocabulary_size": 24}, Limits(1, 24)),
-        ("bownet", {"vocabulary_size": 24, "samples": 5}, Limits(1, None, 5)),
-        ("deepcluster", {"clusters": 5, "pca": 8}, Limits(1, None, 9)),
-        ("deepcluster_v2", {"clusters": 5}, Limits(1, None, 5)),
-        ("exemplar", {"exemplars": 7}, Limits(1, None, 7)),
+        (
+            "bownet",
+            {"vocabulary_size": 24, "samples": 5},
+            Limits(1, None, 5, "vocabulary_size=24 of samples=5 an image"),
+        ),
+        ("deepcluster", {"clusters": 5, "pca": 8}, Limits(1, None, 9, "pca=8")),
+        ("deepcluster", {"clusters": 9, "pca": 8}, Limits(1, None, 9, "clusters=9")),
+        ("deepcluster_v2", {"clusters": 5}, Limits(1, None, 5, "clusters=5")),
+        ("exemplar", {"exemplars": 7}, Limits(1, None, 7, "exemplars=7")),
         ("wmse", {"w_size": 8, "projection": 4}, Limits(8)),
         ("wmse", {"w_size": None, "projection": 4}, Limits(5)),
     ],

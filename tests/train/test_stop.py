@@ -309,6 +309,23 @@ def test_a_hook_that_fails_costs_its_numbers_and_nothing_else(
     assert not any(facts(tmp_path, step)["pending_hooks"] for step in (4, 6)), "none is made up for"
 
 
+@pytest.mark.parametrize("returned", [None, 1.0, {"score": "high"}, {"score": None}, {"score": [[1.0], "a"]}])
+def test_a_hook_that_returns_no_numbers_is_one_that_failed(program, whole, tmp_path, returned, capfd):
+    class Returns(Look):
+        name = "the probe"
+
+        def __call__(self, step, state):
+            return returned
+
+    done = run(program, folder=tmp_path, hooks=[Returns()])
+    assert_same_bits(done.state, whole)
+    assert len(done.failures) == 1 and done.failures[0].startswith(
+        "the probe failed 3 times, first at step 2"
+    )
+    assert capfd.readouterr().err.count("the probe") == 2
+    assert not any(facts(tmp_path, step)["pending_hooks"] for step in (4, 6))
+
+
 def test_a_step_is_on_disk_before_its_hooks_are_called_first(program, tmp_path):
     """So a process that is killed in one, such as for its memory, starts again there."""
     seen = []

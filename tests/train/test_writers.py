@@ -118,6 +118,15 @@ def test_wandb_gets_floats_with_their_step(monkeypatch):
     assert calls == [{"project": "p", "mode": "offline"}, (4, {"loss": 0.5}), "finished"]
 
 
+def test_wandb_that_does_not_start_is_one_line(monkeypatch):
+    def init(**options):
+        raise RuntimeError("api_key not configured\nsee the manual")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(OSError, match=r"cannot be started: api_key not configured; log in [^\n]*$"):
+        WandbWriter(project="p")
+
+
 @pytest.mark.parametrize(
     ("module", "make", "extra"),
     [("tensorboardX", lambda: TensorBoardWriter("unused"), "tensorboard"), ("wandb", WandbWriter, "wandb")],

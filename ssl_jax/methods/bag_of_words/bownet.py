@@ -205,7 +205,11 @@ def build(
         encoder_at("online"),
         refresh=Refresh(sample_local_features, make_vocabulary, features_once=True),
         collapse=collapse,
-        limits=Limits(least_batch=2 if cutmix else 1, least_images=-(-vocabulary_size // samples)),
+        limits=Limits(
+            least_batch=2 if cutmix else 1,
+            least_images=-(-vocabulary_size // samples),
+            needed_by=f"vocabulary_size={vocabulary_size} of samples={samples} an image",
+        ),
     )
 
 

@@ -144,6 +144,9 @@ def build(
         encoder_at("online"),
         refresh=clustering,
         collapse=collapse,
-        limits=Limits(least_images=max(clusters, pca + 1)),
+        limits=Limits(
+            least_images=max(clusters, pca + 1),
+            needed_by=f"pca={pca}" if pca >= clusters else f"clusters={clusters}",
+        ),
         keeps_images=True,
     )
