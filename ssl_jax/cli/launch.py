@@ -5,6 +5,7 @@ import logging as std_logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,17 @@ def show_messages() -> None:
     logger.propagate = False  # absl's handler would write it once more
     if not any(isinstance(handler, Messages) for handler in logger.handlers):
         logger.addHandler(Messages())
+    warnings.formatwarning = _format_warning
     forget_descriptions()
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line for what is said to the user; where in the program it was said is of no use to them."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _is_first_process() -> bool:

@@ -30,7 +30,7 @@ from ssl_jax.data.batches import (
     TrainingBatches,
     mixture_of,
 )
-from ssl_jax.data.sources import Source
+from ssl_jax.data.sources import Source, Subset
 
 SMALL = 96
 """``crop_on="auto"`` sends whole images of up to this side to the device, where cropping is faster."""
@@ -97,8 +97,8 @@ class Stream(Iterator[Batch]):
         self._seen += self._rows
         seen, length = min(self._seen, len(self._source)), len(self._source)
         allowed = self._max_corrupt_fraction * length
-        if self._sampled and seen < length:
-            # A sample may hold more than its share by chance: three standard deviations are forgiven.
+        if seen < length if self._sampled else isinstance(self._source, Subset):
+            # A sample, or a part of a source, may hold more than its share by chance: three standard deviations are forgiven.
             allowed = self._max_corrupt_fraction * seen + 3 * (self._max_corrupt_fraction * seen) ** 0.5
         if seen >= min(ENOUGH, length) and len(self.corrupt) > allowed:
             self.close()
@@ -315,7 +315,8 @@ def epoch(
         customary.
       workers: worker processes, as in ``stream``.
       threads: threads that read ahead, as in ``stream``.
-      max_corrupt_fraction: share of corrupt images in the source above which the pass stops.
+      max_corrupt_fraction: share of corrupt images in the source above which the pass stops; three standard deviations are
+        forgiven of a part of a source, :class:`ssl_jax.data.sources.Subset`.
       share: index of the part of every batch to load, and number of parts. By default all of it: each process sees the
         whole source.
 

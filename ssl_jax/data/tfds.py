@@ -1,5 +1,6 @@
 """Sets that TensorFlow Datasets has prepared as array_record, read without TensorFlow."""
 
+import contextlib
 import difflib
 import json
 import os
@@ -20,10 +21,13 @@ from ssl_jax.data.files import (
     sampled_headers,
 )
 from ssl_jax.data.label_column import number_classes, one_sided_classes, read_labels
+from ssl_jax.data.npy import channels_first
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values, require_range
 
 _FLAG = "on the command line --config.data.image_column"
+_COUNTED = 10_000
+"""Up to so many examples of a set are looked at to say which classes only one of its splits has."""
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -171,8 +175,18 @@ class TfdsSource:
             raise ValueError(f"split={split!r} of tfds:{info.name} has no example")
         if self._label and not self.classes:
             self._number_labels(builder, split, self._label)
+        elif self._label and sum(part.num_examples for part in info.splits.values()) <= _COUNTED:
+            parts = {}
+            for part in info.splits:
+                with contextlib.suppress(ValueError):  # none of its records can be read
+                    parts[part] = self._numbers_in(self._open(builder, part))
+            self.notes += tuple(one_sided_classes(self.classes, parts))
         feature = info.features[self._image]
         shape = tuple(feature.shape)
+        if None not in shape and channels_first(shape):
+            raise ValueError(
+                f"tfds:{info.name}: {self._image!r} of shape {shape} has the channels first: allowed are [h, w] and [h, w, c]"
+            )
         if len(shape) == 2:
             shape = (*shape, 1)
         dtype = np.dtype(feature.np_dtype).name
@@ -229,7 +243,11 @@ class TfdsSource:
             return self._numbers
         if self._label is None:
             return np.full(len(self), -1, np.int32)
-        values = _read_values(self._records, self._label, self.name)
+        return self._numbers_in(self._records)
+
+    def _numbers_in(self, records: Any) -> np.ndarray:
+        """The labels of records that know the names of their classes; -1 also where they are beyond the names."""
+        values = _read_values(records, self._label or "", self.name)
         return np.array([-1 if v is None or not 0 <= v < len(self.classes) else v for v in values], np.int32)
 
     def _label_of(self, record: dict[str, Any], index: int) -> int:

@@ -19,7 +19,7 @@ from ssl_jax.data import batches as batches_module
 from ssl_jax.data.batches import TooManyCorrupt, example_indices
 from ssl_jax.data.frames import Clips
 from ssl_jax.data.loader import Stream, epoch, stream
-from ssl_jax.data.sources import ArraySource, CorruptImage
+from ssl_jax.data.sources import ArraySource, CorruptImage, Subset
 
 VIEWS = (View(size=6), View(size=4), View(size=6, crop=RandomResizedCrop(area=(0.2, 0.5))))
 
@@ -253,6 +253,20 @@ def test_the_share_is_exact_once_the_whole_source_was_seen():
         take(Images(corrupt=[3, 4]), 4, max_corrupt_fraction=2 / 22)
         with pytest.raises(TooManyCorrupt, match=r"2 of the 22 images"):
             take(Images(corrupt=[3, 4]), 4, max_corrupt_fraction=1.9 / 22)
+
+
+def test_a_part_of_a_source_may_hold_more_than_its_share_by_chance():
+    source = Images(count=40, corrupt=[3, 9, 21, 30])
+    for part, fraction in (([*range(3, 11)], 0.1), ([3, 9, 0, 1, 2], 0.2)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with epoch(Subset(source, part), batch_size=4, size=8, max_corrupt_fraction=fraction) as batches:
+                assert sum(int(batch["mask"].sum()) for batch in batches) == len(part) - 2
+            with (
+                pytest.raises(TooManyCorrupt, match="2 of the"),
+                epoch(Subset(source, part), batch_size=4, size=8, max_corrupt_fraction=0.01) as batches,
+            ):
+                list(batches)
 
 
 @pytest.mark.parametrize(

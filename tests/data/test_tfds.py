@@ -275,6 +275,27 @@ def test_what_was_mapped_is_said_and_what_is_no_class_is_refused(prepared):
         open_labels(prepared, label="share")
 
 
+def test_a_class_that_only_one_split_has_is_said_of_a_set_with_names_too(prepared, monkeypatch):
+    notes = open_tfds("tiny_labels", "test", image="left", label="coarse", data_dir=prepared).notes
+    assert notes == ("only train has the class a",)
+    monkeypatch.setattr("ssl_jax.data.tfds._COUNTED", 3)
+    assert not open_tfds("tiny_labels", "test", image="left", label="coarse", data_dir=prepared).notes
+
+
+def test_numbers_with_the_channels_first_are_refused(tmp_path):
+    class TinyPlanes(TinyTensors):
+        def _info(self):
+            features = {"x": tfds.features.Tensor(shape=(3, 8, 8), dtype=np.uint8)}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _generate_examples(self):
+            yield 0, {"x": np.zeros([3, 8, 8], np.uint8)}
+
+    TinyPlanes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    with pytest.raises(ValueError, match=r"'x' of shape \(3, 8, 8\) has the channels first"):
+        open_tfds("tiny_planes", data_dir=tmp_path)
+
+
 def test_features_are_chosen_by_name_in_one_order(prepared):
     with pytest.raises(
         ValueError, match=r"give image= one of \['left', 'right'\], on the command line --config"
