@@ -13,6 +13,7 @@ from absl import flags
 
 from ssl_jax.cli import config_flag, launch, pretrain, processes
 from ssl_jax.config import build
+from ssl_jax.train.workdir import local_path
 
 _CONFIG = config_flag.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
@@ -30,7 +31,7 @@ def main() -> None:
     if _REPLAY.value is not None:
         pretrain.replay(Path(_REPLAY.value))
         return
-    folder = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    folder = local_path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
     config = build.to_dict(_CONFIG.load(recorded=pretrain.previous_config(folder)))
     with processes.distributed(_CLUSTER()):
         pretrain.pretrain(config, folder, allow_changes=_ALLOW_CHANGES.value)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ssl_jax.core.check import shorten
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
 from ssl_jax.data.fingerprint import Changes, Fingerprint, compare
@@ -84,9 +85,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path, *, primary: bool = True) -> None:
-        if "://" in str(path):
-            raise ValueError(f"workdir={str(path)!r}: allowed is a local path; mount remote storage")
-        self.path = Path(path).absolute()
+        self.path = local_path(path).absolute()
         self._primary = primary
         self._lock: int | None = None
         self._began_before = False
@@ -95,8 +94,10 @@ class Workdir:
             if primary:
                 self._lock = _lock(self.path)
         except (FileExistsError, NotADirectoryError) as error:
+            found = Path(error.filename)
+            what = "a link that leads nowhere" if found.is_symlink() and not found.exists() else "a file"
             raise ValueError(
-                f"workdir={str(path)!r}: allowed is a directory, and {error.filename} is a file"
+                f"workdir={str(path)!r}: allowed is a directory, and {found} is {what}"
             ) from error
         except OSError as error:
             raise ValueError(f"workdir={str(path)!r}: it cannot be written to ({error.strerror})") from error
@@ -201,6 +202,26 @@ class Workdir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def local_path(workdir: str | Path) -> Path:
+    """Return the path of the folder of a run as it was typed: a ``Path`` of ``gs://runs/first`` is that of a local folder ``gs:``.
+
+    Raises:
+      ValueError: it is remote, or no path of this file system.
+
+    >>> local_path("gs://runs/first")
+    Traceback (most recent call last):
+    ...
+    ValueError: workdir='gs://runs/first': allowed is a local path; mount remote storage
+    """
+    if "://" in str(workdir):
+        raise ValueError(f"workdir={str(workdir)!r}: allowed is a local path; mount remote storage")
+    try:
+        Path(workdir).exists()
+    except OSError as error:
+        raise ValueError(f"workdir={shorten(repr(str(workdir)))}: {error.strerror}") from error
+    return Path(workdir)
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

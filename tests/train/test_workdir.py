@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from ssl_jax.train.workdir import (
     Workdir,
     WorkdirInUseError,
     differences,
+    local_path,
     read_config,
 )
 
@@ -171,6 +173,19 @@ def test_paths_that_cannot_be_a_workdir_are_refused_with_the_reason(tmp_path):
         Workdir("/proc/ssl_jax")
     with pytest.raises(ValueError, match="mount remote storage"):
         Workdir("gs://bucket/run")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="link is a link that leads nowhere"):
+        Workdir(tmp_path / "link")
+    with pytest.raises(ValueError, match=r"workdir='.*characters\): File name too long"):
+        Workdir(tmp_path / ("n" * 300))
+
+
+def test_a_remote_folder_is_not_taken_for_a_local_one():
+    """As a ``Path``, which has one slash less, would be."""
+    for path in ("gs://bucket/run", "s3://bucket"):
+        with pytest.raises(ValueError, match=f"workdir='{path}': allowed is a local path"):
+            local_path(path)
+    assert local_path("runs/s3:/x") == Path("runs/s3:/x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
