@@ -205,7 +205,7 @@ class Workdir:
 
 
 def local_path(workdir: str | Path) -> Path:
-    """Return the path of the folder of a run as it was typed: a ``Path`` of ``gs://runs/first`` is that of a local folder ``gs:``.
+    """Return the path of the folder of a run as it was typed: a ``Path`` of ``gs://runs`` is one below a local folder ``gs:``.
 
     Raises:
       ValueError: it is remote, or no path of this file system.
