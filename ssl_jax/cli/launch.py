@@ -67,6 +67,8 @@ def show_messages() -> None:
     if not any(isinstance(handler, Messages) for handler in logger.handlers):
         logger.addHandler(Messages())
     warnings.formatwarning = _format_warning
+    # Once, whichever line says it: an image that cannot be read is met by training, health and evaluation.
+    warnings.filterwarnings("once", category=UserWarning, append=True)
     forget_descriptions()
 
 
