@@ -3,8 +3,12 @@
 import dataclasses
 import difflib
 import inspect
+import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
@@ -148,6 +152,20 @@ def replace_fields(group: Any, *, where: str, options: Any) -> Any:
     return dataclasses.replace(group, **options)
 
 
+def require_number(name: str, value: Any, holds: Callable[[Any], bool], allowed: str) -> None:
+    """Raise a ValueError unless a finite number meets a condition; an array passes unread, as it may be traced.
+
+    >>> require_number("weight", float("nan"), lambda weight: weight < 1, "a number below 1")
+    Traceback (most recent call last):
+    ...
+    ValueError: weight=nan: allowed is a number below 1
+    """
+    if hasattr(value, "dtype") and not isinstance(value, np.generic):
+        return
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    require(number and bool(holds(value)), name, value, allowed)
+
+
 def positive(name: str, value: Any) -> None:
     """Raise a ValueError unless a number is above 0; an array passes unread, as it may be traced.
 
@@ -156,4 +174,37 @@ def positive(name: str, value: Any) -> None:
     ...
     ValueError: temperature=0.0: allowed is a number above 0
     """
-    require(not isinstance(value, int | float) or value > 0, name, value, "a number above 0")
+    require_number(name, value, lambda number: number > 0, "a number above 0")
+
+
+def not_negative(name: str, value: Any) -> None:
+    """Raise a ValueError unless a number is 0 or more; an array passes unread, as it may be traced.
+
+    >>> not_negative("margin", -0.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: margin=-0.5: allowed is a number of 0 or more
+    """
+    require_number(name, value, lambda number: number >= 0, "a number of 0 or more")
+
+
+def share(name: str, value: Any) -> None:
+    """Raise a ValueError unless a number is from 0 to 1; an array passes unread, as it may be traced.
+
+    >>> share("decay", 1.2)
+    Traceback (most recent call last):
+    ...
+    ValueError: decay=1.2: allowed is a number from 0 to 1
+    """
+    require_number(name, value, lambda number: 0 <= number <= 1, "a number from 0 to 1")
+
+
+def below_one(name: str, value: Any) -> None:
+    """Raise a ValueError unless a number is in [0, 1); an array passes unread, as it may be traced.
+
+    >>> below_one("momentum", 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: momentum=1.0: allowed is a number in [0, 1)
+    """
+    require_number(name, value, lambda number: 0 <= number < 1, "a number in [0, 1)")

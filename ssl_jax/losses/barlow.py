@@ -61,6 +61,8 @@ def barlow_twins(
     number of processes (16 in its recipe); here it is exact, and ``scale`` stands for such factors.
     """
     require_views(z1, z2)
+    _check_weights(invariance_weight, redundancy_weight)
+    check.positive("scale", scale)
     correlation = _correlation(z1, z2, normalization, epsilon)
     terms = {
         "invariance": jnp.sum((1 - jnp.diagonal(correlation)) ** 2),
@@ -115,6 +117,8 @@ def barlow_cross_entropy(
     """
     require_views(z1, z2)
     check.require(z1.shape[1] >= 2, "z1.shape", z1.shape, "[n, d] with d >= 2")
+    _check_weights(invariance_weight, redundancy_weight)
+    check.positive("temperature", temperature)
     correlation = _correlation(z1, z2, normalization, epsilon)
     positive = jnp.maximum(correlation, 0) / temperature
     others = jnp.where(jnp.eye(len(correlation), dtype=bool), -jnp.inf, positive)
@@ -125,11 +129,17 @@ def barlow_cross_entropy(
     return terms["invariance"] * invariance_weight + terms["redundancy"] * redundancy_weight, terms
 
 
+def _check_weights(invariance_weight: ScalarLike, redundancy_weight: ScalarLike) -> None:
+    check.not_negative("invariance_weight", invariance_weight)
+    check.not_negative("redundancy_weight", redundancy_weight)
+
+
 def _correlation(
     z1: Float[Array, "n d"], z2: Float[Array, "n d"], normalization: str, epsilon: ScalarLike
 ) -> Float[Array, "d d"]:
     """Mean over the batch of the products of two views' dimensions, after the normalisation."""
     check.choice("normalization", normalization, NORMALIZATIONS)
+    check.positive("epsilon", epsilon)
     y1, y2 = numerics.at_least_float32(z1), numerics.at_least_float32(z2)
     if normalization != "none":
         axis = NORMALIZATIONS.index(normalization)

@@ -222,10 +222,8 @@ def hard_negative(
     _check_pair("z2", z2, "z1", z1)
     check.require(z1.shape[0] >= 2, "z1.shape", z1.shape, "[n, d] with n >= 2: one image has no negatives")
     _check_options(temperature, block_size)
-    fits = not isinstance(beta, int | float) or beta >= 0
-    check.require(fits, "beta", beta, "a number of 0 or more")
-    fits = not isinstance(tau_plus, int | float) or 0 <= tau_plus < 1
-    check.require(fits, "tau_plus", tau_plus, "a number in [0, 1)")
+    check.not_negative("beta", beta)
+    check.below_one("tau_plus", tau_plus)
     views, positives = _both_views(z1, z2)
     scale, beta, tau_plus = (jnp.asarray(x, views.dtype) for x in (1 / temperature, beta, tau_plus))
     scales = (1 + beta) * scale, beta * scale

@@ -24,6 +24,9 @@ def gumbel_softmax(
     Returns:
       ``[..., k]`` float32 (float64 for float64 logits), rows of sum 1.
 
+    Raises:
+      ValueError: a temperature that is not positive.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
@@ -32,6 +35,7 @@ def gumbel_softmax(
 
     References: Jang et al. 2017 and Maddison et al. 2017, equation 1 each.
     """
+    check.positive("temperature", temperature)
     scores = numerics.at_least_float32(logits)
     noisy = (scores + jax.random.gumbel(key, scores.shape, scores.dtype)) / temperature
     soft = jax.nn.softmax(noisy, axis=-1)

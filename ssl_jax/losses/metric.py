@@ -143,7 +143,7 @@ def contrastive_margin(
     """
     _check_masks(x, positives, negatives)
     check.positive("margin", margin)
-    _check_not_negative("positive_margin", positive_margin)
+    check.not_negative("positive_margin", positive_margin)
     check.choice("power", power, (1, 2))
     check.choice("reduction", reduction, REDUCTIONS)
     pairwise = _distances(x, normalize, p, squared)
@@ -230,7 +230,7 @@ def triplet(
     pytorch-metric-learning's miner.
     """
     _check_masks(x, positives, negatives)
-    _check_not_negative("margin", margin)
+    check.not_negative("margin", margin)
     check.choice("mining", mining, MINING)
     check.require(
         max_positives is None or max_positives >= 1, "max_positives", max_positives, "None or 1 or more"
@@ -350,7 +350,3 @@ def _check_masks(x: Array, positives: Array, negatives: Array) -> None:
     square = (x.shape[0],) * 2
     for name, mask in (("positives", positives), ("negatives", negatives)):
         check.require(mask.shape == square, f"{name}.shape", mask.shape, f"{square}, a row for each of x")
-
-
-def _check_not_negative(name: str, value: ScalarLike) -> None:
-    check.require(not isinstance(value, int | float) or value >= 0, name, value, "a number of 0 or more")

@@ -54,9 +54,7 @@ def nce(
     to each denominator, which the logarithmic form does not need.
     """
     _check_scores(positives, negatives)
-    check.require(
-        not isinstance(noise, int | float) or 0 < noise <= 1, "noise", noise, "a probability in (0, 1]"
-    )
+    check.require_number("noise", noise, lambda share: 0 < share <= 1, "a probability in (0, 1]")
     offset = log_normalizer + jnp.log(negatives.shape[1] * noise)
     positives, negatives = (numerics.at_least_float32(x) - offset for x in (positives, negatives))
     return negative_sampling(positives, negatives)
@@ -156,11 +154,14 @@ def frequency_probabilities(
 
     Args:
       counts: ``[m]`` how often each item occurs, 0 or more, not all 0. An item of count 0 is never drawn.
-      power: 1 for the frequencies themselves, 0 for a uniform choice among the items that occur; the paper's 0.75 lifts
-        rare ones. May be traced.
+      power: 0 or more; 1 for the frequencies themselves, 0 for a uniform choice among the items that occur; the paper's
+        0.75 lifts rare ones. May be traced.
 
     Returns:
       ``[m]`` float32.
+
+    Raises:
+      ValueError: a power below 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -170,6 +171,7 @@ def frequency_probabilities(
     Reference: Mikolov et al., "Distributed Representations of Words and Phrases and their Compositionality", NeurIPS
     2013, section 2.2.
     """
+    check.not_negative("power", power)
     occurs = counts > 0
     weights = jnp.where(occurs, jnp.where(occurs, counts, 1).astype(jnp.float32) ** power, 0.0)
     return weights / jnp.sum(weights)
@@ -194,7 +196,7 @@ def frequency_sampler(
       int32 positions in ``counts``. The cumulative sum is in float32: a probability below 1e-7 is not resolved.
 
     Raises:
-      ValueError: no counts.
+      ValueError: no counts, or a power below 0.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -176,6 +176,7 @@ def smooth_l1(difference: Float[Array, "*b"], *, beta: ScalarLike = 1.0) -> Floa
     >>> smooth_l1(jnp.array([0.5, -3.0])).tolist()
     [0.125, 2.5]
     """
+    check.positive("beta", beta)
     size = jnp.abs(numerics.at_least_float32(difference))
     return jnp.where(size < beta, size**2 / (2 * beta), size - beta / 2)
 
@@ -192,6 +193,7 @@ def masked_mean(
     >>> float(masked_mean(jnp.array([[1.0, 5.0]]), jnp.array([[True, False]])))
     1.0
     """
+    check.not_negative("epsilon", epsilon)
     values = numerics.at_least_float32(values)
     weights = mask.astype(values.dtype)
     total = jnp.sum(weights) + epsilon

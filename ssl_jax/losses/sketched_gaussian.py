@@ -17,11 +17,12 @@ def random_directions(key: Key, width: int, count: int) -> Float[Array, "{width}
     >>> jnp.linalg.norm(random_directions(jax.random.key(0), 8, 3), axis=0).round(5).tolist()
     [1.0, 1.0, 1.0]
     """
+    check.require(count >= 1, "count", count, "an integer of 1 or more")
     return numerics.normalize(jax.random.normal(key, (count, width))).T
 
 
 def sigreg(
-    z: Float[Array, "*v n d"], directions: Float[Array, "d k"], *, knots: int = 17, limit: float = 3.0
+    z: Float[Array, "*v n d"], directions: Float[Array, "d k"], *, knots: int = 17, limit: ScalarLike = 3.0
 ) -> Scalar:
     """Compute the sketched isotropic Gaussian regularisation: how far projections of embeddings are from N(0, 1).
 
@@ -59,7 +60,7 @@ def sigreg(
         directions.shape[0] == z.shape[-1], "directions.shape", directions.shape, f"[{z.shape[-1]}, k]"
     )
     check.require(knots >= 3 and knots % 2 == 1, "knots", knots, "an odd integer of 3 or more")
-    check.require(limit > 0, "limit", limit, "a number above 0")
+    check.positive("limit", limit)
     wide = numerics.at_least_float32(z)
     projected = jnp.matmul(wide, directions.astype(wide.dtype), precision=jax.lax.Precision.HIGHEST)
     t = jnp.linspace(0, limit, knots, dtype=wide.dtype)
@@ -84,7 +85,7 @@ def lejepa(
     targets: int,
     weight: ScalarLike = 0.05,
     knots: int = 17,
-    limit: float = 3.0,
+    limit: ScalarLike = 3.0,
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Compute the loss of LeJEPA: views predict the mean of the global ones, and embeddings are spread like a Gaussian.
 
@@ -102,7 +103,7 @@ def lejepa(
       ``(loss, terms)``; terms are ``sigreg`` and ``invariance`` without their weights.
 
     Raises:
-      ValueError: ``targets`` out of range, or as :func:`sigreg`.
+      ValueError: ``targets`` or ``weight`` out of range, or as :func:`sigreg`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -115,6 +116,7 @@ def lejepa(
     example.
     """
     check.require(1 <= targets <= z.shape[0], "targets", targets, f"an integer from 1 to {z.shape[0]} views")
+    check.share("weight", weight)
     wide = numerics.at_least_float32(z)
     terms = {
         "sigreg": sigreg(wide, directions, knots=knots, limit=limit),

@@ -60,6 +60,9 @@ def semi_hard_triplet(
       ``(loss, active)``: the loss is float32 (float64 for float64 inputs), ``margin`` when all rows agree, 0 without pairs;
       ``active`` is the share of the pairs that cost something.
 
+    Raises:
+      ValueError: a negative margin.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from ssl_jax.losses.metric import pair_masks
@@ -71,6 +74,7 @@ def semi_hard_triplet(
     in ``tcn/estimators/svtcn_loss.py`` of tensorflow/models. :func:`ssl_jax.losses.metric.triplet` averages over all semi-hard
     negatives instead.
     """
+    check.not_negative("margin", margin)
     pairwise = distances(normalize(x), squared=True)
     fixed = jax.lax.stop_gradient(pairwise)
     masked = jnp.where(negatives, fixed, jnp.inf)
@@ -162,7 +166,7 @@ def ranking(
       is the share of pairs of an anchor and a candidate that violate the margin.
 
     Raises:
-      ValueError: counts out of their range.
+      ValueError: counts or a margin out of their range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -176,6 +180,7 @@ def ranking(
     of the first, here each row that has a partner is an anchor with negatives of its own; each row is
     L2-normalised; the divisor there does not know of anchors with few candidates.
     """
+    check.not_negative("margin", margin)
     check.require(negatives >= 1, "negatives", negatives, "an integer of 1 or more")
     check.require(0 <= hard <= negatives, "hard", hard, f"an integer from 0 to the {negatives} negatives")
     u = normalize(x)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, ScalarLike
 
-from ssl_jax.core import numerics
+from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
 from ssl_jax.losses.covariance import (
     center,
@@ -51,7 +51,7 @@ def vicreg(
       ``covariance`` without their weights. Constant projections give ``μ (γ − √ε)``: 24.75.
 
     Raises:
-      ValueError: shapes that differ, or fewer than 2 rows.
+      ValueError: shapes that differ, fewer than 2 rows, or a number out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,6 +65,9 @@ def vicreg(
     formula is ``invariance_weight=25 * d, variance_weight=50``.
     """
     require_views(z1, z2)
+    check.not_negative("invariance_weight", invariance_weight)
+    check.not_negative("variance_weight", variance_weight)
+    check.not_negative("covariance_weight", covariance_weight)
     options = {"target": target, "epsilon": epsilon}
     terms = {
         "invariance": vicreg_invariance(z1, z2),
@@ -108,7 +111,7 @@ def vicreg_variance(
 
     Args:
       z: ``[n, d]`` projections of one view, n ≥ 2, any float dtype.
-      target: γ, the standard deviation below which a dimension costs something; may be traced.
+      target: γ > 0, the standard deviation below which a dimension costs something; may be traced.
       epsilon: ε > 0, which keeps the gradient finite where a dimension is constant; may be traced.
 
     Returns:
@@ -125,6 +128,8 @@ def vicreg_variance(
     Reference: VICReg, eqs. 1 and 2.
     """
     require_rows("z", z)
+    check.positive("target", target)
+    check.positive("epsilon", epsilon)
     deviation = jnp.sqrt(jnp.sum(center(z) ** 2, axis=0) / (z.shape[0] - 1) + epsilon)
     return jnp.mean(jax.nn.relu(target - deviation))
 

@@ -112,8 +112,7 @@ def whiten(x: Float[Array, "n d"], *, epsilon: ScalarLike = 0.0) -> Float[Array,
     """
     fits = x.ndim == 2 and x.shape[0] > x.shape[1]
     check.require(fits, "x.shape", x.shape, "[n, d] with n > d: the covariance of fewer rows is singular")
-    fits = not isinstance(epsilon, int | float) or 0 <= epsilon <= 1
-    check.require(fits, "epsilon", epsilon, "a number in [0, 1]")
+    check.share("epsilon", epsilon)
     centered = center(x)
     shrunk = (1 - epsilon) * covariance(centered, centered)
     factor = jnp.linalg.cholesky(shrunk + epsilon * jnp.eye(x.shape[1], dtype=shrunk.dtype))

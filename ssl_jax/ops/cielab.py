@@ -162,6 +162,8 @@ def rebalancing_weights(
     Reference: Zhang et al., "Colorful Image Colorization", ECCV 2016, equation 4; Q without bins that do not occur, as in
     the authors' code.
     """
+    check.share("gamma", gamma)
+    check.not_negative("alpha", alpha)
     p = at_least_float32(prior)
     occurs = p > 0
     uniform = occurs / jnp.maximum(jnp.sum(occurs), 1)

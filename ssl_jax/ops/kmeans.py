@@ -238,7 +238,7 @@ def pca_whiten(
       do not vary.
 
     Raises:
-      ValueError: ``dim`` out of range.
+      ValueError: ``dim`` or ``epsilon`` out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -252,6 +252,7 @@ def pca_whiten(
     check.require(points.ndim == 2, "points.shape", points.shape, "[n, d]")
     most = min(points.shape)
     check.require(1 <= dim <= most, "dim", dim, f"an integer from 1 to {most}, the smaller of n and d")
+    check.not_negative("epsilon", epsilon)
     exact = jax.lax.Precision.HIGHEST
     centered = numerics.center(points)
     covariance = jnp.matmul(centered.T, centered, precision=exact) / max(points.shape[0] - 1, 1)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, ScalarLike, Shaped
 
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
@@ -68,7 +68,7 @@ def unpatchify(
 
 
 def normalize_patches(
-    patches: Float[Array, "*batch p"], *, epsilon: float = 1e-6
+    patches: Float[Array, "*batch p"], *, epsilon: ScalarLike = 1e-6
 ) -> Float[Array, "*batch p"]:
     """Standardise every patch by its own mean and variance, ``(x − mean) / sqrt(var + epsilon)``.
 
@@ -96,7 +96,7 @@ def normalize_patches(
 
 
 def unnormalize_patches(
-    normalized: Float[Array, "*batch p"], patches: Float[Array, "*batch p"], *, epsilon: float = 1e-6
+    normalized: Float[Array, "*batch p"], patches: Float[Array, "*batch p"], *, epsilon: ScalarLike = 1e-6
 ) -> Float[Array, "*batch p"]:
     """Give standardised patches the mean and variance of others: the inverse of :func:`normalize_patches`.
 
@@ -129,8 +129,9 @@ def standardize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return centered * jax.lax.rsqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + 1e-5)
 
 
-def _deviation(centered: Float[Array, "*batch p"], epsilon: float) -> Float[Array, "*batch 1"]:
+def _deviation(centered: Float[Array, "*batch p"], epsilon: ScalarLike) -> Float[Array, "*batch 1"]:
     """Root of the unbiased variance plus ε; 1 where both are 0, so that a constant patch is 0 without an ε too."""
+    check.not_negative("epsilon", epsilon)
     variance = jnp.sum(centered**2, axis=-1, keepdims=True) / (centered.shape[-1] - 1) + epsilon
     return jnp.sqrt(jnp.where(variance == 0, 1.0, variance))
 

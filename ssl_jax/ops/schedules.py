@@ -153,6 +153,9 @@ def step_decay(value: ScalarLike, boundaries: tuple[int, ...], factor: ScalarLik
 
     Reference: He et al., "Momentum Contrast", CVPR 2020, section 4.1 (0.1 at epochs 120 and 160 of 200).
     """
+    known = all(b >= 0 for b in boundaries)
+    check.require(known, "boundaries", boundaries, "steps of 0 or more")
+    check.positive("factor", factor)
 
     def decayed(step: Any) -> Array:
         reached = sum((jnp.asarray(step) >= b).astype(jnp.float32) for b in boundaries)
@@ -231,6 +234,7 @@ def increasing_decay(decay: ScalarLike) -> Schedule:
 
     Reference: Tarvainen & Valpola, "Mean teachers", NeurIPS 2017, the authors' code: ``min(1 − 1 / (t + 1), α)``, t from 1.
     """
+    check.share("decay", decay)
     return lambda step: jnp.minimum(1.0 - 1.0 / (jnp.asarray(step, jnp.float32) + 2.0), constant(decay)(step))
 
 

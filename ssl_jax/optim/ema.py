@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_jax.core import numerics
+from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array, PyTree, Schedule
 
 
@@ -55,6 +55,9 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
       float16 leaves are averaged in float32: with d = 0.999 an average in bfloat16 would never move. Leaves
       that are not floating (counters, keys) are copied.
 
+    Raises:
+      ValueError: a decay outside of [0, 1].
+
     >>> import jax.numpy as jnp
     >>> teacher = ema(0.75)
     >>> state = teacher.init({"w": jnp.zeros(2)})
@@ -69,6 +72,8 @@ def ema(decay: float | Array | Schedule, *, debias: bool = False) -> Ema:
     Reference: Grill et al., Bootstrap Your Own Latent (2020), eq. 1; Laine & Aila, Temporal Ensembling
     (2017), algorithm 1 (debiased); Kingma & Ba, Adam (2015), section 3, for the correction.
     """
+    if not callable(decay):
+        check.share("decay", decay)
 
     def init(tree: PyTree) -> EmaState:
         start = jnp.zeros_like if debias else jnp.array

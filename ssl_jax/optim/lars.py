@@ -42,7 +42,7 @@ def lars(
       A rule (see ``rules``) for ``build``; its state is optax's ``TraceState``.
 
     Raises:
-      ValueError: an unknown ``trust_norm``.
+      ValueError: an unknown ``trust_norm``, a number out of range.
 
     >>> import jax.numpy as jnp
     >>> rule, params = lars(), {"kernel": jnp.full((2, 2), 2.0)}
@@ -55,6 +55,8 @@ def lars(
     which has the learning rate inside the buffer; the default follows the official code of BYOL.
     """
     check.choice("trust_norm", trust_norm, ("sum", "parts"))
+    check.below_one("momentum", momentum)
+    check.positive("trust_coefficient", trust_coefficient)
     trace = optax.trace(momentum, nesterov=nesterov)
 
     def adapt(g: Array, w: Array, on: bool, weight_decay: float | Array) -> Array:

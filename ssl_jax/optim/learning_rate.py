@@ -84,6 +84,8 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         check.choice("schedule", self.kind, KINDS)
+        for name, value in (("peak", self.peak), ("start", self.start), ("end", self.end)):
+            check.not_negative(name, value)
         check.require(self.steps >= 1, "steps", self.steps, "an integer of 1 or more")
         allowed = f"an integer in [0, steps={self.steps}]"
         check.require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, allowed)

@@ -105,8 +105,8 @@ def build(
       ``Optimizer(init, update, learning_rate, weight_decay)``, with the schedules of ``main``.
 
     Raises:
-      ValueError: ``constant_lr`` with a group whose learning rate is not a ``LearningRate``; a pattern that matches nothing
-        (at init; of ``normalize_rows`` at the first update); a parameter of two groups.
+      ValueError: a limit that is not above 0; ``constant_lr`` with a group whose learning rate is not a ``LearningRate``; a
+        pattern that matches nothing (at init; of ``normalize_rows`` at the first update); a parameter of two groups.
 
     >>> from ssl_jax.ops import schedules
     >>> main = ParamGroup(rules.sgd(), LearningRate(0.1, 10), schedules.constant(0.0))
@@ -115,6 +115,9 @@ def build(
     >>> int(state.count)
     1
     """
+    for name, most in (("clip_norm", clip_norm), ("clip_tensor", clip_tensor), ("layer_decay", layer_decay)):
+        if most is not None:
+            check.positive(name, most)
     # In an order that does not depend on how a config was written.
     all_groups = {"": main, **{pattern: groups[pattern] for pattern in sorted(groups)}}
     if constant_lr:

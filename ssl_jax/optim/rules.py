@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import optax
 
+from ssl_jax.core import check
 from ssl_jax.core.types import Array, PyTree, Schedule
 from ssl_jax.optim.masks import Exclude, decay_mask
 
@@ -73,6 +74,7 @@ def sgd(*, momentum: float | Array = 0.9, nesterov: bool = False, exclude: Exclu
     Reference: Sutskever et al., On the importance of initialization and momentum (2013), in torch.optim.SGD's
     form.
     """
+    check.below_one("momentum", momentum)
     trace = optax.trace(momentum, nesterov=nesterov)
 
     def update(gradients: PyTree, state: Any, params: PyTree, *, learning_rate, weight_decay, count=None):
@@ -131,6 +133,9 @@ def adamw(
 
 
 def _adam(*, b1, b2, epsilon, exclude: Exclude, decoupled: bool) -> Rule:
+    check.below_one("b1", b1)
+    check.below_one("b2", b2)
+    check.positive("epsilon", epsilon)
     scale = optax.scale_by_adam(b1, b2, epsilon)
 
     def update(gradients: PyTree, state: Any, params: PyTree, *, learning_rate, weight_decay, count=None):
