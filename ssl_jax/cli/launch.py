@@ -66,19 +66,24 @@ def show_messages() -> None:
     logger.propagate = False  # absl's handler would write it once more
     if not any(isinstance(handler, Messages) for handler in logger.handlers):
         logger.addHandler(Messages())
-    warnings.formatwarning = _format_warning
-    # Once, whichever line says it: an image that cannot be read is met by training, health and evaluation.
-    warnings.filterwarnings("once", category=UserWarning, append=True)
+    warnings.showwarning = _show_warning
+    _SHOWN.clear()
     forget_descriptions()
 
 
-def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
+_SHOWN: set[str] = set()
+"""Warnings so far: an image that cannot be read is met by training, health and evaluation, and named once."""
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *unused: Any
+) -> None:
     """One line for what is said to the user; where in the program it was said is of no use to them."""
-    if category is UserWarning:
-        return f"warning: {message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    user = category is UserWarning
+    text = f"warning: {message}\n" if user else f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    if text not in _SHOWN:
+        _SHOWN.add(text)
+        sys.stderr.write(text)
 
 
 def _is_first_process() -> bool:

@@ -100,7 +100,10 @@ def comparison_report(compared: Sequence[runs.Run], pictures: Pictures) -> Repor
 
 def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
     """Make the sections of a run that need its weights and images."""
-    config, method, model = build.restore(run.workdir, pictures.step)
+    try:
+        config, method, model = build.restore(run.workdir, pictures.step)
+    except NoUsableCheckpointError as error:
+        return [Section("Features", missing(f"No pictures: {error}."))]
     try:
         source = _open(config, pictures)
     except (ValueError, OSError) as error:
