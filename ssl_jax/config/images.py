@@ -37,13 +37,25 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
     if source.startswith(("folder:", "frames:", "parquet:")):
         options["splits"] = split_names(config, split)
     options |= _columns(data, source) | _values(data, source)
-    opened = open_source(source, split, **options)
+    try:
+        opened = open_source(source, split, **options)
+    except ValueError as error:
+        raise ValueError(f"{error}{_where_set(config, split, str(error))}") from error
     if channels not in (None, opened.channels):
         raise ValueError(
             f"config.data.channels={channels}, but the images of {source} have {opened.channels}"
         )
     log_description(opened, source, split)
     return opened
+
+
+def _where_set(config: Mapping[str, Any], split: str, message: str) -> str:
+    """Say which option of the config names a split of evaluation that is not there."""
+    evaluation = config.get("watch", {}).get("evaluate", {})
+    names = [name for name in ("train_split", "test_split") if evaluation.get(name) == split]
+    if not message.startswith("split=") or split == config["data"].get("split") or not names:
+        return ""
+    return f"; it is config.watch.evaluate.{names[0]}, of experiments.evaluate --{names[0]}"
 
 
 def _columns(data: Mapping[str, Any], source: str) -> dict[str, str]:

@@ -250,10 +250,10 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
     named = [folder for folder in folders if folder.lower() in known]
     where = f"{kind}:{root}"
     if not any(folder.lower() in SPLITS or folder == name for folder in named):
-        return _whole(root, name, f"{where} has no splits")
+        return _whole(root, name, folders, where=where)
     others = [folder for folder in folders if folder not in named and holds_image(root / folder)]
     if (others or loose) and not any(holds_image(root / folder) for folder in named):
-        return _whole(root, name, f"{where} has no splits")
+        return _whole(root, name, folders, where=where)
     if others or loose:
         return _mixed(root, name, named, others, loose, where=where)
     same = [folder for folder in named if folder.lower() == name.lower()]
@@ -272,12 +272,19 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
     return Layout(name if name in named else same[0], tuple(named), beside, tuple(notes))
 
 
-def _whole(root: Path, name: str, reason: str) -> Layout:
+def _whole(root: Path, name: str, folders: Sequence[str], *, where: str) -> Layout:
     if name == "train":
         return Layout("", (), (), ())
+    for folder in folders:
+        if any(entry.name == name and _is_folder(entry) for entry in _unsorted_entries(str(root / folder))):
+            inner = f"{where}/{printable(folder)}"
+            raise ValueError(
+                f"split={name!r}: {where} has no splits at its top, but {printable(folder)} has a sub-folder {name}: where "
+                f"these are splits, give {inner}; else take parts of the whole: train[:90%] and train[90%:]"
+            )
     raise ValueError(
-        f"split={name!r}: {reason}. Put the images of each into a sub-folder ({root / 'train'}, {root / name}), or take parts "
-        "of the whole: train[:90%] and train[90%:]"
+        f"split={name!r}: {where} has no splits. Put the images of each into a sub-folder ({root / 'train'}, {root / name}), "
+        "or take parts of the whole: train[:90%] and train[90%:]"
     )
 
 

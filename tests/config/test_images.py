@@ -63,6 +63,14 @@ def test_splits_of_any_name_are_read_alike_whichever_is_opened(folder):
     }
 
 
+def test_a_split_of_evaluation_that_is_not_there_names_its_option(folder):
+    config = config_of(folder, train_split="fit", test_split="test")
+    with pytest.raises(ValueError, match=r"split='test': .*; it is config\.watch\.evaluate\.test_split"):
+        open_images(config, folder, "test")
+    with pytest.raises(ValueError, match=r"split='gone': [^;]*$"):
+        open_images(config, folder, "gone")
+
+
 def test_only_the_first_process_speaks(shown, folder, monkeypatch):
     def others(**values):
         monkeypatch.setattr(type(flags.FLAGS), "is_parsed", lambda _: True)

@@ -232,6 +232,10 @@ def test_splits_below_the_top_are_said(tmp_path):
     assert "inside of images are read together" in said(
         open_folder(write(tmp_path / "b", "images/train/", "images/val/"))
     )
+    with pytest.raises(
+        ValueError, match=r"split='val': .*images has a sub-folder val: .* give folder:.*b/images;"
+    ):
+        open_folder(tmp_path / "b", "val")
 
 
 # What is left out
