@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from absl import app, flags, logging
@@ -76,7 +76,12 @@ _SHOWN: set[str] = set()
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *unused: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """One line for what is said to the user; where in the program it was said is of no use to them."""
     user = category is UserWarning
