@@ -78,9 +78,10 @@ class Health:
 class OnlineEvaluation:
     """kNN and a linear probe while the run goes, on labelled images of the training set.
 
-    ``bank + queries`` images are taken at even distances from the source and dealt in turn, so both parts are disjoint and
-    fixed. Only training images are used: a recipe tuned on these numbers has not seen the test set. Nothing is kept
-    between calls (the linear probe is ridge regression in closed form), so a resumed run shows the same numbers.
+    ``bank + queries`` images are taken at even distances from the source and dealt in turn, or, where no class would be in
+    both parts, shuffled by a fixed seed: both parts are disjoint and fixed. Only training images are used: a recipe tuned on
+    these numbers has not seen the test set. Nothing is kept between calls (the linear probe is ridge regression in closed
+    form), so a resumed run shows the same numbers.
 
     Scalars: ``online/knn``, ``online/linear``, accuracies in [0, 1]. Images with label -1 or that cannot be read take no part:
     with a table of labels, the images are taken from those that have one. Where fewer are left, fewer vote and are classified;
@@ -127,6 +128,9 @@ class OnlineEvaluation:
         )
         if count > 1 and not is_query.any():
             is_query[-1] = True
+        if known is not None and not np.isin(labels[indices[is_query]], labels[indices[~is_query]]).any():
+            # Labels that repeat as the parts do, such as 0, 1, 2, 0, 1, 2: every image that is classified is of one class.
+            is_query = np.random.default_rng(0).permutation(is_query)
         self._bank, self._queries = indices[~is_query], indices[is_query]
         self._source, self._reason = source, ""
         self._tell(why_not_measured(labels[self._bank], labels[self._queries]))

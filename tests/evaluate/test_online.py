@@ -144,3 +144,15 @@ def test_health_of_fewer_than_two_images_is_said_once_and_the_run_goes_on(caplog
             assert hook(1, STATE) == hook(2, STATE) == {}
         said = [record.message for record in caplog.records if "scalars of the features" in record.message]
         assert said == ["no batch/ scalars of the features: 1 images can be read of two or more"]
+
+
+@pytest.mark.parametrize("classes", [3, 6])
+def test_labels_that_repeat_as_the_parts_do_are_dealt_otherwise(classes):
+    """A third is classified: of labels 0, 1, 2, 0, 1, 2, in turn, all of one class, which would not vote."""
+    truth = np.arange(COUNT) % classes
+    images = np.full((COUNT, 4, 4), 20, np.uint8)
+    images.reshape(COUNT, -1)[np.arange(COUNT), truth] = 200
+    names = tuple("abcdef"[:classes])
+    for labels in (truth, np.where(np.arange(COUNT) < 30, -1, truth)):
+        scalars = measure(ArraySource(images, labels, classes=names), k=3)
+        assert scalars == {"online/knn": 1.0, "online/linear": 1.0}

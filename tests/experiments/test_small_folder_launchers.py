@@ -18,7 +18,7 @@ from ssl_jax.evaluate import measures
 from ssl_jax.evaluate.finetune import draw_share
 from ssl_jax.report import sections
 from ssl_jax.report.runs import Run, read_run
-from ssl_jax.train.checkpoint import RestoredModel
+from ssl_jax.train.checkpoint import NoUsableCheckpointError, RestoredModel
 from ssl_jax.train.step import make_init
 from tests.methods.case import config_of
 
@@ -186,6 +186,15 @@ def test_the_page_shows_what_a_few_images_have_to_show(counts, run, tmp_path):
     assert [("Not shown" in part.body) for part in parts[:4]] == [images < 3, images < 2, images < 2, False]
     text = "".join(re.sub(r"<script.*?</script>|data:[^\"]*", "", part.body) for part in parts)
     assert not re.search(r"\b(nan|inf)\b", text)
+
+
+def test_the_page_of_a_run_whose_checkpoints_are_damaged_shows_the_rest(run, monkeypatch):
+    def restore(folder, step):
+        raise NoUsableCheckpointError(f"no usable checkpoint in {folder}")
+
+    monkeypatch.setattr(build, "restore", restore)
+    (part,) = picture_sections(Run(run[0], "few", {}, [], [], None, (4,)), Pictures())
+    assert part.title == "Features" and "No pictures: no usable checkpoint in" in part.body
 
 
 @pytest.mark.filterwarnings("ignore:.*skipped the corrupt image")
