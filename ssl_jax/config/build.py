@@ -182,11 +182,11 @@ def method(config: Config) -> Method:
         (:data:`ssl_jax.config.ranges.RANGES`).
     """
     check_config({part: config[part] for part in ("encoder", "views", "method")})
-    with options_that_fit("config.encoder"):
+    with options_that_fit("config.encoder", config["encoder"]):
         encoder = models.build(**config["encoder"])
-    with options_that_fit("config.views"):
+    with options_that_fit("config.views", config["views"]):
         views = call(presets.build, where="config.views", options=config["views"])
-    with options_that_fit("config.method"):
+    with options_that_fit("config.method", config["method"]):
         options = {**config["method"], "views": views}
         return call(method_module(options.pop("name")).build, encoder, where="config.method", options=options)
 
@@ -198,16 +198,19 @@ def optimizer(config: Config) -> Optimizer:
       ValueError: as of :func:`method`.
     """
     check_config({"optimizer": config["optimizer"]})
-    with options_that_fit("config.optimizer"):
+    with options_that_fit("config.optimizer", config["optimizer"]):
         return call(optim.from_options, where="config.optimizer", options=config["optimizer"])
 
 
 @contextlib.contextmanager
-def options_that_fit(where: str) -> Iterator[None]:
+def options_that_fit(where: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Turn what Python says where a value has the wrong type or two do not go together into an error of one line.
+
+    An error that names an argument by its name alone gets the prefix, if that is the name of an option.
 
     Args:
       where: prefix by which the user addresses the options.
+      options: options that are built from, by name.
 
     Raises:
       ValueError: names where, and what Python said.
@@ -216,6 +219,10 @@ def options_that_fit(where: str) -> Iterator[None]:
         yield
     except jax.errors.JAXTypeError:
         raise  # an option that is traced, where it cannot be: who traces it knows
+    except ValueError as error:
+        if str(error).split("=")[0].split(".")[0] in options:
+            raise ValueError(f"{where}.{error}") from error
+        raise
     except (TypeError, ArithmeticError, LookupError, AttributeError, MemoryError) as error:
         said = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(

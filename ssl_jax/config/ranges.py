@@ -5,6 +5,7 @@ the functions that take the options.
 """
 
 import dataclasses
+import math
 import numbers
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ MOST = 2**31 - 1
 """Counts, steps and seeds are 32-bit integers on the device."""
 WIDEST = 2**20
 """Most features, channels, heads or pixels along one axis."""
-LARGEST = float(np.finfo(np.float32).max)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +59,13 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a real number that is finite in float32; True and False are none."""
+    """Tell whether a value is a real number that float32 holds, neither infinite nor subnormal; True and False are none.
+
+    >>> is_number(0.1), is_number(0), is_number(1e-46), is_number(1e39)
+    (True, True, False, False)
+    """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and -LARGEST <= value <= LARGEST
+    return real and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
 
 
 def number(
@@ -554,7 +559,9 @@ def check_value(name: str, value: Any, option_range: Range, *, text: Any = None)
       ValueError: it is outside.
     """
     given = value if text is None or is_number(value) else text
-    require(option_range.accepts(value), name, given, option_range.allowed)
+    finite = isinstance(value, numbers.Real) and not is_integer(value) and math.isfinite(value)
+    held = " that float32 holds" if finite and not isinstance(value, bool) and not is_number(value) else ""
+    require(option_range.accepts(value), name, given, option_range.allowed + held)
 
 
 def exact(value: Any, option_range: Range) -> Any:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -240,7 +241,7 @@ def test_values_that_do_not_go_together_are_one_line():
         build.method(config)
     with (
         pytest.raises(ValueError, match=r"config\.x: .*wrong type.*\(TypeError: no\)"),
-        build.options_that_fit("config.x"),
+        build.options_that_fit("config.x", {}),
     ):
         raise TypeError("no\nsecond line")
 
@@ -274,3 +275,29 @@ def test_knn_refuses_no_neighbors_and_no_temperature(k, temperature):
     features, labels = np.eye(3, dtype=np.float32), np.array([0, 1, 2])
     with pytest.raises(ValueError, match=r"(k|temperature)="):
         knn_accuracy(features, labels, features, labels, classes=3, k=k, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"method.temperature": 1e-46},
+            "config.method.temperature=1e-46: allowed is a number above 0 that float32 holds",
+        ),
+        (
+            {"method.temperature": "1e39"},
+            "config.method.temperature='1e39': allowed is a number above 0 that float32 holds",
+        ),
+        (
+            {"optimizer.warmup_steps": 10**6},
+            "config.optimizer.warmup_steps=1000000: allowed is an integer in [0, steps=4]",
+        ),
+        ({"encoder.widths": "()"}, "config.encoder.widths=(): allowed is one width or more"),
+        ({"optimizer.schedule": "x"}, "config.optimizer.schedule='x' is not one of the allowed values"),
+    ],
+)
+def test_what_a_function_refuses_is_named_as_the_user_does(change, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}[^\n]*$"):
+        config = build.to_dict(load_config("configs/simclr.py:,,smoke", change))
+        build.method(config)
+        build.optimizer(config)
