@@ -149,7 +149,7 @@ def describe_length(config: build.Config, num_images: int) -> str:
     """
     epochs = config["steps"] * config["batch_size"] / num_images
     batches = f"{config['steps']} steps of {config['batch_size']}"
-    return f"{num_images} images in {config['data']['source']}: {batches} are {epochs:.3g} epochs"
+    return f"{num_images} image{'s' * (num_images > 1)} in {config['data']['source']}: {batches} are {epochs:.3g} epochs"
 
 
 def open_checkpoints(config: build.Config, folder: Path, source: Source) -> Checkpoints:

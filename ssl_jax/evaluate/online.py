@@ -58,7 +58,7 @@ class Health:
         self._views = health.draw_two_views(source, method.views[0], images=images, crop_ratio=crop_ratio)
         if (count := self._views.shape[1]) < 2:
             logger.warning(
-                "no %s/ scalars of the features: %d images can be read of two or more", prefix, count
+                "no %s/ scalars of the features: it takes two images that can be read, of %d", prefix, count
             )
         self._measure = jax.jit(
             lambda params, state, views: health.measure_health(

@@ -266,9 +266,14 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             reason = str(storage.innermost(error)).strip().split("\n")[0][:300]
             free = shutil.disk_usage(self.directory).free / 2**20
+            whole = steps(self.directory)
+            after = (
+                f"Those of steps {whole} are whole: the same command goes on from the last one"
+                if whole
+                else "None was written before: the same command starts anew"
+            )
             raise CannotSaveError(
-                f"a checkpoint cannot be written to {self.directory}, where {free:,.1f} MiB are free: {reason}. Those of steps "
-                f"{steps(self.directory)} are whole: the same command goes on from the last one"
+                f"a checkpoint cannot be written to {self.directory}, where {free:,.1f} MiB are free: {reason}. {after}"
             ) from error
 
     def _open(self) -> ocp.training.Checkpointer:

@@ -116,9 +116,9 @@ def check_sizes(run: Run) -> None:
         least = run.method.limits.least_batch * parts
         remedy = f"set {images} or less" if images >= least else f"this method needs {least} images or more"
         _log.warning(
-            "batch_size=%d is more than the %d images of %s: every batch holds some of them several times, which methods that "
+            "batch_size=%d is more than the %s of %s: every batch holds some of them several times, which methods that "
             "compare images take for different ones; %s",
-            *(run.batch_size, images, run.source.name, remedy),
+            *(run.batch_size, f"{images} image{'s' * (images > 1)}", run.source.name, remedy),
         )
 
 

@@ -143,7 +143,7 @@ def test_health_of_fewer_than_two_images_is_said_once_and_the_run_goes_on(caplog
             hook = Health(METHOD, images, every=1, images=4)
             assert hook(1, STATE) == hook(2, STATE) == {}
         said = [record.message for record in caplog.records if "scalars of the features" in record.message]
-        assert said == ["no batch/ scalars of the features: 1 images can be read of two or more"]
+        assert said == ["no batch/ scalars of the features: it takes two images that can be read, of 1"]
 
 
 @pytest.mark.parametrize("classes", [3, 6])
