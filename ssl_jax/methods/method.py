@@ -44,13 +44,13 @@ class Limits(NamedTuple):
         single image is a constant.
       most_batch: images that one call may have, such as the rows of a queue; ``None``: any number.
       least_images: images of the source, such as the clusters that they are put into.
-      needed_by: options from which ``least_images`` follows, for the message, such as ``clusters=10``.
+      follows_from: options from which ``least_images`` follows, for the error, such as ``clusters=10``.
     """
 
     least_batch: int = 1
     most_batch: int | None = None
     least_images: int = 1
-    needed_by: str = "options"
+    follows_from: str = "options"
 
     def require(self, *, batch_size: int, accumulate: int, images: int) -> None:
         """Raise unless a run is within the limits.
@@ -82,7 +82,7 @@ class Limits(NamedTuple):
             )
         if images < self.least_images:
             raise ValueError(
-                f"the source has {images} images: allowed is {self.least_images} or more, which the method's {self.needed_by} "
+                f"the source has {images} images: allowed is {self.least_images} or more, which the method's {self.follows_from} "
                 "needs: set fewer, or add images"
             )
 

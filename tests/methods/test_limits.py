@@ -68,7 +68,7 @@ def test_the_least_batch_trains_the_encoder_and_one_image_less_does_not(name):
             r"batch_size=65: allowed is at most the 64 rows of .* queue: .* of 65 or more",
         ),
         (
-            Limits(least_images=10, needed_by="clusters=10"),
+            Limits(least_images=10, follows_from="clusters=10"),
             (4, 1, 9),
             r"the source has 9 images: allowed is 10 or more, which the method's clusters=10 needs: set fewer, or add",
         ),

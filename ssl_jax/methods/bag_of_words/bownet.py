@@ -208,7 +208,7 @@ def build(
         limits=Limits(
             least_batch=2 if cutmix else 1,
             least_images=-(-vocabulary_size // samples),
-            needed_by=f"vocabulary_size={vocabulary_size} of samples={samples} an image",
+            follows_from=f"vocabulary_size={vocabulary_size} of samples={samples} an image",
         ),
     )
 

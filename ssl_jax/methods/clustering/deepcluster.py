@@ -146,7 +146,7 @@ def build(
         collapse=collapse,
         limits=Limits(
             least_images=max(clusters, pca + 1),
-            needed_by=f"pca={pca}" if pca >= clusters else f"clusters={clusters}",
+            follows_from=f"pca={pca}" if pca >= clusters else f"clusters={clusters}",
         ),
         keeps_images=True,
     )

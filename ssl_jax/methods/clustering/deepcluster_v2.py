@@ -190,7 +190,7 @@ def build(
         variables,
         refresh=clustering,
         collapse=collapse,
-        limits=Limits(least_images=clusters, needed_by=f"clusters={clusters}"),
+        limits=Limits(least_images=clusters, follows_from=f"clusters={clusters}"),
         keeps_images=True,
     )
 

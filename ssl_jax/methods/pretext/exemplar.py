@@ -123,6 +123,6 @@ def build(
         encoder_at("online"),
         refresh=choose_seeds,
         collapse=collapse,
-        limits=Limits(least_images=exemplars, needed_by=f"exemplars={exemplars}"),
+        limits=Limits(least_images=exemplars, follows_from=f"exemplars={exemplars}"),
         keeps_images=True,
     )

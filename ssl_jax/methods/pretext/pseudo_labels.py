@@ -153,6 +153,6 @@ def build(
         encoder_at("online"),
         refresh=relabeling,
         collapse=collapse,
-        limits=Limits(least_images=num_labels, needed_by=f"num_labels={num_labels}"),
+        limits=Limits(least_images=num_labels, follows_from=f"num_labels={num_labels}"),
         keeps_images=True,
     )
