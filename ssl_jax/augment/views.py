@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -235,7 +236,8 @@ def make_views(
       ``[b, v, s, s, c]`` for each size, float32.
 
     Raises:
-      ValueError: neither ``crops`` nor ``image``, crops that do not match the views, or floats far outside of [0, 1].
+      ValueError: neither ``crops`` nor ``image``, crops that do not match the views, images of another rank, or floats far
+        outside of [0, 1].
 
     Example:
       >>> import jax, numpy as np
@@ -244,9 +246,12 @@ def make_views(
       >>> [x.shape for x in make_views(jax.random.key(0), batch, views)]
       [(2, 2, 4, 4, 3), (2, 1, 2, 2, 3)]
     """
+    check.require(isinstance(batch, Mapping), "batch", type(batch).__name__, "a dict with 'image' or 'crops'")
     cropped = "crops" in batch
     check.require(cropped or "image" in batch, "batch", sorted(batch), "a dict with 'image' or 'crops'")
     sources = _checked_crops(batch["crops"], views) if cropped else (jnp.asarray(batch["image"]),)
+    if not cropped:
+        _require_images(sources[0], "batch['image']")
     for source in sources:
         color.require_unit_range(source, "batch['crops']" if cropped else "batch['image']")
     positions = jnp.arange(sources[0].shape[0]) if positions is None else positions
@@ -373,6 +378,11 @@ def _checked_crops(crops: Any, views: tuple[View, ...]) -> tuple[Array, ...]:
     return crops
 
 
+def _require_images(images: Array | np.ndarray, name: str) -> None:
+    allowed = "[b, h, w, c]; one image without the first axis is images[None]"
+    check.require(images.ndim == 4, f"{name}.shape", images.shape, allowed)
+
+
 def normalize_for_evaluation(
     images: Shaped[Array | np.ndarray, "b h w c"], view: View
 ) -> Float[Array, "b h w c"]:
@@ -386,7 +396,7 @@ def normalize_for_evaluation(
       ``[b, h, w, c]``, at least float32.
 
     Raises:
-      ValueError: another dtype, or floats far outside of [0, 1].
+      ValueError: another dtype or rank, or floats far outside of [0, 1].
 
     Example:
       >>> import numpy as np
@@ -394,6 +404,7 @@ def normalize_for_evaluation(
       >>> normalize_for_evaluation(np.full((1, 1, 1, 3), 255, np.uint8), view).tolist()
       [[[[1.0, 1.0, 1.0]]]]
     """
+    _require_images(images, "images")
     color.require_unit_range(images)
     return color.normalize(color.to_float(images), mean=view.mean, std=view.std)
 
