@@ -82,8 +82,8 @@ class Limits(NamedTuple):
             )
         if images < self.least_images:
             raise ValueError(
-                f"the source has {images} images: allowed is {self.least_images} or more, which the method's {self.follows_from} "
-                "needs: set fewer, or add images"
+                f"the source has {images} images: allowed is {self.least_images} or more, which the method's "
+                f"{self.follows_from} needs: set fewer, or add images"
             )
 
 
