@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbour classification, the rule of InstDisc and DINO."""
 
 import functools
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,8 @@ def knn_scores(
       section 3.4;
     DINO's ``eval_knn.py``. Deviation: scores are normalised, which keeps the ranking and cannot overflow.
     """
-    check.require(bool(k) and min(k) >= 1, "k", k, "integers of 1 or more")
+    whole = bool(k) and all(isinstance(n, numbers.Integral) and n >= 1 for n in k)
+    check.require(whole, "k", k, "integers of 1 or more")
     check.require(max(k) <= len(train_labels), "k", k, f"at most the {len(train_labels)} training examples")
     check.require(block >= 1, "block", block, "an integer of 1 or more")
     check.positive("temperature", temperature)

@@ -215,16 +215,20 @@ def alignment(
     Args:
       first: features x of one view; normalised here.
       second: features y of the other; normalised here.
-      power: exponent α.
+      power: exponent α > 0.
 
     Returns:
       0 where views agree, to ``2^α``.
+
+    Raises:
+      ValueError: an exponent that is not above 0.
 
     >>> float(alignment(np.eye(2, dtype=np.float32), -np.eye(2, dtype=np.float32)))
     4.0
 
     Reference: Wang & Isola, Alignment and Uniformity (2020), eq. 1.
     """
+    check.positive("power", power)
     difference = normalize(jnp.asarray(first)) - normalize(jnp.asarray(second))
     squares = jnp.sum(difference**2, axis=-1)
     # The gradient of ‖x − y‖^α where views are equal: 0, also for powers below 2, whose formula has no finite one.
@@ -239,14 +243,14 @@ def uniformity(
 
     Args:
       features: features x; normalised here; two rows or more.
-      scale: factor t.
+      scale: factor t > 0.
       block: rows at a time: memory is ``block × n``, the result does not depend on it.
 
     Returns:
       0 where all points agree; the lower, the more uniform.
 
     Raises:
-      ValueError: fewer than two rows.
+      ValueError: fewer than two rows, or a factor that is not above 0.
 
     >>> round(float(uniformity(np.eye(4, dtype=np.float32))), 4)
     -4.0
@@ -256,6 +260,7 @@ def uniformity(
     """
     n = len(features)
     check.require(n >= 2, "features", f"{n} rows", "two rows or more")
+    check.positive("scale", scale)
     x = normalize(jnp.asarray(features))
     block = min(block, n)
     rows = jnp.pad(x, ((0, -n % block), (0, 0))).reshape(-1, block, x.shape[-1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_jax import losses, ops, optim
+from ssl_jax.evaluate import knn, spectrum
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
@@ -98,3 +99,17 @@ def test_boundaries_below_zero_and_no_directions_are_refused():
 def test_optimizers_and_averages_refuse_what_diverges(option, allowed, build, value):
     with pytest.raises(ValueError, match=f"^{option}=.*: allowed is a number [^\n]*{re.escape(allowed)}"):
         build(value)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), np.float32(-1)])
+def test_measures_refuse_exponents_and_factors_that_mean_nothing(value):
+    with pytest.raises(ValueError, match=r"^power=.*: allowed is a number above 0$"):
+        spectrum.alignment(X, X[::-1], power=value)
+    with pytest.raises(ValueError, match=r"^scale=.*: allowed is a number above 0$"):
+        spectrum.uniformity(X, scale=value)
+
+
+@pytest.mark.parametrize("k", [(0,), (-1,), (1, 0), ()])
+def test_neighbours_are_one_or_more(k):
+    with pytest.raises(ValueError, match=r"^k=.*: allowed is integers of 1 or more$"):
+        knn.knn_scores(X, np.arange(8) % 2, X, classes=2, k=k)
