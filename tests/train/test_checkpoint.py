@@ -226,7 +226,7 @@ def test_an_error_while_writing_is_raised_and_leaves_no_checkpoint(tmp_path, mon
     checkpoints = Checkpoints(tmp_path, every=20, metadata=CONFIG)
     monkeypatch.setattr(storage, "checksums", full)
     checkpoints.save(20, make_state())
-    with pytest.raises(OSError, match="No space left.*None was written before"):
+    with pytest.raises(OSError, match=r"No space left.*None was written before"):
         checkpoints.wait()
     monkeypatch.undo()
     checkpoints.close()
