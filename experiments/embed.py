@@ -6,8 +6,6 @@ Writes ``features`` (float32 ``[n, d]``), ``file_name``, ``label`` (-1: none) an
 ``.npz`` or ``.parquet``. Unreadable images are named and left out: ``index`` is the position of a row in the source.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import launch
@@ -33,9 +31,9 @@ _CORRUPT = flags.DEFINE_float(
 def main() -> None:
     """Embed the images of ``--source``."""
     embed_images(
-        Path(launch.require_flag("workdir", _WORKDIR.value, "DIR")),
+        launch.require_path("workdir", _WORKDIR.value, "DIR"),
         launch.require_flag("source", _SOURCE.value, "folder:PATH"),
-        Path(launch.require_flag("out", _OUT.value, "FILE.npz")),
+        launch.require_path("out", _OUT.value, "FILE.npz"),
         split=_SPLIT.value,
         step=_STEP.value,
         batch_size=_BATCH.value,

@@ -11,8 +11,6 @@ methods that cluster their training images a table has purity, mutual informatio
 whose cluster changed in the last refresh.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import launch, processes
@@ -40,7 +38,7 @@ _CLUSTER = processes.define_flags()
 
 def main() -> None:
     """Evaluate the run in ``--workdir``."""
-    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    workdir = launch.require_path("workdir", _WORKDIR.value, "DIR")
     with processes.distributed(_CLUSTER()):
         evaluate_run(
             workdir,

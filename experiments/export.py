@@ -10,8 +10,6 @@ Leaves in the folder ``encoder.safetensors`` (weights by path, the architecture 
 ``images`` is float32 ``[n, size, size, channels]`` in [0, 1], for any n; the program normalises by itself.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import launch
@@ -26,8 +24,8 @@ _STEP = flags.DEFINE_string(
 
 def main() -> None:
     """Export the encoder of ``--workdir`` to ``--out``."""
-    workdir = Path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
-    export_encoder(workdir, Path(launch.require_flag("out", _OUT.value, "FOLDER")), step=_STEP.value)
+    workdir = launch.require_path("workdir", _WORKDIR.value, "DIR")
+    export_encoder(workdir, launch.require_path("out", _OUT.value, "FOLDER"), step=_STEP.value)
 
 
 if __name__ == "__main__":

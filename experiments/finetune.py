@@ -9,8 +9,6 @@ Recipes: ``plain``, a crop and a flip; ``mae``, the one of MAE's ViT-B: layer-wi
 erasing, drop path and colour jitter. ``--set`` overrides an option of ``ssl_jax.evaluate.finetune.Recipe``.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import launch
@@ -33,7 +31,7 @@ _CORRUPT = flags.DEFINE_float(
 def main() -> None:
     """Fine-tune the run in ``--workdir``."""
     finetune_run(
-        Path(launch.require_flag("workdir", _WORKDIR.value, "DIR")),
+        launch.require_path("workdir", _WORKDIR.value, "DIR"),
         step=_STEP.value,
         recipe=_RECIPE.value,
         overrides=_SET.value,

@@ -7,8 +7,6 @@ The same command again goes on from the last checkpoint. Leaves ``config.json``,
 ``checkpoints/<step>/`` in the workdir.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import config_flag, launch, pretrain, processes
@@ -29,9 +27,9 @@ _CLUSTER = processes.define_flags()
 def main() -> None:
     """Train, or replay one dumped step."""
     if _REPLAY.value is not None:
-        pretrain.replay(Path(_REPLAY.value))
+        pretrain.replay(local_path(_REPLAY.value))
         return
-    folder = local_path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    folder = launch.require_path("workdir", _WORKDIR.value, "DIR")
     config = build.to_dict(_CONFIG.load(recorded=pretrain.previous_config(folder)))
     with processes.distributed(_CLUSTER()):
         pretrain.pretrain(config, folder, allow_changes=_ALLOW_CHANGES.value)

@@ -20,7 +20,6 @@ from absl import flags
 from ssl_jax.cli import config_flag, launch
 from ssl_jax.cli.search_space import parse_axis
 from ssl_jax.cli.sweep import MODES, Search, sweep
-from ssl_jax.train.workdir import local_path
 
 _CONFIG = config_flag.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; made if it is missing.")
@@ -36,7 +35,7 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Processes at a time.", lower_bound=1)
 
 def main() -> None:
     """Make the runs that are missing, then print the table."""
-    root = local_path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    root = launch.require_path("workdir", _WORKDIR.value, "DIR")
     search = Search(
         grid=dict(parse_axis(text) for text in _GRID.value),
         draws=_RANDOM.value,

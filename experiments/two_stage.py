@@ -15,7 +15,6 @@ from absl import flags
 
 from ssl_jax.cli import launch
 from ssl_jax.cli.two_stage import Stage, config_flags, run_launcher, run_stages
-from ssl_jax.train.workdir import local_path
 
 _FIRST = flags.DEFINE_string(
     "first", None, "Config of the run that teaches, configs/<method>.py[:arguments]."
@@ -41,7 +40,7 @@ def main() -> None:
     first = launch.require_flag("first", _FIRST.value, "configs/dvae.py")
     second = launch.require_flag("second", _SECOND.value, "configs/beit.py")
     option = launch.require_flag("option", _OPTION.value, "method.tokenizer")
-    root = local_path(launch.require_flag("workdir", _WORKDIR.value, "DIR"))
+    root = launch.require_path("workdir", _WORKDIR.value, "DIR")
     folder = run_stages(
         Stage(first, config_flags("set_first", _SET_FIRST.value)),
         Stage(second, config_flags("set_second", _SET_SECOND.value)),

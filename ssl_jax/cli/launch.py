@@ -19,7 +19,7 @@ from ssl_jax.config.ranges import SEED
 from ssl_jax.core.check import shorten
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
-from ssl_jax.train.workdir import WorkdirInUseError
+from ssl_jax.train.workdir import WorkdirInUseError, local_path
 
 USER_ERRORS = (
     ValueError,
@@ -112,6 +112,15 @@ def require_flag(name: str, value: Any, example: str) -> Any:
     return value
 
 
+def require_path(name: str, value: Any, example: str) -> Path:
+    """Return the path of a flag that has no default, see :func:`ssl_jax.train.workdir.local_path`.
+
+    Raises:
+      ValueError: it was not given, or is no local path.
+    """
+    return local_path(require_flag(name, value, example))
+
+
 def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
     """Return the folders of a flag that is repeated for several: a comma is part of a path.
 
@@ -121,7 +130,7 @@ def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
     >>> parse_folders("beside", ["runs/a=1,b=2", ""])
     [PosixPath('runs/a=1,b=2')]
     """
-    folders = [value for value in values or [] if value]
+    folders = [os.path.expanduser(value) for value in values or [] if value]
     for folder in folders:
         parts = folder.split(",")
         if (
@@ -133,7 +142,7 @@ def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
             raise ValueError(
                 f"--{name}={folder}: there is no such folder; repeat the flag for several: {again}"
             )
-    return [Path(folder) for folder in folders]
+    return [local_path(folder) for folder in folders]
 
 
 def parse_seeds(values: Sequence[str]) -> list[int]:

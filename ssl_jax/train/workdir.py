@@ -205,7 +205,10 @@ class Workdir:
 
 
 def local_path(workdir: str | Path) -> Path:
-    """Return the path of the folder of a run as it was typed: a ``Path`` of ``gs://runs`` is one below a local folder ``gs:``.
+    """Return the path of the folder of a run from how it was typed.
+
+
+
 
     Raises:
       ValueError: it is remote, or no path of this file system.
@@ -217,11 +220,12 @@ def local_path(workdir: str | Path) -> Path:
     """
     if "://" in str(workdir):
         raise ValueError(f"workdir={str(workdir)!r}: allowed is a local path; mount remote storage")
+    path = Path(os.path.expanduser(workdir))
     try:
-        Path(workdir).exists()
+        path.exists()
     except OSError as error:
         raise ValueError(f"workdir={shorten(repr(str(workdir)))}: {error.strerror}") from error
-    return Path(workdir)
+    return path
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

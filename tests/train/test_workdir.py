@@ -188,6 +188,13 @@ def test_a_remote_folder_is_not_taken_for_a_local_one():
     assert local_path("runs/s3:/x") == Path("runs/s3:/x")
 
 
+def test_a_tilde_that_the_shell_left_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/runs") == tmp_path / "runs"
+    assert local_path("runs/~") == Path("runs/~")
+    assert Workdir("~/runs").path == tmp_path / "runs"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_directory_is_refused(tmp_path):
     tmp_path.chmod(0o500)
