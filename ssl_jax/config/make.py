@@ -5,7 +5,7 @@ optimizer then stands in the config, so that each can be overridden from the com
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -39,6 +39,8 @@ DATA_DEFAULTS = {
 }
 NOT_OF_IMAGES = ("num_examples", "num_labels", "labeled_fraction", *DATA_DEFAULTS)
 """Options of ``data`` that do not say which images there are, nor how they are read."""
+TEST_SPLITS = ("test", "testing", "validation", "valid", "val", "dev")
+"""Names of a split to report, in the order in which one is chosen."""
 OF_IMAGES = ("size", "mean", "std")
 """Options of views that belong to the images and stay when another preset is chosen."""
 SMOKE_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "vocabulary_size": 32}
@@ -194,7 +196,7 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
     )
     config.method = _method(entry, config, recipe, in_steps)
     config.optimizer = _optimizer(config, recipe, choices, epochs, in_steps)
-    config.watch = _watch(config.steps, dataset, recipe)
+    config.watch = _watch(config.steps, dataset.size, images.splits, recipe)
     if basis.budget == "smoke":
         config.update_from_flattened_dict(smoke_values(config, entry.smoke))
     return config
@@ -233,11 +235,13 @@ class Images(NamedTuple):
       num_examples: number of images.
       mean: of the pixels in [0, 1], one number a channel.
       std: likewise.
+      splits: that fit probes and that are reported.
     """
 
     num_examples: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    splits: tuple[str, str]
 
 
 def is_own_source(dataset: Dataset, source: str) -> bool:
@@ -254,14 +258,15 @@ def _look_at_images(
 ) -> Images:
     """Find the number of images, and their mean and deviation: given, recorded, those of the dataset, or looked up."""
     if _same_images(data, recorded.get("data", {})):
-        views = recorded["views"]
+        views, evaluate = recorded["views"], recorded["watch"]["evaluate"]
+        splits = (evaluate["train_split"], evaluate["test_split"])
         count = data.num_examples if "data.num_examples" in choices else recorded["data"]["num_examples"]
-        return Images(count, tuple(views["mean"]), tuple(views["std"]))
-    own = is_own_source(dataset, data.source)
+        return Images(count, tuple(views["mean"]), tuple(views["std"]), splits)
+    own, splits = is_own_source(dataset, data.source), probe_splits(dataset.train, dataset.test)
     known = dataset.num_examples if own and data.split == dataset.train else None
     count = data.num_examples if data.num_examples is not None else known
     if own and count is not None:
-        return Images(count, dataset.mean, dataset.std)
+        return Images(count, dataset.mean, dataset.std, splits)
     try:
         named = [f"{part}_split" for part in ("train", "test")]
         evaluation = {name: choices.get(f"watch.evaluate.{name}") for name in named}
@@ -269,10 +274,33 @@ def _look_at_images(
         mean, std = (dataset.mean, dataset.std) if own else channel_statistics(source)
     except ValueError as error:
         if count is not None:
-            return Images(count, dataset.mean, dataset.std)
+            return Images(count, dataset.mean, dataset.std, splits)
         hint = "give --config.data.source, or --config.data.num_examples=N for a config without the images"
         raise ValueError(f"{error}; {hint}") from error
-    return Images(len(source) if count is None else count, mean, std)
+    if not own:
+        splits = probe_splits(dataset.train, find_test_split(getattr(source, "splits", ())))
+    return Images(len(source) if count is None else count, mean, std, splits)
+
+
+def find_test_split(splits: Sequence[str]) -> str:
+    """Find the split to report among those of a source; ``""`` if there is none.
+
+    >>> find_test_split(("train", "Val", "unlabeled")), find_test_split(("train",))
+    ('Val', '')
+    """
+    named = {name.lower(): name for name in splits}
+    return next((named[name] for name in TEST_SPLITS if name in named), "")
+
+
+def probe_splits(train: str, test: str) -> tuple[str, str]:
+    """Name the splits that probes are fitted to and tested on.
+
+    Without a test split every fifth image is held out from the probes; pretraining, which sees no label, has it.
+
+    >>> probe_splits("train", "test"), probe_splits("train", "")
+    (('train', 'test'), ('train[:80%]', 'train[80%:]'))
+    """
+    return (train, test) if test else (f"{train}[:80%]", f"{train}[80%:]")
 
 
 def _same_images(data: ConfigDict, recorded: Mapping[str, Any]) -> bool:
@@ -349,11 +377,8 @@ def _optimizer(
     return optimizer
 
 
-def _watch(steps: int, dataset: Dataset, recipe: Recipe) -> ConfigDict:
+def _watch(steps: int, size: int, splits: tuple[str, str], recipe: Recipe) -> ConfigDict:
     often = {part: min(max(steps // part, 1), 5000) for part in (5, 10, 50)}
-    # Without a test split, every fifth image is held out from the probes (not from pretraining, which sees no label).
-    train, test = dataset.train, dataset.test
-    splits = (train, test) if test else (f"{train}[:80%]", f"{train}[80%:]")
     evaluate = {
         "train_split": splits[0],
         "test_split": splits[1],
@@ -362,7 +387,7 @@ def _watch(steps: int, dataset: Dataset, recipe: Recipe) -> ConfigDict:
         "measures": ("knn", "linear", "few"),
         "per_class": (1, 5, 10, 100),
         "draws": 5,
-        "crop_ratio": 1.0 if dataset.size <= SMALL else 0.875,
+        "crop_ratio": 1.0 if size <= SMALL else 0.875,
     }
     return ConfigDict(
         {

@@ -97,6 +97,7 @@ def open_folder(
         dtype=dtype,
         values=values,
     )
+    source.splits = layout.splits
     return take_part(source, split, scattered=True)
 
 
@@ -116,8 +117,11 @@ class FolderSource:
 
     Attributes:
       labels: int32 ``[n]``, -1 where there is none.
+      splits: names of the splits of the folder; () where it has none.
       ignored, notes: as above.
     """
+
+    splits: tuple[str, ...] = ()
 
     def __init__(
         self,

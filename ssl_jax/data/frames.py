@@ -80,6 +80,7 @@ class Clips:
         self.shape, self.channels, self.dtype = frames.shape, frames.channels, frames.dtype
         self.classes = frames.classes
         self.notes: tuple[str, ...] = getattr(frames, "notes", ())
+        self.splits: tuple[str, ...] = getattr(frames, "splits", ())
         self.clips = np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
         self.times = (np.arange(len(frames)) - self._starts[self.clips]).astype(np.int32)
         short = np.flatnonzero(self.lengths < self._span)
@@ -210,6 +211,7 @@ def open_frames(
         dtype=dtype,
         values=values,
     )
+    source.splits = layout.splits
     lengths = [len(clip) for clip in clips]
     name = f"frames:{root / start}"
     return Clips(source, lengths, window=window, stride=stride, name=name).part(split)

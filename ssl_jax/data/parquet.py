@@ -130,6 +130,7 @@ class ParquetSource:
       files: name, relative to the set, and size in bytes of every local file.
       labels: int32 ``[n]``, -1 for none.
       notes: sentences about what was found.
+      splits: names of the splits of the table; () where it has none.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ParquetSource:
         self.values = values
         self._table = table
         self.files: tuple[tuple[str, int], ...] = table.files
+        self.splits = table.all_splits
         if not len(table):
             raise ValueError(f"{name} has no row")
         labels = _labels_of_all(table, name)
@@ -260,6 +262,7 @@ class _LocalTable:
         image, label = columns
         self._root = path if path.is_dir() else path.parent
         self._files, self._wanted = by_split, wanted
+        self.all_splits = tuple(sorted(name for name in by_split if name)) if len(by_split) > 1 else ()
         files = [file for name in wanted for file in by_split[name]]
         rows = [read_metadata(file).num_rows for file in files]
         filled = [file for file, count in zip(files, rows, strict=True) if count] or files[:1]
@@ -360,6 +363,7 @@ class _HubTable:
         self._name, self._split = name, split
         self.files: tuple[tuple[str, int], ...] = ()
         rows = self._load(split)
+        self.all_splits: tuple[str, ...] = tuple(rows.info.splits or ())
         schema = rows.features.arrow_schema
         features = features_of(schema)
         self.image = find_image_column(

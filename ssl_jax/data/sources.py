@@ -186,6 +186,7 @@ class Subset:
         self.dtype = source.dtype
         self.classes = source.classes
         self.notes: tuple[str, ...] = tuple(getattr(source, "notes", ()))
+        self.splits: tuple[str, ...] = tuple(getattr(source, "splits", ()))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -148,6 +148,7 @@ class TfdsSource:
     Attributes:
       files: name and size in bytes of every file of the splits.
       notes: sentences about what was found.
+      splits: names of the splits of the set.
 
     Raises:
       ValueError: no feature is an image, the split is empty, or the labels are no classes.
@@ -164,6 +165,7 @@ class TfdsSource:
     ):
         info = builder.info
         self.values = values
+        self.splits = tuple(info.splits)
         self.name = f"{info.name}/{split}"
         self._image, self._encoded = _image_feature(info, image)
         self._label, self.notes = _label_feature(info, label)

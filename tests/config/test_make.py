@@ -186,11 +186,39 @@ def test_without_the_images_their_number_can_be_given():
 
 def test_a_run_that_goes_on_keeps_the_number_of_its_images(folder):
     data = {"source": folder, "split": "train", "num_examples": 2560}
-    recorded = {"data": data, "views": {"mean": (0.1,), "std": (0.2,)}}
+    evaluate = {"train_split": "train[:80%]", "test_split": "train[80%:]"}
+    views = {"mean": (0.1,), "std": (0.2,)}
+    recorded = {"data": data, "views": views, "watch": {"evaluate": evaluate}}
     config = load_config(f"{SIMCLR}:folder", {"data.source": folder}, recorded=recorded)
     assert config.steps == 500
     other = load_config(f"{SIMCLR}:cifar10", recorded=recorded)
     assert other.data.num_examples == 50_000
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        ((), ("train[:80%]", "train[80%:]")),
+        (("train",), ("train[:80%]", "train[80%:]")),
+        (("train", "val"), ("train", "val")),
+        (("train", "Validation", "test"), ("train", "test")),
+        (("train", "unlabeled"), ("train[:80%]", "train[80%:]")),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["", "folder"])
+def test_the_splits_to_evaluate_on_are_those_that_the_images_have(tmp_path, splits, expected, arguments):
+    for split in splits or ("",):
+        for label in ("cat", "dog"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(5):
+                np.save(tmp_path / split / label / f"{number}.npy", np.full((8, 8, 3), number, np.uint8))
+    options = {"data.source": f"folder:{tmp_path}"}
+    config = load_config(f"{SIMCLR}:{arguments}", options)
+    evaluate = config.watch.evaluate
+    assert (evaluate.train_split, evaluate.test_split) == expected
+    recorded = {**build.to_dict(config)}
+    again = load_config(f"{SIMCLR}:{arguments}", options, recorded=recorded).watch.evaluate
+    assert (again.train_split, again.test_split) == expected
 
 
 # Config files
