@@ -238,7 +238,7 @@ def draw_share(
     return np.concatenate(drawn)
 
 
-def _level(counts: np.ndarray, total: float) -> int:
+def _level(counts: np.ndarray, total: int | float) -> int:
     """The least number a class of which classes with ``counts`` examples give ``total`` together.
 
     >>> _level(np.array([1, 5, 9]), 9), _level(np.array([1, 5, 9]), 15)

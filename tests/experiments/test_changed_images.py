@@ -54,7 +54,7 @@ def no_training(monkeypatch):
 def config_of(folder, name, **options):
     options = {key.replace("__", "."): value for key, value in options.items()}
     overrides = {"data.source": f"folder:{folder}", **options}
-    recorded = pretrain.recorded_config(folder.parent / "run")
+    recorded = pretrain.previous_config(folder.parent / "run")
     return build.to_dict(load_config(f"{ROOT / 'configs' / name}.py:smoke", overrides, recorded=recorded))
 
 
@@ -214,7 +214,7 @@ def test_of_several_processes_the_first_writes_and_speaks_and_all_refuse(folder,
 def test_what_a_method_has_kept_is_measured_on_the_images_it_was_trained_on_only(folder):
     """The rows of clusters are those of images that were there in training."""
     start(folder, "deepcluster")
-    recorded, config = read_images(folder.parent / "run"), pretrain.recorded_config(folder.parent / "run")
+    recorded, config = read_images(folder.parent / "run"), pretrain.previous_config(folder.parent / "run")
     assert len(evaluate.open_training_images(config, recorded)) == 50
     rename(folder)
     with pytest.raises(
