@@ -252,12 +252,13 @@ def test_a_run_that_dies_at_any_moment_ends_in_the_same_bits(program, whole, tmp
             return original(self, *arguments)
 
         monkeypatch.setattr(owner, name, dies)
+    before = set(threading.enumerate())
     with pytest.raises((Died, RuntimeError)):
         run(program, source, **options)
     monkeypatch.undo()
     if moment == "save":
         # The threads in which orbax saves outlive a death without end of the process, and write where the next run cleans up.
-        for thread in threading.enumerate():
+        for thread in set(threading.enumerate()) - before:
             if "_target_setting_result" in thread.name or "_run_loop" in thread.name:
                 thread.join(1)
     # What is logged of a hook comes after the save of its step.
