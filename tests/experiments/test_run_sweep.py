@@ -81,7 +81,7 @@ def test_vectorized_runs_of_temperature_and_seed_are_the_single_runs(tmp_path):
 
 @pytest.mark.long
 def test_a_run_that_diverges_stands_still_and_the_others_go_on(tmp_path):
-    rates = [{"optimizer.learning_rate": rate} for rate in (1e-3, float("inf"))]
+    rates = [{"optimizer.learning_rate": rate} for rate in (1e-3, 1e30)]
     runs = make_trials(config_of(**{"optimizer.warmup_steps": 0}), rates, tmp_path)
     trained = vectorized_runs.train(runs, tmp_path / "scratch")
     assert trained.finite == [True, False]

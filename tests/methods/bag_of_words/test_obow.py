@@ -188,7 +188,7 @@ def test_a_vocabulary_smaller_than_the_batch_is_refused():
         ({"kappa": 0.0}, r"kappa=0\.0"),
         ({"inverse_delta": -1.0}, r"inverse_delta=-1\.0"),
         ({"levels": 3}, "levels=3: allowed is 1 to 2"),
-        ({"levels": 0}, "levels=0: allowed is 1 to 2"),
+        ({"levels": 0}, "levels=0: allowed is an integer from 1"),
         ({"border": 4}, "border=4"),
         ({"border": 3}, r"maps\.shape=\(16, 1, 1, 6\)"),
     ],
