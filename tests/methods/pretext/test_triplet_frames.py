@@ -42,6 +42,6 @@ def test_windows_are_pairs_of_clips():
     ("options", "message"), [({"negatives": 0}, "negatives=0"), ({"hard": 33}, "hard=33")]
 )
 def test_bad_options_are_refused_by_name(options, message):
-    method = method_of("triplet_frames", **options)
     with pytest.raises(ValueError, match=message):
+        method = method_of("triplet_frames", **options)
         loss_of(method, *start(method, batch=real_batch(4, config_of("triplet_frames"))))
