@@ -14,9 +14,9 @@ from ssl_jax.methods.registry import names
 from ssl_jax.train.loop import check_sizes, fit
 from ssl_jax.train.run import Run
 from ssl_jax.train.step import make_init
-from tests.methods.case import QUICK, begun, config_of, make_gradient, method_of, real_batch, with_views
+from tests.methods.case import begun, config_of, make_gradient, method_of, real_batch, with_views
 
-METHODS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in names()]
+METHODS = [name if name == "simclr" else pytest.param(name, marks=pytest.mark.long) for name in names()]
 
 
 TRAINS_TO_NOTHING = {

@@ -194,15 +194,9 @@ def build(
             )
         )
     collapse = tuple(values)
+    limits = Limits(most_batch=vocabulary_size)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        after_update,
-        collapse=collapse,
-        limits=Limits(most_batch=vocabulary_size),
+        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
     )
 
 

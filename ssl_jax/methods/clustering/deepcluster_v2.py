@@ -182,6 +182,7 @@ def build(
         cluster_labels=lambda state: (state["labels"], state["previous"]),
     )
     variables = encoder_at("online")
+    limits = Limits(least_images=clusters, follows_from=f"clusters={clusters}")
     return Method(
         views,
         init_state,
@@ -190,7 +191,7 @@ def build(
         variables,
         refresh=clustering,
         collapse=collapse,
-        limits=Limits(least_images=clusters, follows_from=f"clusters={clusters}"),
+        limits=limits,
         keeps_images=True,
     )
 

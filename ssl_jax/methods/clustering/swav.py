@@ -161,12 +161,5 @@ def build(
         CollapseValue("loss", most, "all projections are alike, and so are their codes"),
         CollapseValue("code_entropy", most, "codes give every prototype the same share"),
     )
-    return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        collapse=collapse,
-        limits=Limits(least_batch=2, most_batch=queue_size or None),
-    )
+    limits = Limits(least_batch=2, most_batch=queue_size or None)
+    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse, limits=limits)

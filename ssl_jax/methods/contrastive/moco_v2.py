@@ -130,13 +130,7 @@ def build(
     views = presets.moco_v2() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
+    limits = Limits(most_batch=queue_size)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        after_update,
-        collapse=collapse,
-        limits=Limits(most_batch=queue_size),
+        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
     )

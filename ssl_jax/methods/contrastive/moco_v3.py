@@ -115,13 +115,7 @@ def build(
     require_pair(views)
     meaning = "predictions or the teacher's projections are all alike"
     collapse = (CollapseValue("loss", lambda n: 4 * float(temperature) * math.log(n), meaning),)
+    limits = Limits(least_batch=2)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        after_update,
-        collapse=collapse,
-        limits=Limits(least_batch=2),
+        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
     )

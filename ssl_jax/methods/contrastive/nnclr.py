@@ -113,15 +113,8 @@ def build(
     views = presets.byol() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", math.log, "predictions are all alike"),)
-    return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("network"),
-        collapse=collapse,
-        limits=Limits(least_batch=2, most_batch=queue_size),
-    )
+    limits = Limits(least_batch=2, most_batch=queue_size)
+    return Method(views, init, loss, encoder, encoder_at("network"), collapse=collapse, limits=limits)
 
 
 def neighbor_metrics(indices: Array, queued: Queue, labels: Array) -> Metrics:

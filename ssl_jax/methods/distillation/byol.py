@@ -110,13 +110,7 @@ def build(
     views = presets.byol() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
+    limits = Limits(least_batch=2)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        after_update,
-        collapse=collapse,
-        limits=Limits(least_batch=2),
+        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
     )

@@ -181,13 +181,5 @@ def build(
     collapse = prototype_collapse(
         prototypes, uniform + koleo_weight * global_count(views) * alike, patches=True
     )
-    return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        teacher_encoder,
-        after_update,
-        collapse=collapse,
-        limits=Limits(least_batch=2),
-    )
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, teacher_encoder, after_update, collapse=collapse, limits=limits)

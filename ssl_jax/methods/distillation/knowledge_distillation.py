@@ -150,15 +150,8 @@ def build(
     meaning = "predictions have nothing in common with the teacher's features"
     collapse = (CollapseValue(metric, value, meaning),)
 
-    return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        collapse=collapse,
-        limits=Limits(least_batch=2 if mode == "similarity" and not with_queue else 1),
-    )
+    limits = Limits(least_batch=2 if mode == "similarity" and not with_queue else 1)
+    return Method(views, init, loss, encoder, encoder_at("online"), collapse=collapse, limits=limits)
 
 
 def build_student_head(encoder: Network, width: int, layers: int, hidden_dim: int) -> Network:

@@ -103,15 +103,9 @@ def build(
     collapse = (
         CollapseValue("loss", 0.0, "every image is at the neighbours of its target, as when all are alike"),
     )
+    limits = Limits(least_batch=2, most_batch=queue_size)
     return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        encoder_at("online"),
-        after_update,
-        collapse=collapse,
-        limits=Limits(least_batch=2, most_batch=queue_size),
+        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
     )
 
 

@@ -173,6 +173,7 @@ def build(
     meaning = "every view is predicted perfectly, as when all are alike"
     # With softmax the loss of a collapsed run is the entropy of whatever it collapsed to.
     collapse = () if similarity == "softmax" else (CollapseValue("loss", -1.0, meaning),)
+    limits = Limits(least_batch=2)
     return Method(
         views * samples,
         init,
@@ -181,7 +182,7 @@ def build(
         encoder_at("online"),
         after_update,
         collapse=collapse,
-        limits=Limits(least_batch=2),
+        limits=limits,
         keeps_images=expectation is not None,
     )
 

@@ -115,6 +115,7 @@ def build(
         gradient_energies, draw_seeds, features_once=True, order=lambda state, key: state["seeds"]
     )
     collapse = (CollapseValue("loss", math.log(exemplars), "the seeds cannot be told from what is seen"),)
+    limits = Limits(least_images=exemplars, follows_from=f"exemplars={exemplars}")
     return Method(
         views,
         init,
@@ -123,6 +124,6 @@ def build(
         encoder_at("online"),
         refresh=choose_seeds,
         collapse=collapse,
-        limits=Limits(least_images=exemplars, follows_from=f"exemplars={exemplars}"),
+        limits=limits,
         keeps_images=True,
     )

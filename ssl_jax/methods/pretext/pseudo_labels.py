@@ -145,6 +145,7 @@ def build(
     collapse = (
         CollapseValue("loss", math.log(classes), "the classifier says nothing: every class is as likely"),
     )
+    limits = Limits(least_images=num_labels, follows_from=f"num_labels={num_labels}")
     return Method(
         views,
         init,
@@ -153,6 +154,6 @@ def build(
         encoder_at("online"),
         refresh=relabeling,
         collapse=collapse,
-        limits=Limits(least_images=num_labels, follows_from=f"num_labels={num_labels}"),
+        limits=limits,
         keeps_images=True,
     )

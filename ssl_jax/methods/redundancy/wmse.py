@@ -76,11 +76,5 @@ def build(
 
     meaning = "whitened views of an image are no more alike than those of two images"
     collapse = (CollapseValue("loss", collapsed_loss, meaning),)
-    return Method(
-        views,
-        init,
-        loss,
-        encoder,
-        collapse=collapse,
-        limits=Limits(least_batch=projection + 1 if w_size is None else w_size),
-    )
+    limits = Limits(least_batch=projection + 1 if w_size is None else w_size)
+    return Method(views, init, loss, encoder, collapse=collapse, limits=limits)
