@@ -380,7 +380,7 @@ RANGES: Mapping[str, Range] = {
     "method.head.layers": DEPTH,
     "method.head.prototypes": WIDTH,
     "method.head_layers": DEPTH_OR_ZERO,
-    "method.heads": optional(WIDTH),
+    "method.heads": optional(TEXT),
     "method.heads.predictor_width": WIDTH,
     "method.heads.projection": WIDTH,
     "method.heads.projector_layers": DEPTH_OR_ZERO,

@@ -1,5 +1,6 @@
 """Ranges of options: every number of every config has one, present values are inside, others are one line."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -16,9 +17,11 @@ from ssl_jax.cli.finetune import override
 from ssl_jax.config import build
 from ssl_jax.config.load import load_config
 from ssl_jax.config.ranges import FINETUNE, RANGES, check_config, check_option, range_of
+from ssl_jax.core.check import is_group
+from ssl_jax.core.check import options_of as options_of_function
 from ssl_jax.evaluate.finetune import RECIPES, Recipe
 from ssl_jax.evaluate.knn import knn_accuracy
-from ssl_jax.methods.registry import names
+from ssl_jax.methods.registry import method_module, names
 from ssl_jax.optim.options import RULES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +54,38 @@ def options_of(part, prefix=""):
                 yield from options_of(group, "optimizer.")
         else:
             yield from options_of(value, f"{prefix}{name}.")
+
+
+def signature_options(function, prefix):
+    """Yield name, annotation and default of the options of a function, of groups those of their fields."""
+    for name, parameter in options_of_function(function).items():
+        default = parameter.default
+        if is_group(default):
+            for field in dataclasses.fields(default):
+                yield f"{prefix}.{name}.{field.name}", str(field.type), getattr(default, field.name)
+        elif default is not parameter.empty:
+            yield f"{prefix}.{name}", str(parameter.annotation), default
+
+
+def test_ranges_allow_what_the_signatures_do():
+    """Texts where a text may stand, None where None may, True where a truth value may."""
+    functions = [("method", method_module(name).build) for name in names()]
+    functions += [("encoder", function) for function in models.BUILDERS.values()]
+    functions += [("views", function) for function in presets.PRESETS.values()]
+    wrong, checked = [], 0
+    for prefix, function in functions:
+        for name, annotation, default in signature_options(function, prefix):
+            kinds = {"str": "a", "None": None, "bool": True}
+            values = [
+                value for kind, value in kinds.items() if kind in annotation and "tuple" not in annotation
+            ]
+            for value in [*values, default] if default is not None or "None" in annotation else values:
+                checked += 1
+                try:
+                    check_option(name, value)
+                except ValueError as error:
+                    wrong.append(str(error))
+    assert not wrong and checked > 1000
 
 
 def test_every_number_of_every_config_has_a_range_in_which_it_is():
