@@ -130,19 +130,15 @@ def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
     >>> parse_folders("beside", ["runs/a=1,b=2", ""])
     [PosixPath('runs/a=1,b=2')]
     """
-    folders = [os.path.expanduser(value) for value in values or [] if value]
+    folders = [local_path(value) for value in values or [] if value]
     for folder in folders:
-        parts = folder.split(",")
-        if (
-            len(parts) > 1
-            and not Path(folder).exists()
-            and any(part and Path(part).exists() for part in parts)
-        ):
+        parts = str(folder).split(",")
+        if len(parts) > 1 and not folder.exists() and any(part and Path(part).exists() for part in parts):
             again = " ".join(f"--{name}={part}" for part in parts)
             raise ValueError(
                 f"--{name}={folder}: there is no such folder; repeat the flag for several: {again}"
             )
-    return [local_path(folder) for folder in folders]
+    return folders
 
 
 def parse_seeds(values: Sequence[str]) -> list[int]:

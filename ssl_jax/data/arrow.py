@@ -39,10 +39,7 @@ def read_schema(file: Path) -> Any:
     Raises:
       ValueError: the file cannot be read.
     """
-    try:
-        return optional_import("pyarrow.parquet").read_schema(file)
-    except (optional_import("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    return _read_foot("read_schema", file)
 
 
 def read_metadata(file: Path) -> Any:
@@ -51,8 +48,12 @@ def read_metadata(file: Path) -> Any:
     Raises:
       ValueError: the file cannot be read.
     """
+    return _read_foot("read_metadata", file)
+
+
+def _read_foot(function: str, file: Path) -> Any:
     try:
-        return optional_import("pyarrow.parquet").read_metadata(file)
+        return getattr(optional_import("pyarrow.parquet"), function)(file)
     except (optional_import("pyarrow").ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ssl_jax.data.files import counted
 from ssl_jax.data.labels import labels_of
 from ssl_jax.data.sources import Source, Subset
 
@@ -32,20 +33,20 @@ def _images(source: Source) -> str:
     size = " of {} x {} pixels".format(*source.shape[:2]) if source.shape is not None else ""
     lengths = getattr(source, "lengths", None)
     if lengths is None:
-        return f"{_number(len(source), 'image')}{size}"
+        return f"{counted(len(source), 'image')}{size}"
     least, most = int(min(lengths)), int(max(lengths))
-    frames = f"{_number(least, 'frame')} each" if least == most else f"{least} to {most} frames"
-    return f"{_number(len(lengths), 'clip')} of {frames}, {_number(len(source), 'frame')}{size}"
+    frames = f"{counted(least, 'frame')} each" if least == most else f"{least} to {most} frames"
+    return f"{counted(len(lengths), 'clip')} of {frames}, {counted(len(source), 'frame')}{size}"
 
 
 def _channels(source: Source) -> str:
-    return f"{_number(source.channels, 'channel')} of {source.dtype}"
+    return f"{counted(source.channels, 'channel')} of {source.dtype}"
 
 
 def _classes(source: Source) -> str:
     names, labels = source.classes, _label_table(source)
     if labels is None:
-        return f"{_number(len(names), 'class')}: {_names(names)}" if names else "no names of classes"
+        return f"{counted(len(names), 'class')}: {_names(names)}" if names else "no names of classes"
     labeled = labels[labels >= 0]
     if not len(labeled):
         return "no labels" + (f" here (classes: {_names(names)})" if names else "")
@@ -54,7 +55,7 @@ def _classes(source: Source) -> str:
         counts[names[label] if label < len(names) else str(label)] = int(count)
     missing = len(labels) - len(labeled)
     rest = f"; {missing} without a label" if missing else ""
-    return f"{_number(len(counts), 'class')}: {_counts(counts)}{rest}"
+    return f"{counted(len(counts), 'class')}: {_counts(counts)}{rest}"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -70,10 +71,6 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _names(names: tuple[str, ...]) -> str:
     return ", ".join(names if len(names) <= _FEW else (*names[:_FIRST], "..."))
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def _label_table(source: Source) -> np.ndarray | None:

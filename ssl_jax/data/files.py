@@ -254,3 +254,12 @@ def printable(name: str) -> str:
     """
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many there are of something.
+
+    >>> counted(1, "class"), counted(3, "class"), counted(2, "broken link")
+    ('1 class', '3 classes', '2 broken links')
+    """
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from ssl_jax.data.files import SUFFIXES, UNREAD_FORMATS, identify_file, printable
+from ssl_jax.data.files import SUFFIXES, UNREAD_FORMATS, counted, identify_file, printable
 
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
 """Where all sub-folders of a folder have such names (in any case), they are splits, not classes."""
@@ -584,18 +584,19 @@ def describe_listing(root: Path, listing: Listing, *, start: str = "") -> list[s
         notes.append(f"sub-folders without an image{f' in {printable(start)}' * bool(start)}: {empty}")
     if listing.broken:
         notes.append(
-            f"{_number(listing.broken, 'broken link')}, such as {printable(listing.broken[0])}: each counts as a corrupt image"
+            f"{counted(len(listing.broken), 'broken link')}, such as {printable(listing.broken[0])}: each counts as a "
+            "corrupt image"
         )
     if listing.repeated:
         name, first = listing.repeated[0]
         notes.append(
-            f"{_number(listing.repeated, 'link')} to folders that are read already and not again, such as {printable(name)} "
-            f"(read as {printable(first) or 'the folder itself'})"
+            f"{counted(len(listing.repeated), 'link')} to folders that are read already and not again, such as "
+            f"{printable(name)} (read as {printable(first) or 'the folder itself'})"
         )
     if listing.unreadable:
         name, reason = listing.unreadable[0]
         notes.append(
-            f"warning: {_number(listing.unreadable, 'folder')} that cannot be read, such as {printable(name)}: {reason}"
+            f"warning: {counted(len(listing.unreadable), 'folder')} that cannot be read, such as {printable(name)}: {reason}"
         )
     if not start:
         notes += _inner_splits(listing.names)
@@ -685,10 +686,6 @@ def _listed(names: Iterable[str]) -> str:
     shown = [printable(name) for name in sorted(names)]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more
-
-
-def _number(found: Sequence[object], what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) != 1)}"
 
 
 def _quoted(name: str) -> str:

@@ -4,17 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssl_jax.core import check, numerics
+from ssl_jax.core import check
 from ssl_jax.core.types import Array
-
-
-def center(z: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Subtract the mean row, in float32 or wider; constant columns become exactly 0 (:func:`ssl_jax.core.numerics.center`).
-
-    >>> center(jnp.array([[1.0], [3.0]])).tolist()
-    [[-1.0], [1.0]]
-    """
-    return numerics.center(z)
 
 
 def covariance(x: Float[Array, "n d1"], y: Float[Array, "n d2"]) -> Float[Array, "d1 d2"]:

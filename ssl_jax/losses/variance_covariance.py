@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, ScalarLike
 
 from ssl_jax.core import check, numerics
+from ssl_jax.core.numerics import center
 from ssl_jax.core.types import Array
 from ssl_jax.losses.covariance import (
-    center,
     covariance,
     require_rows,
     require_views,

@@ -8,8 +8,9 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float, ScalarLike
 
 from ssl_jax.core import check, numerics
+from ssl_jax.core.numerics import center
 from ssl_jax.core.types import Array, Key
-from ssl_jax.losses.covariance import center, covariance
+from ssl_jax.losses.covariance import covariance
 
 Scalar = Float[Array, ""]
 

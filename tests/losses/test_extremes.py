@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 import ssl_jax.losses
 import ssl_jax.ops
 from ssl_jax.core import numerics
+from ssl_jax.core.numerics import center
 from ssl_jax.evaluate import spectrum
 from ssl_jax.losses import bag_of_words as bags
 from ssl_jax.losses import (
@@ -33,7 +34,7 @@ from ssl_jax.losses import (
     whitening,
 )
 from ssl_jax.losses.adversarial import discriminator_cross_entropy, generator_cross_entropy
-from ssl_jax.losses.covariance import center, covariance, sum_off_diagonal_squares
+from ssl_jax.losses.covariance import covariance, sum_off_diagonal_squares
 from ssl_jax.losses.koleo import LEAST_DISTANCE, koleo
 from ssl_jax.models.norm import BatchNorm, GroupNorm
 from ssl_jax.models.norm import standardize as standardize_kernel
@@ -71,7 +72,7 @@ ROWS = {
     "wmse": lambda x, y: whitening.wmse(KEY, jnp.stack([x, y], 1), epsilon=1e-3),
     "wmse raw": lambda x, y: whitening.wmse(KEY, jnp.stack([x, y], 1), epsilon=1e-3, normalize=False),
     "whiten": lambda x: whitening.whiten(x, epsilon=1e-3),
-    "center": center,
+    "center": lambda x: center(x),
     "covariance": lambda x: covariance(center(x), center(x)),
     "sum_off_diagonal_squares": lambda x: sum_off_diagonal_squares(numerics.at_least_float32(x[:D])),
     "barlow_twins": barlow.barlow_twins,
