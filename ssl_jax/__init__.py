@@ -19,6 +19,7 @@ PACKAGES = (
     "core",
     "data",
     "evaluate",
+    "interop",
     "losses",
     "methods",
     "models",

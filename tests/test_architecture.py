@@ -17,6 +17,7 @@ LAYERS = [
     "ssl_jax.models",
     "ssl_jax.optim",
     "ssl_jax.data",
+    "ssl_jax.interop",
     "ssl_jax.methods.method",
     "ssl_jax.methods.parts",
     "ssl_jax.methods",
