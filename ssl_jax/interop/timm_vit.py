@@ -41,7 +41,7 @@ def convert(weights: Weights) -> Converted:
     return Converted(network, params, state, preprocessing)
 
 
-def options(arrays: Arrays) -> dict[str, object]:
+def options(arrays: Arrays) -> dict[str, Any]:
     """List the options of the ViT whose arrays, in our names, these are."""
     width, _, patch, _ = arrays["patch_embed.proj.weight"].shape
     class_token = "cls_token" in arrays
