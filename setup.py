@@ -1,9 +1,15 @@
-"""A wheel holds ssl_jax alone; an editable install serves the launchers and configs of the clone too, from any folder."""
+"""A wheel is the one package ``ssl_jax``, with configs and launchers in it; an editable install serves them from the clone."""
 
 import sys
 
 from setuptools import find_packages, setup
 
-OF_THE_CLONE = ["configs*", "experiments*"] if "editable_wheel" in sys.argv else []
+LIBRARY = find_packages(include=["ssl_jax*"])
 
-setup(packages=find_packages(include=["ssl_jax*", *OF_THE_CLONE]))
+if "editable_wheel" in sys.argv:
+    setup(packages=[*LIBRARY, *find_packages(include=["configs*", "experiments*"])])
+else:
+    setup(
+        packages=[*LIBRARY, "ssl_jax.configs", "ssl_jax.experiments"],
+        package_dir={"ssl_jax.configs": "configs", "ssl_jax.experiments": "experiments"},
+    )

@@ -1,4 +1,4 @@
-"""The flag ``--config=configs/simclr.py:cifar10`` and its overrides, ``--config.steps=500``."""
+"""The flag ``--config=simclr:cifar10`` (or ``configs/simclr.py:cifar10``) and its overrides, ``--config.steps=500``."""
 
 import contextlib
 import re
@@ -52,7 +52,7 @@ class ConfigFlag(NamedTuple):
           ConfigError: an override that is none.
         """
         if self.file.value is None:
-            raise ValueError(f"--{NAME} is missing: give --{NAME}=configs/simclr.py")
+            raise ValueError(f"--{NAME} is missing: give --{NAME}=simclr, or another method or file")
         with config_errors():
             return self.file.value, parse_overrides(self.overrides.value)
 
@@ -71,7 +71,7 @@ def define_config() -> ConfigFlag:
     file = flags.DEFINE_string(
         NAME,
         None,
-        "Config file, configs/<method>.py[:dataset,backbone,budget]; --config.NAME=VALUE overrides.",
+        "Name of a method or path of a config file[:dataset,backbone,budget]; --config.NAME=VALUE overrides.",
     )
     return ConfigFlag(file, flags.DEFINE_multi_string(OVERRIDE, [], "Another value, NAME=VALUE."))
 

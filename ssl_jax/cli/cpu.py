@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from ssl_jax.core.commands import started_by_command
+
 # Keep freed memory instead of handing gigabytes back to the kernel after every step.
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
@@ -41,9 +43,11 @@ def tune() -> None:
 
 
 def _is_launcher() -> bool:
-    """Whether this process was started as ``python -m experiments.<verb>``; tests and notebooks are left alone."""
+    """Whether this process is a launcher's (:mod:`ssl_jax.core.commands`); tests and notebooks are left alone."""
     arguments = sys.orig_argv
-    return any(a == "-m" and b.startswith("experiments.") for a, b in itertools.pairwise(arguments))
+    return started_by_command() or any(
+        a == "-m" and b.startswith("experiments.") for a, b in itertools.pairwise(arguments)
+    )
 
 
 def _is_smoke() -> bool:

@@ -1,9 +1,11 @@
 """What every launcher needs: flags read with one-line errors, and errors that speak to the user."""
 
 import difflib
+import functools
 import logging as std_logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from ssl_jax.cli.config_flag import NAME, ConfigError, gather_overrides
 from ssl_jax.config.images import forget_descriptions
 from ssl_jax.config.ranges import SEED
 from ssl_jax.core.check import shorten
+from ssl_jax.core.commands import spoken
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
 from ssl_jax.train.workdir import WorkdirInUseError, local_path
@@ -34,8 +37,12 @@ USER_ERRORS = (
 DEBUG_HINT = "\n(--debug shows where)"
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], *, words: int = 0) -> None:
     """Run a launcher: read the flags, call ``main()``, turn what the user can mend into one message.
+
+    Args:
+      main: function that does it, called with the words of the command line that are no flags.
+      words: how many of those there may be.
 
     Exit codes: 0 done (or stopped and saved by a signal), 1 failed, 2 the command line or config is wrong.
     """
@@ -44,7 +51,30 @@ def run(main: Callable[[], None]) -> None:
     # Orbax logs the traceback of each of its threads; the error itself is raised, and told in a line.
     logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
     show_messages()
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    for module_name, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module_name.startswith("ssl_jax."):  # --help shows those that several launchers share too
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    module = sys.modules["__main__"]
+    module.__doc__ = describe_launcher(module.__doc__ or "")
+    app.run(
+        lambda argv: _guarded(functools.partial(main, *argv[1:])),
+        flags_parser=lambda argv: _parse(argv, words),
+    )
+
+
+def describe_launcher(text: str, *, installed: bool | None = None) -> str:
+    """Write the description of a launcher, which ``--help`` shows, as this user starts it.
+
+    Args:
+      text: docstring of the launcher.
+      installed: see :func:`ssl_jax.core.commands.spoken`.
+
+    >>> describe_launcher("python -m experiments.show --config=configs/mae.py:imagenet", installed=True)
+    'ssl-jax show --config=mae:imagenet'
+    """
+    said = spoken(text, installed=installed)
+    return text if said == text else re.sub(r"(?<![\w/.])configs/([\w<>]+)\.py", r"\1", said)
 
 
 class Messages(std_logging.Handler):
@@ -52,7 +82,7 @@ class Messages(std_logging.Handler):
 
     def emit(self, record: std_logging.LogRecord) -> None:
         """Write one message."""
-        text = record.getMessage()
+        text = spoken(record.getMessage())
         prefix = "warning: " if record.levelno >= std_logging.WARNING and "warning" not in text[:8] else ""
         if _is_first_process():
             sys.stderr.write(f"{prefix}{text}\n")
@@ -85,7 +115,11 @@ def _show_warning(
 ) -> None:
     """One line for what is said to the user; where in the program it was said is of no use to them."""
     user = category is UserWarning
-    text = f"warning: {message}\n" if user else f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    text = (
+        f"warning: {spoken(str(message))}\n"
+        if user
+        else f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    )
     if text not in _SHOWN:
         _SHOWN.add(text)
         sys.stderr.write(text)
@@ -158,7 +192,7 @@ def parse_seeds(values: Sequence[str]) -> list[int]:
     return seeds
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], words: int = 0) -> list[str]:
     """Parse flags; a misspelt or ill-typed one ends the program with one line that says what is allowed."""
     try:
         rest = flags.FLAGS(gather_overrides(argv) if NAME in flags.FLAGS else list(argv))
@@ -173,8 +207,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     for name, value in flags.FLAGS.flag_values_dict().items():
         if isinstance(value, float) and not math.isfinite(value):
             _fail(ValueError(f"--{name}={value}: allowed is {_describe_flag(name)}"), 2)
-    if len(rest) > 1:
-        _fail(ValueError(f"unexpected argument {rest[1]!r}: flags start with --"), 2)
+    if len(rest) > 1 + words:
+        _fail(ValueError(f"unexpected argument {rest[1 + words]!r}: flags start with --"), 2)
     return rest
 
 
@@ -246,4 +280,4 @@ def _fail(error: BaseException, code: int) -> None:
 
 def print_error(error: BaseException, *, hint: str = DEBUG_HINT) -> None:
     """Print an error as one message."""
-    sys.stderr.write(f"error: {error}{hint}\n")
+    sys.stderr.write(f"error: {spoken(str(error))}{hint}\n")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
-from ssl_jax.core import trees
+from ssl_jax.core import commands, trees
 from ssl_jax.data.fingerprint import compare, fingerprint
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
@@ -95,7 +95,7 @@ def train(
     if fitted.stopped_by:
         print(f"stopped by {fitted.stopped_by} after step {step}, saved; the same command goes on from there")
     else:
-        command = f"python -m experiments.evaluate --workdir={shlex.quote(str(workdir.path))}"
+        command = f"{commands.command('evaluate')} --workdir={shlex.quote(str(workdir.path))}"
         print(f"done: {step} steps in {workdir.path}; next: {command}")
 
 

@@ -10,6 +10,7 @@ import jax
 from ssl_jax.augment.views import normalize_for_evaluation
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
+from ssl_jax.core.commands import spoken
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.sources import Source
@@ -59,10 +60,10 @@ def write_report(folders: Sequence[str], out: Path | None, pictures: Pictures) -
     report = (
         run_report(compared[0], pictures) if len(compared) == 1 else comparison_report(compared, pictures)
     )
-    page = render(report)
+    page = spoken(render(report))
     write_atomically(out, page)
     for line in report.verdict:
-        print(line.text)
+        print(spoken(line.text))
     print(f"\nwritten to {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 

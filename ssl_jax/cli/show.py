@@ -13,7 +13,7 @@ def describe_config(spec: str, overrides: Mapping[str, Any] = {}) -> str:
     """Write one line a value: its name, the value, where it comes from.
 
     Args:
-      spec: path of a config file and, after a colon, its arguments.
+      spec: name of a method, or path of a config file, and, after a colon, its arguments.
       overrides: other values at dotted names, as for :func:`ssl_jax.config.load.load_config`.
 
     Raises:

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from ssl_jax.cli import search_space, vectorized_runs
 from ssl_jax.cli.search_space import RESULT, Grid, LoadConfig, Trial
 from ssl_jax.config import build
+from ssl_jax.core import commands
 from ssl_jax.core.check import require
 from ssl_jax.core.files import write_atomically
 from ssl_jax.train.signals import StopRequest
@@ -137,7 +137,7 @@ def run_process(trial: Trial, stop: StopRequest, arguments: Sequence[str]) -> in
     if stop.requested:
         return 0
     options = [f"--config.{path}={value}" for path, value in trial.overrides.items()]
-    command = [sys.executable, "-m", "experiments.pretrain", *arguments, *options]
+    command = [*commands.launcher("pretrain"), *arguments, *options]
     trial.folder.mkdir(parents=True, exist_ok=True)
     with (trial.folder / "pretrain.log").open("a") as log:
         process = subprocess.Popen([*command, f"--workdir={trial.folder}"], stdout=log, stderr=log)

@@ -1,11 +1,11 @@
 """Two runs of which the second learns from the encoder of the first, each stage a launcher of its own."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ssl_jax.core import commands
 from ssl_jax.core.check import require
 
 ENCODER = "encoder.safetensors"
@@ -15,7 +15,7 @@ class Stage(NamedTuple):
     """A run of ``experiments.pretrain``.
 
     Attributes:
-      config: ``configs/<method>.py[:arguments]``.
+      config: ``<method>[:arguments]``, or the path of a config file with them.
       options: flags that override it, from :func:`config_flags`.
     """
 
@@ -83,7 +83,7 @@ def run_launcher(verb: str, *options: str) -> None:
       ValueError: it failed; it has said why.
     """
     print(f"{verb} {' '.join(options)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", f"experiments.{verb}", *options]).returncode
+    code = subprocess.run([*commands.launcher(verb), *options]).returncode
     if code:
         raise ValueError(
             f"experiments.{verb} ended with exit code {code}, see above; the same command goes on from there"

@@ -1,9 +1,10 @@
 """A recipe: what a paper and its code say about training one method on one dataset, as data."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from ssl_jax.config.find import import_config
 
 
 class Share(NamedTuple):
@@ -101,7 +102,8 @@ def derive(method: str, dataset: str, /, *, source: str, **changes: Any) -> Reci
     Raises:
       ValueError: the recipe is derived itself: readers follow one step, not two.
     """
-    recipe = importlib.import_module(f"configs.{method}").RECIPES[dataset]
+    recipe = import_config(method).RECIPES[dataset]
+    assert isinstance(recipe, Recipe)
     if recipe.derived_from:
         raise ValueError(f"{method}:{dataset} is derived from {recipe.derived_from} itself: derive from that")
     return dataclasses.replace(recipe, source=source, derived_from=f"{method}:{dataset}", **changes)

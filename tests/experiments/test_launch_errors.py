@@ -79,22 +79,27 @@ def test_an_address_that_is_none_is_one_line(address):
         pass
 
 
-def test_an_editable_install_serves_launchers_and_configs_and_a_wheel_the_library_alone(monkeypatch):
+def test_an_editable_install_serves_launchers_and_configs_of_the_clone_and_a_wheel_is_one_package(
+    monkeypatch,
+):
     monkeypatch.chdir(ROOT)
     made = {}
     monkeypatch.setattr(setuptools, "setup", lambda **options: made.update(options))
-    for command in ("bdist_wheel", "editable_wheel"):
+    for command in ("editable_wheel", "bdist_wheel"):
         monkeypatch.setattr(sys, "argv", ["setup.py", command])
         runpy.run_path(str(ROOT / "setup.py"))
         tops = {package.partition(".")[0] for package in made["packages"]}
         assert tops == {"ssl_jax"} | ({"configs", "experiments"} if command == "editable_wheel" else set())
+    assert {"ssl_jax.configs", "ssl_jax.experiments"} < set(made["packages"])
+    assert made["package_dir"] == {"ssl_jax.configs": "configs", "ssl_jax.experiments": "experiments"}
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("configs/simclr.py", f"give --config={ROOT}/configs/simclr.py"),
-        ("simclr:smoke", f"give --config={ROOT}/configs/simclr.py"),
+        ("configs/simclr.py", "--config=simclr is the one of ssl_jax"),
+        ("./simclr:smoke", "--config=simclr is the one of ssl_jax"),
+        ("simcrl", "did you mean 'simclr'?"),
         ("configs/simcrl.py", "did you mean 'simclr'?"),
         ("x" * 400, "(402 characters): there is no such file"),
         ("a\0b", "there is no such file"),
@@ -111,16 +116,24 @@ def test_a_config_that_is_not_there_is_one_line_with_where_it_was_looked_for(
 
 
 def test_a_config_without_a_name_is_one_line():
-    with pytest.raises(
-        ValueError, match=r"config='': allowed is the path of a file, such as configs/simclr\.py"
-    ):
+    with pytest.raises(ValueError, match=r"config='': allowed is the name of a method, such as simclr, or"):
         load_config(":smoke")
 
 
-def test_from_the_clone_the_path_of_a_config_is_the_short_one(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(ValueError, match=r": give --config=configs/simclr\.py$"):
-        load_config("simclr")
+@pytest.mark.parametrize("folder", [".", "configs"])
+def test_a_bare_name_is_the_package_s_config_whatever_files_the_current_folder_has(
+    folder, tmp_path, monkeypatch
+):
+    """A foreign package ``configs`` here, first on the path, is not asked; nor is a file of that name."""
+    for name in ("simclr", "simclr.py", "configs/__init__.py", "configs/simclr.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise RuntimeError('not this one')\n")
+    monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_config("simclr:smoke").method.name == "simclr"
+    assert load_config("dcl:smoke").method.name == "dcl"  # which derives its recipes from simclr's
+    with pytest.raises(ValueError, match=r"config='simclr.py' cannot be run: RuntimeError: not this one"):
+        load_config("simclr.py")
 
 
 def test_a_warning_is_one_line_and_said_once_wherever_it_comes_from(capsys):
