@@ -182,6 +182,96 @@ def chain(**networks: Network) -> Network:
     return Network(init, apply, order[-1][1].features, {})
 
 
+FRESH = ("mask_token",)
+"""Parameters that no file needs to have: they are drawn where it lacks them, and trained where the others are not."""
+
+
+def with_variables(network: Network, params: Params, state: State) -> Network:
+    """Let a network start from given arrays: its ``init`` returns them, whatever the key.
+
+    Args:
+      network: any network.
+      params: its params; of :data:`FRESH` those that lack are drawn.
+      state: its state.
+
+    Returns:
+      The same network with another ``init``, which raises a ValueError where the arrays are not those of the network: it names
+      the first ones that lack, that are too many, or whose shapes differ.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ssl_jax.models import heads
+    >>> head, x = heads.mlp((2,)), jnp.ones((1, 3))
+    >>> params, state = head.init(jax.random.key(0), x)
+    >>> again, _ = with_variables(head, params, state).init(jax.random.key(1), x)
+    >>> bool((trees.flatten(again)["dense_0/kernel"] == trees.flatten(params)["dense_0/kernel"]).all())
+    True
+    """
+    given = trees.flatten({"params": params, "state": state})
+
+    def init(key: Key, inputs: Array, **options: Any) -> tuple[Params, State]:
+        drawn_params, drawn_state = network.init(key, inputs, **options)
+        drawn = {"params": drawn_params, "state": drawn_state}
+        needed = {path: leaf.shape for path, leaf in trees.flatten(drawn).items()}
+        require_same_arrays({path: np.shape(leaf) for path, leaf in given.items()}, needed)
+
+        def take(path: str, leaf: Array) -> Array:
+            return jnp.asarray(given[path], leaf.dtype) if path in given else leaf
+
+        started = trees.map_with_path(take, drawn)
+        return started["params"], started["state"]
+
+    return network._replace(init=init)
+
+
+def require_same_arrays(given: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a ValueError unless arrays have the names and shapes that a network needs; names the first three that do not.
+
+    Args:
+      given: shapes by path; those of :data:`FRESH` may lack.
+      needed: shapes by path.
+    """
+    missing = [path for path in needed if path not in given and path.split("/")[-1] not in FRESH]
+    extra = [path for path in given if path not in needed]
+    other = [
+        f"{path} {given[path]} instead of {shape}"
+        for path, shape in needed.items()
+        if path in given and given[path] != shape
+    ]
+    said = [
+        f"{what} {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
+        for what, paths in (("lack", missing), ("have besides", extra), ("have another shape:", other))
+        if paths
+    ]
+    if said:
+        raise ValueError(f"the weights are not those of the encoder: they {'; they '.join(said)}")
+
+
+def frozen(network: Network) -> Network:
+    """Hold an encoder still: no gradient reaches its params, and it is applied as in evaluation.
+
+    So the statistics of BatchNorm, of which it takes the running ones, stay too, and stochastic depth is off. Of the params
+    only :data:`FRESH` get a gradient.
+
+    Args:
+      network: an encoder from ``models.build``; ``config`` gets ``all_frozen``.
+    """
+
+    def apply(
+        params: Params,
+        state: State,
+        inputs: Array,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+        **options: Any,
+    ) -> tuple[Any, State]:
+        del train, key
+        held = {name: part if name in FRESH else jax.lax.stop_gradient(part) for name, part in params.items()}
+        return network.apply(held, state, inputs, train=False, **options)
+
+    return network._replace(apply=apply, config={**network.config, "all_frozen": True})
+
+
 def identity(features: int) -> Network:
     """Build the network that returns its input: a projector or predictor that is switched off.
 
