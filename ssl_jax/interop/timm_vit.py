@@ -1,5 +1,7 @@
 """Vision transformers in timm's names, which Meta's checkpoints of DINO, iBOT, MAE and MoCo v3 share."""
 
+from typing import Any
+
 import numpy as np
 
 from ssl_jax.interop.family import Converted, Family, Weights
