@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +16,24 @@ from ml_collections import ConfigDict
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.augment.views import without_effect
+from ssl_jax.config import weights
 from ssl_jax.config.images import open_images
 from ssl_jax.config.ranges import check_config
 from ssl_jax.core.check import call, require
+from ssl_jax.core.types import Array, Params, State
 from ssl_jax.data.batches import mixture_of
 from ssl_jax.data.frames import Clips
 from ssl_jax.data.labels import FewLabels, known_labels
 from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.registry import method_module
+from ssl_jax.models.network import Network
 from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train import workdir as directory
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
 from ssl_jax.train.run import Host, Run
 from ssl_jax.train.sharding import make_mesh
+from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import make_init
 
 Config = dict[str, Any]
@@ -113,8 +117,12 @@ class RunObjects(NamedTuple):
     source: Source
 
 
-def run_objects(config: Config) -> RunObjects:
+def run_objects(config: Config, *, starts: bool = True) -> RunObjects:
     """Build method and optimizer of a config, and open its training images.
+
+    Args:
+      config: config of the run.
+      starts: whether it begins, so that the weights that it may start from are needed.
 
     Raises:
       ValueError: an option that does not exist, does not fit or is outside of its range, or images that cannot be opened.
@@ -142,11 +150,28 @@ def run_objects(config: Config) -> RunObjects:
         require_labels(images, config)
     parts = 1 if config["cached_gradients"] else config["accumulate"]
     built.limits.require(batch_size=config["batch_size"], accumulate=parts, images=len(images))
+    if starts and weights.start_of(config) is not None:
+        _check_start(config, built, images.channels)
     idle = without_effect(built.views, images.channels)
     if idle:
         options = ", ".join(f"views.{option}" for option in idle)
         _log.info("images of %d channel(s): %s without effect", images.channels, options)
     return RunObjects(built, optimizer(config), images)
+
+
+def _check_start(config: Config, built: Method, channels: int) -> None:
+    """Raise unless a run can start from its weights; say what it starts from."""
+    weights.started_encoder(config, channels)
+    config = {**config, "data": {**config["data"], "channels": channels}}
+    params = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0).params
+    if "encoder" not in params:
+        name = config["method"]["name"]
+        raise ValueError(
+            f"config.encoder.weights: {name} keeps no encoder of its own that weights could be put into"
+        )
+    if weights.freeze(config) and params.keys() == {"encoder"}:
+        _log.info("the method has no head to warm up: set --config.encoder.frozen_share=0")
+    _log.info("%s", weights.describe_start(config, channels))
 
 
 def require_labels(images: Source, config: Config) -> None:
@@ -174,21 +199,38 @@ def require_labels(images: Source, config: Config) -> None:
             )
 
 
-def method(config: Config) -> Method:
+def encoder(config: Config) -> Network:
+    """Build the encoder that a config describes; its ``init`` draws also where the run starts from weights, see :func:`run`."""
+    with options_that_fit("config.encoder", config["encoder"]):
+        adapted = weights.adaptation(weights.start_of(config))
+        return models.build(**weights.architecture(config), **adapted)
+
+
+def method(config: Config, network: Network | None = None) -> Method:
     """Build the method that a config describes, with its encoder and views.
+
+    Args:
+      config: config of the run.
+      network: the encoder, to begin with other variables; ``None``: that of :func:`encoder`.
 
     Raises:
       ValueError: an option that does not exist, does not fit or is outside of its range
         (:data:`ssl_jax.config.ranges.RANGES`).
     """
     check_config({part: config[part] for part in ("encoder", "views", "method")})
-    with options_that_fit("config.encoder", config["encoder"]):
-        encoder = models.build(**config["encoder"])
+    network = encoder(config) if network is None else network
     with options_that_fit("config.views", config["views"]):
         views = call(presets.build, where="config.views", options=config["views"])
     with options_that_fit("config.method", config["method"]):
         options = {**config["method"], "views": views}
-        return call(method_module(options.pop("name")).build, encoder, where="config.method", options=options)
+        name = options.pop("name")
+        try:
+            return call(method_module(name).build, network, where="config.method", options=options)
+        except ValueError as error:
+            start = config["encoder"].get("weights")
+            if not start or not str(error).startswith("encoder"):
+                raise
+            raise ValueError(f"{name} cannot start from {start}: {error}") from error
 
 
 def optimizer(config: Config) -> Optimizer:
@@ -198,8 +240,12 @@ def optimizer(config: Config) -> Optimizer:
       ValueError: as of :func:`method`.
     """
     check_config({"optimizer": config["optimizer"]})
+    options = config["optimizer"]
+    held = weights.freeze(config)
+    if held:
+        options = {**options, "freeze": (*options["freeze"], *held)}
     with options_that_fit("config.optimizer", config["optimizer"]):
-        return call(optim.from_options, where="config.optimizer", options=config["optimizer"])
+        return call(optim.from_options, where="config.optimizer", options=options)
 
 
 @contextlib.contextmanager
@@ -251,7 +297,60 @@ def run(config: Config, objects: RunObjects) -> Run:
         max_corrupt_fraction=data["max_corrupt_fraction"],
         labeled_fraction=labeled_fraction(config),
         refresh_every=config.get("refresh_every", 0),
+        init_state=None if weights.start_of(config) is None else start_from_weights(config, objects),
     )
+
+
+def start_from_weights(config: Config, objects: RunObjects) -> Callable[[TrainState], TrainState]:
+    """Make the function that replaces a drawn state by the one that a run starts with from its weights.
+
+    The method makes it by its own ``init``, so that teachers are copies of the encoder, and nothing of it is compiled in as a
+    constant. The weights are read when the function is called, which is not the case where a checkpoint is restored.
+
+    Args:
+      config: config of the run.
+      objects: what it is made of.
+    """
+
+    def start(state: TrainState) -> TrainState:
+        channels = objects.source.channels
+        data = {**config["data"], "channels": channels}
+        return _start_state({**config, "data": data}, objects.optimizer)._replace(key=state.key)
+
+    return start
+
+
+def started_state(config: Config) -> TrainState:
+    """Make the state that a run starts with from its weights, on the host, without the key.
+
+    Args:
+      config: config of the run; ``data.channels`` is known.
+
+    Raises:
+      ValueError: weights that cannot be loaded or do not fit.
+    """
+    return _start_state(config, optimizer(config))
+
+
+def _start_state(config: Config, optimizer: Optimizer) -> TrainState:
+    start, rows = weights.start_of(config), sample(config)
+    assert start is not None
+    network, params, state = weights.started_encoder(config, config["data"]["channels"])
+
+    def init(seed: Array, params: Params, state: State) -> TrainState:
+        started = method(config, weights.started(network, params, state, start))
+        return make_init(started, optimizer, rows)(seed)._replace(key=None)
+
+    # On the host: the devices of several processes can take it from there.
+    first = jax.tree.map(np.asarray, jax.jit(init)(config["seed"], params, state))
+    if start.with_heads:
+        heads = weights.open_weights(start.weights).heads
+        first = first._replace(
+            **dict(
+                zip(("params", "state"), weights.with_heads(*first[1:3], heads, start.weights), strict=True)
+            )
+        )
+    return first
 
 
 def host(config: Config) -> Host:

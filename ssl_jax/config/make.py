@@ -24,6 +24,7 @@ from ssl_jax.config.options import (
 )
 from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
+from ssl_jax.config.weights import Origin, find_origin, start_options, whole_patches
 from ssl_jax.core.check import did_you_mean
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.statistics import channel_statistics
@@ -71,6 +72,7 @@ class Basis(NamedTuple):
       recipe: the recipe, with what budget and backbone change.
       backbone: name of the encoder.
       budget: of :data:`BUDGETS`.
+      origin: what the weights say that the run starts from; ``None``: it starts from none.
     """
 
     dataset: Dataset
@@ -78,6 +80,7 @@ class Basis(NamedTuple):
     recipe: Recipe
     backbone: str
     budget: str
+    origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +106,17 @@ class Entry:
         Raises:
           ValueError: an argument or a name that does not exist, a dataset without a recipe, or images that cannot be opened.
         """
-        return _make(self, self.find_basis(arguments, choices), choices, recorded)
+        return _make(self, self.find_basis(arguments, choices, recorded), choices, recorded)
 
     @property
     def follows(self) -> Mapping[str, str]:
         """Options of the method whose values follow others of the config, by dotted name; the method declares them."""
         return getattr(method_module(self.method), "FOLLOWS", {})
 
-    def find_basis(self, arguments: str, choices: Mapping[str, Any] = {}) -> Basis:
-        """Find the dataset and the recipe that arguments name, as in a call."""
+    def find_basis(
+        self, arguments: str, choices: Mapping[str, Any] = {}, recorded: Mapping[str, Any] = {}
+    ) -> Basis:
+        """Find the dataset and the recipe that arguments name, and the weights to start from, as in a call."""
         named = parse_arguments(arguments, dataset=self.dataset)
         dataset = DATASETS[named.dataset]
         name = next((name for name in (named.dataset, dataset.recipe) if name in self.recipes), None)
@@ -119,12 +124,22 @@ class Entry:
             raise ValueError(
                 f"{self.method} has no recipe for {named.dataset}: there are recipes for {', '.join(self.recipes)}"
             )
-        backbone = choices.get("encoder.name") or named.backbone or self.recipes[name].backbone
+        origin = find_origin(choices, recorded, dataset_size=dataset.size)
+        backbone = choices.get("encoder.name") or named.backbone
+        if origin is not None:
+            own = origin.encoder["name"]
+            if backbone not in ("", own):
+                weights = choices["encoder.weights"]
+                raise ValueError(
+                    f"encoder {backbone} with the weights {weights}: the architecture is theirs, {own}"
+                )
+            backbone = own
+        backbone = backbone or self.recipes[name].backbone
         recipe = self.recipes[name].resolve(named.budget, backbone)
         epochs = dict(dataset.results_epochs).get(named.budget)
         if epochs is not None:
             recipe = rescale_epochs(recipe, epochs / recipe.epochs[named.budget])
-        return Basis(dataset, name, recipe, backbone, named.budget)
+        return Basis(dataset, name, recipe, backbone, named.budget, origin)
 
 
 def entry(
@@ -190,13 +205,13 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
             config.refresh_every = _following(config, "steps")
     config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0})
     config.data = data
-    config.encoder = ConfigDict(encoder_options(basis.backbone, dataset, recipe.encoder))
-    config.views = ConfigDict(
-        views_options(dataset.size, {"mean": images.mean, "std": images.std, **_views(recipe, choices)})
-    )
+    config.encoder = ConfigDict(_encoder(basis, choices))
+    config.views = ConfigDict(_views_part(basis, images, choices))
     config.method = _method(entry, config, recipe, in_steps)
     config.optimizer = _optimizer(config, recipe, choices, epochs, in_steps)
     config.watch = _watch(config.steps, dataset.size, images.splits, recipe)
+    if basis.origin is not None and "crop_ratio" not in recipe.evaluate:
+        config.watch.evaluate.crop_ratio = basis.origin.crop_ratio
     if basis.budget == "smoke":
         config.update_from_flattened_dict(smoke_values(config, entry.smoke))
     return config
@@ -312,6 +327,35 @@ def _same_images(data: ConfigDict, recorded: Mapping[str, Any]) -> bool:
     )
 
 
+def _encoder(basis: Basis, choices: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the encoder of a recipe, or the one of the weights that the run starts from."""
+    if basis.origin is None:
+        return encoder_options(basis.backbone, basis.dataset, basis.recipe.encoder)
+    return start_options(basis.origin, choices["encoder.weights"], basis.recipe.encoder, basis.dataset)
+
+
+def _views_part(basis: Basis, images: Images, choices: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the views of a recipe in the size and the normalisation of the images, or of the weights that the run starts from.
+
+    The normalisation of weights counts for images of as many channels as they know; smaller views, such as multi-crop's, keep
+    their share of the size, in whole patches.
+    """
+    dataset, origin = basis.dataset, basis.origin
+    views = _views(basis.recipe, choices)
+    if origin is None:
+        return views_options(dataset.size, {"mean": images.mean, "std": images.std, **views})
+    same = len(images.mean) == len(origin.mean)
+    numbers = {"mean": origin.mean if same else images.mean, "std": origin.std if same else images.std}
+    options = views_options(dataset.size, {**views, **numbers})
+    factor = origin.size / options["size"]
+    sizes = {
+        name: whole_patches(round(factor * value), origin.encoder)
+        for name, value in options.items()
+        if name.endswith("_size")
+    }
+    return views_options(origin.size, {**views, **numbers, **sizes, "size": origin.size})
+
+
 def _views(recipe: Recipe, choices: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take the views of a recipe; of another preset only what belongs to the images."""
     preset = choices.get("views.preset", recipe.views["preset"])
@@ -417,6 +461,8 @@ def smoke_values(config: ConfigDict, smoke: Mapping[str, Any]) -> dict[str, Any]
       smoke: options of the method.
     """
     small_encoder = SMOKE_RESNET if "stem" in config.encoder else SMOKE_ENCODER
+    if "weights" in config.encoder:
+        small_encoder = {}
     values = {
         "steps": 4,
         "batch_size": 8,

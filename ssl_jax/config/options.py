@@ -16,7 +16,7 @@ from ssl_jax.core.check import choice, did_you_mean, is_group, options_of, requi
 from ssl_jax.methods.registry import method_module
 from ssl_jax.optim.options import RULES
 
-CHOICES = ("optimizer.name", "encoder.name", "views.preset", "data")
+CHOICES = ("optimizer.name", "encoder.name", "encoder.weights", "views.preset", "data")
 """Values, or parts with all their values, on which other options of a config depend: what these are, how many steps an epoch
 has, and what pixels are normalised by."""
 SMALL = 64
