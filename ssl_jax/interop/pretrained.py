@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop import timm_vit
+from ssl_jax.interop import huggingface_vit, meta_vit, timm_vit
 from ssl_jax.interop.family import Family, recognize
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.interop.weights import read_weights
 from ssl_jax.models.network import Network
 
-FAMILIES: tuple[Family, ...] = (timm_vit.FAMILY,)
+FAMILIES: tuple[Family, ...] = (
+    *meta_vit.FAMILIES,
+    *huggingface_vit.FAMILIES,
+    *timm_vit.FAMILIES,
+)
+"""Of several that fit a file the first counts: the plainest names come last."""
 
 
 class Pretrained(NamedTuple):

@@ -1,70 +1,128 @@
-"""Vision transformers in timm's names, which Meta's checkpoints of DINO, iBOT, MAE and MoCo v3 share."""
+"""Vision transformers in timm's names, which Meta's checkpoints of DINO, MAE and MoCo v3 share."""
 
+import re
 from typing import Any
 
-import numpy as np
-
+from ssl_jax.core.check import require
 from ssl_jax.interop.family import Converted, Family, Weights
 from ssl_jax.interop.names import Arrays, Names, translate
-from ssl_jax.interop.preprocessing import Preprocessing
-from ssl_jax.models.build import build
-from ssl_jax.models.torch_names_vit import vit_from_torch
-
-BLOCK = ("norm1", "attn.qkv", "attn.proj", "ls1", "norm2", "mlp.fc1", "mlp.fc2", "ls2")
-NAMES = Names(
-    pairs=(
-        *(
-            (name, name)
-            for name in (
-                "cls_token",
-                "reg_token",
-                "pos_embed",
-                "patch_embed.proj",
-                "norm",
-                "fc_norm",
-                "norm_pre",
-            )
-        ),
-        *((f"blocks.{{i}}.{part}", f"blocks.{{i}}.{part}") for part in BLOCK),
-    ),
-    left_out=("head", "head_dist"),
+from ssl_jax.interop.vit_options import (
+    activation,
+    convert_vit,
+    patch_positions,
+    preprocessing_for,
+    square_side,
+    table_kind,
 )
+
+TOP = (
+    *("cls_token", "reg_token", "pos_embed", "patch_embed.proj", "norm", "fc_norm", "norm_pre"),
+    *(f"attn_pool.{part}" for part in ("latent", "q", "kv", "proj", "norm", "mlp.fc1", "mlp.fc2")),
+)
+BLOCK = (
+    *("norm1", "attn.qkv", "attn.q_norm", "attn.k_norm", "attn.proj", "ls1"),
+    *("norm2", "mlp.fc1", "mlp.fc2", "ls2"),
+)
+PAIRS = (
+    *((name, name) for name in TOP),
+    *((f"blocks.{{i}}.{part}", f"blocks.{{i}}.{part}") for part in BLOCK),
+)
+NAMES = Names(
+    PAIRS,
+    packed=((("blocks.{i}.mlp.fc1_g", "blocks.{i}.mlp.fc1_x"), "blocks.{i}.mlp.fc1"),),
+    left_out=("head",),
+)
+MARKS = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight")
+HEADS = {
+    "test_vit": 2,
+    "test_vit2": 2,
+    "test_vit3": 3,
+    "vit_base_patch16_gap_224": 16,
+    "vit_giant_patch16_radio_v3": 24,
+}
+"""Attention heads of architectures of timm that have others than their width makes one guess."""
+TANH = re.compile(
+    r"vit_((base_patch32|giantopt_patch16|so400m_patch16)_siglip|large_patch16_siglip_(gap_)?512)"
+)
+"""Architectures of timm whose GELU is the one by tanh."""
+POOLS = {"token": "cls", "avg": "mean", "map": "map", "": None}
+TIMM_ONLY = ("fc_norm.weight", "norm_pre.weight", "attn_pool.latent", "reg_token", "blocks.0.ls1.gamma")
+"""What models of timm may have and Meta's of DINO, MAE and MoCo v3 do not."""
 
 
 def convert(weights: Weights) -> Converted:
-    """Build the ViT of a file in timm's names."""
+    """Build the ViT of a file in timm's names.
+
+    A file of timm says its architecture in ``config.json``. One that says nothing about itself is told by its positions: MAE's
+    and MoCo v3's tables are fixed ones, I-JEPA's is MAE's without a class token; a learned table beside a class token, without
+    classifier and without parts that only timm has, is read as DINO's; all others as timm's.
+    """
     arrays = translate(weights.arrays, NAMES).arrays
-    kernel = arrays["patch_embed.proj.weight"]
-    network = build(**options(arrays))
+    described = any(name in weights.metadata for name in ("config", "pretrained_cfg"))
+    said = (
+        said_by_timm(weights)
+        if described
+        else said_by_positions(arrays, classifier="head.weight" in weights.arrays)
+    )
+    family = said.pop("family")
+    size = said.pop("image_size", None)
+    network, params, state = convert_vit(arrays, weights, said, image_size=size)
     side = network.config["image_size"]
-    params, state = vit_from_torch(arrays, network)
-    channels = kernel.shape[1]
-    preprocessing = Preprocessing((side, side), crop_ratio=0.9, mean=(0.5,) * channels, std=(0.5,) * channels)
+    preprocessing = preprocessing_for(weights, side, family=family)
     return Converted(network, params, state, preprocessing)
 
 
-def options(arrays: Arrays) -> dict[str, Any]:
-    """List the options of the ViT whose arrays, in our names, these are."""
-    width, _, patch, _ = arrays["patch_embed.proj.weight"].shape
-    class_token = "cls_token" in arrays
-    registers = arrays["reg_token"].shape[1] if "reg_token" in arrays else 0
-    positions = arrays["pos_embed"].shape[1]
-    grid = int(np.sqrt(positions))
+def said_by_timm(weights: Weights) -> dict[str, Any]:
+    """List what the metadata of a model of timm says that its shapes do not.
+
+    Raises:
+      ValueError: an architecture with the same names and another arithmetic.
+    """
+    config = weights.metadata.get("config", {})
+    pretrained = weights.metadata.get("pretrained_cfg", config.get("pretrained_cfg", {}))
+    arguments = config.get("model_args", {})
+    architecture = str(config.get("architecture", pretrained.get("architecture", "")))
+    pool = arguments.get("global_pool", config.get("global_pool"))
+    require(
+        "_rpn_" not in architecture, "architecture", architecture, "one with normalisation before each branch"
+    )
+    prefix_pooled = arguments.get("pool_include_prefix", architecture == "test_vit3")
+    require(not prefix_pooled, "pool_include_prefix", prefix_pooled, "False: pooling is over patches")
+    require(pool is None or pool in POOLS, "global_pool", pool, "token, avg or map")
+    own = {"act_layer": "gelu_tanh" if TANH.match(architecture) else None} | dict(arguments)
     return {
-        "name": "vit_base",
-        "width": width,
-        "depth": 1 + max(int(name.split(".")[1]) for name in arrays if name.startswith("blocks.")),
-        "heads": width // 64,
-        "patch": patch,
-        "image_size": grid * patch,
-        "class_token": class_token,
-        "registers": registers,
-        "mlp_ratio": arrays["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in arrays,
-        "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in arrays else None,
+        "family": "timm ViT",
+        "heads": arguments.get("num_heads", config.get("num_heads", HEADS.get(architecture))),
+        "pool": POOLS.get(pool),
+        "mlp": "quick_gelu" if "quickgelu" in architecture else activation(_text(own["act_layer"])),
+        "norm_epsilon": 1e-5 if "_clip_" in architecture else None,
+        "position_resize": "bicubic_antialias",
+        "image_size": square_side(arguments.get("img_size", pretrained.get("input_size"))),
     }
 
 
-FAMILY = Family(
-    "timm ViT", NAMES, ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "pos_embed"), convert
-)
+def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, Any]:
+    """List what the positions of a file say that says nothing about itself; see :func:`convert`.
+
+    MoCo v3's ViT-S has 12 heads at the width of 384, where all others have 6.
+
+    Args:
+      arrays: by our names.
+      classifier: whether the file has one.
+    """
+    kind = "none" if "pos_embed" not in arrays else table_kind(patch_positions(arrays))
+    if kind == "sincos":
+        return {"family": "MAE" if "cls_token" in arrays else "I-JEPA", "position_resize": "bicubic"}
+    if kind == "sincos_swapped":
+        heads = 12 if arrays["patch_embed.proj.weight"].shape[0] == 384 else None
+        return {"family": "MoCo v3", "position_resize": "bicubic", "heads": heads}
+    if classifier or "cls_token" not in arrays or any(name in arrays for name in TIMM_ONLY):
+        return {"family": "timm ViT", "position_resize": "bicubic_antialias"}
+    return {"family": "DINO", "position_resize": "bicubic_offset"}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+FAMILIES = (Family("timm ViT", NAMES, MARKS, convert),)

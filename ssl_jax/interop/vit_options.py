@@ -8,8 +8,10 @@ import numpy as np
 
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Params, State
+from ssl_jax.interop import preprocessing
 from ssl_jax.interop.family import Weights
 from ssl_jax.interop.names import Arrays
+from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.models.build import build
 from ssl_jax.models.network import Network
 from ssl_jax.models.positions import sincos_table
@@ -111,6 +113,19 @@ def convert_vit(
     by_caller = weights.metadata.get("architecture", {})
     network = build(**read_options(arrays, {**said, **by_caller}, image_size=image_size))
     return network, *vit_from_torch(arrays, network)
+
+
+def preprocessing_for(weights: Weights, side: int, *, family: str) -> Preprocessing:
+    """Read what a file says of its preprocessing, else take that of its family.
+
+    Args:
+      weights: the file.
+      side: of the input in pixels, where the file says none.
+      family: a name of ``ssl_jax.interop.preprocessing``.
+    """
+    if not hasattr(preprocessing, "preprocessing_of"):
+        return Preprocessing((side, side))
+    return preprocessing.preprocessing_of(weights.metadata, size=(side, side), family=family)
 
 
 def count_blocks(arrays: Arrays, prefix: str = "blocks.") -> int:
