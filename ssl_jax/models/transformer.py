@@ -1,18 +1,20 @@
 """Pre-norm transformer blocks, shared by the vision transformer and the decoders."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
+from ssl_jax.models.positions import relative_rows, resize_relative_table
 from ssl_jax.models.remat import rematerialize
+from ssl_jax.models.rope import rotate
 
 INITS = ("xavier", "xavier_split", "trunc_normal", "beit")
 DROP_PATHS = ("bernoulli", "subset")
-MLPS = ("gelu", "gelu_tanh", "swiglu")
+MLPS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
 xavier = nn.initializers.xavier_uniform()
 
 
@@ -79,9 +81,9 @@ def _dot_general(x: Array, kernel: Array, dimensions: Any, **options: Any) -> Ar
     return product(x, kernel)
 
 
-def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    """Build a layer normalisation with ε = 1e-6, its statistics in float32."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+def layer_norm(dtype: Any, name: str, epsilon: float = 1e-6) -> nn.LayerNorm:
+    """Build a layer normalisation, its statistics in float32."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
@@ -103,10 +105,62 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None = None) ->
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
 
+Grid = tuple[int, int]
+
+
+class Places(NamedTuple):
+    """What attention knows of the tokens' places, besides the tokens.
+
+    Attributes:
+      bias: added to the scores, see :func:`attention_weights`.
+      rotation: cosines and sines by which queries and keys are turned, each ``[b or 1, length, 1, width / heads]``, see
+        :func:`ssl_jax.models.rope.rotate`.
+      index: rows of the block's own table of relative positions, ``[b or 1, length, length]``.
+    """
+
+    bias: Array | None = None
+    rotation: tuple[Array, Array] | None = None
+    index: Array | None = None
+
+
+NOWHERE = Places()
+
+
+def relative_bias(table: Array, index: Array, grids: tuple[Grid, Grid]) -> Array:
+    """Look up relative positions, ``[b or 1, heads, length, length]``, in a table ``[rows, heads]``.
+
+    Args:
+      table: for the first grid.
+      index: of the second, see :func:`ssl_jax.models.positions.relative_index`.
+      grids: rows and columns of patches, of the table and of the images.
+    """
+    source, target = grids
+    return jnp.moveaxis(resize_relative_table(table, source=source, target=target)[index], -1, 1)
+
+
+class MaskedBiasDense(nn.Module):
+    """Joint linear layer of queries, keys and values in which the keys' bias is 0, whatever the parameter holds there.
+
+    Reference: facebookresearch/dinov3 ``LinearKMaskedBias``. The keys' rows of the bias get no gradient.
+    """
+
+    kernel_init: Callable[..., Array]
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width, dtype = x.shape[-1], jnp.dtype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, (width, 3 * width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,), jnp.float32)
+        bias = jnp.where(jnp.arange(3 * width) // width == 1, 0.0, bias)
+        return product(x.astype(dtype), kernel.astype(dtype)) + bias.astype(dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention of ``[b, length, width]``, queries, keys and values from one linear layer.
 
-    With ``weights=True`` the result is who attends to whom, ``[b, heads, length, length]``, and nothing is mixed.
+    Queries and keys are normalised for each head (``qk_norm``), then turned. With ``weights=True`` the result is who attends
+    to whom, ``[b, heads, length, length]``, and nothing is mixed.
     """
 
     heads: int
@@ -114,16 +168,40 @@ class Attention(nn.Module):
     scheme: str
     dtype: str
     layer: int = 0
+    key_bias: bool = True
+    qk_norm: bool = False
+    norm_epsilon: float = 1e-6
+    relative_grids: tuple[Grid, Grid] | None = None
 
     @nn.compact
-    def __call__(self, x: Array, weights: bool = False, bias: Array | None = None) -> Array:
+    def __call__(self, x: Array, weights: bool = False, places: Places = NOWHERE) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
-        qkv = dense(3 * width, use_bias=self.qkv_bias, dtype=dtype, kernel_init=qkv_init(init), name="qkv")(x)
+        if self.key_bias:
+            layer = dense(
+                3 * width, use_bias=self.qkv_bias, dtype=dtype, kernel_init=qkv_init(init), name="qkv"
+            )
+        else:
+            layer = MaskedBiasDense(qkv_init(init), self.dtype, name="qkv")
+        qkv = layer(x)
         query, key, value = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads), 2, 0)
+        if self.qk_norm:
+            query = layer_norm(dtype, "q_norm", self.norm_epsilon)(query)
+            key = layer_norm(dtype, "k_norm", self.norm_epsilon)(key)
+        if places.rotation is not None:
+            query, key = rotate(query, *places.rotation), rotate(key, *places.rotation)
+        bias = self.bias(places)
         if weights:
             return attention_weights(query, key, bias)
         mixed = attend(query, key, value, bias).reshape(x.shape)
         return dense(width, dtype=dtype, kernel_init=linear_init(init, layer=self.layer), name="proj")(mixed)
+
+    def bias(self, places: Places) -> Array | None:
+        if self.relative_grids is None or places.index is None:
+            return places.bias
+        shape = (relative_rows(*self.relative_grids[0]), self.heads)
+        table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
+        own = relative_bias(table, places.index, self.relative_grids)
+        return own if places.bias is None else own + places.bias
 
 
 def gelu(x: Array) -> Array:
@@ -133,6 +211,33 @@ def gelu(x: Array) -> Array:
     0.8413
     """
     return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+
+
+def quick_gelu(x: Array) -> Array:
+    """Compute ``x σ(1.702 x)``, the approximation of GELU that CLIP uses.
+
+    >>> round(float(quick_gelu(jnp.float32(1.0))), 4)
+    0.8458
+
+    Reference: Hendrycks & Gimpel 2016, section 2; openai/CLIP ``model.py``.
+    """
+    return x * nn.sigmoid(jnp.asarray(1.702, x.dtype) * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": nn.gelu,
+    "quick_gelu": quick_gelu,
+}
+
+
+def hidden_units(width: int, ratio: float) -> int:
+    """Count the hidden units of an MLP: ``width · ratio`` rounded down, but for what floating point loses.
+
+    >>> hidden_units(384, 4.0), hidden_units(49, 11 / 49)
+    (1536, 11)
+    """
+    return int(width * ratio + 1e-6)
 
 
 class Mlp(nn.Module):
@@ -152,7 +257,7 @@ class Mlp(nn.Module):
             gate, value = jnp.split(h, 2, axis=-1)
             h = nn.silu(gate) * value
         else:
-            h = nn.gelu(h) if self.kind == "gelu_tanh" else gelu(h)
+            h = ACTIVATIONS[self.kind](h)
         last = linear_init(self.scheme, layer=self.layer)
         return dense(x.shape[-1], dtype=dtype, kernel_init=last, name="fc2")(h)
 
@@ -175,6 +280,10 @@ class Block(nn.Module):
     mlp: str = "gelu"
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    key_bias: bool = True
+    qk_norm: bool = False
+    norm_epsilon: float = 1e-6
+    relative_grids: tuple[Grid, Grid] | None = None
     layer_scale: float | None = None
     drop_path: float = 0.0
     drop_path_kind: str = "bernoulli"
@@ -183,17 +292,29 @@ class Block(nn.Module):
     layer: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, weights: bool = False, bias: Array | None = None) -> Array:
+    def __call__(self, x: Array, train: bool, weights: bool = False, places: Places = NOWHERE) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
-        hidden_dim = int(width * self.mlp_ratio)
-        attention = Attention(self.heads, self.qkv_bias, self.scheme, self.dtype, self.layer, name="attn")
-        norm1, norm2 = layer_norm(dtype, "norm1"), layer_norm(dtype, "norm2")
+        attention = Attention(
+            self.heads,
+            self.qkv_bias,
+            self.scheme,
+            self.dtype,
+            self.layer,
+            self.key_bias,
+            self.qk_norm,
+            self.norm_epsilon,
+            self.relative_grids,
+            name="attn",
+        )
+        norm1, norm2 = (layer_norm(dtype, name, self.norm_epsilon) for name in ("norm1", "norm2"))
         if weights:
-            return attention(norm1(x), weights=True, bias=bias)
-        mlp = Mlp(hidden_dim, self.mlp, self.scheme, self.dtype, self.layer, name="mlp")
+            return attention(norm1(x), weights=True, places=places)
+        mlp = Mlp(
+            hidden_units(width, self.mlp_ratio), self.mlp, self.scheme, self.dtype, self.layer, name="mlp"
+        )
         scale1, scale2 = self.scale("ls1"), self.scale("ls2")
-        x = self.residual(lambda y, b: scale1(attention(norm1(y), bias=b)), x, bias, train)
-        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, bias, train)
+        x = self.residual(lambda y, p: scale1(attention(norm1(y), places=p)), x, places, train)
+        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, places, train)
 
     def scale(self, name: str) -> Callable[[Array], Array]:
         if self.layer_scale is None:
@@ -201,18 +322,18 @@ class Block(nn.Module):
         return LayerScale(self.layer_scale, name=name)
 
     def residual(
-        self, branch: Callable[[Array, Array | None], Array], x: Array, bias: Array | None, train: bool
+        self, branch: Callable[[Array, Places], Array], x: Array, places: Places, train: bool
     ) -> Array:
         if not train or self.drop_path == 0.0:
-            return x + branch(x, bias)
+            return x + branch(x, places)
         if not self.has_rng("train"):
             raise ValueError("key=None: allowed is a key, as drop_path > 0 draws in training")
         key = self.make_rng("train")
         if self.drop_path_kind == "bernoulli":
-            return x + drop_path(key, branch(x, bias), rate=self.drop_path)
+            return x + drop_path(key, branch(x, places), rate=self.drop_path)
         chosen = kept_examples(key, x.shape[0], rate=self.drop_path)
-        chosen_bias = bias if bias is None or bias.shape[0] == 1 else bias[chosen]
-        y = branch(x[chosen], chosen_bias) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
+        chosen_places = jax.tree.map(lambda p: p if p.shape[0] == 1 else p[chosen], places)
+        y = branch(x[chosen], chosen_places) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
         return x.at[chosen].add(y)
 
 
@@ -263,12 +384,12 @@ def apply_blocks(
     drop_path_uniform: bool = False,
     last_weights: bool = False,
     every: bool = False,
-    bias: Array | None = None,
+    places: Callable[[], Places] = Places,
     **options: Any,
 ) -> Any:
     """Apply ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
 
-    ``bias`` is added to the attention's scores in all of them, see :func:`attention_weights`.
+    ``places`` is called for every block, and draws where the blocks' places differ.
 
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
@@ -278,15 +399,16 @@ def apply_blocks(
     for index in range(depth):
         rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)
         weights = last_weights and index == depth - 1
-        x = block(drop_path=rate, layer=index + 1, name=f"blocks_{index}", **options)(x, train, weights, bias)
+        module = block(drop_path=rate, layer=index + 1, name=f"blocks_{index}", **options)
+        x = module(x, train, weights, places())
         if every:
             layers[f"blocks_{index}"] = x
     return layers if every else x
 
 
-def final_norm(x: Array, name: str) -> Array:
-    """Build the layer normalisation whose output is at least float32, as tokens leave the network."""
-    return layer_norm(jnp.promote_types(x.dtype, jnp.float32), name)(x)
+def final_norm(x: Array, name: str, epsilon: float = 1e-6) -> Array:
+    """Apply the layer normalisation whose output is at least float32, as tokens leave the network."""
+    return layer_norm(jnp.promote_types(x.dtype, jnp.float32), name, epsilon)(x)
 
 
 def gather_tokens(tokens: Array, indices: Array) -> Array:

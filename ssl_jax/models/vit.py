@@ -1,7 +1,7 @@
 """Vision transformers (Dosovitskiy et al. 2021) with the options that self-supervised methods use."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,22 +12,30 @@ from jaxtyping import Bool, Float, Int
 from ssl_jax.core import check
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
+from ssl_jax.models.attention_pool import AttentionPool
 from ssl_jax.models.network import DTYPES, Network, from_linen
-from ssl_jax.models.positions import relative_index, resize_table, sincos_table
+from ssl_jax.models.positions import RESIZES, relative_index, relative_rows, resize_table, sincos_table
 from ssl_jax.models.remat import require_remat
+from ssl_jax.models.rope import augment_coordinates, patch_coordinates, rotation
 from ssl_jax.models.transformer import (
     DROP_PATHS,
     INITS,
     MLPS,
+    Grid,
+    Places,
     apply_blocks,
     final_norm,
     gather_tokens,
     layer_norm,
     linear_init,
+    relative_bias,
 )
 from ssl_jax.ops.patches import patchify
 
-POSITIONS = ("learned", "sincos", "relative")
+POOLS = ("cls", "mean", "map")
+POSITIONS = ("learned", "sincos", "relative", "rope", "none")
+ROPE_OFF = {"rope_shift": 0.0, "rope_jitter": 1.0, "rope_rescale": 1.0}
+"""Options that draw other coordinates in training, at the values that do not."""
 
 
 class PatchEmbedding(nn.Module):
@@ -69,15 +77,25 @@ class VisionTransformer(nn.Module):
     class_token: bool
     registers: int
     position: str
+    position_resize: str
+    relative_per_block: bool
+    rope_base: float
+    rope_shift: float
+    rope_jitter: float
+    rope_rescale: float
     mlp: str
     mlp_ratio: float
     qkv_bias: bool
+    key_bias: bool
+    qk_norm: bool
+    norm_epsilon: float
     layer_scale: float | None
     drop_path: float
     drop_path_kind: str
     drop_path_uniform: bool
     pre_norm: bool
     fc_norm: bool
+    patch_bias: bool | None
     freeze_patch: bool
     mask_token: bool
     scheme: str
@@ -104,18 +122,21 @@ class VisionTransformer(nn.Module):
         layers = output == "layers" and not self.is_initializing()
         patches = patchify(jnp.asarray(images), patch=self.patch)
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        positions = self.positions(*grid)[None]
-        bias = self.bias(grid, keep, present)
+        positions = self.positions(*grid)
+        places = self.places(grid, keep, present, train)
         if keep is not None:
             patches = gather_tokens(patches, keep)
-            positions = positions[0][keep] if positions.shape[1] > 1 else positions
         embed = PatchEmbedding(
-            self.width, not self.pre_norm, self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
+            self.width, self.has_patch_bias(), self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
         )
         x = self.hide(embed(patches), mask)
-        x = self.prepend(x + positions.astype(x.dtype))
+        if positions is not None:
+            x = x + (positions[None] if keep is None else positions[keep]).astype(x.dtype)
+        x = self.prepend(x)
         if self.pre_norm:
-            x = layer_norm(x.dtype, "norm_pre")(x)
+            x = layer_norm(x.dtype, "norm_pre", self.norm_epsilon)(x)
+        side = self.image_size // self.patch
+        own_tables = self.position == "relative" and self.relative_per_block
         x = apply_blocks(
             x,
             depth=self.depth,
@@ -127,11 +148,15 @@ class VisionTransformer(nn.Module):
             drop_path_uniform=self.drop_path_uniform,
             last_weights=attention,
             every=layers,
-            bias=bias,
+            places=places,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
             qkv_bias=self.qkv_bias,
+            key_bias=self.key_bias,
+            qk_norm=self.qk_norm,
+            norm_epsilon=self.norm_epsilon,
+            relative_grids=((side, side), grid) if own_tables else None,
             layer_scale=self.layer_scale,
             scheme=self.scheme,
             dtype=self.dtype,
@@ -141,16 +166,30 @@ class VisionTransformer(nn.Module):
         return at_least_float32(x) if attention else self.finish(x, output, present)
 
     def finish(self, x: Array, output: str, present: Array | None) -> Array:
-        tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm")
+        tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm", self.norm_epsilon)
         if output == "tokens" and not self.is_initializing():
             return tokens
         prefix = self.class_token + self.registers
         if self.pool == "cls":
             features = tokens[:, 0]
-        else:
+        elif self.pool == "mean":
             where = None if present is None else present[..., None]
             features = jnp.mean(tokens[:, prefix:], axis=1, where=where)
-        return final_norm(features, "fc_norm") if self.fc_norm else features
+        else:
+            pool = AttentionPool(
+                self.heads,
+                self.mlp,
+                self.mlp_ratio,
+                self.norm_epsilon,
+                self.scheme,
+                self.dtype,
+                name="attn_pool",
+            )
+            features = at_least_float32(pool(tokens[:, prefix:], present))
+        return final_norm(features, "fc_norm", self.norm_epsilon) if self.fc_norm else features
+
+    def has_patch_bias(self) -> bool:
+        return not self.pre_norm if self.patch_bias is None else self.patch_bias
 
     def hide(self, x: Array, mask: Array | None) -> Array:
         if not self.mask_token:
@@ -159,40 +198,73 @@ class VisionTransformer(nn.Module):
         token = self.param("mask_token", start, (1, 1, self.width), jnp.float32)
         return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
-    def positions(self, height: int, width: int) -> Array:
+    def positions(self, height: int, width: int) -> Array | None:
+        """What is added to the embedded patches."""
+        if self.position not in ("learned", "sincos"):
+            return None
         side = self.image_size // self.patch
-        dtype = jnp.promote_types(self.dtype, jnp.float32)
-        if self.position == "relative":
-            return jnp.zeros((1, self.width), dtype)
         if self.position == "sincos":
+            dtype = jnp.promote_types(self.dtype, jnp.float32)
             table = jnp.asarray(sincos_table(side, side, self.width), dtype)
         else:
             table = self.param(
                 "pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width), jnp.float32
             )[0]
-        return resize_table(table, source=(side, side), target=(height, width))
+        return resize_table(table, source=(side, side), target=(height, width), resize=self.position_resize)
 
-    def bias(self, grid: tuple[int, int], keep: Array | None, present: Array | None) -> Array | None:
-        """What is added to the attention's scores: relative positions, and −∞ for keys that are not there."""
-        prefix = self.class_token + self.registers
-        bias = None
+    def places(
+        self, grid: Grid, keep: Array | None, present: Array | None, train: bool
+    ) -> Callable[[], Places]:
+        """What attention knows of places: relative ones, rotations, and −∞ for keys that are not there."""
+        prefix, side = self.class_token + self.registers, self.image_size // self.patch
+        bias = index = None
+        if present is not None:
+            attended = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
+            bias = jnp.where(attended, 0.0, -jnp.inf)[:, None, None, :]
         if self.position == "relative":
-            side = self.image_size // self.patch
-            check.require(grid == (side, side), "images", grid, f"a grid of {side} x {side} patches")
-            table = self.param(
-                "relative_bias", nn.initializers.zeros, ((2 * side - 1) ** 2 + 3, self.heads), jnp.float32
-            )
-            index = jnp.asarray(relative_index(side, side, prefix))[None]
+            index = jnp.asarray(relative_index(*grid, prefix))[None]
             if keep is not None:
                 first = jnp.broadcast_to(jnp.arange(prefix), (keep.shape[0], prefix))
                 tokens = jnp.concatenate([first, keep + prefix], axis=1)
                 index = index[0][tokens[:, :, None], tokens[:, None, :]]
-            bias = jnp.moveaxis(table[index], -1, 1)
-        if present is None:
-            return bias
-        attended = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
-        absent = jnp.where(attended, 0.0, -jnp.inf)[:, None, None, :]
-        return absent if bias is None else bias + absent
+        if self.position == "relative" and not self.relative_per_block:
+            shape = (relative_rows(side, side), self.heads)
+            table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
+            shared = relative_bias(table, index, ((side, side), grid))
+            bias, index = shared if bias is None else shared + bias, None
+        if self.position != "rope":
+            return lambda: Places(bias, None, index)
+        coordinates = jnp.asarray(patch_coordinates(*grid), jnp.promote_types(self.dtype, jnp.float32))
+        off = {name: getattr(self, name) == value for name, value in ROPE_OFF.items()}
+        if not train or all(off.values()):
+            turns = self.rotation(coordinates, keep)
+            return lambda: Places(bias, turns)
+        if not self.has_rng("train"):
+            augmentation = ", ".join(name for name in off if not off[name])
+            raise ValueError(f"key=None: allowed is a key, as {augmentation} draws in training")
+
+        def draw() -> Places:
+            moved = augment_coordinates(
+                self.make_rng("train"),
+                coordinates,
+                shift=self.rope_shift,
+                jitter=self.rope_jitter,
+                rescale=self.rope_rescale,
+            )
+            return Places(bias, self.rotation(moved, keep))
+
+        return draw
+
+    def rotation(self, coordinates: Array, keep: Array | None) -> tuple[Array, Array]:
+        """Cosines and sines ``[b or 1, prefix + patches, 1, width / heads]``; those of prefix tokens turn nothing."""
+        cosines, sines = rotation(coordinates, features=self.width // self.heads, base=self.rope_base)
+        parts = (cosines[None], sines[None]) if keep is None else (cosines[keep], sines[keep])
+        pad = ((0, 0), (self.class_token + self.registers, 0), (0, 0))
+        cosines, sines = (
+            jnp.pad(part, pad, constant_values=value)[:, :, None, :]
+            for part, value in zip(parts, (1.0, 0.0), strict=True)
+        )
+        return cosines, sines
 
     def prepend(self, x: Array) -> Array:
         small = nn.initializers.normal(1e-6 if self.scheme == "xavier_split" else 0.02)
@@ -221,15 +293,25 @@ def vit(
     class_token: bool = True,
     registers: int = 0,
     position: str = "learned",
+    position_resize: str = "bicubic",
+    relative_per_block: bool = False,
+    rope_base: float = 100.0,
+    rope_shift: float = 0.0,
+    rope_jitter: float = 1.0,
+    rope_rescale: float = 1.0,
     mlp: str = "gelu",
     mlp_ratio: float = 4.0,
     qkv_bias: bool = True,
+    key_bias: bool = True,
+    qk_norm: bool = False,
+    norm_epsilon: float = 1e-6,
     layer_scale: float | None = None,
     drop_path: float = 0.0,
     drop_path_kind: str = "bernoulli",
     drop_path_uniform: bool = False,
     pre_norm: bool = False,
     fc_norm: bool = False,
+    patch_bias: bool | None = None,
     freeze_patch: bool = False,
     mask_token: bool = False,
     init: str = "xavier",
@@ -250,8 +332,8 @@ def vit(
     patches]`` (bool, needs ``mask_token``): where it is True the mask token stands in place of the embedded
     patch, before the position is added (iBOT); with ``keep`` it is about the kept ones, ``[b, k]``. ``present [b, k]`` (bool,
     with ``keep``): patches where it is False are not attended to and do not count in the mean; their own outputs mean
-    nothing (I-JEPA, whose contexts differ in size). ``h`` and ``w`` may differ from ``image_size``: the position
-    table is interpolated. ``key`` is for ``drop_path``.
+    nothing (I-JEPA, whose contexts differ in size). ``h`` and ``w`` may differ from ``image_size`` and from each other: the
+    position table is interpolated. ``key`` is for ``drop_path`` and for what draws coordinates.
 
     Args:
       name: name under which ``models.build`` finds the sizes.
@@ -260,24 +342,39 @@ def vit(
       heads: attention heads.
       patch: side of a patch in pixels; divides the sides of the images.
       image_size: side in pixels for which the position table is made.
-      pool: features are the class token (``'cls'``) or the mean of the patch tokens (``'mean'``).
+      pool: features are the class token (``'cls'``), the mean of the patch tokens (``'mean'``), or what a learned query
+        attends to among them, and an MLP (``'map'``: SigLIP, see :mod:`ssl_jax.models.attention_pool`).
       class_token: whether there is one; needed for ``pool='cls'``.
       registers: number of register tokens (Darcet et al. 2024).
-      position: ``'learned'`` table; ``'sincos'``, the fixed table of MAE; or ``'relative'``: instead of adding positions to
-        tokens, a trained bias is added to the attention's scores, for each head and distance, the same in all blocks and at
-        first 0 (BEiT), which knows no other size than ``image_size``.
-      mlp: ``'gelu'`` (exact), ``'gelu_tanh'``, or ``'swiglu'`` (packed: half of the hidden units gate the
-        other half).
+      position: ``'learned'`` table; ``'sincos'``, the fixed table of MAE; ``'relative'``: instead of adding positions to
+        tokens, a trained bias is added to the attention's scores, for each head and distance, at first 0 (BEiT); ``'rope'``:
+        queries and keys of patches are turned by angles that grow with their row and column (DINOv3, see
+        :mod:`ssl_jax.models.rope`), prefix tokens are not; ``'none'``.
+      position_resize: how a table meets another grid, one of :data:`ssl_jax.models.positions.RESIZES`; tables of ``'relative'``
+        are interpolated bilinearly whatever it says, see :func:`ssl_jax.models.positions.resize_relative_table`.
+      relative_per_block: with ``'relative'``, each block has a table of its own, not one for all (BEiT, fine-tuned).
+      rope_base: with ``'rope'``, the base of its periods.
+      rope_shift: with ``'rope'``, in training each block draws coordinates that are moved by up to this along each axis, where
+        the image reaches from −1 to 1; 0: none.
+      rope_jitter: the same, stretched by up to this factor along each axis; 1: none.
+      rope_rescale: the same, stretched by up to this factor along both axes together; 1: none (DINOv3: 2).
+      mlp: ``'gelu'`` (exact), ``'gelu_tanh'``, ``'quick_gelu'`` (``x σ(1.702 x)``: CLIP), or ``'swiglu'`` (packed: half of
+        the hidden units gate the other half).
       mlp_ratio: hidden units of the MLP divided by ``width``.
       qkv_bias: whether queries, keys and values have a bias.
+      key_bias: whether the keys' part of it is trained; if not, it is 0 and gets no gradient (BEiT, DINOv3). The
+        softmax does not see it but with ``'rope'`` or ``qk_norm``.
+      qk_norm: normalise queries and keys of each head by a layer normalisation.
+      norm_epsilon: ε of all layer normalisations, added to the variance.
       layer_scale: start of LayerScale's ``gamma``; ``None`` for none.
       drop_path: stochastic depth of the last block, in ``[0, 1)``, rising linearly from 0 at the first; per
         example.
       drop_path_kind: ``'bernoulli'``: each example by itself; ``'subset'``: of a batch of b exactly ``int(b (1 − rate))``
         examples, and the branch is computed for these only (DINOv2).
       drop_path_uniform: the same rate in all blocks (DINOv2).
-      pre_norm: normalise the tokens before the first block (CLIP); the patch embedding then has no bias.
+      pre_norm: normalise the tokens before the first block (CLIP).
       fc_norm: normalise the features after pooling instead of the tokens, which then leave as they are.
+      patch_bias: whether the patch embedding has a bias; ``None``: unless ``pre_norm``.
       freeze_patch: patch embedding fixed at its random start (MoCo v3), kept in ``state["frozen"]``.
       mask_token: whether there is a parameter ``mask_token``, at first 0, for hidden patches; without a
         ``mask`` it does nothing and gets no gradient.
@@ -307,17 +404,28 @@ def vit(
     (2, 2, 5, 5)
 
     References: Dosovitskiy et al. 2021, eq. 1-4; Chen et al. 2021 (MoCo v3), section 4 for ``freeze_patch``; Bao et al. 2021
-    (BEiT) for ``'relative'``. Deviations: the class token has no learned position of its own, as their sum is all that counts
-    (``torch_names_vit`` adds them up); biases start at 0 where MAE leaves PyTorch's default in the patch
-    embedding; BEiT's keys have no bias, here ``qkv_bias`` gives them one, which the softmax does not see.
+    (BEiT) for ``'relative'``; Siméoni et al. 2025 (DINOv3) for ``'rope'``. Deviations: the class token has no learned position
+    of its own, as their sum is all that counts (``torch_names_vit`` adds them up); biases start at 0 where MAE leaves
+    PyTorch's default in the patch embedding; BEiT's keys have no bias, here ``key_bias`` gives them one, which the softmax
+    does not see.
     """
     options = {key: value for key, value in locals().items() if key != "name"}
     check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
     check.require(image_size % patch == 0, "image_size", image_size, f"a multiple of patch={patch}")
-    check.choice("pool", pool, ("cls", "mean"))
-    check.require(class_token or pool == "mean", "pool", pool, "'mean', as there is no class token")
+    check.choice("pool", pool, POOLS)
+    check.require(class_token or pool != "cls", "pool", pool, "'mean' or 'map', as there is no class token")
+    gated = pool == "map" and mlp == "swiglu"
+    check.require(not gated, "mlp", mlp, "another one with pool='map', whose MLP has no gates")
     check.choice("position", position, POSITIONS)
+    check.choice("position_resize", position_resize, RESIZES)
+    relative = position == "relative" or not relative_per_block
+    check.require(relative, "relative_per_block", relative_per_block, "False unless position='relative'")
+    _check_rope(options)
     check.choice("mlp", mlp, MLPS)
+    check.require(
+        key_bias or qkv_bias, "key_bias", key_bias, "True with qkv_bias=False, which leaves out all biases"
+    )
+    check.require(norm_epsilon > 0, "norm_epsilon", norm_epsilon, "a number above 0")
     check.choice("init", init, INITS)
     check.require(0 <= drop_path < 1, "drop_path", drop_path, "0 <= drop_path < 1")
     check.choice("drop_path_kind", drop_path_kind, DROP_PATHS)
@@ -326,6 +434,19 @@ def vit(
     fields = {**options, "scheme": options["init"]}
     del fields["init"]
     return from_linen(VisionTransformer(**fields), features=width, config={"name": name, **options})
+
+
+def _check_rope(options: Mapping[str, Any]) -> None:
+    width, heads = options["width"], options["heads"]
+    if options["position"] == "rope":
+        check.require(width // heads % 4 == 0, "width", width, f"4 heads={heads} times a whole number")
+        check.require(options["rope_base"] > 0, "rope_base", options["rope_base"], "a number above 0")
+        check.require(options["rope_shift"] >= 0, "rope_shift", options["rope_shift"], "0 or more")
+        for name in ("rope_jitter", "rope_rescale"):
+            check.require(options[name] >= 1, name, options[name], "1 or more")
+        return
+    for name, value in {**ROPE_OFF, "rope_base": 100.0}.items():
+        check.require(options[name] == value, name, options[name], f"{value} unless position='rope'")
 
 
 BUILDERS: dict[str, Callable[..., Network]] = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.positions import bicubic_matrix, resize_table, sincos_table
+from ssl_jax.models.positions import resampling_matrix, resize_table, sincos_table
 from tests.golden_files import assert_close, golden
 
 
@@ -36,19 +36,19 @@ def test_width_that_four_does_not_divide_is_an_error():
 def test_resize_to_the_same_grid_is_the_identity():
     table = jax.random.normal(jax.random.key(0), (12, 5))
     assert resize_table(table, source=(3, 4), target=(3, 4)) is table
-    np.testing.assert_array_equal(bicubic_matrix(7, 7), np.eye(7))
+    np.testing.assert_array_equal(resampling_matrix(7, 7), np.eye(7))
 
 
 @pytest.mark.parametrize("sizes", [(7, 14), (14, 7), (5, 8), (8, 3), (1, 4)])
-def test_rows_of_the_bicubic_matrix_sum_to_one(sizes):
-    matrix = bicubic_matrix(*sizes)
+def test_rows_of_the_resampling_matrix_sum_to_one(sizes):
+    matrix = resampling_matrix(*sizes)
     assert matrix.shape == sizes[::-1]
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-12)
 
 
 def test_upsampling_a_ramp_keeps_it_a_ramp_inside():
     # Cubic convolution with a != -1/2 reproduces no line exactly, so compare by symmetry.
-    resized = bicubic_matrix(8, 16) @ np.arange(8.0)
+    resized = resampling_matrix(8, 16) @ np.arange(8.0)
     np.testing.assert_allclose(resized + resized[::-1], 7.0, rtol=1e-12)
     assert (np.diff(resized) > 0).all()
 
@@ -56,7 +56,7 @@ def test_upsampling_a_ramp_keeps_it_a_ramp_inside():
 def test_bicubic_weights_are_keys_kernel_at_a_quarter():
     # Doubling samples a quarter beside a value: W(1.25), W(0.25), W(0.75), W(1.75) for a = -0.75, by hand.
     np.testing.assert_allclose(
-        bicubic_matrix(8, 16)[9, 3:7], [-0.10546875, 0.87890625, 0.26171875, -0.03515625], rtol=1e-12
+        resampling_matrix(8, 16)[9, 3:7], [-0.10546875, 0.87890625, 0.26171875, -0.03515625], rtol=1e-12
     )
 
 
@@ -74,5 +74,5 @@ def test_resize_equals_interpolation_in_torch(target):
 def test_gradient_of_resize_is_the_transposed_matrix():
     table = jnp.ones((4, 2))
     gradient = jax.grad(lambda t: resize_table(t, source=(2, 2), target=(3, 3)).sum())(table)
-    columns = bicubic_matrix(2, 3).sum(axis=0)
+    columns = resampling_matrix(2, 3).sum(axis=0)
     np.testing.assert_allclose(gradient[:, 0], np.outer(columns, columns).ravel(), rtol=1e-5)

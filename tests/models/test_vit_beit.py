@@ -74,12 +74,6 @@ def test_relative_positions_follow_the_kept_patches_and_nothing_else_tells_place
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_relative_positions_know_one_size():
-    network, params, state = made(position="relative")
-    with pytest.raises(ValueError, match=r"images=\(2, 3\).*3 x 3"):
-        network.apply(params, state, images()[:, :8])
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("position", ["learned", "relative"])
 @pytest.mark.parametrize("pool", ["mean", "cls"])
