@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ssl_jax.config import build
+from ssl_jax.config import build, weights
 from ssl_jax.config.images import open_images
 from ssl_jax.core import commands, trees
 from ssl_jax.data.fingerprint import compare, fingerprint
@@ -17,7 +17,7 @@ from ssl_jax.evaluate.collapse_watch import CollapseWatch, print_warning
 from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.method import Method
 from ssl_jax.train import storage
-from ssl_jax.train.checkpoint import Checkpoints
+from ssl_jax.train.checkpoint import Checkpoints, steps
 from ssl_jax.train.dump import read_dump
 from ssl_jax.train.loop import fit
 from ssl_jax.train.program import make_program
@@ -54,7 +54,7 @@ def pretrain(config: build.Config, folder: Path, *, allow_changes: bool = False)
     # Before anything is written: a run that cannot start leaves no folder.
     storage.resolve_directory(folder)
     try:
-        objects = build.run_objects(config)
+        objects = build.run_objects(config, starts=not steps(folder / "checkpoints"))
     except ValueError as error:
         raise_for_changed_images(config, folder, error)
         raise
@@ -72,6 +72,11 @@ def train(
     workdir.configure(config, allowed=INCIDENTAL, allow_changes=allow_changes)
     workdir.record_images(fingerprint(source), ties=ties_of(config, method), allow_changes=allow_changes)
     first = jax.process_index() == 0
+    if weights.start_of(config) is not None:
+        if steps(workdir.path / "checkpoints"):
+            weights.note_changed_file(workdir.path)
+        elif first:
+            weights.record_start(workdir.path, config)
     if first:
         print(describe_length(config, len(source)), flush=True)
     # Signals after the last step wait until it is saved.

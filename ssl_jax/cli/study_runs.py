@@ -18,6 +18,7 @@ import numpy as np
 from ssl_jax.cli.configs import make_config
 from ssl_jax.cli.study import Measurements, Results, Study, Variant
 from ssl_jax.config import build
+from ssl_jax.config.overrides import choices_of
 from ssl_jax.core.machine import machine
 from ssl_jax.core.rows import Row, read_rows, write_row
 from ssl_jax.data.open import open_source
@@ -48,12 +49,15 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def run_config(study: Study, variant: Variant, seed: int) -> build.Config:
     """Make the whole config of a run."""
-    config = make_config(variant.method, "embedded,short")
+    changes = {**study.common, **variant.changes}
+    # Other images, or weights to start from, decide about the rest of the config.
+    choices = choices_of(changes) if changes.keys() & {"data.source", "encoder.weights"} else {}
+    config = make_config(variant.method, "embedded,short", choices)
     # The convolutional encoder's sizes, which transformers do not have.
     common = {
         name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name
     }
-    config.update_from_flattened_dict({**common, **study.common, **variant.changes, "seed": seed})
+    config.update_from_flattened_dict({**common, **changes, "seed": seed})
     return build.to_dict(config)
 
 
@@ -175,12 +179,15 @@ def train_variant(config: build.Config) -> TrainedVariant:
     """Train the run of a config, its curves in memory."""
     objects = build.run_objects(config)
     writer, initial = _Curves(), []
+    run = build.run(config, objects)
+    begin = run.init_state
 
     def copy_state(state: TrainState) -> TrainState:
+        state = state if begin is None else jax.tree.map(jnp.asarray, begin(state))
         initial.append(jax.tree.map(jnp.copy, state))  # training overwrites the state's own arrays
         return state
 
-    run = dataclasses.replace(build.run(config, objects), init_state=copy_state)
+    run = dataclasses.replace(run, init_state=copy_state)
     fitted = fit(run, watch=Watch(writer=lambda step: writer, log_every=config["watch"]["log"]["every"]))
     return TrainedVariant(objects, initial[0], fitted.state, writer.curves)
 

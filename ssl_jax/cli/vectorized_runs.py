@@ -57,6 +57,8 @@ def obstacle(config: build.Config, overrides: Mapping[str, Any]) -> str:
     """Say why runs that differ in these options cannot be one program; empty if they can."""
     if config.get("refresh_every", 0):
         return f"{config['method']['name']} looks at all images between steps"
+    if config["encoder"].get("weights"):
+        return "they start from weights"
     for path in overrides:
         value = functools.reduce(lambda part, name: part[name], path.split("."), config)
         if path != SEED and not (path.startswith(TRACED) and isinstance(value, float)):

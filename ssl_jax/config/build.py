@@ -315,7 +315,9 @@ def start_from_weights(config: Config, objects: RunObjects) -> Callable[[TrainSt
     def start(state: TrainState) -> TrainState:
         channels = objects.source.channels
         data = {**config["data"], "channels": channels}
-        return _start_state({**config, "data": data}, objects.optimizer)._replace(key=state.key)
+        first = _start_state({**config, "data": data}, objects.optimizer)
+        weights.forget_weights()
+        return first._replace(key=state.key)
 
     return start
 

@@ -10,6 +10,7 @@ from ssl_jax.augment import presets
 from ssl_jax.config import build, make
 from ssl_jax.config.make import OF_IMAGES, Basis, Entry, is_own_source, smoke_values
 from ssl_jax.config.options import fitting_options
+from ssl_jax.config.weights import OF_TRAINING, START, Start
 from ssl_jax.methods.registry import method_module
 
 COMMAND_LINE = "command line"
@@ -62,6 +63,7 @@ def find_origins(
         "optimizer": optim.from_options,
     }
 
+    from_weights = _from_weights(config, basis)
     following = {**FOLLOWING, **{f"method.{option}": name for option, name in entry.follows.items()}}
     of_dataset = [*OF_DATASET, *(f"encoder.{option}" for option in fitting_options(basis.dataset))]
 
@@ -71,6 +73,8 @@ def find_origins(
             return COMMAND_LINE
         if name in smoke:
             return "smoke"
+        if name in from_weights:
+            return from_weights[name]
         if name in following:
             return f"follows {following[name]}"
         if _is_in_recipe(name, basis, overrides):
@@ -84,6 +88,25 @@ def find_origins(
         return f"default of {module}{own_name}"
 
     return {name: find_origin(name) for name, _ in leaves(build.to_dict(config))}
+
+
+def _from_weights(config: ConfigDict, basis: Basis) -> dict[str, str]:
+    """Say of each value where it comes from that a run has because it starts from weights."""
+    if basis.origin is None:
+        return {}
+    origins = {
+        f"encoder.{option}": f"from {config.encoder.weights}"
+        for option in config.encoder
+        if option in basis.origin.encoder and option not in OF_TRAINING
+    }
+    origins |= {f"encoder.{option}": f"default of {Start.__module__}.Start" for option in START}
+    views = [name for name in config.views if name.endswith("size")]
+    same = len(config.views.mean) == len(basis.origin.mean)
+    views += ["mean", "std"] if same else []
+    origins |= {f"views.{name}": f"from {config.encoder.weights}" for name in views}
+    if "crop_ratio" not in basis.recipe.evaluate:
+        origins["watch.evaluate.crop_ratio"] = f"from {config.encoder.weights}"
+    return origins
 
 
 def _is_in_recipe(name: str, basis: Basis, overrides: Mapping[str, Any]) -> bool:
