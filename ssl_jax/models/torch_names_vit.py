@@ -19,6 +19,7 @@ IGNORED = re.compile(r"head|decoder_")
 """Classifiers and the decoder of MAE, which an encoder does not have."""
 MASK_TOKEN = "mask_token"
 """MAE's decoder has one too; an encoder only where it was built with it."""
+RELATIVE = "relative_position_bias_table"
 DECODER = {"embed": "decoder_embed", "norm": "decoder_norm", "pred": "decoder_pred"}
 
 
@@ -27,8 +28,10 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
 
     Linear weights are transposed, the patch convolution ``[d, c, p, p]`` becomes ``[p * p * c, d]``. Rows of
     the position table that belong to class and register tokens are added to these tokens, which is where the
-    model adds them. For ``position="sincos"`` the stored table must be MAE's. Classifier and MAE's decoder
-    are left out.
+    model adds them. For ``position="sincos"`` the stored table must be MAE's. Tables of relative positions are called
+    ``rel_pos_bias.relative_position_bias_table`` (one for all blocks) or ``blocks.i.attn.relative_position_bias_table``,
+    ``[rows, heads]``, the pooling by attention ``attn_pool``. Of ``attn.qkv.bias`` the keys' part is read as 0 for
+    ``key_bias=False``. Classifier and MAE's decoder are left out.
 
     Args:
       state_dict: torch name to numpy array.
@@ -52,13 +55,16 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
     images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
     given = _fold_positions(given, config)
+    if not config.get("key_bias", True):
+        given = {name: _without_key_bias(name, value) for name, value in given.items()}
     expected = {_torch_name(path): path for path in trees.flatten(variables)}
     for name in sorted(expected.keys() ^ given.keys()):
         problem = "missing from" if name in expected else "not expected in"
         raise ValueError(f"{name} is {problem} the state_dict for {dict(config)}")
 
     def convert(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        value = _from_torch_layout(given[_torch_name(path)])
+        value = given[_torch_name(path)]
+        value = value if path.endswith("relative_bias") else _from_torch_layout(value)
         if value.shape != leaf.shape:
             raise ValueError(f"{_torch_name(path)} has the shape {value.shape}, the network {leaf.shape}")
         return jnp.asarray(value)
@@ -70,8 +76,8 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
 def vit_to_torch(params: Params, state: State, network: Network) -> dict[str, np.ndarray]:
     """Write a ViT's variables as a torch ``state_dict`` in timm's names: the inverse of :func:`vit_from_torch`.
 
-    ``pos_embed`` has a row of zeros for every class and register token. There is no classifier: load it with
-    ``strict=False``.
+    ``pos_embed``, where positions are added to tokens, has a row of zeros for every class and register token. There is no
+    classifier: load it with ``strict=False``.
 
     Args:
       params: params of a ViT.
@@ -96,11 +102,13 @@ def vit_to_torch(params: Params, state: State, network: Network) -> dict[str, np
         value = np.asarray(leaf, np.float32)
         if path.endswith("patch_embed/kernel"):
             value = value.reshape(patch, patch, -1, config["width"]).transpose(3, 2, 0, 1)
-        weights[_torch_name(path)] = value.T if value.ndim == 2 else value
+        kept = value.ndim != 2 or path.endswith("relative_bias")
+        weights[_torch_name(path)] = value if kept else value.T
     if config["position"] == "sincos":
         weights["pos_embed"] = sincos_table(grid, grid, config["width"]).astype(np.float32)[None]
-    prefix = np.zeros((1, config["class_token"] + config["registers"], config["width"]), np.float32)
-    weights["pos_embed"] = np.concatenate([prefix, weights["pos_embed"]], axis=1)
+    if "pos_embed" in weights:
+        prefix = np.zeros((1, config["class_token"] + config["registers"], config["width"]), np.float32)
+        weights["pos_embed"] = np.concatenate([prefix, weights["pos_embed"]], axis=1)
     return weights
 
 
@@ -131,7 +139,10 @@ def mae_decoder_from_torch(state_dict: StateDict) -> tuple[Params, State]:
 
 def _fold_positions(given: dict[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """``pos_embed`` for the patches alone, other rows added to their tokens; left out if it is fixed."""
+    if config["position"] not in ("learned", "sincos"):
+        return given
     given, grid = dict(given), config["image_size"] // config["patch"]
+    check.require("pos_embed" in given, "state_dict", sorted(given)[:3], "one with pos_embed")
     positions = given.pop("pos_embed")
     extra = positions.shape[1] - grid * grid
     prefix = config["class_token"] + config["registers"]
@@ -151,6 +162,13 @@ def _fold_positions(given: dict[str, np.ndarray], config: Mapping[str, Any]) -> 
     return given
 
 
+def _without_key_bias(name: str, value: np.ndarray) -> np.ndarray:
+    if not name.endswith("attn.qkv.bias"):
+        return value
+    query, key, own = np.split(value, 3)
+    return np.concatenate([query, np.zeros_like(key), own])
+
+
 def _from_torch_layout(value: np.ndarray) -> np.ndarray:
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
@@ -162,7 +180,11 @@ def _torch_name(path: str) -> str:
 
     >>> _torch_name("0/blocks_1/attn/qkv/kernel"), _torch_name("1/frozen/patch_embed/bias")
     ('blocks.1.attn.qkv.weight', 'patch_embed.proj.bias')
+    >>> _torch_name("0/relative_bias")
+    'rel_pos_bias.relative_position_bias_table'
     """
     *parents, leaf = (part for part in path.split("/")[1:] if part != "frozen")
+    if leaf == "relative_bias":
+        parents, leaf = parents or ["rel_pos_bias"], RELATIVE
     parents = [{"patch_embed": "patch_embed.proj"}.get(p, p.replace("blocks_", "blocks.")) for p in parents]
     return ".".join([*parents, LEAVES.get(leaf, leaf)])
