@@ -5,12 +5,13 @@ from typing import Any
 
 from ssl_jax.core import check
 from ssl_jax.core.types import Params, State
-from ssl_jax.models import convnet, dvae, ladder, perceptron, resnet, vit
+from ssl_jax.models import convnet, convnext, dvae, ladder, perceptron, resnet, vit
 from ssl_jax.models.lora import merged_params, with_lora
 from ssl_jax.models.network import Network, frozen
 
 BUILDERS: dict[str, Callable[..., Network]] = {
     **convnet.BUILDERS,
+    **convnext.BUILDERS,
     **dvae.BUILDERS,
     **ladder.BUILDERS,
     **perceptron.BUILDERS,
@@ -84,9 +85,11 @@ def merge_lora(network: Network, params: Params, state: State) -> tuple[Network,
     return build(**config), *merged_params(network, params, state)
 
 
-def without_drop_path(encoder: Network) -> Network:
-    """Build the same architecture without stochastic depth, as teachers have it."""
-    if not encoder.config.get("drop_path"):
+def without_draws(encoder: Network) -> Network:
+    """Build the same architecture without what training draws, as teachers have it: stochastic depth, and rotary positions moved."""
+    off = {"drop_path": 0.0, **vit.ROPE_OFF}
+    changed = {name: value for name, value in off.items() if encoder.config.get(name, value) != value}
+    if not changed:
         return encoder
     # It starts as the encoder does, whose variables it shares.
-    return build(**{**encoder.config, "drop_path": 0.0})._replace(init=encoder.init)
+    return build(**{**encoder.config, **changed})._replace(init=encoder.init)

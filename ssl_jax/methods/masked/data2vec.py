@@ -19,7 +19,7 @@ from ssl_jax.methods.parts.mask_token import (
     token_metrics,
 )
 from ssl_jax.models import heads
-from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.build import without_draws
 from ssl_jax.models.network import Network, chain, compute_dtype, prefix_of
 from ssl_jax.ops.patches import standardize
 from ssl_jax.optim.ema import ema
@@ -68,7 +68,7 @@ def build(
     choice("mask", mask, MASK_KINDS)
     depth = int(encoder.config["depth"])
     require(1 <= layers <= depth, "layers", layers, f"an integer from 1 to the encoder's {depth} blocks")
-    teacher_ema, teacher_network = ema(decay), without_drop_path(encoder)
+    teacher_ema, teacher_network = ema(decay), without_draws(encoder)
     head = heads.mlp((encoder.features,), dtype=compute_dtype(encoder))
 
     def init(key: Key, batch: Batch) -> tuple[Params, State]:

@@ -13,7 +13,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, Sta
 from ssl_jax.losses.reconstruction import masked_smooth_l1
 from ssl_jax.methods.method import CollapseValue, Method
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, linear_ema
-from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.build import without_draws
 from ssl_jax.models.decoders import jepa_predictor
 from ssl_jax.models.network import Network, grid_of
 from ssl_jax.models.transformer import gather_tokens
@@ -98,7 +98,7 @@ def build(
     )
     if isinstance(decay, float):
         require(0 <= decay <= 1, "decay", decay, "a number from 0 to 1")
-    teacher_ema, teacher_network = linear_ema(decay, decay_steps), without_drop_path(encoder)
+    teacher_ema, teacher_network = linear_ema(decay, decay_steps), without_draws(encoder)
 
     def predictor_for(images: Array) -> Network:
         return jepa_predictor(

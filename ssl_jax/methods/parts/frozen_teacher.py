@@ -12,7 +12,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Key, Params, State
-from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.build import without_draws
 from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import load_encoder
 
@@ -49,7 +49,7 @@ def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> Pre
       ValueError: no such file, or no encoder of this project in it.
     """
     if not path:
-        return PretrainedNetwork(without_drop_path(encoder), None, {})
+        return PretrainedNetwork(without_draws(encoder), None, {})
     allowed = "an encoder.safetensors that experiments.export has written"
     require(Path(path).is_file(), option, path, f"{allowed}; there is no such file")
     try:

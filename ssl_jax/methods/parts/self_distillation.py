@@ -15,7 +15,7 @@ from ssl_jax.methods.method import CollapseValue
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import merge_views, pair_metrics, split_views
 from ssl_jax.models import heads
-from ssl_jax.models.build import without_drop_path
+from ssl_jax.models.build import without_draws
 from ssl_jax.models.network import Network, compute_dtype, grid_of, prefix_of
 from ssl_jax.ops.block_masking import block_mask, masked_counts, masked_positions, scattered_mask
 from ssl_jax.ops.schedules import as_schedule, linear
@@ -277,7 +277,7 @@ def teacher_outputs(
     networks: Networks, teacher: EmaTeacher, crops: Array, key: Key
 ) -> tuple[Outputs, EmaTeacher]:
     """Compute the teacher's outputs of the global crops ``[b, g, h, w, c]``, without stochastic depth, masks and gradient."""
-    own = networks._replace(encoder=without_drop_path(networks.encoder), predictor=None)
+    own = networks._replace(encoder=without_draws(networks.encoder), predictor=None)
     outputs, state = student_outputs(own, teacher.params, teacher.state, (crops,), key)
     return jax.lax.stop_gradient(outputs), teacher._replace(state=state)
 
