@@ -86,7 +86,7 @@ def merge_lora(network: Network, params: Params, state: State) -> tuple[Network,
 
 
 def without_draws(encoder: Network) -> Network:
-    """Build the same architecture without what training draws, as teachers have it: stochastic depth, and rotary positions moved."""
+    """Build the same architecture without what training draws, stochastic depth and moved rotary positions, for teachers."""
     off = {"drop_path": 0.0, **vit.ROPE_OFF}
     changed = {name: value for name, value in off.items() if encoder.config.get(name, value) != value}
     if not changed:
