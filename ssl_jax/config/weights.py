@@ -138,14 +138,14 @@ def find_origin(choices: Mapping[str, Any], recorded: Config, *, dataset_size: i
         numbers = (tuple(views[part]) for part in ("mean", "std"))
         return Origin(encoder, views["size"], *numbers, evaluate["crop_ratio"])
     loaded = open_weights(name)
-    config, (mean, std) = loaded.network.config, loaded.preprocessing[-2:]
+    config, preprocessing = loaded.network.config, loaded.preprocessing
     encoder = {option: value for option, value in config.items() if option not in ADAPTATION}
     return Origin(
         encoder,
-        view_size(encoder, max(loaded.preprocessing.size), dataset_size),
-        tuple(map(float, mean)),
-        tuple(map(float, std)),
-        float(loaded.preprocessing.crop_ratio),
+        view_size(encoder, max(preprocessing.size), dataset_size),
+        tuple(map(float, preprocessing.mean)),
+        tuple(map(float, preprocessing.std)),
+        float(preprocessing.crop_ratio),
     )
 
 
