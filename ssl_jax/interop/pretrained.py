@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop import huggingface_vit, meta_vit, timm_vit
+from ssl_jax.interop import big_vision, clip, huggingface_vit, meta_vit, siglip, timm_vit
 from ssl_jax.interop.family import Family, recognize
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.interop.weights import read_weights
@@ -13,6 +13,9 @@ from ssl_jax.models.network import Network
 FAMILIES: tuple[Family, ...] = (
     *meta_vit.FAMILIES,
     *huggingface_vit.FAMILIES,
+    *clip.FAMILIES,
+    *siglip.FAMILIES,
+    *big_vision.FAMILIES,
     *timm_vit.FAMILIES,
 )
 """Of several that fit a file the first counts: the plainest names come last."""

@@ -26,7 +26,11 @@ FOLDER_WEIGHTS = (
     "open_clip_pytorch_model.bin",
 )
 """Files with weights that a folder of the hub has, the best first."""
-FACTS = {"config": "config.json", "preprocessor": "preprocessor_config.json"}
+FACTS = {
+    "config": "config.json",
+    "preprocessor": "preprocessor_config.json",
+    "open_clip": "open_clip_config.json",
+}
 """Files of such a folder that say what its weights are."""
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64", "BOOL")
 """Types of a safetensors file that NumPy can hold."""
