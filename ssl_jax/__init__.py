@@ -3,6 +3,7 @@
     import ssl_jax
 
     method = ssl_jax.methods.simclr.build(ssl_jax.models.build("convnet"), views=ssl_jax.augment.presets.simclr(32))
+    features = ssl_jax.load("runs/first").embed("photos/")
 
 One import is enough: packages, and the names in them, are loaded when they are first used. Importing starts no JAX backend.
 """
@@ -28,17 +29,24 @@ PACKAGES = (
     "report",
     "train",
 )
-TRAINING = {"fit": "loop", "Run": "run", "Host": "run", "Watch": "run"}
-"""Names of ``ssl_jax.train`` that stand here too, and the modules that they come from."""
+NAMES = {
+    "fit": "train.loop",
+    "Run": "train.run",
+    "Host": "train.run",
+    "Watch": "train.run",
+    "load": "model",
+    "Model": "model",
+}
+"""Names that stand here too, and the modules that they come from."""
 
 
 def __getattr__(name: str) -> Any:
     if name in PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in TRAINING:
-        return getattr(importlib.import_module(f"{__name__}.train.{TRAINING[name]}"), name)
+    if name in NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted((*PACKAGES, *TRAINING, "__version__"))
+    return sorted((*PACKAGES, *NAMES, "__version__"))

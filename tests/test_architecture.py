@@ -25,6 +25,7 @@ LAYERS = [
     "ssl_jax.evaluate",
     "ssl_jax.report",
     "ssl_jax.config",
+    "ssl_jax.model",
     "ssl_jax.cli",
     "configs",
     "experiments",

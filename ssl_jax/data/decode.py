@@ -113,6 +113,52 @@ def decode(
     return _guarded(read, file, name)
 
 
+def decode_as_stored(
+    image: BinaryIO | bytes | Image.Image, *, name: str, channels: int, values: Values = AS_STORED
+) -> np.ndarray:
+    """Read an image by the rules at the head of this file, in the dtype that it has: uint8, uint16 or float32.
+
+    Args:
+      image: file open for reading at its start, the bytes of one, or an image of Pillow.
+      name: for the error.
+      channels: 1 or more.
+      values: how values are read, and how large an image may be.
+
+    Raises:
+      CorruptImage: as :func:`decode`.
+
+    >>> decode_as_stored(Image.new("RGBA", (5, 4), (255, 0, 0, 0)), name="x", channels=1)[0, 0]
+    array([255], dtype=uint8)
+    """
+
+    def read(opened: BinaryIO) -> np.ndarray:
+        pixels = _of_pillow(image, values) if isinstance(image, Image.Image) else _pixels(opened, values)
+        return fit_channels(values.scale(pixels) if values.scaled else pixels, channels)
+
+    return _guarded(read, b"" if isinstance(image, Image.Image) else image, name)
+
+
+def fit_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Give an image another number of channels, where that is defined.
+
+    Transparent pixels are laid over white, gray is repeated, colours become their luma.
+
+    Args:
+      pixels: ``[h, w, c]``, uint8, uint16 or float32 in [0, 1]; of 2 or 4 channels the last is the opacity where ``channels``
+        are 1 or 3.
+      channels: 1 or more.
+
+    Raises:
+      ValueError: from c channels to so many nothing is defined.
+
+    >>> fit_channels(np.full((1, 1, 4), 0.5, np.float32), 1)
+    array([[[0.75]]], dtype=float32)
+    """
+    if pixels.shape[-1] in (2, 4) and channels in (1, 3):
+        pixels = _over_white(pixels, "")
+    return _convert(pixels, channels, pixels.dtype.newbyteorder("=").name)
+
+
 def _guarded(read: Callable[[BinaryIO], Any], file: BinaryIO | bytes, name: str) -> Any:
     opened = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
@@ -204,6 +250,13 @@ def _pixels(file: BinaryIO, values: Values) -> np.ndarray:
     raw_mode = _raw_mode(image)
     pixels = _deep_pixels(image, raw_mode, file, values) if raw_mode else _plain_pixels(image, values)
     # Pillow turned TIFF while it loaded, and its orientation is gone by now.
+    return _upright(_over_white(pixels, image.mode), _orientation(type(image).getexif, image))
+
+
+def _of_pillow(image: Image.Image, values: Values) -> np.ndarray:
+    """As :func:`_pixels`, of an image that somebody opened or made with Pillow."""
+    values.require_size(image.height, image.width, len(image.getbands()), 1)
+    pixels = _plain_pixels(image, values)
     return _upright(_over_white(pixels, image.mode), _orientation(type(image).getexif, image))
 
 
@@ -323,7 +376,7 @@ def _deep_pixels(image: ImageFile.ImageFile, raw_mode: str, file: BinaryIO, valu
     return high << 8 | np.asarray(low)
 
 
-def _plain_pixels(image: ImageFile.ImageFile, values: Values) -> np.ndarray:
+def _plain_pixels(image: Image.Image, values: Values) -> np.ndarray:
     image.load()
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
@@ -352,6 +405,8 @@ def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
     """Alpha applied: ``(c a + white (white - a)) / white``, rounded."""
     if pixels.shape[-1] not in (2, 4) or mode == "RGBX":
         return pixels
+    if pixels.dtype.kind == "f":
+        return pixels[..., :-1] * pixels[..., -1:] + (1 - pixels[..., -1:])
     white = np.iinfo(pixels.dtype).max
     color, alpha = pixels[..., :-1], pixels[..., -1:]
     if (alpha == white).all():

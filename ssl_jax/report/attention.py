@@ -1,5 +1,7 @@
 """Where a vision transformer looks: attention of the last block, a map a head."""
 
+import functools
+
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -46,13 +48,21 @@ def head_maps(
     Reference: Caron et al. 2021 (DINO), figure 1, for the row of the class token.
     """
     check.require(has_attention(encoder), "encoder", encoder.config.get("name", ""), "a ViT")
+    return np.asarray(jax.jit(functools.partial(last_attention, encoder))(params, state, images))
+
+
+def last_attention(
+    encoder: Network, params: Params, state: State, images: Float[Array | np.ndarray, "b h w c"]
+) -> Float[Array, "b heads rows columns"]:
+    """Apply a ViT and return the maps of :func:`head_maps`; may be traced.
+
+    Args:
+      encoder: a ViT of :mod:`ssl_jax.models.vit`.
+      params: parameters of the encoder.
+      state: state of the encoder.
+      images: normalised images, sides a multiple of the patch.
+    """
     prefix = prefix_of(encoder)
-
-    @jax.jit
-    def attention(params: Params, state: State, images: Array) -> Array:
-        weights, _ = encoder.apply(params, state, images, output="attention")
-        rows = weights[:, :, 0] if encoder.config["pool"] == "cls" else weights[:, :, prefix:].mean(axis=2)
-        return rows[..., prefix:]
-
-    maps = np.asarray(attention(params, state, images))
-    return maps.reshape(*maps.shape[:2], *grid_of(encoder, images))
+    weights, _ = encoder.apply(params, state, images, output="attention")
+    rows = weights[:, :, 0] if encoder.config["pool"] == "cls" else weights[:, :, prefix:].mean(axis=2)
+    return rows[..., prefix:].reshape(*rows.shape[:2], *grid_of(encoder, images))
