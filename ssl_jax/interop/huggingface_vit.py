@@ -128,8 +128,7 @@ def convert(weights: Weights, *, names: Names, epsilon: float, family: str, **sa
     network, params, state = convert_vit(
         arrays, weights, said, image_size=square_side(config.get("image_size"))
     )
-    side = network.config["image_size"]
-    preprocessing = preprocessing_for(weights, side, family=family)
+    preprocessing = preprocessing_for(weights, network, family=family)
     return Converted(network, params, state, preprocessing, decoder_of(weights.arrays))
 
 
@@ -278,7 +277,7 @@ def _families() -> tuple[Family, ...]:
         return Family(f"transformers {name}", names, marks, converted, unmarked)
 
     vit: dict[str, Any] = {"epsilon": 1e-12, "position_resize": "bicubic"}
-    dinov2: dict[str, Any] = {"epsilon": 1e-6, "family": "DINOv2"}
+    dinov2: dict[str, Any] = {"epsilon": 1e-6, "family": "dinov2"}
     cls, registers, decoder = "embeddings.cls_token", "embeddings.register_tokens", "decoder.decoder_embed"
     found: list[Family] = []
     for layer, names, mae_names in (
@@ -286,9 +285,9 @@ def _families() -> tuple[Family, ...]:
         (NEW_LAYER, NEW_VIT_NAMES, NEW_MAE_NAMES),
     ):
         mark = layer + "layernorm_before"
-        found.append(family("ViTMAE", mae_names, mark, (cls, decoder), (), **vit, family="MAE"))
-        found.append(family("ViT", names, mark, (cls,), (registers,), **vit, family="transformers ViT"))
-        found.append(family("IJepa", names, mark, (), (cls, registers), **vit, family="I-JEPA"))
+        found.append(family("ViTMAE", mae_names, mark, (cls, decoder), (), **vit, family="mae"))
+        found.append(family("ViT", names, mark, (cls,), (registers,), **vit, family="huggingface_vit"))
+        found.append(family("IJepa", names, mark, (), (cls, registers), **vit, family="ijepa"))
     for names in (OLD_DINOV2_NAMES, NEW_DINOV2_NAMES):
         mark = OLD_LAYER + "layer_scale1"
         plain, antialias = {"position_resize": "bicubic"}, {"position_resize": "bicubic_antialias"}

@@ -63,10 +63,9 @@ def convert(
       said: options that its shapes do not say.
     """
     network, params, state = convert_vit(translate(weights.arrays, names).arrays, weights, said)
-    side = network.config["image_size"]
     # DINOv2's table is for 518 pixels, but its features are those of 224.
-    side = min(side, 224) if family == "DINOv2" else side
-    preprocessing = preprocessing_for(weights, side, family=family)
+    side = min(network.config["image_size"], 224) if family == "dinov2" else None
+    preprocessing = preprocessing_for(weights, network, family=family, side=side)
     return Converted(network, params, state, preprocessing, heads(weights.arrays))
 
 
@@ -74,25 +73,25 @@ def convert_dinov2(weights: Weights) -> Converted:
     """Build the ViT of DINOv2; with registers its positions are interpolated in another way."""
     registers = "register_tokens" in weights.arrays
     said = {"position_resize": "bicubic_antialias" if registers else "bicubic_offset"}
-    return convert(weights, names=DINOV2, family="DINOv2", heads=dino_heads_from_torch, said=said)
+    return convert(weights, names=DINOV2, family="dinov2", heads=dino_heads_from_torch, said=said)
 
 
 def convert_dino(weights: Weights) -> Converted:
     """Build the ViT of DINO or iBOT with its heads."""
     said = {"position_resize": "bicubic_offset"}
-    return convert(weights, names=IBOT, family="DINO", heads=dino_heads_from_torch, said=said)
+    return convert(weights, names=IBOT, family="dino", heads=dino_heads_from_torch, said=said)
 
 
 def convert_mae(weights: Weights) -> Converted:
     """Build the encoder of a whole MAE; its decoder is the head."""
-    return convert(weights, names=MAE, family="MAE", heads=mae_decoder, said={"position_resize": "bicubic"})
+    return convert(weights, names=MAE, family="mae", heads=mae_decoder, said={"position_resize": "bicubic"})
 
 
 def convert_moco_v3(weights: Weights) -> Converted:
     """Build the ViT of MoCo v3, whose ViT-S has 12 heads, with projector and predictor."""
     small = weights.arrays["patch_embed.proj.weight"].shape[0] == 384
     said = {"position_resize": "bicubic", "heads": 12 if small else None}
-    return convert(weights, names=MOCO_V3, family="MoCo v3", heads=moco_v3_heads, said=said)
+    return convert(weights, names=MOCO_V3, family="moco", heads=moco_v3_heads, said=said)
 
 
 def moco_v3_heads(arrays: Arrays) -> Mapping[str, Head]:
@@ -103,13 +102,13 @@ def moco_v3_heads(arrays: Arrays) -> Mapping[str, Head]:
 
 def convert_msn(weights: Weights) -> Converted:
     """Build the ViT of MSN; its projection is left out."""
-    return convert(weights, names=MSN, family="MSN", heads=lambda _: {}, said={"position_resize": "bicubic"})
+    return convert(weights, names=MSN, family="dino", heads=lambda _: {}, said={"position_resize": "bicubic"})
 
 
 def convert_jepa(weights: Weights) -> Converted:
     """Build the encoder of I-JEPA (the target's unless another part is asked for) with its predictor."""
     return convert(
-        weights, names=I_JEPA, family="I-JEPA", heads=jepa_predictor, said={"position_resize": "bicubic"}
+        weights, names=I_JEPA, family="ijepa", heads=jepa_predictor, said={"position_resize": "bicubic"}
     )
 
 

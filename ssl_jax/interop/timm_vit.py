@@ -67,9 +67,7 @@ def convert(weights: Weights) -> Converted:
     family = said.pop("family")
     size = said.pop("image_size", None)
     network, params, state = convert_vit(arrays, weights, said, image_size=size)
-    side = network.config["image_size"]
-    preprocessing = preprocessing_for(weights, side, family=family)
-    return Converted(network, params, state, preprocessing)
+    return Converted(network, params, state, preprocessing_for(weights, network, family=family))
 
 
 def said_by_timm(weights: Weights) -> dict[str, Any]:
@@ -91,7 +89,7 @@ def said_by_timm(weights: Weights) -> dict[str, Any]:
     require(pool is None or pool in POOLS, "global_pool", pool, "token, avg or map")
     own = {"act_layer": "gelu_tanh" if TANH.match(architecture) else None} | dict(arguments)
     return {
-        "family": "timm ViT",
+        "family": "augreg",
         "heads": arguments.get("num_heads", config.get("num_heads", HEADS.get(architecture))),
         "pool": POOLS.get(pool),
         "mlp": "quick_gelu" if "quickgelu" in architecture else activation(_text(own["act_layer"])),
@@ -112,13 +110,13 @@ def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, 
     """
     kind = "none" if "pos_embed" not in arrays else table_kind(patch_positions(arrays))
     if kind == "sincos":
-        return {"family": "MAE" if "cls_token" in arrays else "I-JEPA", "position_resize": "bicubic"}
+        return {"family": "mae" if "cls_token" in arrays else "ijepa", "position_resize": "bicubic"}
     if kind == "sincos_swapped":
         heads = 12 if arrays["patch_embed.proj.weight"].shape[0] == 384 else None
-        return {"family": "MoCo v3", "position_resize": "bicubic", "heads": heads}
+        return {"family": "moco", "position_resize": "bicubic", "heads": heads}
     if classifier or "cls_token" not in arrays or any(name in arrays for name in TIMM_ONLY):
-        return {"family": "timm ViT", "position_resize": "bicubic_antialias"}
-    return {"family": "DINO", "position_resize": "bicubic_offset"}
+        return {"family": "augreg", "position_resize": "bicubic_antialias"}
+    return {"family": "dino", "position_resize": "bicubic_offset"}
 
 
 def _text(value: Any) -> str | None:

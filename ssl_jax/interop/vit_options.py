@@ -8,10 +8,9 @@ import numpy as np
 
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop import preprocessing
 from ssl_jax.interop.family import Weights
 from ssl_jax.interop.names import Arrays
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import Preprocessing, preprocessing_of
 from ssl_jax.models.build import build
 from ssl_jax.models.network import Network
 from ssl_jax.models.positions import sincos_table
@@ -20,6 +19,8 @@ from ssl_jax.models.torch_names_vit import vit_from_torch
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 """Attention heads of published models by their width, where a head is not 64 wide: So400m, H, g, bigG."""
 BUILDERS = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
+PATCHES = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
+"""Names of the patch embedding's kernel, ``[width, channels, patch, patch]``."""
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -115,17 +116,20 @@ def convert_vit(
     return network, *vit_from_torch(arrays, network)
 
 
-def preprocessing_for(weights: Weights, side: int, *, family: str) -> Preprocessing:
+def preprocessing_for(
+    weights: Weights, network: Network, *, family: str, side: int | None = None
+) -> Preprocessing:
     """Read what a file says of its preprocessing, else take that of its family.
 
     Args:
       weights: the file.
-      side: of the input in pixels, where the file says none.
-      family: a name of ``ssl_jax.interop.preprocessing``.
+      network: its ViT.
+      family: key of ``ssl_jax.interop.preprocessing.FAMILY_DEFAULTS``.
+      side: of the input in pixels, where the file says none; ``None``: that of the network's positions.
     """
-    if not hasattr(preprocessing, "preprocessing_of"):
-        return Preprocessing((side, side))
-    return preprocessing.preprocessing_of(weights.metadata, size=(side, side), family=family)
+    channels = weights.arrays[next(name for name in PATCHES if name in weights.arrays)].shape[1]
+    side = network.config["image_size"] if side is None else side
+    return preprocessing_of(weights.metadata, family=family, size=(side, side), channels=channels)
 
 
 def count_blocks(arrays: Arrays, prefix: str = "blocks.") -> int:
