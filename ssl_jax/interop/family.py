@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from ssl_jax.core import trees
+from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop.names import Arrays, Names, has_name, translate
+from ssl_jax.interop.names import Arrays, Names, has_name, unknown_names
 from ssl_jax.interop.preprocessing import Preprocessing
-from ssl_jax.models.network import Network
+from ssl_jax.models.network import Network, require_same_arrays
 
 
 class Weights(NamedTuple):
@@ -17,7 +20,8 @@ class Weights(NamedTuple):
     Attributes:
       arrays: by dotted name, float32 unless integers; containers and prefixes such as ``state_dict`` and ``module.`` are off.
       metadata: what came with them: ``config`` (``config.json`` of the hub), ``preprocessor`` (``preprocessor_config.json``),
-        ``pretrained_cfg`` (timm), ``header`` (of a safetensors file); those that there are.
+        ``open_clip`` (``open_clip_config.json``), ``pretrained_cfg`` (timm), ``header`` (of a safetensors file); those that
+        there are. ``architecture``: options that the caller gave, see :func:`ssl_jax.interop.pretrained.load_pretrained`.
       provenance: where they come from: ``name``, ``file``, ``sha256``, ``revision``, ``part`` (such as ``teacher``), ``dtype``.
     """
 
@@ -74,22 +78,65 @@ def recognize(arrays: Arrays, families: Sequence[Family], *, source: str) -> Fam
     Raises:
       ValueError: none fits; names the nearest family and the first names that do not fit.
     """
-    unknown = {family.name: translate(arrays, family.names).unknown for family in families}
+    unknown: dict[str, tuple[str, ...]] = {}
     for family in families:
-        marked = all(any(has_name(name, mark) for name in arrays) for mark in family.marks)
-        foreign = any(has_name(name, mark) for mark in family.unmarked for name in arrays)
-        if marked and not foreign and not unknown[family.name]:
+        unknown[family.name] = unknown_names(arrays, family.names)
+        if not unknown[family.name] and not _missing(arrays, family) and not _foreign(arrays, family):
             return family
+    require(bool(arrays), "name", source, "a file with the arrays of a network; this one has none")
     nearest = min(families, key=lambda family: (len(unknown[family.name]), -len(family.marks)))
-    missing = [mark for mark in nearest.marks if not any(has_name(name, mark) for name in arrays)]
-    some = ", ".join(unknown[nearest.name][:3])
+    missing, foreign = _missing(arrays, nearest), _foreign(arrays, nearest) + unknown[nearest.name]
     reasons = [
         f"does not have {', '.join(missing[:3])}" if missing else "",
-        f"has {some}{', ...' if len(unknown[nearest.name]) > 3 else ''}, which that family does not know"
-        if some
+        f"has {', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}, which that family does not"
+        if foreign
         else "",
     ]
     raise ValueError(
         f"{source}: no family of checkpoints fits its {len(arrays)} arrays; the nearest is {nearest.name}, but the file "
-        f"{' and '.join(filter(None, reasons)) or 'is of another shape'}"
+        f"{' and '.join(filter(None, reasons))}"
     )
+
+
+def _missing(arrays: Arrays, family: Family) -> tuple[str, ...]:
+    return tuple(mark for mark in family.marks if not any(has_name(name, mark) for name in arrays))
+
+
+def _foreign(arrays: Arrays, family: Family) -> tuple[str, ...]:
+    return tuple(name for name in arrays if any(has_name(name, mark) for mark in family.unmarked))
+
+
+def convert(weights: Weights, family: Family, *, source: str) -> Converted:
+    """Convert a checkpoint of a family; what does not fit is a line that names the array.
+
+    Args:
+      weights: the checkpoint.
+      family: that of :func:`recognize`.
+      source: name of the file, for errors.
+
+    Raises:
+      ValueError: an array is missing, or has another shape than the network that the others describe.
+    """
+    try:
+        converted = family.convert(weights)
+    except KeyError as error:
+        raise ValueError(f"{source} ({family.name}) lacks the array {error.args[0]}") from error
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{source} ({family.name}): {message}") from error
+    network = converted.network
+    size = network.config.get("image_size", 64)
+    images = jax.ShapeDtypeStruct((1, size, size, len(converted.preprocessing.mean)), np.float32)
+    needed = jax.eval_shape(network.init, jax.random.key(0), images)
+    given, wanted = (
+        {
+            path: tuple(leaf.shape)
+            for path, leaf in trees.flatten(dict(zip(("params", "state"), both, strict=True))).items()
+        }
+        for both in ((converted.params, converted.state), needed)
+    )
+    try:
+        require_same_arrays(given, wanted)
+    except ValueError as error:
+        raise ValueError(f"{source} ({family.name}): {error}") from error
+    return converted

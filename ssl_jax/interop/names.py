@@ -1,7 +1,8 @@
 """Tables of names: how arrays are called in a checkpoint of others, and how in ours."""
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -133,6 +134,49 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         escaped = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(pattern))
         _CACHE[pattern] = re.compile(escaped + r"(?P<rest>\..+)?")
     return _CACHE[pattern]
+
+
+def unknown_names(names: Iterable[str], table: Names) -> tuple[str, ...]:
+    """List the names of a checkpoint that a table does not have, sorted, without a look at its arrays.
+
+    A kernel of which :attr:`Names.packed` parts are missing counts by the names of the parts that are there.
+
+    >>> table = Names((("norm", "norm"),), packed=((("q.{i}", "k.{i}"), "blocks.{i}.qk"),))
+    >>> unknown_names(["norm.bias", "q.0.weight", "k.0.weight", "q.1.weight", "q.1.bias", "norms"], table)
+    ('norms', 'q.1.weight')
+    """
+    known = _union(tuple(theirs for theirs, _ in table.pairs) + table.left_out)
+    parts = tuple(part for theirs, _ in table.packed for part in theirs)
+    packed = _union(parts) if parts else None
+    unknown, kernels = [], []
+    for name in names:
+        if known.fullmatch(name) is None:
+            found = packed is not None and packed.fullmatch(name) is not None
+            if not found:
+                unknown.append(name)
+            elif not name.endswith("bias"):
+                kernels.append(name)
+    return tuple(sorted(unknown + _incomplete(kernels, table)))
+
+
+def _incomplete(kernels: Sequence[str], table: Names) -> list[str]:
+    """List kernels that are rows of one of ours, of which other rows are missing."""
+    groups: dict[str, list[str]] = {}
+    counts: dict[str, int] = {}
+    for name in kernels:
+        for theirs, ours in table.packed:
+            renamed = next(filter(None, (_rename(name, part, ours) for part in theirs)), None)
+            if renamed is not None:
+                groups.setdefault(renamed, []).append(name)
+                counts[renamed] = len(theirs)
+                break
+    return [name for ours, group in groups.items() if len(group) < counts[ours] for name in group]
+
+
+@functools.cache
+def _union(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    numbers = (re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(pattern)) for pattern in patterns)
+    return re.compile(f"(?:{'|'.join(numbers)})(?:\\..+)?")
 
 
 def has_name(name: str, pattern: str) -> bool:

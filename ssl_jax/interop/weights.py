@@ -229,6 +229,15 @@ def _what_it_is(start: bytes) -> str:
     return found or "it begins like none of .safetensors, .npz and what torch.save writes"
 
 
+def read_header(path: Path) -> Mapping[str, str]:
+    """Return the metadata of a safetensors file; ``{}`` for all other files."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError):
+        return {}
+
+
 def _read_safetensors(path: Path, size: int, header: int) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     require(
         8 + header <= size, "file", str(path), "a whole .safetensors file; this one ends within its header"
