@@ -80,14 +80,10 @@ class Model:
     def __repr__(self) -> str:
         name = self.network.config.get("name", "encoder")
         facts = ", ".join(f"{key}={value}" for key, value in self.provenance.items() if value is not None)
-        size = (
-            "resized to fit the input"
-            if self._prepare is None
-            else "those of this size are taken as they are"
-        )
+        kept = "" if self._prepare is None else "; images of this size are not resized"
         return (
             f"Model({name}: {self.features} features of images with {self.channels} "
-            f"channel{'s' * (self.channels > 1)}; {self.preprocessing}; {size}; {facts})"
+            f"channel{'s' * (self.channels > 1)}; {self.preprocessing}{kept}; {facts})"
         )
 
     def embed(self, images: Any, **options: Any) -> np.ndarray:
@@ -107,7 +103,7 @@ class Model:
         return self._apply("features", images, **options)
 
     def patches(self, images: Any, **options: Any) -> np.ndarray:
-        """Compute the features of the places in images: a ViT's patch tokens after its last normalisation, a CNN's last map.
+        """Compute the features of the patches of images: a ViT's patch tokens after its last normalisation, a CNN's last map.
 
         Args:
           images: see the class.
@@ -117,7 +113,7 @@ class Model:
           float32 ``[n, rows, columns, d]``; row 0 is the top.
 
         Raises:
-          ValueError: an encoder without places, or as of :meth:`embed`.
+          ValueError: an encoder without any, or as of :meth:`embed`.
         """
         return self._apply("patches", images, **options)
 
@@ -173,7 +169,7 @@ class Model:
         return np.concatenate(results)
 
     def _to_input(self, image: np.ndarray) -> np.ndarray:
-        return apply_to_any(self.preprocessing, image) if self._prepare is None else self._prepare(image)
+        return self.preprocessing.apply(image) if self._prepare is None else self._prepare(image)
 
     def _compute(self, output: str) -> Callable[[Params, State, np.ndarray], Array]:
         if output not in self._compiled:
@@ -192,13 +188,13 @@ class Model:
                 return at_least_float32(network.apply(params, state, inputs, train=False)[0])
             if output == "attention":
                 return last_attention(network, params, state, inputs)
-            return places(network, params, state, inputs)
+            return patch_features(network, params, state, inputs)
 
         return compute
 
 
-def places(network: Network, params: Params, state: State, images: Array) -> Array:
-    """Compute the features of the places in images, float32 ``[n, rows, columns, d]``; may be traced.
+def patch_features(network: Network, params: Params, state: State, images: Array) -> Array:
+    """Compute the features of the patches of images, float32 ``[n, rows, columns, d]``; may be traced.
 
     Args:
       network: an encoder with ``output="tokens"``: tokens of a ViT, or a map.
@@ -207,7 +203,7 @@ def places(network: Network, params: Params, state: State, images: Array) -> Arr
       images: normalised images ``[n, h, w, c]``.
 
     Raises:
-      ValueError: an encoder without places.
+      ValueError: an encoder without any.
     """
     try:
         tokens, _ = network.apply(params, state, images, train=False, output="tokens")
@@ -215,7 +211,7 @@ def places(network: Network, params: Params, state: State, images: Array) -> Arr
         if "output='tokens'" not in str(error):
             raise
         raise ValueError(
-            f"{network.config.get('name')} has no features of places, as ViTs and CNNs have"
+            f"{network.config.get('name')} has no features of patches, as ViTs and CNNs have"
         ) from error
     if tokens.ndim == 4:
         return at_least_float32(tokens)
@@ -237,30 +233,6 @@ def _to_float(image: np.ndarray) -> np.ndarray:
     if image.dtype.kind == "f":
         return image
     return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-
-
-def apply_to_any(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
-    """Apply a preprocessing, which is defined for pictures of 8 bits, to an image of any depth and number of channels.
-
-    Args:
-      preprocessing: of the encoder.
-      image: ``[h, w, c]``, uint8, uint16 or float32 in [0, 1]. Other depths are rounded to 8 bits; of other numbers than 1 and
-        3 the channels are resized one by one.
-
-    Returns:
-      float32 ``[height, width, c]``, normalised.
-    """
-    if image.dtype != np.uint8:
-        image = np.rint(_to_float(image) * 255).astype(np.uint8)
-    channels = image.shape[-1]
-    if channels in (1, 3):
-        return preprocessing.apply(image)
-    mean, std = (np.broadcast_to(x, channels) for x in (preprocessing.mean, preprocessing.std))
-    each = [
-        preprocessing._replace(mean=(float(mean[k]),), std=(float(std[k]),)).apply(image[..., k : k + 1])
-        for k in range(channels)
-    ]
-    return np.concatenate(each, axis=-1)
 
 
 def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
@@ -377,7 +349,7 @@ def _ours(
 
     network, params, state = encoder
     preprocessing = Preprocessing(
-        (size, size), "short", crop_ratio, "bicubic", tuple(view.mean), tuple(view.std)
+        (size, size), "short", crop_ratio, "bicubic", tuple(view.mean) or (0.0,), tuple(view.std) or (1.0,)
     )
     return Model(
         network,
