@@ -8,7 +8,7 @@ import numpy as np
 from ssl_jax.core.check import require
 from ssl_jax.interop.family import Converted, Family, Weights
 from ssl_jax.interop.names import Arrays, Names, translate
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import preprocessing_of
 from ssl_jax.interop.vit_options import convert_vit
 
 BLOCK = "Transformer.encoderblock_{i}."
@@ -94,8 +94,8 @@ def convert(weights: Weights, names: Names) -> Converted:
         "heads": query.shape[-2],
     }
     network, params, state = convert_vit(arrays, weights, said)
-    side, half = network.config["image_size"], (0.5,) * channels
-    preprocessing = Preprocessing((side, side), "squash", 1.0, "bilinear", half, half)
+    family, size = ("augreg" if names is AUGREG else "big_vision"), (network.config["image_size"],) * 2
+    preprocessing = preprocessing_of(weights.metadata, family=family, size=size, channels=channels)
     return Converted(network, params, state, preprocessing)
 
 

@@ -7,14 +7,12 @@ import numpy as np
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop.family import Converted, Family, Weights
 from ssl_jax.interop.names import Names, translate, translate_back
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import preprocessing_of
 from ssl_jax.interop.towers import linear_projector, require_tower, vision_config
 from ssl_jax.interop.vit_options import activation, convert_vit
 from ssl_jax.models.network import Network
 from ssl_jax.models.torch_names_vit import vit_to_torch
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the images that CLIP was trained on."""
 PROJECTION = "projection"
 
 LAYER = "encoder.layers.{i}."
@@ -101,7 +99,8 @@ def _convert(weights: Weights, arrays: dict[str, np.ndarray], said: dict[str, An
     tower = convert_vit(arrays, weights, {"position_resize": "bicubic", **said})
     heads = {} if projection is None else {"projector": linear_projector(projection)}
     side = tower[0].config["image_size"]
-    preprocessing = Preprocessing((side, side), crop_ratio=1.0, mean=MEAN, std=STD)
+    channels = arrays["patch_embed.proj.weight"].shape[1]
+    preprocessing = preprocessing_of(weights.metadata, family="clip", size=(side, side), channels=channels)
     return Converted(*tower, preprocessing, heads)
 
 

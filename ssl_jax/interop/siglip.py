@@ -8,7 +8,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop.family import Converted, Family, Weights
 from ssl_jax.interop.names import Names, translate, translate_back
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import preprocessing_of
 from ssl_jax.interop.towers import require_tower, vision_config
 from ssl_jax.interop.vit_options import activation, convert_vit
 from ssl_jax.models.network import Network
@@ -67,8 +67,8 @@ def convert(weights: Weights) -> Converted:
         "heads": config.get("num_attention_heads"),
     }
     network, params, state = convert_vit(arrays, weights, said)
-    side, half = network.config["image_size"], (0.5,) * shape[1]
-    preprocessing = Preprocessing((side, side), "squash", 1.0, "bicubic", half, half)
+    size = (network.config["image_size"],) * 2
+    preprocessing = preprocessing_of(weights.metadata, family="siglip", size=size, channels=shape[1])
     return Converted(network, params, state, preprocessing)
 
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ssl_jax.interop import clip, load_pretrained
-from ssl_jax.interop.clip import MEAN, STD
+from ssl_jax.interop.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.interop.torch_parity import check_parity, difference, randomize
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -105,7 +105,7 @@ def test_the_names_of_openai_give_the_features_of_a_plain_forward_pass(tmp_path,
     kernel = loaded.heads["projector"][0]["dense_0"]["kernel"]
     np.testing.assert_array_equal(kernel, arrays[f"{prefix}proj"])
     assert loaded.preprocessing.size == (8, 8)
-    assert (loaded.preprocessing.mean, loaded.preprocessing.std) == (MEAN, STD)
+    assert (loaded.preprocessing.mean, loaded.preprocessing.std) == (CLIP_MEAN, CLIP_STD)
 
 
 def test_the_gelu_of_a_model_of_openclip_is_stated_by_its_user(tmp_path):
