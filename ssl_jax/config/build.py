@@ -163,9 +163,12 @@ def _check_start(config: Config, built: Method, channels: int) -> None:
     """Raise unless a run can start from its weights; say what it starts from."""
     weights.started_encoder(config, channels)
     config = {**config, "data": {**config["data"], "channels": channels}}
-    params = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0).params
+    name = config["method"]["name"]
+    try:
+        params = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0).params
+    except ValueError as error:
+        raise ValueError(f"{name} cannot start from {config['encoder']['weights']}: {error}") from error
     if "encoder" not in params:
-        name = config["method"]["name"]
         raise ValueError(
             f"config.encoder.weights: {name} keeps no encoder of its own that weights could be put into"
         )

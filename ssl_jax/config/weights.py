@@ -16,7 +16,7 @@ from ssl_jax.core import trees
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Params, State
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
-from ssl_jax.models.build import ADAPTATION, adapt
+from ssl_jax.models.build import adapt, merge_lora
 from ssl_jax.models.channels import change_channels, shapes_for
 from ssl_jax.models.lora import TARGETS
 from ssl_jax.models.network import FRESH, Network, require_same_arrays, with_variables
@@ -105,11 +105,13 @@ def open_weights(name: str) -> "Pretrained":
     Raises:
       ValueError: they cannot be loaded, or hold an encoder that this cannot train on.
     """
-    path = Path(name)
-    key = (name, path.stat().st_mtime if path.is_file() else 0.0)
+    path = Path(name) / "checkpoints" if (Path(name) / "checkpoints").is_dir() else Path(name)
+    key = (name, path.stat().st_mtime if path.exists() else 0.0)
     if key not in _OPENED:
         _OPENED.clear()
-        _OPENED[key] = interop.load_pretrained(name)
+        loaded = interop.load_pretrained(name)
+        network, params, state = merge_lora(loaded.network, loaded.params, loaded.state)
+        _OPENED[key] = loaded._replace(network=network, params=params, state=state)
     return _OPENED[key]
 
 
@@ -138,8 +140,7 @@ def find_origin(choices: Mapping[str, Any], recorded: Config, *, dataset_size: i
         numbers = (tuple(views[part]) for part in ("mean", "std"))
         return Origin(encoder, views["size"], *numbers, evaluate["crop_ratio"])
     loaded = open_weights(name)
-    config, preprocessing = loaded.network.config, loaded.preprocessing
-    encoder = {option: value for option, value in config.items() if option not in ADAPTATION}
+    encoder, preprocessing = dict(loaded.network.config), loaded.preprocessing
     return Origin(
         encoder,
         view_size(encoder, max(preprocessing.size), dataset_size),

@@ -48,9 +48,9 @@ def change_channels(network: Network, params: Params, state: State, *, channels:
         if path not in kernels:
             return leaf
         shape = needed[path]
-        others = shape[:-2] + shape[-1:] == leaf.shape[:-2] + leaf.shape[-1:] and len(shape) == leaf.ndim
-        taps = shape[-2] // channels  # pixels of a patch, which come before the channels; 1 of a convolution
-        if not others or shape[-2] % channels or leaf.shape[-2] % taps:
+        alike = len(shape) == leaf.ndim >= 2 and shape[:-2] + shape[-1:] == leaf.shape[:-2] + leaf.shape[-1:]
+        taps = shape[-2] // channels if alike else 0  # pixels of a patch, which come before the channels
+        if not taps or shape[-2] % channels or leaf.shape[-2] % taps:
             raise ValueError(
                 f"channels={channels}: {path} has the shape {leaf.shape}, images of {channels} channels need {shape}"
             )
