@@ -161,7 +161,8 @@ def resize_relative_table(
     """Interpolate a table of relative positions, see :func:`relative_index`, to another grid of patches.
 
     The rows of patches, a grid of ``2 height − 1`` by ``2 width − 1`` distances, are interpolated bilinearly (``"linear"`` in
-    :func:`resampling_matrix`), so that the greatest distance of the one grid becomes that of the other; the last three stay.
+    :func:`resampling_matrix`): a distance of ``d`` rows in the new grid is one of
+    ``d (2 height − 1) / (2 new height − 1)`` in the table, at most its greatest. The last three rows stay.
 
     Args:
       table: ``[relative_rows(*source), heads]``; floating point.

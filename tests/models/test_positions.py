@@ -1,11 +1,22 @@
 """Position tables: the numbers of MAE, and interpolation against torch's rule."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.positions import resampling_matrix, resize_table, sincos_table
+from ssl_jax.models.positions import (
+    RESIZES,
+    relative_index,
+    relative_rows,
+    resampling_matrix,
+    resize_relative_table,
+    resize_table,
+    sincos_table,
+)
 from tests.golden_files import assert_close, golden
 
 
@@ -76,3 +87,89 @@ def test_gradient_of_resize_is_the_transposed_matrix():
     gradient = jax.grad(lambda t: resize_table(t, source=(2, 2), target=(3, 3)).sum())(table)
     columns = resampling_matrix(2, 3).sum(axis=0)
     np.testing.assert_allclose(gradient[:, 0], np.outer(columns, columns).ravel(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "resize"),
+    [
+        ("timm_4x4", "bicubic_antialias"),
+        ("timm_9x9", "bicubic_antialias"),
+        ("timm_5x8", "bicubic_antialias"),
+        ("timm_4x4_noaa", "bicubic"),
+        ("hf_dinov2_4x4", "bicubic"),
+        ("hf_dinov2_9x9", "bicubic"),
+        ("hf_dinov2_5x8", "bicubic"),
+        ("hf_dinov2reg_5x8", "bicubic_antialias"),
+        ("dinov2_offset_9x9", "bicubic_offset"),
+    ],
+)
+def test_tables_on_other_grids_equal_those_of_the_libraries(case, resize):
+    file = golden("posembed_interp")
+    target = tuple(int(side) for side in re.search(r"(\d+)x(\d+)", case).groups())
+    with jax.enable_x64(True):
+        move = functools.partial(resize_table, source=(6, 6), target=target, resize=resize)
+        found, back = jax.vjp(move, jnp.asarray(file["in__pos"][0, 1:]))
+        expected = file[f"{case}__out__y"][0]
+        # The loss of the file is the mean of the squares of the whole table, the row of the class token included.
+        (gradient,) = back(2 * found / expected.size)
+    assert_close(found, expected[1:], tolerance=1e-6 if "timm" in case else 1e-12)
+    assert_close(gradient, file[f"{case}__grad__pos"][0, 1:], tolerance=1e-6 if "timm" in case else 1e-12)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("sizes", [(7, 14), (14, 7), (5, 8), (8, 3), (1, 4), (4, 1)])
+def test_constant_tables_stay_constant(resize, sizes):
+    matrix = resampling_matrix(*sizes, resize=resize)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-12)
+
+
+def test_linear_weights_by_hand():
+    np.testing.assert_allclose(
+        resampling_matrix(2, 4, resize="linear"), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        resampling_matrix(3, 4, resize="linear_corners"),
+        [[1, 0, 0], [1 / 3, 2 / 3, 0], [0, 2 / 3, 1 / 3], [0, 0, 1]],
+        atol=1e-12,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sizes", [(7, 14), (14, 7), (5, 8), (8, 3)])
+def test_lines_on_other_lengths_equal_torch_and_scipy(sizes):
+    """big_vision moves tables by ``scipy.ndimage.zoom`` of order 1."""
+    torch, ndimage = pytest.importorskip("torch"), pytest.importorskip("scipy.ndimage")
+    line = np.random.default_rng(0).normal(size=sizes[0])
+    image = torch.tensor(line).reshape(1, 1, 1, -1)
+    interpolate = functools.partial(torch.nn.functional.interpolate, size=(1, sizes[1]))
+    for resize, options in (
+        ("linear", {"mode": "bilinear"}),
+        ("bicubic", {"mode": "bicubic"}),
+        ("bicubic_antialias", {"mode": "bicubic", "antialias": True}),
+    ):
+        expected = interpolate(image, **options).numpy().ravel()
+        assert_close(resampling_matrix(*sizes, resize=resize) @ line, expected, tolerance=1e-12)
+    expected = ndimage.zoom(line, sizes[1] / sizes[0], order=1)
+    assert_close(resampling_matrix(*sizes, resize="linear_corners") @ line, expected, tolerance=1e-12)
+
+
+def test_unknown_resize_is_an_error():
+    with pytest.raises(ValueError, match=r"resize='cubic'.*'bicubic'"):
+        resampling_matrix(2, 3, resize="cubic")
+
+
+def test_relative_tables_stretch_distances_and_keep_the_rows_of_prefix_tokens():
+    source, target = (3, 3), (2, 5)
+    down, right = (axis.ravel() for axis in np.indices((5, 5)) - 2.0)
+    table = np.stack([down, right], axis=1)
+    table = jnp.asarray(np.concatenate([table, [[7, 7], [8, 8], [9, 9]]]), jnp.float32)
+    moved = np.asarray(resize_relative_table(table, source=source, target=target))
+    assert moved.shape == (relative_rows(*target), 2)
+    np.testing.assert_array_equal(moved[-3:], table[-3:])
+    index = relative_index(*target, 1)
+    for query in range(10):
+        for key in range(10):
+            distance = np.array([query // 5 - key // 5, query % 5 - key % 5])
+            expected = np.clip(distance * 5 / np.array([3, 9]), -2, 2)
+            np.testing.assert_allclose(moved[index[query + 1, key + 1]], expected, atol=1e-6)
+    assert resize_relative_table(table, source=source, target=source) is table
