@@ -1,0 +1,158 @@
+"""Encoders as models of timm: ``config.json`` and ``model.safetensors``, as timm's hub models are."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_jax.interop import snippets
+from ssl_jax.interop.write_files import (
+    Encoder,
+    Target,
+    TorchModel,
+    at_size,
+    refuse_options,
+    require_kind,
+    write_arrays,
+    write_json,
+)
+from ssl_jax.models.torch_names import resnet_to_torch
+from ssl_jax.models.torch_names_vit import vit_to_torch
+
+LIBRARY = "timm"
+VITS: Mapping[tuple[bool, float], str] = {
+    (False, 1e-6): "vit_base_patch16_224",
+    (False, 1e-5): "vit_base_patch16_clip_224",
+    (True, 1e-6): "vit_giant_patch14_dinov2",
+}
+"""Architectures of timm by (SwiGLU, ε), which cannot be given as JSON; all else of them is given as options."""
+ACTIVATIONS = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+
+
+def to_timm(encoder: Encoder) -> TorchModel:
+    """Express an encoder as a model of timm without classifier.
+
+    ``timm.create_model(architecture, num_classes=0, **options)`` has the arrays that are returned, and the features of the
+    encoder.
+
+    Args:
+      encoder: a ViT or a ResNet.
+
+    Raises:
+      ValueError: timm has no such model; says why.
+    """
+    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit, "resnet": _resnet}
+    return express[require_kind(encoder, express, library=LIBRARY)](at_size(encoder))
+
+
+def _vit(encoder: Encoder) -> TorchModel:
+    config = encoder.network.config
+    swiglu = config["mlp"] == "swiglu"
+    free = ("width", "depth", "heads", "patch", "image_size", "class_token", "registers", "mlp_ratio", "mlp")
+    free += ("qkv_bias", "key_bias", "qk_norm", "layer_scale", "fc_norm", "position_resize", "pre_norm")
+    known: dict[str, Any] = {
+        **dict.fromkeys(free),
+        "pool": ("cls", "mean"),
+        "position": ("learned", "sincos"),
+        "norm_epsilon": tuple(epsilon for gated, epsilon in VITS if gated == swiglu),
+        "patch_bias": (None, not config["pre_norm"]),
+    }
+    refuse_options(encoder, known, library=LIBRARY)
+    options = {
+        "img_size": config["image_size"],
+        "patch_size": config["patch"],
+        "in_chans": encoder.channels,
+        "embed_dim": config["width"],
+        "depth": config["depth"],
+        "num_heads": config["heads"],
+        "mlp_ratio": config["mlp_ratio"],
+        "qkv_bias": config["qkv_bias"],
+        "qk_norm": config["qk_norm"],
+        # timm takes None for "as the architecture has it", and 0 for none.
+        "init_values": 0.0 if config["layer_scale"] is None else config["layer_scale"] or 1e-5,
+        "class_token": config["class_token"],
+        "reg_tokens": config["registers"],
+        "global_pool": {"cls": "token", "mean": "avg"}[config["pool"]],
+        "fc_norm": config["fc_norm"],
+        "pre_norm": config["pre_norm"],
+    }
+    if config["mlp"] in ACTIVATIONS:
+        options["act_layer"] = ACTIVATIONS[config["mlp"]]
+    arrays = vit_to_torch(encoder.params, encoder.state, encoder.network)
+    arrays.pop("mask_token", None)
+    return TorchModel(VITS[swiglu, config["norm_epsilon"]], options, arrays)
+
+
+def _resnet(encoder: Encoder) -> TorchModel:
+    refuse_options(encoder, {"stem": ("imagenet",), "width": (1.0,), "norm": ("batch",)}, library=LIBRARY)
+    arrays = resnet_to_torch(encoder.params, encoder.state)
+    return TorchModel(encoder.network.config["name"], {"in_chans": encoder.channels}, arrays)
+
+
+def build_timm(model: TorchModel) -> Any:
+    """Build the ``torch.nn.Module`` of a model of timm, with its weights, in evaluation mode.
+
+    Raises:
+      ImportError: timm is not installed.
+    """
+    try:
+        import timm
+        import torch
+    except ImportError as error:
+        raise ImportError("models of timm need timm: pip install 'ssl-jax[timm]'") from error
+    built = timm.create_model(model.architecture, num_classes=0, **model.options)
+    arrays = {name: torch.from_numpy(np.array(array)) for name, array in model.arrays.items()}
+    built.load_state_dict(arrays, strict=True)
+    return built.eval()
+
+
+def write_timm(encoder: Encoder, folder: Path) -> str:
+    """Write ``config.json`` and ``model.safetensors``, and return how to use them.
+
+    Args:
+      encoder: to write.
+      folder: of this export alone.
+    """
+    model = to_timm(encoder)
+    write_arrays(model.arrays, folder)
+    settings = encoder.preprocessing.to_timm()
+    vit = "img_size" in model.options
+    pretrained = {
+        **settings,
+        "fixed_input_size": vit,
+        "num_classes": 0,
+        "license": encoder.license,
+        "first_conv": "patch_embed.proj" if vit else "conv1",
+        "classifier": "head" if vit else "fc",
+    }
+    config = {
+        "architecture": model.architecture,
+        "num_classes": 0,
+        "num_features": encoder.network.features,
+        "global_pool": model.options.get("global_pool", "avg"),
+        "model_args": model.options,
+        "pretrained_cfg": pretrained,
+    }
+    write_json(config, folder / "config.json")
+    if encoder.channels in snippets.MODES:
+        transform = "timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+        pixels = [*snippets.open_picture(encoder), f"pixels = {transform}(picture)"]
+    else:
+        pixels = [*snippets.unit_pixels(encoder), *snippets.normalized_tensor(encoder)]
+    return "\n".join(
+        [
+            "import numpy as np",
+            "import timm",
+            "import torch",
+            "from PIL import Image",
+            "",
+            'model = timm.create_model("local-dir:.", pretrained=True).eval()',
+            *pixels,
+            "with torch.no_grad():",
+            f"    features = model(pixels[None])  # [1, {encoder.network.features}]",
+        ]
+    )
+
+
+TARGET = Target(to_timm, write_timm)
