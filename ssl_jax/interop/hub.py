@@ -92,12 +92,13 @@ def read_from_hub(name: str, *, part: str | None = None) -> Weights:
         raise ValueError(message) from error
     # Whatever else stands between here and the hub: no network, a proxy, a timeout, HF_HUB_OFFLINE.
     except OSError as error:
-        folder = _cached(huggingface_hub, parsed)
-        if folder is None:
+        found = _cached(huggingface_hub, parsed)
+        if found is None:
             raise ValueError(
                 f"{name} is not in the cache of the Hugging Face hub, and the hub cannot be reached ({_reason(error)}): "
                 f"{INSTEAD.format(repository=parsed.repository)}"
             ) from error
+        folder = found
     path = folder / parsed.file if parsed.file else folder
     require(path.exists(), "name", name, f"a file of {parsed.repository}")
     weights = read_weights(str(path), part=part)

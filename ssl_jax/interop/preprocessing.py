@@ -20,8 +20,8 @@ SATELLITE_MEAN, SATELLITE_STD = (0.43, 0.411, 0.296), (0.213, 0.156, 0.143)
 RESIZES = ("short", "squash", "border")
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Filters of PIL in the order of its numbers, which transformers writes."""
-PIXELS = 16
-"""Pixels of a resized picture over those of its crop, above which only the crop is computed."""
+PIXELS = 1 << 24
+"""Pixels of a resized picture above which only its crop is computed, unless that has a sixteenth of them."""
 
 
 class Preprocessing(NamedTuple):
@@ -86,9 +86,11 @@ class Preprocessing(NamedTuple):
     def crop(self, image: Image.Image | Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "h w c"]:
         """Resize and crop a picture, without mean and std.
 
-        Pixels of uint8 with 1 or 3 channels are resized by PIL and equal those of timm's transforms; they are within one level
-        of those of torchvision on tensors, which transformers uses by default. A picture whose sides differ much is not resized
-        as a whole: memory and time follow from its own size and the output's.
+        Pixels of uint8 with 1 or 3 channels are resized by PIL and equal those of timm's transforms and of transformers'
+        processors for PIL. Its default processors resize tensors by torchvision: with bilinear filters the pixels are within one
+        level, with bicubic ones up to 1 % of them, at hard edges, differ by up to 3. (DINOv3's resizes floats, which a bicubic
+        filter, not its own, takes outside of [0, 1].) A picture that would become enormous, as a line of 60,000 pixels does, is
+        not resized as a whole: memory and time follow from its own size and the output's.
 
         Args:
           image: as in :meth:`apply`.
@@ -99,12 +101,10 @@ class Preprocessing(NamedTuple):
         pixels = _pixels(image, len(self.mean))
         height, width = pixels.shape[:2]
         resized = self.resized(height, width)
-        top, left = (
-            (have - want) // 2 if self.crop_down else round((have - want) / 2)
-            for have, want in zip(resized, self.size, strict=True)
-        )
-        if min(top, left) < 0:
-            return self._with_border(_resize(pixels, resized, None, self.interpolation), resized)
+        margins = [have - want for have, want in zip(resized, self.size, strict=True)]
+        if min(margins) < 0:
+            return self._with_border(_resize(pixels, resized, None, self.interpolation))
+        top, left = (margin // 2 if self.crop_down else round(margin / 2) for margin in margins)
         return _resize(pixels, resized, (top, left, *self.size), self.interpolation)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
@@ -126,14 +126,14 @@ class Preprocessing(NamedTuple):
         ratio = max(ratios) if self.resize == "border" else min(ratios)
         return max(round(height / ratio), 1), max(round(width / ratio), 1)
 
-    def _with_border(self, pixels: np.ndarray, resized: tuple[int, int]) -> np.ndarray:
+    def _with_border(self, pixels: np.ndarray) -> np.ndarray:
+        """Crop a picture that is smaller than the input on one side or both; what is missing has the color of the border."""
         top = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-        color = [top * value if top == 1 else round(top * value) for value in self.mean]
-        if self.resize != "border":
-            color = [0] * len(self.mean)
+        color = np.array(self.mean) * top if self.resize == "border" else np.zeros(len(self.mean))
+        resized = pixels.shape[:2]
         height, width = (max(have, want) for have, want in zip(resized, self.size, strict=True))
         canvas = np.empty((height, width, pixels.shape[2]), pixels.dtype)
-        canvas[:] = np.array(color).astype(pixels.dtype)
+        canvas[:] = (color if top == 1 else np.rint(color)).astype(pixels.dtype)
         rows, columns = (height - resized[0]) // 2, (width - resized[1]) // 2
         canvas[rows : rows + resized[0], columns : columns + resized[1]] = pixels
         top, left = round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
@@ -157,9 +157,10 @@ class Preprocessing(NamedTuple):
     def as_view(self) -> tuple[View, float]:
         """Return the view and the ``crop_ratio`` with which :func:`ssl_jax.data.loader.epoch` makes nearly this.
 
-        The loader keeps the shape of pictures and resizes by PIL's bicubic filter: pixels are equal for ``resize="short"`` and
-        ``interpolation="bicubic"``. With ``bilinear`` single pixels at edges differ by tens of levels, with ``squash`` the
-        picture is another one unless it is square; :meth:`crop` is exact for all.
+        The loader keeps the shape of pictures and resizes by PIL's bicubic filter: for ``resize="short"`` and
+        ``interpolation="bicubic"`` pixels are equal up to a ratio of the sides of 4, and within 4 levels beyond. With
+        ``bilinear`` pixels at edges differ by tens of levels; with ``squash`` the picture is another one unless it is square.
+        :meth:`crop` is exact for all.
 
         Raises:
           ValueError: an input that is not square.
@@ -246,7 +247,7 @@ def _resize(
     """Resize to ``size`` by PIL and cut ``crop`` (top, left, height, width) out; the pixels around the crop take part."""
     height, width, channels = pixels.shape
     top, left, rows, columns = crop or (0, 0, *size)
-    whole = size[0] * size[1] <= PIXELS * rows * columns
+    whole = size[0] * size[1] <= max(PIXELS, 16 * rows * columns)
     resample = Image.Resampling(INTERPOLATIONS.index(interpolation))
     down, across = height / size[0], width / size[1]
     box = (left * across, top * down, min((left + columns) * across, width), min((top + rows) * down, height))
