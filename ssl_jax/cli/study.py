@@ -12,7 +12,7 @@ import numpy as np
 from ssl_jax.config import build
 from ssl_jax.core.rows import Row
 
-OF_UNTRAINED = ("knn", "linear", "finetune")
+OF_UNTRAINED = ("knn", "linear", "few", "finetune")
 """Measures that are taken of the encoder before training too."""
 
 
@@ -63,7 +63,8 @@ class Measurements(NamedTuple):
         """Look up a measure of every seed.
 
         Args:
-          name: ``knn`` and ``linear`` (in percent), ``random_knn`` and ``random_linear`` of the untrained encoder,
+          name: ``knn`` and ``linear`` (in percent), ``few`` (:data:`FEW` labels a class, if it is a column of the study),
+            ``random_knn`` and the like of the encoder before training,
             ``classifier`` of what was learnt from labels (of methods with a classifier its own; of others, in runs with few
             labels, logistic regression of the features on them), ``rank`` (the effective rank of the features' covariance), or
             a curve, whose last value counts.
@@ -96,6 +97,8 @@ def _value(row: Row, name: str) -> float:
 
 Results = Mapping[str, Measurements]
 Extra = Callable[[build.Config], dict[str, Callable[..., Any]]]
+FEW = 10
+"""Labels a class of the measure ``few``."""
 
 
 class Study(NamedTuple):
@@ -123,6 +126,10 @@ class Study(NamedTuple):
       finetune: Options of :func:`ssl_jax.evaluate.finetune.finetune`, whose accuracy is then measured as ``finetune``, of the
         encoder before training too; ``None``: it is not.
       notes: What a reader should know about the differences from the paper.
+      arguments: Arguments of the config of every variant: dataset, encoder, budget.
+      images: Images of training and test, in words.
+      prepare: Function of a seed that makes what its runs need and that is not there, such as weights to start from, which a
+        change names with ``{seed}`` in the place of the seed; ``None``: they need nothing.
     """
 
     name: str
@@ -143,6 +150,9 @@ class Study(NamedTuple):
     layers: tuple[str, ...] = ()
     finetune: Mapping[str, Any] | None = None
     notes: str = ""
+    arguments: str = "embedded,short"
+    images: str = "the 10,000 Fashion-MNIST images of `embedded` and its 2,000 test images"
+    prepare: Callable[[int], None] | None = None
 
 
 def is_better(first: Measurements, second: Measurements, name: str = "knn", *, by: float = 0.0) -> bool:
@@ -156,7 +166,19 @@ def is_complete(study: Study, results: Results) -> bool:
     return len(results) == len(study.variants)
 
 
-def untrained(results: Results) -> Measurements:
-    """Select one row of each seed, for what was measured before training: variants of a method start from the same encoder."""
+def untrained(results: Results) -> dict[str, Measurements]:
+    """Select one row of each seed and kind of start, for what was measured before training, by what that was.
+
+    Variants with the same seed start from the same encoder: a random one, or that of the weights that they are given.
+    """
     rows = [row for measurements in results.values() for row in measurements.rows]
-    return Measurements(list({row["seed"]: row for row in reversed(rows)}.values()))
+    kinds = {"random encoder": False, "weights as they come": True}
+    starts = {
+        name: {
+            row["seed"]: row
+            for row in reversed(rows)
+            if bool(row["config"]["encoder"].get("weights")) == given
+        }
+        for name, given in kinds.items()
+    }
+    return {name: Measurements(list(of_seed.values())) for name, of_seed in starts.items() if of_seed}

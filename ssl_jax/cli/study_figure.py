@@ -120,9 +120,9 @@ def _ours(
     compared = name in OF_UNTRAINED
     axes.set_title(f"ours: {heading} in %{' (dotted: untrained)' if compared else ''}", fontsize=9)
     if compared:
-        random = untrained(results)
         axes_line = axes.axvline if bars else axes.axhline
-        axes_line(random.mean(f"random_{name}"), color="#8a8f98", lw=1, ls=":")
+        for initial in untrained(results).values():
+            axes_line(initial.mean(f"random_{name}"), color="#8a8f98", lw=1, ls=":")
     if bars:
         means = [results[variant.name].mean(name) for variant in bars]
         spreads = [results[variant.name].spread(name) for variant in bars]
@@ -206,7 +206,7 @@ def _layers(axes: Any, study: Study, results: Results, rows: Sequence[Variant]) 
     axes.set_xlabel("layer")
     axes.set_xticks(range(1, 1 + len(study.layers)))
     complete = [results[v.name] for v in rows if results[v.name].has(f"{study.layers[-1]}_linear")]
-    random = untrained({str(i): measured for i, measured in enumerate(complete)})
+    random = untrained({str(i): measured for i, measured in enumerate(complete)})["random encoder"]
     values = [random.mean(f"random_{name}_linear") for name in study.layers]
     axes.plot(range(1, 1 + len(values)), values, color="#8a8f98", lw=1, ls=":")
     for i, variant in enumerate(rows):

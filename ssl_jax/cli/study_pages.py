@@ -22,16 +22,14 @@ KINDS = {
 def study_table(study: Study, results: Results, *, markdown: bool = False) -> str:
     """Set the paper's numbers beside ours, mean ± deviation over seeds."""
     rows: list[dict[str, Any]] = []
-    initial = untrained(results)
-    if initial.rows:
-        names = {heading: name for heading, name in study.columns.items() if name in OF_UNTRAINED}
-        cells = _cells(initial, {heading: f"random_{name}" for heading, name in names.items()})
-        rows.append({"variant": "random encoder", study.published_as: None, **cells})
+    names = {heading: f"random_{name}" for heading, name in study.columns.items() if name in OF_UNTRAINED}
+    for start, initial in untrained(results).items():
+        rows.append({"variant": start, study.published_as: None, **_cells(initial, names)})
     for variant in study.variants:
         if variant.name in results:
             measurements = results[variant.name]
-            names = {heading: name for heading, name in study.columns.items() if measurements.has(name)}
-            cells = _cells(measurements, names)
+            measured = {heading: name for heading, name in study.columns.items() if measurements.has(name)}
+            cells = _cells(measurements, measured)
             rows.append({"variant": variant.name, study.published_as: variant.published, **cells})
     if not rows:
         return "no results"
@@ -72,8 +70,8 @@ def describe_runs(study: Study, rows: Sequence[Row]) -> str:
     spent = np.mean([row["cpu_seconds"] for row in rows])
     scale = "A scale on which the published percentages, of ImageNet, are not to be expected: only the pattern is compared."
     sentences = [
-        f"Ours: the 10,000 Fashion-MNIST images of `embedded`, {lengths} images, {encoders}; kNN (k = {NEIGHBORS}) and "
-        "linear (ridge) accuracy in percent on the 2,000 test images, ± the deviation over seeds.",
+        f"Ours: {study.images}, {lengths} images, {encoders}; kNN (k = {NEIGHBORS}) and linear (ridge) accuracy in percent on "
+        "the test images, ± the deviation over seeds.",
         "`random encoder`: the same encoders before training.",
         f"One core of {rows[0]['machine']['device']}, {spent:.0f} CPU seconds a run.",
         *([scale] if any(variant.published is not None for variant in study.variants) else []),

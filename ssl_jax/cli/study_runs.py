@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.cli.configs import make_config
-from ssl_jax.cli.study import Measurements, Results, Study, Variant
+from ssl_jax.cli.study import FEW, Measurements, Results, Study, Variant
 from ssl_jax.config import build
+from ssl_jax.config.images import open_images
 from ssl_jax.config.overrides import choices_of
 from ssl_jax.core.machine import machine
 from ssl_jax.core.rows import Row, read_rows, write_row
-from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.classifier import classifier_accuracy
 from ssl_jax.evaluate.few_labels import few_labels
@@ -47,12 +47,24 @@ ROW_KEY = operator.itemgetter("variant", "seed")
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def run_config(study: Study, variant: Variant, seed: int) -> build.Config:
-    """Make the whole config of a run."""
-    changes = {**study.common, **variant.changes}
+def run_config(
+    study: Study, variant: Variant, seed: int, *, recorded: Mapping[str, Any] = {}
+) -> build.Config:
+    """Make the whole config of a run.
+
+    Args:
+      study: The study.
+      variant: Variant of it.
+      seed: Seed of the run, also in place of ``{seed}`` in the changes.
+      recorded: Config of a run that was made: its images and weights are not opened again.
+    """
+    changes = {
+        name: value.format(seed=seed) if isinstance(value, str) else value
+        for name, value in {**study.common, **variant.changes}.items()
+    }
     # Other images, or weights to start from, decide about the rest of the config.
     choices = choices_of(changes) if changes.keys() & {"data.source", "encoder.weights"} else {}
-    config = make_config(variant.method, "embedded,short", choices)
+    config = make_config(variant.method, study.arguments, choices, recorded=recorded)
     # The convolutional encoder's sizes, which transformers do not have.
     common = {
         name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name
@@ -66,12 +78,25 @@ def read_results(study: Study, seeds: Sequence[int], path: Path) -> dict[str, Me
     rows = {ROW_KEY(row): row for row in read_rows(path)}
     results = {}
     for variant in study.variants:
-        config = run_config(study, variant, 0)
         stored = [rows[variant.name, seed] for seed in seeds if (variant.name, seed) in rows]
-        current = [row for row in stored if build.same_run(row["config"], {**config, "seed": row["seed"]})]
+        configs = current_configs(study, variant, stored)
+        current = [
+            row for row, config in zip(stored, configs, strict=True) if build.same_run(row["config"], config)
+        ]
         if current:
             results[variant.name] = Measurements(current)
     return results
+
+
+def current_configs(study: Study, variant: Variant, rows: Sequence[Row]) -> list[build.Config]:
+    """Make the configs that the runs of some rows of a variant would have now.
+
+    What a study prepares need not be there: rows have recorded it.
+    """
+    if study.prepare is not None:
+        return [run_config(study, variant, row["seed"], recorded=row["config"]) for row in rows]
+    config = run_config(study, variant, 0) if rows else {}
+    return [{**config, "seed": row["seed"]} for row in rows]
 
 
 def run_study(study: Study, seeds: Sequence[int], path: Path, jobs: int) -> Results:
@@ -117,6 +142,8 @@ def _start_worker(cores: Any) -> None:
 def _run_seeds(study: Study, variant: Variant, seeds: Sequence[int], path: Path) -> str:
     spent = []
     for seed in seeds:
+        if study.prepare is not None:
+            study.prepare(seed)
         row = run_variant(study, variant, seed)
         spent.append(row["cpu_seconds"])
         write_row(path, row, ROW_KEY)
@@ -201,7 +228,7 @@ def measure_variant(
       Measures by name, and spectra by the name of the features.
     """
     method, data, options = trained.objects.method, config["data"], config["watch"]["evaluate"]
-    sources = [open_source(data["source"], options[f"{part}_split"]) for part in ("train", "test")]
+    sources = [open_images(config, data["source"], options[f"{part}_split"]) for part in ("train", "test")]
     measures: dict[str, float] = {}
     spectra: dict[str, list[float]] = {}
     given = {"crop_ratio": options["crop_ratio"], "max_corrupt_fraction": data["max_corrupt_fraction"]}
@@ -213,6 +240,11 @@ def measure_variant(
         arrays = (train_set.features, train_set.labels, test_set.features, test_set.labels)
         prefix = f"{features}_" if features else ""
         probes = _probe(arrays, len(trained.objects.source.classes), options["k"])
+        if "few" in study.columns.values():
+            classes = len(trained.objects.source.classes)
+            probes["few"] = few_labels(
+                *arrays, classes=classes, per_class=FEW, draws=3, seed=config["seed"]
+            ).mean
         measures |= {f"{prefix}{name}": value for name, value in probes.items()}
         if features in [name for name, _ in study.spectra]:
             spectra[features] = spectrum(test_set.features)
