@@ -87,7 +87,7 @@ class Preprocessing(NamedTuple):
         """Resize and crop a picture, without mean and std.
 
         Pixels of uint8 with 1 or 3 channels are resized by PIL and equal those of timm's transforms and of transformers'
-        processors for PIL. Its default processors resize tensors by torchvision: with bilinear filters the pixels are within one
+        processors for PIL. Its default processors resize tensors by torchvision: with bilinear filters pixels are within one
         level, with bicubic ones up to 1 % of them, at hard edges, differ by up to 3. (DINOv3's resizes floats, which a bicubic
         filter, not its own, takes outside of [0, 1].) A picture that would become enormous, as a line of 60,000 pixels does, is
         not resized as a whole: memory and time follow from its own size and the output's.

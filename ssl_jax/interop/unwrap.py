@@ -91,6 +91,7 @@ TEXT = (
 """What lies beside the images' half of a model of images and texts."""
 TRAINING = (
     *("optimizer", "optimizer_states", "optimizer_state_dict", "opt", "state", "step", "epoch", "metrics"),
+    *("iteration", "iter", "global_step"),
     *(
         "scheduler",
         "lr_scheduler",
