@@ -21,6 +21,8 @@ CHOICES = ("optimizer.name", "encoder.name", "encoder.weights", "views.preset", 
 has, and what pixels are normalised by."""
 SMALL = 64
 """Images up to this side get the small ResNet stem and small patches."""
+TINY = 32
+"""Images up to this side get a ConvNeXt whose stem sees single pixels, larger ones up to ``SMALL`` patches of two."""
 
 Options = dict[str, Any]
 
@@ -43,7 +45,8 @@ def encoder_options(name: str, dataset: Dataset, given: Mapping[str, Any]) -> Op
 def fitting_options(dataset: Dataset) -> Options:
     """List what the size of the images asks for, of the options of encoders."""
     if dataset.size <= SMALL:
-        return {"stem": "small", "image_size": dataset.size, "patch": 7 if dataset.size == 28 else 4}
+        patches = {"patch": 7 if dataset.size == 28 else 4, "stem_patch": 1 if dataset.size <= TINY else 2}
+        return {"stem": "small", "image_size": dataset.size, **patches}
     return {"image_size": dataset.size, "dtype": "bfloat16"}
 
 

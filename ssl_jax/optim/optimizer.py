@@ -91,7 +91,7 @@ def build(
         Clipping, layer decay and freezing are of all parameters together.
       clip_norm: largest joint norm of the gradients; ``None``: no limit. Numbers may be traced.
       clip_tensor: largest norm of each gradient tensor (DINO: 3.0); ``None``: no limit.
-      layer_decay: factor of the learning rate a transformer layer, see ``layerwise.layer_scales``; ``None``: none.
+      layer_decay: factor of the learning rate a layer of a ViT or a ConvNeXt, see ``layerwise.layer_scales``; ``None``: none.
       freeze: pairs (pattern, step from which matching parameters move or -1 for ever).
       constant_lr: patterns of parameters that keep the peak learning rate after the warm-up, whatever the schedule does
         (SimSiam's predictor).

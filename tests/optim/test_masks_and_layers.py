@@ -62,6 +62,26 @@ def test_layer_table_of_the_vit_is_that_of_mae(vit):
     assert table["projector/blocks_0/kernel"] == table["encoder/norm/scale"] == 1.0
 
 
+def test_layer_table_of_the_convnext_is_that_of_its_authors():
+    """Their table for depths 3, 3, 27, 3: stem 0, stages 1 and 2, nine parts of stage 3, the last stage 12, the norm 13."""
+    network = models.build("convnext_small", widths=(4, 4, 4, 4))
+    shapes, _ = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    table = trees.flatten(layerwise.layer_scales({"encoder": shapes, "head": {"w": jnp.zeros(1)}}, decay=0.5))
+    layers = {path: 13 + round(np.log2(scale)) for path, scale in table.items()}
+    for path, layer in layers.items():
+        stage, _, block = path.removeprefix("encoder/stages_").partition("_blocks_")
+        if path.startswith("encoder/stem"):
+            expected = 0
+        elif block:
+            expected = {"0": 1, "1": 2, "2": 3 + int(block.split("/")[0]) // 3, "3": 12}[stage]
+        elif "downsample" in path:
+            expected = {"1": 2, "2": 3, "3": 12}[stage[0]]
+        else:
+            expected = 13
+        assert layer == expected, path
+    assert set(layers.values()) == set(range(14))
+
+
 def test_layer_decay_without_transformer_blocks_is_refused():
     with pytest.raises(ValueError, match="layer_decay"):
         layerwise.layer_scales({"stem": {"kernel": jnp.zeros((2, 2))}}, decay=0.75)
