@@ -1,4 +1,4 @@
-"""Teachers that stay as they are, read from a file or drawn at random: knowledge distillation, BoWNet."""
+"""Teachers that stay as they are, read by name or drawn at random: distillation, BoWNet, targets of masked methods."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,19 +6,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError
+from jaxtyping import Float
 
 from ssl_jax.augment.views import View
 from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Key, Params, State
+from ssl_jax.interop.pretrained import load_pretrained, split_part
 from ssl_jax.models.build import without_draws
 from ssl_jax.models.network import Network
-from ssl_jax.models.serialize import load_encoder
 
 
 class PretrainedNetwork(NamedTuple):
-    """Network from a file; ``variables`` is ``None`` where they are to be drawn at random."""
+    """Network that was read by name; ``variables`` is ``None`` where they are to be drawn at random.
+
+    ``metadata`` has ``mean`` and ``std`` of what it expects, where that is known.
+    """
 
     network: Network
     variables: tuple[Params, State] | None
@@ -38,25 +41,53 @@ class FrozenTeacher(NamedTuple):
 
 
 def read_teacher(path: str, encoder: Network, *, option: str = "teacher") -> PretrainedNetwork:
-    """Read an encoder from a file; for ``""`` return one of the student's architecture, without variables.
+    """Read an encoder by name; for ``""`` return one of the student's architecture, without variables.
 
     Args:
-      path: the file, or ``""``.
+      path: name that :func:`ssl_jax.interop.load_pretrained` takes, or ``""``.
       encoder: the student's network.
       option: name of the path in errors.
 
     Raises:
-      ValueError: no such file, or no encoder of this project in it.
+      ValueError: no such file, or no encoder in it that is understood.
     """
     if not path:
         return PretrainedNetwork(without_draws(encoder), None, {})
-    allowed = "an encoder.safetensors that experiments.export has written"
-    require(Path(path).is_file(), option, path, f"{allowed}; there is no such file")
+    allowed = "an encoder.safetensors that experiments.export has written, or another name that load_pretrained takes"
+    there = path.startswith(("hf:", "timm:")) or Path(split_part(path)[0]).exists()
+    require(there, option, path, f"{allowed}; there is no such file")
     try:
-        network, params, state, metadata = load_encoder(path)
-    except (SafetensorError, ValueError) as error:
+        loaded = load_pretrained(path)
+    except (ImportError, ValueError) as error:
         raise ValueError(f"{option}={path!r}: allowed is {allowed}; {error}") from error
-    return PretrainedNetwork(network, (params, state), metadata)
+    own_file = loaded.provenance["family"] == "ssl_jax" and "file" in loaded.provenance
+    expected = {"mean": loaded.preprocessing.mean, "std": loaded.preprocessing.std}
+    metadata = loaded.provenance if own_file else {**loaded.provenance, **expected}
+    return PretrainedNetwork(loaded.network, (loaded.params, loaded.state), metadata)
+
+
+def require_size(teacher: Network, view: View, size: int | None, *, option: str = "teacher_size") -> None:
+    """Raise a ValueError unless a teacher's patches tile the images that it gets: ``size`` pixels, or those of the view."""
+    patch = teacher.config.get("patch") if "class_token" in teacher.config else None
+    side = view.size if size is None else size
+    require(side >= 1, option, size, "a positive number of pixels, or None: that of the view")
+    if patch is not None:
+        nearest = max(round(side / patch), 1) * patch
+        allowed = f"a multiple of the teacher's patch of {patch} pixels, such as {nearest}; the view has {view.size}"
+        require(side % patch == 0, option, size, allowed)
+
+
+def resize_for_teacher(images: Float[Array, "b h w c"], size: int | None) -> Float[Array, "b s s c"]:
+    """Resize square images to the side that a teacher gets; ``None``: as they are.
+
+    Bilinear, with the kernel stretched where they shrink (``antialias``).
+
+    >>> resize_for_teacher(jnp.ones((1, 4, 4, 3)), 8).shape, resize_for_teacher(jnp.ones((1, 4, 4, 3)), None).shape
+    ((1, 8, 8, 3), (1, 4, 4, 3))
+    """
+    if size is None or size == images.shape[1]:
+        return images
+    return jax.image.resize(images, (images.shape[0], size, size, images.shape[-1]), "linear")
 
 
 def renormalization(metadata: Mapping[str, Any], view: View) -> tuple[Array, Array]:
