@@ -214,23 +214,22 @@ def _class_row_apart(arrays: Arrays, registers: int) -> tuple[np.ndarray, np.nda
 
 
 def _require_expressible(options: Mapping[str, Any], kind: str) -> None:
-    resize = "bicubic_antialias" if options["registers"] else "bicubic"
-    fixed: dict[str, tuple[Any, ...]] = {
+    activations: tuple[Any, ...] = ("gelu", "gelu_tanh", "quick_gelu")
+    dinov2 = kind != "IJepaModel"
+    allowed: dict[str, tuple[Any, ...]] = {
+        **({} if dinov2 else {"registers": (0,), "layer_scale": (None,)}),
         "pool": ("cls", "mean"),
         "position": ("learned", "sincos"),
-        "position_resize": (resize,),
-        "mlp": ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
-        if kind != "IJepaModel"
-        else ("gelu", "gelu_tanh", "quick_gelu"),
+        "position_resize": ("bicubic_antialias" if options["registers"] else "bicubic",),
+        "mlp": (*activations, "swiglu") if dinov2 else activations,
         "qk_norm": (False,),
         "pre_norm": (False,),
         "fc_norm": (False,),
         "patch_bias": (None, True),
-        **({"registers": (0,), "layer_scale": (None,)} if kind == "IJepaModel" else {}),
     }
-    for name, allowed in fixed.items():
-        choices = " or ".join(map(repr, allowed))
-        require(options[name] in allowed, name, options[name], f"{choices}, for transformers' {kind}")
+    for name, values in allowed.items():
+        choices = " or ".join(map(repr, values))
+        require(options[name] in values, name, options[name], f"{choices}, for transformers' {kind}")
 
 
 def _config_of(options: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -119,8 +119,7 @@ def refuse_data2vec(weights: Weights) -> Converted:
       ValueError: always.
     """
     raise ValueError(
-        f"{weights.provenance.get('name', 'file')}: a data2vec 2.0 network, which is not read: its blocks normalise after "
-        "each branch, x = LN(x + f(x)), and those of ssl_jax before it"
+        "data2vec 2.0 is not read: its blocks normalise after each branch, x = LN(x + f(x)), and those of ssl_jax before it"
     )
 
 

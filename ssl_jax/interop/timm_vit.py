@@ -87,6 +87,13 @@ def said_by_timm(weights: Weights) -> dict[str, Any]:
     prefix_pooled = arguments.get("pool_include_prefix", architecture == "test_vit3")
     require(not prefix_pooled, "pool_include_prefix", prefix_pooled, "False: pooling is over patches")
     require(pool is None or pool in POOLS, "global_pool", pool, "token, avg or map")
+    gates = _text(arguments.get("act_layer", "silu")) == "silu"
+    require(
+        gates or not _is_gated(weights.arrays),
+        "act_layer",
+        arguments.get("act_layer"),
+        "'silu' for gated units",
+    )
     own = {"act_layer": "gelu_tanh" if TANH.match(architecture) else None} | dict(arguments)
     return {
         "family": "augreg",
@@ -117,6 +124,11 @@ def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, 
     if classifier or "cls_token" not in arrays or any(name in arrays for name in TIMM_ONLY):
         return {"family": "augreg", "position_resize": "bicubic_antialias"}
     return {"family": "dino", "position_resize": "bicubic_offset"}
+
+
+def _is_gated(arrays: Arrays) -> bool:
+    first, last = (arrays.get(f"blocks.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
+    return first is None or (last is not None and first.shape[0] == 2 * last.shape[1])
 
 
 def _text(value: Any) -> str | None:

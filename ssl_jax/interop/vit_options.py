@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
+    "silu": "swiglu",
 }
 """Names of activations in transformers and timm, and ours."""
 
@@ -91,6 +92,12 @@ def read_options(arrays: Arrays, said: Mapping[str, Any], *, image_size: int | N
     }
     if swiglu:
         options["mlp"] = "swiglu"
+    require(
+        swiglu or options["mlp"] != "swiglu",
+        "mlp",
+        "swiglu",
+        "another one: the hidden units of the file are not gated",
+    )
     require(
         options["heads"] >= 1 and width % options["heads"] == 0,
         "heads",
