@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop.preprocessing import Preprocessing
@@ -183,37 +184,53 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def at_size(encoder: Encoder) -> Encoder:
-    """Make the positions of a ViT those of the size that it expects; other encoders are returned as they are.
+def settled(encoder: Encoder) -> Encoder:
+    """Turn what an encoder computes from its options into arrays, so that libraries without these options have its features.
 
-    A position table for another grid than that of ``preprocessing.size`` is interpolated once, as the network does it at that
-    size (``position_resize``), so that other libraries, which interpolate in other ways, need not.
+    A position table of a ViT for another grid than that of ``preprocessing.size`` is interpolated once, as the network does it
+    at that size (``position_resize``): other libraries interpolate in other ways. Biases of keys without effect
+    (``key_bias=False``) become 0.
 
     Args:
-      encoder: to be written.
+      encoder: to be written; other encoders than ViTs are returned as they are.
 
     Raises:
       ValueError: a size that is no square of whole patches, or relative positions for another.
     """
+    return _without_key_bias(_at_size(encoder)) if kind_of(encoder.network) == "vit" else encoder
+
+
+def _at_size(encoder: Encoder) -> Encoder:
     config, size = encoder.network.config, encoder.preprocessing.size
-    side = config.get("image_size")
-    if kind_of(encoder.network) != "vit" or size == (side, side):
+    side, patch = config["image_size"], config["patch"]
+    if size == (side, side):
         return encoder
-    patch = config["patch"]
     fits = size[0] == size[1] and size[0] % patch == 0
     require(fits, "preprocessing.size", size, f"a square whose side is a multiple of the patch, {patch}")
+    if config["position"] == "relative":
+        raise ValueError(
+            f"preprocessing.size={size}: allowed is {(side, side)}, that of the relative positions"
+        )
     params, changes = dict(encoder.params), {"image_size": size[0]}
     if config["position"] in ("learned", "sincos"):
-        before = (side // patch, side // patch)
-        table = params.get(
-            "pos_embed", jnp.asarray(sincos_table(*before, config["width"]), jnp.float32)[None]
-        )
-        after = (size[0] // patch, size[1] // patch)
+        before, after = ((s // patch, s // patch) for s in (side, size[0]))
+        table = params.get("pos_embed")
+        if table is None:
+            table = jnp.asarray(sincos_table(*before, config["width"]), jnp.float32)[None]
         resize = config["position_resize"]
         params["pos_embed"] = resize_table(table[0], source=before, target=after, resize=resize)[None]
         changes["position"] = "learned"
-    elif config["position"] == "relative":
-        raise ValueError(
-            f"preprocessing.size={size}: allowed is {(side, side)}, for which the encoder's relative positions are"
-        )
     return encoder._replace(network=build(**{**config, **changes}), params=params)
+
+
+def _without_key_bias(encoder: Encoder) -> Encoder:
+    config = encoder.network.config
+    if config["key_bias"] or config["position"] == "rope":
+        return encoder  # rotary models of other libraries have no bias there either
+
+    def clear(path: str, leaf: Any) -> Any:
+        rows = np.arange(np.size(leaf)) // config["width"] != 1
+        return jnp.where(rows, leaf, 0.0) if path.endswith("qkv/bias") else leaf
+
+    network = build(**{**config, "key_bias": True})
+    return encoder._replace(network=network, params=trees.map_with_path(clear, encoder.params))

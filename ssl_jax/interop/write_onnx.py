@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_jax.augment.color import normalize
 from ssl_jax.interop import snippets
-from ssl_jax.interop.write_files import Encoder, Target, TorchModel, at_size
+from ssl_jax.interop.write_files import Encoder, Target, TorchModel, settled
 from ssl_jax.interop.write_timm import build_timm, to_timm
 from ssl_jax.interop.write_torchvision import build_torchvision, to_torchvision
 from ssl_jax.interop.write_transformers import features_module, to_transformers
@@ -59,7 +59,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> str:
       RuntimeError: onnxruntime gives other features.
     """
     torch, runtime = _import_onnx()
-    encoder = at_size(encoder)
+    encoder = settled(encoder)
     model, make = _express(encoder)
     preprocessing = encoder.preprocessing
 

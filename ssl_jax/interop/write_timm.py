@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.interop import snippets
+from ssl_jax.interop import convnext, snippets
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
     TorchModel,
-    at_size,
+    kind_of,
     refuse_options,
     require_kind,
+    settled,
     write_arrays,
     write_json,
 )
@@ -27,7 +28,16 @@ VITS: Mapping[tuple[bool, float], str] = {
     (True, 1e-6): "vit_giant_patch14_dinov2",
 }
 """Architectures of timm by (SwiGLU, ε), which cannot be given as JSON; all else of them is given as options."""
+POOLS = {"cls": "token", "mean": "avg", "map": "map"}
 ACTIVATIONS = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+
+
+ENDS = {
+    "vit": ("patch_embed.proj", "head"),
+    "resnet": ("conv1", "fc"),
+    "convnext": ("stem.0", "head.fc"),
+}
+"""First layer and classifier of each kind, by which timm finds them."""
 
 
 def to_timm(encoder: Encoder) -> TorchModel:
@@ -37,13 +47,17 @@ def to_timm(encoder: Encoder) -> TorchModel:
     encoder.
 
     Args:
-      encoder: a ViT or a ResNet.
+      encoder: a ViT, a ResNet or a ConvNeXt.
 
     Raises:
       ValueError: timm has no such model; says why.
     """
-    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit, "resnet": _resnet}
-    return express[require_kind(encoder, express, library=LIBRARY)](at_size(encoder))
+    express: Mapping[str, Callable[[Encoder], TorchModel]] = {
+        "vit": _vit,
+        "resnet": _resnet,
+        "convnext": _convnext,
+    }
+    return express[require_kind(encoder, express, library=LIBRARY)](settled(encoder))
 
 
 def _vit(encoder: Encoder) -> TorchModel:
@@ -53,7 +67,7 @@ def _vit(encoder: Encoder) -> TorchModel:
     free += ("qkv_bias", "key_bias", "qk_norm", "layer_scale", "fc_norm", "position_resize", "pre_norm")
     known: dict[str, Any] = {
         **dict.fromkeys(free),
-        "pool": ("cls", "mean"),
+        "pool": tuple(POOLS),
         "position": ("learned", "sincos"),
         "norm_epsilon": tuple(epsilon for gated, epsilon in VITS if gated == swiglu),
         "patch_bias": (None, not config["pre_norm"]),
@@ -73,7 +87,7 @@ def _vit(encoder: Encoder) -> TorchModel:
         "init_values": 0.0 if config["layer_scale"] is None else config["layer_scale"] or 1e-5,
         "class_token": config["class_token"],
         "reg_tokens": config["registers"],
-        "global_pool": {"cls": "token", "mean": "avg"}[config["pool"]],
+        "global_pool": POOLS[config["pool"]],
         "fc_norm": config["fc_norm"],
         "pre_norm": config["pre_norm"],
     }
@@ -88,6 +102,26 @@ def _resnet(encoder: Encoder) -> TorchModel:
     refuse_options(encoder, {"stem": ("imagenet",), "width": (1.0,), "norm": ("batch",)}, library=LIBRARY)
     arrays = resnet_to_torch(encoder.params, encoder.state)
     return TorchModel(encoder.network.config["name"], {"in_chans": encoder.channels}, arrays)
+
+
+def _convnext(encoder: Encoder) -> TorchModel:
+    config = encoder.network.config
+    known = dict.fromkeys(
+        ("depths", "widths", "stem_patch", "grn", "layer_scale", "norm_tokens", "norm_epsilon")
+    )
+    refuse_options(encoder, known, library=LIBRARY)
+    arrays = convnext.to_timm(encoder.network, encoder.params, encoder.state)
+    options = {
+        "in_chans": encoder.channels,
+        "depths": list(config["depths"]),
+        "dims": list(config["widths"]),
+        "patch_size": config["stem_patch"],
+        "use_grn": config["grn"],
+        "norm_eps": config["norm_epsilon"],
+    }
+    # timm takes None for "as the architecture has it": that of V2 has no LayerScale.
+    scaled = config["layer_scale"] is not None
+    return TorchModel("convnext_tiny" if scaled else "convnextv2_tiny", options, arrays)
 
 
 def build_timm(model: TorchModel) -> Any:
@@ -117,14 +151,14 @@ def write_timm(encoder: Encoder, folder: Path) -> str:
     model = to_timm(encoder)
     write_arrays(model.arrays, folder)
     settings = encoder.preprocessing.to_timm()
-    vit = "img_size" in model.options
+    first, classifier = ENDS[kind_of(encoder.network)]
     pretrained = {
         **settings,
-        "fixed_input_size": vit,
+        "fixed_input_size": "img_size" in model.options,
         "num_classes": 0,
         "license": encoder.license,
-        "first_conv": "patch_embed.proj" if vit else "conv1",
-        "classifier": "head" if vit else "fc",
+        "first_conv": first,
+        "classifier": classifier,
     }
     config = {
         "architecture": model.architecture,

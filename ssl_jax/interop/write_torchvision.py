@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.interop import snippets
+from ssl_jax.core.check import require
+from ssl_jax.interop import convnext, snippets
 from ssl_jax.interop.write_files import (
     WEIGHTS,
     Encoder,
     Target,
     TorchModel,
-    at_size,
     refuse_options,
     require_kind,
     require_three_channels,
+    settled,
     write_arrays,
     write_json,
 )
@@ -38,14 +39,18 @@ def to_torchvision(encoder: Encoder) -> TorchModel:
     """Express an encoder as a model of torchvision whose classifier is the identity.
 
     Args:
-      encoder: a ViT with a class token, or a ResNet. For a ResNet the options are ``in_channels`` and ``small_stem``, which
-        replace ``conv1`` and ``maxpool`` of torchvision's model, as is the custom for small images.
+      encoder: a ViT with a class token, a ConvNeXt or a ResNet. For a ResNet the options are ``in_channels`` and
+        ``small_stem``, which replace ``conv1`` and ``maxpool`` of torchvision's model, as is the custom for small images.
 
     Raises:
       ValueError: torchvision has no such model; says why.
     """
-    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit, "resnet": _resnet}
-    return express[require_kind(encoder, express, library=LIBRARY)](at_size(encoder))
+    express: Mapping[str, Callable[[Encoder], TorchModel]] = {
+        "vit": _vit,
+        "resnet": _resnet,
+        "convnext": _convnext,
+    }
+    return express[require_kind(encoder, express, library=LIBRARY)](settled(encoder))
 
 
 def _resnet(encoder: Encoder) -> TorchModel:
@@ -75,6 +80,43 @@ def _vit(encoder: Encoder) -> TorchModel:
     return TorchModel("VisionTransformer", options, renamed)
 
 
+def _convnext(encoder: Encoder) -> TorchModel:
+    require_three_channels(encoder, library=LIBRARY)
+    config = encoder.network.config
+    known = {"stem_patch": (4,), **dict.fromkeys(("depths", "widths", "layer_scale", "norm_tokens"))}
+    refuse_options(encoder, known, library=LIBRARY)
+    scaled = config["layer_scale"] is not None
+    require(scaled, "layer_scale", None, f"a number with {LIBRARY}, whose blocks all have one")
+    arrays = {
+        _convnext_name(name): array.reshape(-1, 1, 1) if name.endswith("gamma") else array
+        for name, array in convnext.to_timm(encoder.network, encoder.params, encoder.state).items()
+    }
+    widths = [*config["widths"], None]
+    stages = [[widths[i], widths[i + 1], depth] for i, depth in enumerate(config["depths"])]
+    return TorchModel("ConvNeXt", {"stages": stages}, arrays)
+
+
+def _convnext_name(name: str) -> str:
+    """timm's name of a ConvNeXt's array as torchvision's.
+
+    >>> _convnext_name("stages.1.blocks.2.mlp.fc2.bias"), _convnext_name("stages.1.downsample.0.weight")
+    ('features.3.2.block.5.bias', 'features.2.0.weight')
+    """
+    parts = name.split(".")
+    if parts[0] == "stem":
+        return f"features.0.{'.'.join(parts[1:])}"
+    if parts[0] == "head":
+        return f"classifier.0.{parts[-1]}"
+    stage = int(parts[1])
+    if parts[2] == "downsample":
+        return f"features.{2 * stage}.{'.'.join(parts[3:])}"
+    block = f"features.{2 * stage + 1}.{parts[3]}"
+    if parts[-1] == "gamma":
+        return f"{block}.layer_scale"
+    layer = {"conv_dw": 0, "norm": 2, "fc1": 3, "fc2": 5}[parts[-2]]
+    return f"{block}.block.{layer}.{parts[-1]}"
+
+
 def _vit_name(name: str) -> str:
     """timm's name of a ViT's array as torchvision's.
 
@@ -99,6 +141,12 @@ def builders(model: TorchModel) -> list[str]:
         return [
             f"model = torchvision.models.VisionTransformer({listed})",
             "model.heads = torch.nn.Identity()",
+        ]
+    if model.architecture == "ConvNeXt":
+        return [
+            "from torchvision.models.convnext import CNBlockConfig, ConvNeXt",
+            f"model = ConvNeXt([CNBlockConfig(*stage) for stage in {options['stages']}])",
+            "model.classifier[2] = torch.nn.Identity()",
         ]
     channels, small = options["in_channels"], options["small_stem"]
     kernel = "3, 1, 1" if small else "7, 2, 3"
@@ -129,6 +177,10 @@ def build_torchvision(model: TorchModel) -> Any:
     if model.architecture == "VisionTransformer":
         built = torchvision.models.VisionTransformer(**options)
         built.heads = torch.nn.Identity()
+    elif model.architecture == "ConvNeXt":
+        stages = [torchvision.models.convnext.CNBlockConfig(*stage) for stage in options["stages"]]
+        built = torchvision.models.convnext.ConvNeXt(stages)
+        built.classifier[2] = torch.nn.Identity()
     else:
         built = getattr(torchvision.models, model.architecture)()
         size = (3, 1, 1) if options["small_stem"] else (7, 2, 3)

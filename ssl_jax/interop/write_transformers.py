@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl_jax.core.check import require
-from ssl_jax.interop import huggingface_vit, snippets
+from ssl_jax.interop import clip, convnext, huggingface_vit, siglip, snippets
 from ssl_jax.interop.names import translate_back
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
     TorchModel,
-    at_size,
     refuse_options,
     require_kind,
+    settled,
     write_arrays,
     write_json,
 )
@@ -31,7 +31,7 @@ def to_transformers(encoder: Encoder) -> TorchModel:
     """Express an encoder as a model of transformers.
 
     Args:
-      encoder: a ViT.
+      encoder: a ViT or a ConvNeXt.
 
     Returns:
       The name of the class, its ``config.json`` and the arrays.
@@ -39,14 +39,16 @@ def to_transformers(encoder: Encoder) -> TorchModel:
     Raises:
       ValueError: transformers has no such model; says why.
     """
-    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit}
+    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit, "convnext": _convnext}
     kind = require_kind(encoder, express, library=LIBRARY)
     encoder.preprocessing.to_transformers()
-    return express[kind](at_size(encoder))
+    return express[kind](settled(encoder))
 
 
 def _vit(encoder: Encoder) -> TorchModel:
     config = encoder.network.config
+    if config["pre_norm"] or config["pool"] == "map":
+        return _tower(encoder)
     plain = config["class_token"] and not config["registers"] and config["layer_scale"] is None
     if plain and config["mlp"] in ACTIVATIONS:
         return _plain_vit(encoder)
@@ -54,6 +56,16 @@ def _vit(encoder: Encoder) -> TorchModel:
     resize = "bicubic_antialias" if config["registers"] else "bicubic"
     network = build(**{**config, "position_resize": resize})
     arrays, described = huggingface_vit.to_transformers(network, encoder.params, encoder.state)
+    return TorchModel(described["architectures"][0], described, arrays)
+
+
+def _tower(encoder: Encoder) -> TorchModel:
+    config, siglips = encoder.network.config, encoder.network.config["pool"] == "map"
+    with_bias = not config["pre_norm"] if config["patch_bias"] is None else config["patch_bias"]
+    has = "True in a SiglipVisionModel" if siglips else "None or False in a CLIPVisionModel"
+    require(with_bias == siglips, "patch_bias", config["patch_bias"], has)
+    express = siglip.to_transformers if siglips else clip.to_transformers
+    arrays, described = express(encoder.network, encoder.params, encoder.state)
     return TorchModel(described["architectures"][0], described, arrays)
 
 
@@ -96,6 +108,32 @@ def _plain_vit(encoder: Encoder) -> TorchModel:
     return TorchModel("ViTModel", described, translate_back(arrays, huggingface_vit.OLD_VIT_NAMES).arrays)
 
 
+def _convnext(encoder: Encoder) -> TorchModel:
+    config = encoder.network.config
+    known = dict.fromkeys(("depths", "widths", "stem_patch", "grn", "layer_scale", "norm_tokens"))
+    refuse_options(encoder, known, library=LIBRARY)
+    arrays = convnext.to_transformers(encoder.network, encoder.params, encoder.state)
+    name, model_type = ("ConvNextV2Model", "convnextv2") if config["grn"] else ("ConvNextModel", "convnext")
+    if config["norm_tokens"]:
+        name, model_type = "DINOv3ConvNextModel", "dinov3_convnext"
+    described = {
+        "architectures": [name],
+        "model_type": model_type,
+        "num_channels": encoder.channels,
+        "patch_size": config["stem_patch"],
+        "hidden_sizes": list(config["widths"]),
+        "depths": list(config["depths"]),
+        "hidden_act": "gelu",
+        # Of the last normalisation; those of the blocks are 1e-6 whatever it says.
+        "layer_norm_eps": config["norm_epsilon"],
+        "layer_scale_init_value": config["layer_scale"] or 0.0,
+        "image_size": encoder.preprocessing.size[0],
+    }
+    if not config["norm_tokens"]:
+        described["num_stages"] = len(config["depths"])
+    return TorchModel(name, described, arrays)
+
+
 def pool_of(encoder: Encoder) -> tuple[str, int]:
     """Tell where the features are in the outputs of a model of transformers, and how many tokens are in front of the patches.
 
@@ -103,7 +141,7 @@ def pool_of(encoder: Encoder) -> tuple[str, int]:
       ``"cls"``: the first token; ``"mean"``: the mean of the patches; ``"pooler"``: what the model has pooled by itself.
     """
     config = encoder.network.config
-    if "pool" not in config:
+    if config.get("pool", "map") == "map" or config["pre_norm"]:
         return "pooler", 0
     return config["pool"], config["class_token"] + config["registers"]
 
