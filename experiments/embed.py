@@ -1,17 +1,30 @@
 """Features of any images, by a pretrained encoder.
 
     python -m experiments.embed --workdir=runs/first --source=folder:photos --out=photos.npz
+    python -m experiments.embed --encoder=hf:facebook/dinov2-small --source=folder:photos --out=photos.npz --tokens
 
 Writes ``features`` (float32 ``[n, d]``), ``file_name``, ``label`` (-1: none) and its ``class_name``, to
-``.npz`` or ``.parquet``. Unreadable images are named and left out: ``index`` is the position of a row in the source.
+``.npz`` or ``.parquet``. ``--tokens`` adds ``patches``, the features of the patches of a ViT or of the last map of a
+convolutional network (float32 ``[n, rows * columns, d]``), and ``grid``, their rows and columns. Unreadable images are named
+and left out: ``index`` is the position of a row in the source.
 """
+
+from pathlib import Path
 
 from absl import flags
 
 from ssl_jax.cli import launch
 from ssl_jax.cli.embed import embed_images
+from ssl_jax.cli.encoders import parse_encoders
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_ENCODER = flags.DEFINE_string(
+    "encoder", None, "In place of a run: a file of weights, hf:OWNER/NAME or timm:NAME."
+)
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Of --encoder: side of the images in pixels; default: as its file says.", lower_bound=1
+)
+_TOKENS = flags.DEFINE_bool("tokens", False, "Write the features of patches too.")
 _SOURCE = flags.DEFINE_string(
     "source", None, "Images: folder:PATH, parquet:PATH, tfds:NAME, embedded, fashion_mnist."
 )
@@ -30,14 +43,25 @@ _CORRUPT = flags.DEFINE_float(
 
 def main() -> None:
     """Embed the images of ``--source``."""
+    if _ENCODER.value is not None and _WORKDIR.value is not None:
+        raise ValueError("--workdir and --encoder: allowed is one of them")
+    if _ENCODER.value is None and _SIZE.value is not None:
+        raise ValueError(f"--size={_SIZE.value}: allowed with --encoder only")
+    name: Path | str
+    if _ENCODER.value is None:
+        name = launch.require_path("workdir", _WORKDIR.value, "DIR")
+    else:
+        (name,) = parse_encoders("encoder", [launch.require_flag("encoder", _ENCODER.value, "FILE")])
     embed_images(
-        launch.require_path("workdir", _WORKDIR.value, "DIR"),
+        name,
         launch.require_flag("source", _SOURCE.value, "folder:PATH"),
         launch.require_path("out", _OUT.value, "FILE.npz"),
         split=_SPLIT.value,
         step=_STEP.value,
         batch_size=_BATCH.value,
         max_corrupt_fraction=_CORRUPT.value,
+        tokens=_TOKENS.value,
+        size=_SIZE.value,
     )
 
 

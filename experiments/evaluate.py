@@ -2,21 +2,34 @@
 
     python -m experiments.evaluate --workdir=runs/first
     python -m experiments.evaluate --workdir=runs/first --beside=runs/supervised --measures=all
+    python -m experiments.evaluate --encoder=hf:facebook/dinov2-small --source=folder:photos
 
-Prints a table in which the encoder stands beside raw pixels, their principal components, its own random initialisation and
-the encoders of other runs (``--beside``), and writes ``evaluation.json`` into the workdir. Measures: knn, linear, ridge,
-logistic, few, retrieval (on features), rotation (a proxy without labels), health (rank, spectrum, spread), layers (each
-layer and pooling), finetune (1 % and 10 % of the labels). A classifier that the method has learnt is measured too, and for
-methods that cluster their training images a table has purity, mutual information with the classes and the share of images
-whose cluster changed in the last refresh.
+Prints a table in which the encoder stands beside raw pixels, their principal components, its own random initialisation, the
+weights that it started from, and other encoders (``--beside``: folders of runs, or names as for ``--encoder``), and writes
+``evaluation.json`` into the workdir. ``--encoder`` measures weights without a run, in the size and normalisation that their
+file asks for, and writes ``evaluation-NAME.json`` here, or ``--out``. Measures: knn, linear, ridge, logistic, few, retrieval
+(on features), rotation (a proxy without labels), health (rank, spectrum, spread), layers (each layer and pooling), finetune
+(1 % and 10 % of the labels). A classifier that the method has learnt is measured too, and for methods that cluster their
+training images a table has purity, mutual information with the classes and the share of images whose cluster changed in the
+last refresh.
 """
+
+from typing import Any
 
 from absl import flags
 
 from ssl_jax.cli import launch, processes
-from ssl_jax.cli.evaluate import BASELINES, evaluate_run
+from ssl_jax.cli.encoders import parse_encoders
+from ssl_jax.cli.evaluate import BASELINES, evaluate_encoder, evaluate_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_ENCODER = flags.DEFINE_string(
+    "encoder", None, "In place of a run: a file of weights, hf:OWNER/NAME or timm:NAME; needs --source."
+)
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Of --encoder: side of the images in pixels; default: as its file says.", lower_bound=1
+)
+_OUT = flags.DEFINE_string("out", None, "Of --encoder: file to write; default: evaluation-NAME.json here.")
 _STEP = flags.DEFINE_string(
     "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
 )
@@ -24,11 +37,11 @@ _SOURCE = flags.DEFINE_string("source", None, "Images to evaluate on; default: t
 _TRAIN = flags.DEFINE_string("train_split", None, "Split that fits the probes; default: as the config says.")
 _TEST = flags.DEFINE_string("test_split", None, "Split that is reported; default: as the config says.")
 _BESIDE = flags.DEFINE_multi_string(
-    "beside", [], "Folder of another run whose encoder is measured too; may be repeated."
+    "beside", [], "Folder of another run, or name of an encoder, that is measured too; may be repeated."
 )
 _MEASURES = flags.DEFINE_list("measures", None, "Measures, or all; default: as the config says.")
 _BASELINES = flags.DEFINE_list(
-    "baselines", list(BASELINES), "What to measure beside it, of pixels, pca and random."
+    "baselines", list(BASELINES), "What to measure beside it, of pixels, pca, random and start."
 )
 _CORRUPT = flags.DEFINE_float(
     "max_corrupt_fraction", None, "Share of unreadable images above which it ends; default: that of the run."
@@ -37,19 +50,29 @@ _CLUSTER = processes.define_flags()
 
 
 def main() -> None:
-    """Evaluate the run in ``--workdir``."""
+    """Evaluate the run in ``--workdir``, or the encoder ``--encoder``."""
+    given: dict[str, Any] = {
+        "splits": (_TRAIN.value, _TEST.value),
+        "beside": parse_encoders("beside", _BESIDE.value),
+        "measures": _MEASURES.value,
+        "baselines": _BASELINES.value,
+        "max_corrupt_fraction": _CORRUPT.value,
+    }
+    if _ENCODER.value is not None:
+        if _WORKDIR.value is not None:
+            raise ValueError("--workdir and --encoder: allowed is one of them; --beside takes further ones")
+        (name,) = parse_encoders("encoder", [launch.require_flag("encoder", _ENCODER.value, "FILE")])
+        source = launch.require_flag("source", _SOURCE.value, "folder:PATH")
+        out = None if _OUT.value is None else launch.require_path("out", _OUT.value, "FILE.json")
+        with processes.distributed(_CLUSTER()):
+            evaluate_encoder(name, source, out=out, size=_SIZE.value, **given)
+        return
     workdir = launch.require_path("workdir", _WORKDIR.value, "DIR")
+    for flag in (_SIZE, _OUT):
+        if flag.value is not None:
+            raise ValueError(f"--{flag.name}={flag.value}: allowed with --encoder only")
     with processes.distributed(_CLUSTER()):
-        evaluate_run(
-            workdir,
-            step=_STEP.value,
-            source=_SOURCE.value,
-            splits=(_TRAIN.value, _TEST.value),
-            beside=launch.parse_folders("beside", _BESIDE.value),
-            measures=_MEASURES.value,
-            baselines=_BASELINES.value,
-            max_corrupt_fraction=_CORRUPT.value,
-        )
+        evaluate_run(workdir, step=_STEP.value, source=_SOURCE.value, **given)
 
 
 if __name__ == "__main__":

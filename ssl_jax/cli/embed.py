@@ -3,19 +3,55 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ssl_jax.cli.encoders import config_without_run, describe_encoder, load_encoder
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
+from ssl_jax.core.types import Array, Params, State
+from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.measure import class_name
+from ssl_jax.methods.method import Method
+from ssl_jax.model import patch_features
 from ssl_jax.train.features import Features, extract_source
 
 
+class Embedder(NamedTuple):
+    """What turns images into features.
+
+    Attributes:
+      method: gives the encoder, and in its first view size and normalisation.
+      variables: params and state of the method.
+      crop_ratio: share of each side that the central crop keeps.
+      config: says how images are opened.
+    """
+
+    method: Method
+    variables: tuple[Params, State]
+    crop_ratio: float
+    config: build.Config
+
+
+class Tokens(NamedTuple):
+    """Features of patches.
+
+    Attributes:
+      patches: float32 ``[n, rows * columns, d]``, row by row from the top left.
+      grid: rows and columns.
+    """
+
+    patches: np.ndarray
+    grid: tuple[int, int]
+
+
 def embed_images(
-    workdir: Path,
+    name: Path | str,
     source: str,
     out: Path,
     *,
@@ -23,47 +59,100 @@ def embed_images(
     step: str = "latest",
     batch_size: int = 256,
     max_corrupt_fraction: float | None = None,
+    tokens: bool = False,
+    size: int | None = None,
 ) -> None:
-    """Encode images by the encoder of a run and write their features.
+    """Encode images by the encoder of a run, or by one that is loaded by its name, and write their features.
 
     Args:
-      workdir: folder of the run.
+      name: folder of the run (a path), or name of an encoder (a text), see :func:`ssl_jax.interop.load_pretrained`.
       source: images, as :func:`ssl_jax.data.open.open_source` takes them.
       out: file to write, ``.npz`` or ``.parquet``.
       split: split of the source.
-      step: checkpoint: ``latest``, ``best`` or a number of steps.
+      step: checkpoint of a run: ``latest``, ``best`` or a number of steps.
       batch_size: images at a time.
       max_corrupt_fraction: share of unreadable images above which nothing is written; ``None``: as the config says.
+      tokens: whether the features of patches are written too.
+      size: side of the images in pixels, for an encoder by its name; ``None``: that of its file.
 
     Raises:
-      ValueError: a file of another kind, or what the run or the source finds wrong.
+      ValueError: a file of another kind, or what the run, the encoder or the source finds wrong.
     """
     choice("out", out.suffix, (".npz", ".parquet"))
     require_folder("out", out)
-    config, method, model = build.restore(workdir, step)
+    if isinstance(name, Path):
+        config, method, model = build.restore(name, step)
+        variables, ratio = (model.params, model.state), config["watch"]["evaluate"]["crop_ratio"]
+        images = open_images(config, source, split)
+    else:
+        config = config_without_run(source, (split, split), None)
+        images = open_images(config, source, split)
+        encoder = load_encoder(name, images, size=size)
+        print(describe_encoder(encoder), flush=True)
+        method, params, state, ratio = encoder.candidate[2:]
+        variables = (params, state)
     config = build.with_corrupt_fraction(config, max_corrupt_fraction)
-    images = open_images(config, source, split)
-    view, crop_ratio = method.views[0], config["watch"]["evaluate"]["crop_ratio"]
-    encoded = extract_source(
-        method.encode,
-        images,
-        view=view,
-        variables=(model.params, model.state),
-        batch_size=batch_size,
-        crop_ratio=crop_ratio,
-        max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
-    )
+    embedder = Embedder(method, variables, ratio, config)
+    encoded, found = encode_images(embedder, images, tokens=tokens, batch_size=batch_size)
     corrupt = len(images) - len(encoded.index)
     names = [images.file_name(int(i)) for i in encoded.index]
     pack = to_npz if out.suffix == ".npz" else to_parquet
-    write_atomically(out, pack(encoded, names, images.classes))
+    write_atomically(out, pack(encoded, names, images.classes, found))
     left_out = f", {corrupt} unreadable left out" if corrupt else ""
-    print(f"{len(names)} x {encoded.features.shape[1]} features in {out}{left_out}")
+    of_patches = ""
+    if found is not None:
+        rows, columns = found.grid
+        of_patches = f" and {rows} x {columns} patches of {found.patches.shape[2]} each"
+    print(f"{len(names)} x {encoded.features.shape[1]} features{of_patches} in {out}{left_out}")
 
 
-def to_npz(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
-    """Pack features as arrays ``features``, ``file_name``, ``index``, ``label``, ``class_name``; no pickles."""
+def encode_images(
+    embedder: Embedder, images: Source, *, tokens: bool, batch_size: int
+) -> tuple[Features, Tokens | None]:
+    """Compute the features of images, and with ``tokens`` those of their patches.
+
+    Raises:
+      ValueError: an encoder without features of patches, or what the source finds wrong.
+    """
+    method = embedder.method
+    view = method.views[0]
+    image = jax.ShapeDtypeStruct((1, view.size, view.size, images.channels), np.float32)
+
+    def encode_patches(params: Params, state: State, images: Array) -> Array:
+        return patch_features(method.encoder, *method.encoder_variables(params, state), images)
+
+    def encode_both(params: Params, state: State, images: Array) -> Array:
+        patches = encode_patches(params, state, images)
+        features = method.encode(params, state, images)
+        return jnp.concatenate([features, patches.reshape(len(patches), -1)], axis=1)
+
+    if tokens:
+        _, rows, columns, dims = jax.eval_shape(encode_patches, *embedder.variables, image).shape
+    encoded = extract_source(
+        encode_both if tokens else method.encode,
+        images,
+        view=view,
+        variables=embedder.variables,
+        batch_size=batch_size,
+        crop_ratio=embedder.crop_ratio,
+        max_corrupt_fraction=embedder.config["data"]["max_corrupt_fraction"],
+    )
+    if not tokens:
+        return encoded, None
+    width = encoded.features.shape[1] - rows * columns * dims
+    patches = encoded.features[:, width:].reshape(-1, rows * columns, dims)
+    return encoded._replace(features=encoded.features[:, :width]), Tokens(patches, (rows, columns))
+
+
+def to_npz(
+    encoded: Features, names: list[str], classes: Sequence[str], tokens: Tokens | None = None
+) -> bytes:
+    """Pack features as arrays ``features``, ``file_name``, ``index``, ``label``, ``class_name``; no pickles.
+
+    With tokens also ``patches`` ``[n, rows * columns, d]`` and ``grid``, the rows and columns.
+    """
     buffer = io.BytesIO()
+    of_patches = {} if tokens is None else {"patches": tokens.patches, "grid": np.array(tokens.grid)}
     np.savez_compressed(
         buffer,
         features=encoded.features,
@@ -71,12 +160,17 @@ def to_npz(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes
         index=encoded.index,
         label=encoded.labels,
         class_name=np.array(class_names(encoded.labels, classes)),
+        **of_patches,
     )
     return buffer.getvalue()
 
 
-def to_parquet(encoded: Features, names: list[str], classes: Sequence[str]) -> bytes:
+def to_parquet(
+    encoded: Features, names: list[str], classes: Sequence[str], tokens: Tokens | None = None
+) -> bytes:
     """Pack features as columns ``file_name``, ``index``, ``label``, ``class_name``, ``features`` (a list of float32).
+
+    With tokens also ``patches``, a list of such lists, and ``grid``, the rows and columns.
 
     Raises:
       ImportError: pyarrow is not installed.
@@ -88,15 +182,21 @@ def to_parquet(encoded: Features, names: list[str], classes: Sequence[str]) -> b
         raise ImportError(
             "writing .parquet needs pyarrow: pip install 'ssl-jax[parquet]', or write .npz"
         ) from error
-    width = encoded.features.shape[1]
-    rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(encoded.features.ravel()), width)
+
+    def lists(values: Any, length: int) -> Any:
+        return pyarrow.FixedSizeListArray.from_arrays(values, length)
+
     columns = {
         "file_name": names,
         "index": pyarrow.array(encoded.index),
         "label": pyarrow.array(encoded.labels),
         "class_name": class_names(encoded.labels, classes),
-        "features": rows,
+        "features": lists(pyarrow.array(encoded.features.ravel()), encoded.features.shape[1]),
     }
+    if tokens is not None:
+        count, positions, dims = tokens.patches.shape
+        columns["patches"] = lists(lists(pyarrow.array(tokens.patches.ravel()), dims), positions)
+        columns["grid"] = lists(pyarrow.array(np.tile(np.int32(tokens.grid), count)), 2)
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()

@@ -9,12 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from ssl_jax.cli.encoders import (
+    NamedEncoder,
+    config_without_run,
+    describe_encoder,
+    file_stem,
+    is_run,
+    load_encoder,
+    random_encoder,
+)
 from ssl_jax.cli.processes import print_once
 from ssl_jax.cli.tables import evaluation_table, measure_table
-from ssl_jax.config import build
+from ssl_jax.config import build, weights
 from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
-from ssl_jax.core.files import write_atomically
+from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.core.machine import machine
 from ssl_jax.data.fingerprint import Fingerprint, compare, fingerprint
 from ssl_jax.data.sources import Source
@@ -22,6 +31,7 @@ from ssl_jax.evaluate.baselines import pca, pixel_side, shrink_pixels
 from ssl_jax.evaluate.measure import (
     BASELINE,
     LEFT_OUT,
+    START,
     Candidate,
     Measure,
     Options,
@@ -38,7 +48,7 @@ from ssl_jax.train.features import Features
 from ssl_jax.train.step import make_init
 from ssl_jax.train.workdir import read_images
 
-BASELINES = ("pixels", "pca", "random")
+BASELINES = ("pixels", "pca", "random", "start")
 COMPONENTS = 64
 """Principal components of the baseline: probes scale each to the same variance, so that many would be mostly noise."""
 FILE = "evaluation.json"
@@ -50,7 +60,7 @@ def evaluate_run(
     step: str = "latest",
     source: str | None = None,
     splits: tuple[str | None, str | None] = (None, None),
-    beside: Sequence[Path] = (),
+    beside: Sequence[str | Path] = (),
     measures: Sequence[str] | None = None,
     baselines: Sequence[str] = BASELINES,
     max_corrupt_fraction: float | None = None,
@@ -62,7 +72,7 @@ def evaluate_run(
       step: checkpoint: ``latest``, ``best`` or a number of steps.
       source: images to evaluate on; ``None``: those of the run.
       splits: splits of the training and the test images; ``None``: as the config says.
-      beside: folders of other runs whose encoders are measured too.
+      beside: folders of other runs, or names of encoders (:func:`ssl_jax.interop.load_pretrained`), that are measured too.
       measures: names of measures, or ``all``; ``None``: as the config says.
       baselines: those of ``BASELINES`` to measure.
       max_corrupt_fraction: share of unreadable images above which nothing is measured; ``None``: as the config says.
@@ -85,9 +95,12 @@ def evaluate_run(
     named = {"watch.evaluate.train_split": train_split, "watch.evaluate.test_split": test_split}
     config = build.with_changes(config, named)
     sources = (open_images(config, source, train_split), open_images(config, source, test_split))
-    candidates = [run_candidate(*build.restore(folder, "latest")) for folder in beside]
+    candidates, known = beside_candidates(beside, sources[0])
+    reasons: dict[str, str] = {}
     if "random" in baselines:
         candidates.insert(0, random_candidate(config, method))
+    if "start" in baselines and weights.start_of(config) is not None:
+        candidates += start_candidate(config, method, reasons)
     candidates.append(run_candidate(config, method, model))
     facts = {
         "workdir": str(workdir),
@@ -95,30 +108,130 @@ def evaluate_run(
         "source": source,
         "splits": (train_split, test_split),
         "machine": machine(),
+        **({"encoders": known} if known else {}),
     }
+    given = {
+        "measures": chosen,
+        "baselines": baselines,
+        "reasons": reasons,
+        "trained_on": read_images(workdir),
+    }
+    _evaluate_into(workdir / FILE, facts, config, candidates, sources, given)
+
+
+def evaluate_encoder(
+    name: str,
+    source: str,
+    *,
+    out: Path | None = None,
+    size: int | None = None,
+    splits: tuple[str | None, str | None] = (None, None),
+    beside: Sequence[str | Path] = (),
+    measures: Sequence[str] | None = None,
+    baselines: Sequence[str] = BASELINES,
+    max_corrupt_fraction: float | None = None,
+) -> None:
+    """Evaluate an encoder by its name, without a run, by the same measures and beside the same baselines.
+
+    Images get the size, the central crop, the mean and the deviation that its file asks for; what differs is said.
+
+    Args:
+      name: see :func:`ssl_jax.interop.load_pretrained`.
+      source: images to evaluate on.
+      out: file to write; ``None``: ``evaluation-NAME.json`` in the current folder.
+      size: side of the images in pixels; ``None``: that of the file.
+      splits: splits of the training and the test images; ``None``: ``train``, and the test split of the source, or a fifth of
+        the training images where there is none.
+      beside: as of :func:`evaluate_run`.
+      measures: names of measures, or ``all``; ``None``: kNN, linear probes and few labels.
+      baselines: those of ``BASELINES`` to measure.
+      max_corrupt_fraction: share of unreadable images above which nothing is measured; ``None``: the default of runs.
+
+    Raises:
+      ValueError: an encoder that cannot be loaded, and as of :func:`evaluate_run`.
+    """
+    out = Path(f"evaluation-{file_stem(name)}.json") if out is None else out
+    require_folder("out", out)
+    config = config_without_run(source, splits, None)
+    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
+    evaluation = config["watch"]["evaluate"]
+    chosen = parse_measures(measures or evaluation["measures"])
+    for baseline in baselines:
+        choice("baselines", baseline, BASELINES)
+    splits = evaluation["train_split"], evaluation["test_split"]
+    sources = (open_images(config, source, splits[0]), open_images(config, source, splits[1]))
+    encoder = load_encoder(name, sources[0], size=size)
+    print_once(describe_encoder(encoder))
+    config = build.with_changes(config, {"watch.evaluate.crop_ratio": encoder.candidate.crop_ratio})
+    candidates, known = beside_candidates(beside, sources[0])
+    if "random" in baselines:
+        candidates.insert(0, random_encoder(encoder.candidate, sources[0]))
+    candidates.append(encoder.candidate)
+    facts = {
+        "encoder": name,
+        "source": source,
+        "splits": splits,
+        "machine": machine(),
+        "encoders": {**known, name: _facts_of(encoder)},
+    }
+    given = {"measures": chosen, "baselines": baselines, "reasons": {}, "trained_on": None}
+    _evaluate_into(out, facts, config, candidates, sources, given)
+
+
+def _evaluate_into(
+    out: Path,
+    facts: Mapping[str, Any],
+    config: build.Config,
+    candidates: Sequence[Candidate],
+    sources: tuple[Source, Source],
+    given: Mapping[str, Any],
+) -> None:
+    """Evaluate, write the file after each measure, and print the tables."""
 
     def save(result: Mapping[str, Any]) -> None:
         if jax.process_index() == 0:
-            write_atomically(workdir / FILE, json.dumps({**facts, **result}, indent=2) + "\n")
+            write_atomically(out, json.dumps({**facts, **result}, indent=2, default=str) + "\n")
 
-    result = {
-        **facts,
-        **evaluate(
-            config,
-            candidates,
-            sources,
-            measures=chosen,
-            baselines=baselines,
-            after=lambda partial: save({**partial, "incomplete": True}),
-            trained_on=read_images(workdir),
-        ),
-    }
+    def save_partial(partial: Row) -> None:
+        save({**partial, "incomplete": True})
+
+    result = {**facts, **evaluate(config, candidates, sources, after=save_partial, **given)}
     save(result)
     print_once(f"\n{evaluation_table(result)}")
-    for measure in chosen:
+    for measure in given["measures"]:
         if measure.own_table and result[measure.name]:
             print_once(f"\n{measure_table(measure, result[measure.name])}")
-    print_once(f"\nwritten to {workdir / FILE}")
+    print_once(f"\nwritten to {out}")
+
+
+def beside_candidates(
+    names: Sequence[str | Path], images: Source
+) -> tuple[list[Candidate], dict[str, dict[str, Any]]]:
+    """Load what is measured beside an encoder: runs, by their folders, and encoders by their names.
+
+    Args:
+      names: of both kinds.
+      images: some of those that they will see.
+
+    Returns:
+      The candidates, and by the name of each encoder that is not that of a run where it comes from and what it expects.
+    """
+    candidates, known = [], {}
+    for name in map(str, names):
+        if is_run(Path(name)) or (Path(name).is_dir() and not any(Path(name).glob("*.*"))):
+            candidates.append(run_candidate(*build.restore(Path(name), "latest")))
+            continue
+        encoder = load_encoder(name, images)
+        print_once(describe_encoder(encoder))
+        candidates.append(encoder.candidate)
+        known[name] = _facts_of(encoder)
+    return candidates, known
+
+
+def _facts_of(encoder: NamedEncoder) -> dict[str, Any]:
+    view = encoder.candidate.method.views[0]
+    seen = {"size": view.size, "mean": view.mean, "std": view.std}
+    return {**encoder.provenance, "preprocessing": encoder.preprocessing._asdict(), "seen": seen}
 
 
 def evaluate(
@@ -130,6 +243,7 @@ def evaluate(
     baselines: Sequence[str],
     after: Callable[[Row], None] = lambda result: None,
     trained_on: Fingerprint | None = None,
+    reasons: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """Measure raw pixels and principal components, as asked for, and all candidates; tables of the last one.
 
@@ -142,6 +256,7 @@ def evaluate(
       after: function that is called with what there is after each measure.
       trained_on: fingerprint of the images that the last candidate was trained on; what it keeps for each is measured on these
         only. ``None``: not known.
+      reasons: why baselines lack, by name.
 
     Returns:
       ``{"examples": [n_train, n_test], "rows": [...]}`` and the rows of each measure with a table of its own, JSON-able. Where
@@ -153,7 +268,7 @@ def evaluate(
     in_row = [measure for measure in measures if not measure.own_table]
     result: Row = {"examples": [len(source) for source in sources], "rows": []}
     result |= {measure.name: [] for measure in MEASURES.values() if measure.own_table}
-    reasons: dict[str, str] = {}
+    reasons = dict(reasons)
 
     def add_row(name: str, role: str, subject: Subject) -> None:
         facts = {"features": name, "role": role, "dims": subject.train.features.shape[1]}
@@ -294,6 +409,8 @@ def feature_baselines(
 def candidate_subject(candidate: Candidate, sources: tuple[Source, Source], options: Options) -> Subject:
     """Encode training and test images by a candidate."""
     variables = (candidate.params, candidate.state)
+    if candidate.crop_ratio is not None:
+        options = options._replace(crop_ratio=candidate.crop_ratio)
     given: dict[str, Any] = {"view": candidate.method.views[0], "crop_ratio": options.crop_ratio}
     given["max_corrupt_fraction"] = options.max_corrupt_fraction
     train, test = (encode_source(source, candidate.method.encode, variables, **given) for source in sources)
@@ -314,3 +431,21 @@ def random_candidate(config: build.Config, method: Method) -> Candidate:
     # On the host, as the restored ones: the devices of several processes can take them from there.
     start = jax.tree.map(np.asarray, init(config["seed"])._replace(key=None))
     return Candidate("random encoder", BASELINE, method, start.params, start.state)
+
+
+def start_candidate(config: build.Config, method: Method, reasons: dict[str, str]) -> list[Candidate]:
+    """Make a candidate of the weights that a run started from; none where they cannot be read any more.
+
+    Args:
+      config: config of the run.
+      method: method of the run.
+      reasons: to which the reason is added then, under ``start``.
+    """
+    name = config["encoder"]["weights"]
+    try:
+        first = build.started_state(config)
+    except (ValueError, OSError, ImportError) as error:
+        reasons["start"] = f"the weights that the run started from cannot be loaded ({error})"
+        return []
+    weights.forget_weights()
+    return [Candidate(f"started from {name}", START, method, first.params, first.state)]

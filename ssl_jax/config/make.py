@@ -24,7 +24,7 @@ from ssl_jax.config.options import (
 )
 from ssl_jax.config.overrides import apply_overrides
 from ssl_jax.config.recipe import Recipe, in_epochs, rescale_epochs
-from ssl_jax.config.weights import Origin, find_origin, start_options, whole_patches
+from ssl_jax.config.weights import Origin, find_origin, normalization, start_options, whole_patches
 from ssl_jax.core.check import did_you_mean
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
 from ssl_jax.data.statistics import channel_statistics
@@ -40,11 +40,26 @@ DATA_DEFAULTS = {
 }
 NOT_OF_IMAGES = ("num_examples", "num_labels", "labeled_fraction", *DATA_DEFAULTS)
 """Options of ``data`` that do not say which images there are, nor how they are read."""
+EVALUATION: Mapping[str, Any] = {
+    "k": NEIGHBORS,
+    "temperature": TEMPERATURE,
+    "measures": ("knn", "linear", "few"),
+    "per_class": (1, 5, 10, 100),
+    "draws": 5,
+}
+"""Options of the measures, of ``watch.evaluate``."""
 TEST_SPLITS = ("test", "testing", "validation", "valid", "val", "dev")
 """Names of a split to report, in the order in which one is chosen."""
 OF_IMAGES = ("size", "mean", "std")
 """Options of views that belong to the images and stay when another preset is chosen."""
-SMOKE_ENCODER = {"widths": (8, 16), "width": 32, "depth": 2, "heads": 2, "vocabulary_size": 32}
+SMOKE_ENCODER = {
+    "widths": (8, 16),
+    "depths": (1, 1),
+    "width": 32,
+    "depth": 2,
+    "heads": 2,
+    "vocabulary_size": 32,
+}
 SMOKE_RESNET = {"width": 0.125}
 """There ``width`` is a factor."""
 
@@ -337,15 +352,16 @@ def _encoder(basis: Basis, choices: Mapping[str, Any]) -> Mapping[str, Any]:
 def _views_part(basis: Basis, images: Images, choices: Mapping[str, Any]) -> Mapping[str, Any]:
     """Take the views of a recipe in the size and the normalisation of the images, or of the weights that the run starts from.
 
-    The normalisation of weights counts for images of as many channels as they know; smaller views, such as multi-crop's, keep
+    The normalisation is that of the weights where they know the channels; smaller views, such as multi-crop's, keep
     their share of the size, in whole patches.
     """
     dataset, origin = basis.dataset, basis.origin
     views = _views(basis.recipe, choices)
     if origin is None:
         return views_options(dataset.size, {"mean": images.mean, "std": images.std, **views})
-    same = len(images.mean) == len(origin.mean)
-    numbers = {"mean": origin.mean if same else images.mean, "std": origin.std if same else images.std}
+    known, measured = (origin.mean, origin.std), (images.mean, images.std)
+    mean, std = normalization(known, len(images.mean), lambda: measured)
+    numbers = {"mean": mean, "std": std}
     options = views_options(dataset.size, {**views, **numbers})
     factor = origin.size / options["size"]
     sizes = {
@@ -426,11 +442,7 @@ def _watch(steps: int, size: int, splits: tuple[str, str], recipe: Recipe) -> Co
     evaluate = {
         "train_split": splits[0],
         "test_split": splits[1],
-        "k": NEIGHBORS,
-        "temperature": TEMPERATURE,
-        "measures": ("knn", "linear", "few"),
-        "per_class": (1, 5, 10, 100),
-        "draws": 5,
+        **EVALUATION,
         "crop_ratio": 1.0 if size <= SMALL else 0.875,
     }
     return ConfigDict(

@@ -101,8 +101,8 @@ def _from_weights(config: ConfigDict, basis: Basis) -> dict[str, str]:
     }
     origins |= {f"encoder.{option}": f"default of {Start.__module__}.Start" for option in START}
     views = [name for name in config.views if name.endswith("size")]
-    same = len(config.views.mean) == len(basis.origin.mean)
-    views += ["mean", "std"] if same else []
+    known = len(config.views.mean) in (1, len(basis.origin.mean))
+    views += ["mean", "std"] if known else []
     origins |= {f"views.{name}": f"from {config.encoder.weights}" for name in views}
     if "crop_ratio" not in basis.recipe.evaluate:
         origins["watch.evaluate.crop_ratio"] = f"from {config.encoder.weights}"

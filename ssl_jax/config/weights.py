@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,6 +148,30 @@ def find_origin(choices: Mapping[str, Any], recorded: Config, *, dataset_size: i
         tuple(map(float, preprocessing.std)),
         float(preprocessing.crop_ratio),
     )
+
+
+def normalization(
+    known: tuple[tuple[float, ...], tuple[float, ...]],
+    channels: int,
+    measure: Callable[[], tuple[tuple[float, ...], tuple[float, ...]]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Choose the mean and deviation by which images are normalised for weights: those of the weights where they know them.
+
+    Args:
+      known: mean and deviation of the weights' channels.
+      channels: of the images: as many as the weights know: theirs; one: the means of theirs; others: those of the images.
+      measure: returns mean and deviation of the images.
+
+    >>> normalization(((0.4, 0.6), (0.1, 0.3)), 1, lambda: ((), ()))
+    ((0.5,), (0.2,))
+    """
+    if channels == len(known[0]):
+        mean, std = known
+    elif channels == 1:
+        mean, std = ((float(np.mean(values)),) for values in known)
+    else:
+        mean, std = measure()
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def view_size(encoder: Mapping[str, Any], file_size: int, dataset_size: int) -> int:

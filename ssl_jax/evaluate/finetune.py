@@ -28,6 +28,7 @@ from ssl_jax.evaluate.measure import (
 )
 from ssl_jax.methods.baseline import supervised
 from ssl_jax.methods.method import Method
+from ssl_jax.models.build import merge_lora
 from ssl_jax.models.network import Network
 from ssl_jax.train.features import extract_source
 from ssl_jax.train.loop import fit
@@ -153,6 +154,7 @@ def finetune(
       many epochs; He et al., MAE (2022), table 9. Deviations: AdamW instead of SGD with momentum, and a warm-up; colour jitter
       instead of RandAugment.
     """
+    encoder, params, state = merge_lora(encoder, params, state)
     check.require(
         train.classes == test.classes, "test.classes", test.classes, f"those of train, {train.classes}"
     )

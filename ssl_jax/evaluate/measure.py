@@ -17,6 +17,8 @@ from ssl_jax.train.sharding import batch_sharding, make_mesh
 Need = Literal["features", "labels", "encoder", "classifier", "clusters", "training images"]
 BASELINE = "baseline"
 """Role of what stands beside an encoder to compare it with."""
+START = "start"
+"""Role of the weights that a run started from."""
 LEFT_OUT = "left_out"
 """Key of a row under which the reason stands for each measure that could not be taken."""
 
@@ -65,10 +67,11 @@ class Candidate(NamedTuple):
 
     Attributes:
       name: name of the row in a table.
-      role: ``baseline``, ``encoder`` or ``supervised``.
+      role: ``baseline``, ``start``, ``encoder`` or ``supervised``.
       method: method that gives the encoder, its views and perhaps a classifier.
       params: parameters of the method.
       state: state of the method.
+      crop_ratio: share of each side that the central crop keeps; ``None``: that of the options.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Candidate(NamedTuple):
     method: Method
     params: Params
     state: State
+    crop_ratio: float | None = None
 
 
 class Subject(NamedTuple):
@@ -222,7 +226,7 @@ class Measure(NamedTuple):
 def offers(subject: Subject) -> frozenset[Need]:
     """List what of a subject can be read. The classifier and clusters of an untrained encoder are not worth a number."""
     candidate = subject.candidate
-    trained = candidate is not None and candidate.role != BASELINE
+    trained = candidate is not None and candidate.role not in (BASELINE, START)
     refresh = candidate.method.refresh if candidate is not None else None
     readable: dict[Need, bool] = {
         "features": True,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_jax.evaluate.measure import BASELINE
+from ssl_jax.evaluate.measure import BASELINE, START
 from ssl_jax.evaluate.measures import left_out_lines, row_columns
 from ssl_jax.report.runs import Run, curve, scalars
 
@@ -44,7 +44,7 @@ def measures(rows: Sequence[Row]) -> list[str]:
 
 
 def role(row: Row) -> str:
-    """Tell whether a row is a ``baseline``, ``encoder`` or ``supervised``; read from the name where a row does not say.
+    """Tell whether a row is a ``baseline``, ``start``, ``encoder`` or ``supervised``, by its name where it does not say.
 
     >>> [role(row) for row in ({"features": "raw pixels"}, {"features": "simclr, 9 steps"}, {"role": "supervised"})]
     ['baseline', 'encoder', 'supervised']
@@ -72,6 +72,12 @@ def error(row: Row, measure: str, examples: int) -> float:
 def verdict(run: Run) -> list[Line]:
     """Judge a run in sentences: what is wrong first, then what the encoder is worth, then how far the run is."""
     lines = [*health(run), *(judge_encoder(run.evaluation) if run.evaluation else [])]
+    weights = run.config.get("encoder", {}).get("weights")
+    if run.evaluation and weights and not _rows_of(run.evaluation, START):
+        reason = run.evaluation.get("left_out", {}).get(
+            "start", "experiments.evaluate does so where --baselines has start"
+        )
+        lines.append(Line("warn", f"Not compared with {weights}, from which the run started: {reason}."))
     if not run.evaluation:
         command = f"python -m experiments.evaluate --workdir={shlex.quote(str(run.workdir))}"
         lines.append(
@@ -96,7 +102,7 @@ def health(run: Run) -> list[Line]:
 
 
 def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
-    """Compare the encoder with the best baseline, and with supervised training where that was measured.
+    """Compare the encoder with the weights that it started from, the best baseline, and supervised training, where measured.
 
     >>> rows = [{"features": "raw pixels", "knn": 0.789}, {"features": "simclr, 9 steps", "knn": 0.841}]
     >>> print(judge_encoder({"rows": rows, "examples": [100, 10000]})[0].text)
@@ -107,7 +113,15 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
     row, lines = encoder_row(evaluation), []
     if row is None:
         return [Line("plain", "The evaluation has no row of the encoder.")]
-    for measure in [name for name in HEADLINES if name in measures([row])]:
+    few = [m for m in measures([row]) if m.startswith("linear_")][:1]
+    headlines = [name for name in HEADLINES if name in measures([row])]
+    starts = _rows_of(evaluation, START)
+    lines += [
+        _against_start(row, starts, measure, examples)
+        for measure in [*headlines, *few]
+        if all(measure in start for start in starts) and starts
+    ]
+    for measure in headlines:
         for kind in (BASELINE, "supervised"):
             others = [
                 other
@@ -116,7 +130,6 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
             ]
             if others:
                 lines.append(_against(row, others, measure, examples))
-    few = [m for m in measures([row]) if m.startswith("linear_")][:1]
     baselines = [other for other in rows if role(other) == BASELINE]
     lines += [
         _against(row, baselines, m, examples)
@@ -131,13 +144,17 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
 
 
 def encoder_row(evaluation: Mapping[str, Any] | None) -> Row | None:
-    """Find the row that an evaluation is about: the last one that is no baseline.
+    """Find the row that an evaluation is about: the last one that is no baseline and not what a run started from.
 
     >>> encoder_row({"rows": [{"features": "raw pixels"}, {"features": "supervised", "role": "supervised"}]})["role"]
     'supervised'
     """
-    rows = [row for row in (evaluation or {}).get("rows", []) if role(row) != BASELINE]
+    rows = [row for row in (evaluation or {}).get("rows", []) if role(row) not in (BASELINE, START)]
     return rows[-1] if rows else None
+
+
+def _rows_of(evaluation: Mapping[str, Any], kind: str) -> list[Row]:
+    return [row for row in evaluation.get("rows", []) if role(row) == kind]
 
 
 def progress(run: Run) -> Line:
@@ -228,19 +245,33 @@ def _against(row: Row, others: Sequence[Row], measure: str, examples: int) -> Li
     return Line("good" if difference > 0 else "bad", start + who + size + tail)
 
 
+def _against_start(row: Row, starts: Sequence[Row], measure: str, examples: int) -> Line:
+    """Say first whether training on these images was of use at all."""
+    line = _against(row, starts, measure, examples)
+    meaning = {
+        "good": "Training gained over the weights that it started from",
+        "bad": "Training made it worse than the weights that it started from",
+        "warn": "No gain over the weights that it started from is shown",
+    }
+    return Line(line.tone, f"{meaning[line.tone]}: {line.text}")
+
+
 def _best_against_baselines(runs: Sequence[Run], members: Sequence[int], name: str) -> list[Line]:
     """The leader against the best baseline of its own evaluation: a lead among bad encoders is worth nothing."""
     evaluated = [run.evaluation for run in (runs[i] for i in members) if run.evaluation]
     row = encoder_row(evaluated[0])
-    baselines = [
-        row for row in evaluated[0].get("rows", []) if role(row) == BASELINE and row.get("knn") is not None
-    ]
-    if row is None or not baselines:
+    if row is None:
         return []
     over_seeds = spread(runs, members, "knn")
+    mean = {"knn": over_seeds.mean, "knn_std": over_seeds.noise}
     examples = int((evaluated[0].get("examples") or [0, 0])[-1])
-    line = _against({"knn": over_seeds.mean, "knn_std": over_seeds.noise}, baselines, "knn", examples)
-    return [Line(line.tone, f"{name}: {line.text}")]
+    lines = []
+    for kind, compare in ((START, _against_start), (BASELINE, _against)):
+        others = [other for other in _rows_of(evaluated[0], kind) if other.get("knn") is not None]
+        if others:
+            line = compare(mean, others, "knn", examples)
+            lines.append(Line(line.tone, f"{name}: {line.text}"))
+    return lines
 
 
 def _ahead(first: tuple[str, Spread], second: tuple[str, Spread]) -> Line:

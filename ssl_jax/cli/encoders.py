@@ -1,0 +1,162 @@
+"""Encoders by name, to be measured and used: runs, files, hubs."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssl_jax import interop
+from ssl_jax.augment.views import View
+from ssl_jax.cli.launch import parse_folders
+from ssl_jax.config import weights
+from ssl_jax.config.build import Config
+from ssl_jax.config.make import DATA_DEFAULTS, EVALUATION, find_test_split, probe_splits
+from ssl_jax.core.check import require
+from ssl_jax.core.version import LAYOUT_KEY
+from ssl_jax.data.open import open_source
+from ssl_jax.data.sources import Source
+from ssl_jax.data.statistics import channel_statistics
+from ssl_jax.evaluate.encoder import encoder_method
+from ssl_jax.evaluate.measure import BASELINE, Candidate
+from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.models.build import merge_lora
+from ssl_jax.models.channels import change_channels
+from ssl_jax.train.workdir import CONFIG
+
+
+class NamedEncoder(NamedTuple):
+    """An encoder that was loaded by its name, ready for images of some number of channels.
+
+    Attributes:
+      candidate: with a method that only encodes, in whose view size and normalisation stand.
+      preprocessing: what its file says.
+      provenance: where it comes from.
+    """
+
+    candidate: Candidate
+    preprocessing: Preprocessing
+    provenance: dict[str, Any]
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is that of a run; models of a hub have a ``config.json`` too."""
+    try:
+        return LAYOUT_KEY in json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return (folder / "checkpoints").is_dir()
+
+
+def parse_encoders(name: str, values: Sequence[str] | None) -> list[str]:
+    """Return the names of a flag that takes folders of runs and names of encoders, and is repeated for several.
+
+    >>> parse_encoders("beside", ["runs/a=1,b=2", "timm:vit_small_patch14_dinov2", ""])
+    ['runs/a=1,b=2', 'timm:vit_small_patch14_dinov2']
+    """
+    return [
+        value if value.startswith(("hf:", "timm:")) else str(parse_folders(name, [value])[0])
+        for value in values or []
+        if value
+    ]
+
+
+def load_encoder(name: str, images: Source, *, size: int | None = None) -> NamedEncoder:
+    """Load an encoder by name, for images of this number of channels.
+
+    Args:
+      name: see :func:`ssl_jax.interop.load_pretrained`.
+      images: some of those that it will see; the mean and deviation of their pixels are measured where the file cannot know
+        them, see :func:`ssl_jax.config.weights.normalization`.
+      size: side of the images in pixels; ``None``: that of the file.
+
+    Raises:
+      ValueError: no such encoder, or a size that it cannot take.
+    """
+    loaded = interop.load_pretrained(name)
+    network, params, state = merge_lora(loaded.network, loaded.params, loaded.state)
+    preprocessing, config = loaded.preprocessing, network.config
+    if size is None:
+        size = max(preprocessing.size)
+        size = size if len(set(preprocessing.size)) == 1 else weights.whole_patches(size, config)
+    whole = weights.whole_patches(size, config)
+    require(size == whole, "size", size, f"a multiple of the patch of {name}, {config.get('patch')}")
+    known = preprocessing.mean, preprocessing.std
+    mean, std = weights.normalization(known, images.channels, lambda: channel_statistics(images))
+    params, state = change_channels(network, params, state, channels=images.channels)
+    image = jax.ShapeDtypeStruct((1, size, size, images.channels), jnp.float32)
+    jax.eval_shape(network.apply, params, state, image)
+    method = encoder_method(network, View(size=size, mean=mean, std=std))
+    candidate = Candidate(name, "encoder", method, params, state, float(preprocessing.crop_ratio))
+    return NamedEncoder(candidate, preprocessing, dict(loaded.provenance))
+
+
+def random_encoder(encoder: Candidate, images: Source) -> Candidate:
+    """Make the encoder with random weights in place of those of a file.
+
+    Args:
+      encoder: that of the file.
+      images: of the same number of channels as it sees.
+    """
+    size, network = encoder.method.views[0].size, encoder.method.encoder
+    image = jax.ShapeDtypeStruct((1, size, size, images.channels), jnp.float32)
+    variables = jax.jit(lambda key: network.init(key, image))(jax.random.key(0))
+    params, state = jax.tree.map(np.asarray, variables)
+    return encoder._replace(name="random encoder", role=BASELINE, params=params, state=state)
+
+
+def describe_encoder(encoder: NamedEncoder) -> str:
+    """Say what becomes of an image before an encoder sees it, and in what this differs from the file's own words."""
+    candidate, own = encoder.candidate, encoder.preprocessing
+    view = candidate.method.views[0]
+    numbers = [", ".join(f"{value:.3g}" for value in values) for values in (view.mean, view.std)]
+    said = (
+        f"{candidate.name} ({encoder.provenance.get('family', 'encoder')}): images of other sizes to {view.size} pixels, the "
+        f"central {100 * own.crop_ratio:.3g} % of the resized side, bicubic; mean {numbers[0]}, std {numbers[1]}"
+    )
+    differs = []
+    if own.resize != "short":
+        differs.append(
+            "the file asks for both sides to be resized whatever the shape of the picture; here the shape is kept"
+        )
+    if own.interpolation != "bicubic":
+        differs.append(f"the file asks for {own.interpolation}")
+    if tuple(own.size) != (view.size, view.size):
+        differs.append(f"the file asks for {'x'.join(map(str, own.size))} pixels")
+    return "; ".join([said, *differs])
+
+
+def config_without_run(source: str, splits: tuple[str | None, str | None], channels: int | None) -> Config:
+    """Make the parts of a config that images and measures need, where there is no run that has one.
+
+    Args:
+      source: images, as :func:`ssl_jax.data.open.open_source` takes them.
+      splits: splits of the training and the test images; ``None``: as a new run would choose them.
+      channels: of the images, where the kind of source can convert; ``None``: as they are.
+
+    Raises:
+      ValueError: images that cannot be opened.
+    """
+    train, test = splits[0] or "train", splits[1]
+    if test is None:
+        opened = open_source(source, train)
+        train, test = probe_splits(train, find_test_split(getattr(opened, "splits", ())))
+    data = {**DATA_DEFAULTS, "source": source, "split": train, "channels": channels}
+    evaluate = {**EVALUATION, "train_split": train, "test_split": test, "crop_ratio": 1.0}
+    return {"data": data, "watch": {"evaluate": evaluate}}
+
+
+def file_stem(name: str) -> str:
+    """Turn the name of an encoder into a part of a file's name.
+
+    >>> file_stem("hf:facebook/dinov2-small@main"), file_stem("weights/vit.safetensors")
+    ('dinov2-small-main', 'vit')
+    """
+    last = name.rstrip("/").split("/")[-1].split(":")[-1]
+    return (
+        re.sub(r"[^\w.-]+", "-", re.sub(r"\.(safetensors|npz|pth|pt|bin|tar)$", "", last)).strip("-")
+        or "encoder"
+    )
