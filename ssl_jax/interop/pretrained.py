@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop import big_vision, clip, huggingface_vit, meta_vit, siglip, timm_vit
+from ssl_jax.interop import (
+    big_vision,
+    clip,
+    convnext,
+    dinov3,
+    huggingface_vit,
+    meta_vit,
+    resnet,
+    siglip,
+    timm_vit,
+)
 from ssl_jax.interop.family import Family, convert, recognize
 from ssl_jax.interop.hub import read_from_hub, read_from_timm
 from ssl_jax.interop.preprocessing import Preprocessing
@@ -16,11 +26,14 @@ from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import FORMAT, load_encoder
 
 FAMILIES: tuple[Family, ...] = (
+    *dinov3.FAMILIES,
     *meta_vit.FAMILIES,
     *huggingface_vit.FAMILIES,
     *clip.FAMILIES,
     *siglip.FAMILIES,
     *big_vision.FAMILIES,
+    *convnext.FAMILIES,
+    *resnet.FAMILIES,
     *timm_vit.FAMILIES,
 )
 """Of several that fit a file the first counts: the plainest names come last."""

@@ -9,13 +9,16 @@ LIMIT = 1e-5
 
 
 def randomize(module, *, seed=0):
-    """Make all parameters and statistics of a torch module random, those that start at 0 or 1 too; evaluation mode."""
+    """Make all parameters and statistics of a torch module random, those that start at 0 or 1 too; evaluation mode.
+
+    Buffers that a file does not hold stay as they are.
+    """
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
+    generator, saved = torch.Generator().manual_seed(seed), module.state_dict()
     with torch.no_grad():
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.is_floating_point():
+            if value.is_floating_point() and name in saved:
                 noise = torch.randn(value.shape, generator=generator)
                 positive = name.endswith("running_var")
                 value.copy_(
