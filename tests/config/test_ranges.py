@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import re
+import tempfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from ssl_jax.evaluate.finetune import RECIPES, Recipe
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.methods.registry import method_module, names
 from ssl_jax.optim.options import RULES
+from tests.weights_file import write_weights
 
 ROOT = Path(__file__).parent.parent.parent
 COUNTED = {"data.num_examples": 10_000}
@@ -42,6 +44,9 @@ def every_config():
     }.items():
         for value in values:
             yield build.to_dict(get_config("", {option: value}))
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(f"{folder}/vit.safetensors")
+        yield build.to_dict(get_config("", {"encoder.weights": f"{folder}/vit.safetensors"}))
 
 
 def options_of(part, prefix=""):
