@@ -60,7 +60,10 @@ def vit_from_torch(state_dict: StateDict, network: Network) -> tuple[Params, Sta
     expected = {_torch_name(path): path for path in trees.flatten(variables)}
     for name in sorted(expected.keys() ^ given.keys()):
         problem = "missing from" if name in expected else "not expected in"
-        raise ValueError(f"{name} is {problem} the state_dict for {dict(config)}")
+        shown = {
+            key: config[key] for key in ("name", "width", "depth", "patch", "image_size") if key in config
+        }
+        raise ValueError(f"{name} is {problem} the state_dict for {shown}")
 
     def convert(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         value = given[_torch_name(path)]
@@ -103,7 +106,9 @@ def vit_to_torch(params: Params, state: State, network: Network) -> dict[str, np
         if path.endswith("patch_embed/kernel"):
             value = value.reshape(patch, patch, -1, config["width"]).transpose(3, 2, 0, 1)
         kept = value.ndim != 2 or path.endswith("relative_bias")
-        weights[_torch_name(path)] = value if kept else value.T
+        weights[_torch_name(path)] = np.ascontiguousarray(
+            value if kept else value.T
+        )  # safetensors writes memory
     if config["position"] == "sincos":
         weights["pos_embed"] = sincos_table(grid, grid, config["width"]).astype(np.float32)[None]
     if "pos_embed" in weights:
@@ -144,10 +149,10 @@ def _fold_positions(given: dict[str, np.ndarray], config: Mapping[str, Any]) -> 
     given, grid = dict(given), config["image_size"] // config["patch"]
     check.require("pos_embed" in given, "state_dict", sorted(given)[:3], "one with pos_embed")
     positions = given.pop("pos_embed")
-    extra = positions.shape[1] - grid * grid
+    extra = positions.shape[1] - grid * grid if positions.ndim == 3 else -1
     prefix = config["class_token"] + config["registers"]
-    allowed = f"[1, {grid * grid} patches + 0, 1 or {prefix} prefix tokens, width]"
-    known = extra in {0, int(config["class_token"]), prefix}
+    allowed = f"[1, {grid * grid} patches + 0, 1 or {prefix} prefix tokens, {config['width']}]"
+    known = extra in {0, int(config["class_token"]), prefix} and positions.shape[2] == config["width"]
     check.require(known, "pos_embed.shape", positions.shape, allowed)
     rows, patches = positions[:, :extra], positions[:, extra:]
     if config["class_token"] and extra:
