@@ -1,7 +1,10 @@
 """Heads that lie beside an encoder in a checkpoint, under the names and in the layout of our methods' params."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.core import trees
@@ -73,7 +76,7 @@ def mlp_from_torch(arrays: Arrays, prefix: str) -> Head | None:
             params[f"dense_{dense}"] = {"kernel": layer["weight"].T, **bias}
         else:
             return None
-    return params, {"batch_stats": statistics} if statistics else {}
+    return _float32((params, {"batch_stats": statistics} if statistics else {}))
 
 
 def prototypes_from_torch(arrays: Arrays, prefix: str) -> Params | None:
@@ -98,7 +101,7 @@ def prototypes_from_torch(arrays: Arrays, prefix: str) -> Params | None:
     if direction is None or gain is None:
         return None
     gain = gain.reshape(-1)
-    return {"direction": direction.T} | ({} if np.all(gain == 1) else {"gain": gain})
+    return _float32({"direction": direction.T} | ({} if np.all(gain == 1) else {"gain": gain}))
 
 
 def dino_heads_from_torch(arrays: Arrays) -> Mapping[str, Head]:
@@ -170,6 +173,10 @@ def _dino_head(arrays: Arrays, prefix: str, last: str) -> Head | None:
     return {"mlp": params, "prototypes": prototypes}, {
         name: {"mlp": values} for name, values in state.items()
     }
+
+
+def _float32(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
 
 
 def _equal(a: Params, b: Params) -> bool:
