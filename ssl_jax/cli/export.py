@@ -114,10 +114,11 @@ def subject_of_run(workdir: Path, step: str, license: str) -> Subject:
     """Restore the encoder of a run, and what is known of it."""
     config, method, model = build.restore(workdir, step)
     view, channels = method.views[0], config["data"]["channels"]
-    # Embedding and evaluation prepare images in the same way.
+    crop_ratio = config["watch"]["evaluate"]["crop_ratio"]
+    # As embedding and evaluation prepare images, whose shorter side they round.
     preprocessing = Preprocessing(
         (view.size, view.size),
-        crop_ratio=config["watch"]["evaluate"]["crop_ratio"],
+        crop_ratio=view.size / round(view.size / crop_ratio),
         mean=one_each(view.mean or (0.0,), channels),
         std=one_each(view.std or (1.0,), channels),
     )
@@ -131,6 +132,7 @@ def subject_of_run(workdir: Path, step: str, license: str) -> Subject:
         "std": list(view.std),
         "features": method.encoder.features,
         "weights": whose_weights(method, model),
+        "crop_ratio": crop_ratio,
         "preprocessing": preprocessing._asdict(),
         "license": license,
     }
@@ -410,11 +412,12 @@ def write_stablehlo(subject: Subject, folder: Path) -> str:
     export_stablehlo(folder / PROGRAM, encode, (*preprocessing.size, encoder.channels))
     return "\n".join(
         [
+            "from pathlib import Path",
             "import numpy as np",
             "from jax import export",
             "from PIL import Image, ImageOps",
             "",
-            f'program = export.deserialize(bytearray(open("{PROGRAM}", "rb").read()))',
+            f'program = export.deserialize(bytearray(Path("{PROGRAM}").read_bytes()))',
             *snippets.unit_pixels(encoder),
             "# The program normalises by itself.",
             "features = program.call(pixels[None])",
