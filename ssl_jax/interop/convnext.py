@@ -9,7 +9,7 @@ from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop.family import Converted, Family, Weights
 from ssl_jax.interop.names import Arrays, Names, translate, translate_back
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import preprocessing_of
 from ssl_jax.models.build import build
 from ssl_jax.models.convnext import KERNEL, SIZES
 from ssl_jax.models.network import Network
@@ -139,11 +139,12 @@ def _convert(weights: Weights, names: Names, **said: Any) -> Converted:
     settings = options(arrays)
     width = settings["widths"][-1]
     affine = {"norm.weight": np.ones(width, np.float32), "norm.bias": np.zeros(width, np.float32)}
-    network = build(**settings, **said)
+    network = build(**{**settings, **said, **weights.metadata.get("architecture", {})})
     params, state = convnext_from_torch({**affine, **arrays}, network)
+    family = "dinov3" if network.config["norm_tokens"] else "convnext"
     channels = arrays["stem.0.weight"].shape[1]
-    gray = {} if channels == 3 else {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-    return Converted(network, params, state, Preprocessing((224, 224), **gray))
+    preprocessing = preprocessing_of(weights.metadata, family=family, channels=channels)
+    return Converted(network, params, state, preprocessing)
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:

@@ -16,7 +16,14 @@ from ssl_jax.models.norm import NORMS, map_norm, standardized_conv
 from ssl_jax.models.remat import rematerialize, require_remat
 from ssl_jax.models.sobel import sobel as sobel_of
 
-STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+STAGES = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 STEMS = ("imagenet", "small")
 OUTPUTS = ("features", "tokens", "layers")
 
@@ -61,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50); version 1.5 has the stride on the 3x3."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50 and deeper); version 1.5 has the stride on the 3x3."""
 
     width: int
     stride: int
@@ -146,7 +153,7 @@ def resnet(
     the stride (in the paper the first 1x1 does). Convolutions start as N(0, 2/fan_out).
 
     Args:
-      name: ``"resnet18"``, ``"resnet34"`` or ``"resnet50"``.
+      name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
       stem: ``"imagenet"`` (7x7 stride 2, then 3x3 max-pool stride 2) or ``"small"`` (3x3 stride 1, no
         pooling: for 32 px).
       width: factor on the number of channels of every layer, as in SimCLR ("2x"); 64 · width is rounded.
@@ -160,8 +167,8 @@ def resnet(
       sobel: the first layer sees :func:`ssl_jax.models.sobel.sobel` of the images, edges without colour.
 
     Returns:
-      ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50:
-      ``2048 · width``). Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]``
+      ``Network`` on images ``[batch, h, w, c]``; features are float32 ``[batch, 512 · width]`` (ResNet-50 and
+      deeper: ``2048 · width``). Option of apply: ``output="tokens"`` gives the last map ``[batch, h', w', features]``
       in the compute dtype; ``output="layers"`` the map of every stage, ``{"layer1": ..., ...,
       "layer4": ...}``.
 
@@ -184,7 +191,7 @@ def resnet(
     require_remat(remat, remat_keeps)
     base = round(64 * width)
     check.require(base >= 1, "width", width, "a factor of 1/64 or more")
-    bottleneck = name == "resnet50"
+    bottleneck = name in BOTTLENECKS
     config = {
         "name": name,
         "stem": stem,

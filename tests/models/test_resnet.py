@@ -153,7 +153,14 @@ def shapes_of(network, side=64):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)]
+    ("name", "count"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        pytest.param("resnet152", 60_192_808, marks=pytest.mark.long),
+    ],
 )
 def test_parameter_counts_are_torchvisions_without_the_classifier(name, count):
     network = models.build(name)
