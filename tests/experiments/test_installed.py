@@ -167,6 +167,14 @@ def test_from_a_folder_to_a_report_with_the_wheel_alone(installed, tmp_path):
     ssl_jax("report", "--workdirs=run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "ssl-jax report" in page and "python -m experiments" not in page
+    searched = (
+        "sweep",
+        "--config=simclr:folder,smoke",
+        "--config.data.source=folder:photos",
+        "--workdir=sweep",
+        *small,
+    )
+    assert "seed=0: done" in ssl_jax(*searched, "--grid=seed=0", "--mode=processes").stdout
     misspelt = ssl_jax("pretrain", "--config=simcrl", "--workdir=other", check=False)
     assert misspelt.returncode == 2 and "did you mean 'simclr'?" in misspelt.stderr
     assert not (tmp_path / "other").exists()
@@ -179,7 +187,6 @@ def test_from_a_folder_to_a_report_with_the_wheel_alone(installed, tmp_path):
         "import importlib.util\n"
         "assert importlib.util.find_spec('ssl_jax').origin.startswith(importlib.import_module('sys').prefix)\n"
     )
-    (tmp_path / "elsewhere").mkdir()
     (tmp_path / "use.py").write_text(python)
     run(commands_folder / "python", "use.py", cwd=tmp_path)
 
