@@ -9,7 +9,7 @@ import numpy as np
 from ssl_jax.core import trees
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop.names import Arrays, Names, has_name, unknown_names
+from ssl_jax.interop.names import Arrays, Names, count_known, has_name, unknown_names
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.models.network import Network, require_same_arrays
 
@@ -84,7 +84,13 @@ def recognize(arrays: Arrays, families: Sequence[Family], *, source: str) -> Fam
         if not unknown[family.name] and not _missing(arrays, family) and not _foreign(arrays, family):
             return family
     require(bool(arrays), "name", source, "a file with the arrays of a network; this one has none")
-    nearest = min(families, key=lambda family: (len(unknown[family.name]), -len(family.marks)))
+    known = {family.name: count_known(arrays, family.names) for family in families}
+    if not any(known.values()):
+        some = ", ".join(list(arrays)[:3])
+        raise ValueError(
+            f"{source}: no family of checkpoints has one of its {len(arrays)} names, such as {some}"
+        )
+    nearest = max(families, key=lambda family: (known[family.name], -len(_missing(arrays, family))))
     missing, foreign = _missing(arrays, nearest), _foreign(arrays, nearest) + unknown[nearest.name]
     reasons = [
         f"does not have {', '.join(missing[:3])}" if missing else "",

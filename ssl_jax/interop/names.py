@@ -159,6 +159,18 @@ def unknown_names(names: Iterable[str], table: Names) -> tuple[str, ...]:
     return tuple(sorted(unknown + _incomplete(kernels, table)))
 
 
+def count_known(names: Iterable[str], table: Names) -> int:
+    """Count the names of a checkpoint that stand for arrays of ours.
+
+    >>> count_known(["norm.bias", "q.0.weight", "head.weight"], Names((("norm", "norm"),), left_out=("head",)))
+    1
+    """
+    known = _union(
+        tuple(theirs for theirs, _ in table.pairs) + tuple(p for theirs, _ in table.packed for p in theirs)
+    )
+    return sum(known.fullmatch(name) is not None for name in names)
+
+
 def _incomplete(kernels: Sequence[str], table: Names) -> list[str]:
     """List kernels that are rows of one of ours, of which other rows are missing."""
     groups: dict[str, list[str]] = {}
