@@ -90,7 +90,8 @@ def load_encoder(name: str, images: Source, *, size: int | None = None) -> Named
     image = jax.ShapeDtypeStruct((1, size, size, images.channels), jnp.float32)
     jax.eval_shape(network.apply, params, state, image)
     method = encoder_method(network, View(size=size, mean=mean, std=std))
-    candidate = Candidate(name, "encoder", method, params, state, float(preprocessing.crop_ratio))
+    crop_ratio = preprocessing.with_size((size, size)).as_view()[1]
+    candidate = Candidate(name, "encoder", method, params, state, crop_ratio)
     return NamedEncoder(candidate, preprocessing, dict(loaded.provenance))
 
 
