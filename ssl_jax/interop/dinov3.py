@@ -48,7 +48,7 @@ TIMM = Names(
         (tuple(f"blocks.{{i}}.attn.{part}_bias" for part in "qkv"), "blocks.{i}.attn.qkv.bias"),
         (("blocks.{i}.mlp.fc1_g", "blocks.{i}.mlp.fc1_x"), "blocks.{i}.mlp.fc1"),
     ),
-    left_out=("head", "rope"),
+    left_out=("head",),
 )
 
 

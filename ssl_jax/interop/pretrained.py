@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop import (
+    beit,
     big_vision,
     clip,
     convnext,
@@ -27,6 +28,7 @@ from ssl_jax.models.serialize import FORMAT, load_encoder
 
 FAMILIES: tuple[Family, ...] = (
     *dinov3.FAMILIES,
+    *beit.FAMILIES,
     *meta_vit.FAMILIES,
     *huggingface_vit.FAMILIES,
     *clip.FAMILIES,
