@@ -53,7 +53,7 @@ NEW_BLOCK = {
 }
 
 
-def _old(prefix: str) -> Names:
+def hub_names(prefix: str) -> Names:
     """Names of files of the hub."""
     attention = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
     index, shared = "attention.attention.relative_position_bias", "encoder.relative_position_bias"
@@ -194,5 +194,5 @@ FAMILIES = (
     Family("BEiT", MICROSOFT, (*MARKS, OWN), convert_microsoft),
     Family("BEiT", MICROSOFT, (*MARKS, SHARED), convert_microsoft),
     # The encoder lies below ``beit`` beside the normalisation of a BeitForMaskedImageModeling.
-    *(_transformers_family(table(prefix), prefix) for prefix in ("", "beit.") for table in (_old, _new)),
+    *(_transformers_family(table(prefix), prefix) for prefix in ("", "beit.") for table in (hub_names, _new)),
 )

@@ -52,7 +52,13 @@ TIMM = Names(
 )
 
 
-def _transformers(layer: str, *, gated: bool) -> Names:
+def transformers_names(layer: str, *, gated: bool) -> Names:
+    """List the names of a DINOv3ViTModel.
+
+    Args:
+      layer: how names of blocks begin, one of :data:`LAYERS`.
+      gated: whether its MLPs are.
+    """
     block = {
         "norm1": "norm1",
         "attention.o_proj": "attn.proj",
@@ -149,7 +155,7 @@ def convert_transformers(weights: Weights, *, layer: str, gated: bool) -> Conver
         "rope_base": config.get("rope_theta"),
         "key_bias": f"{layer.format(i=0)}attention.k_proj.bias" in weights.arrays,
     }
-    arrays = translate(weights.arrays, _transformers(layer, gated=gated)).arrays
+    arrays = translate(weights.arrays, transformers_names(layer, gated=gated)).arrays
     return _convert(weights, arrays, said, image_size=square_side(config.get("image_size")))
 
 
@@ -167,6 +173,7 @@ def convert_timm(weights: Weights) -> Converted:
     said = {
         "heads": arguments.get("num_heads"),
         "pool": pools[pool],
+        "rope_base": arguments.get("rope_temperature"),
         "key_bias": "blocks.0.attn.q_bias" not in weights.arrays,
     }
     return _convert(weights, translate(weights.arrays, TIMM).arrays, said)
@@ -198,7 +205,7 @@ def _transformers_family(layer: str, *, gated: bool) -> Family:
         return convert_transformers(weights, layer=layer, gated=gated)
 
     marks = ("embeddings.patch_embeddings.weight", f"{layer}attention.q_proj", f"{layer}mlp.down_proj")
-    return Family("transformers DINOv3ViT", _transformers(layer, gated=gated), marks, convert)
+    return Family("transformers DINOv3ViT", transformers_names(layer, gated=gated), marks, convert)
 
 
 MARKS = ("patch_embed.proj.weight", "blocks.{i}.attn.qkv.weight", "cls_token")

@@ -175,7 +175,7 @@ def write_arrays(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
         for name in arrays
         if name.endswith("running_mean")
     }
-    packed = {name: np.ascontiguousarray(array) for name, array in {**counters, **arrays}.items()}
+    packed = {name: np.array(array, order="C") for name, array in {**counters, **arrays}.items()}
     safetensors.numpy.save_file(packed, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.interop import convnext, snippets
+from ssl_jax.interop import convnext, snippets, write_positions
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
@@ -62,6 +62,9 @@ def to_timm(encoder: Encoder) -> TorchModel:
 
 def _vit(encoder: Encoder) -> TorchModel:
     config = encoder.network.config
+    by_attention = {"rope": write_positions.rotary_timm, "relative": write_positions.relative_timm}
+    if config["position"] in by_attention:
+        return by_attention[config["position"]](encoder)
     swiglu = config["mlp"] == "swiglu"
     free = ("width", "depth", "heads", "patch", "image_size", "class_token", "registers", "mlp_ratio", "mlp")
     free += ("qkv_bias", "key_bias", "qk_norm", "layer_scale", "fc_norm", "position_resize", "pre_norm")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_jax.core.check import require
-from ssl_jax.interop import clip, convnext, huggingface_vit, siglip, snippets
-from ssl_jax.interop.names import translate_back
+from ssl_jax.interop import clip, convnext, huggingface_vit, siglip, snippets, write_positions
+from ssl_jax.interop.names import Names, translate_back
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
@@ -19,6 +19,7 @@ from ssl_jax.interop.write_files import (
     write_json,
 )
 from ssl_jax.models.build import build
+from ssl_jax.models.torch_names import resnet_to_torch
 from ssl_jax.models.torch_names_vit import vit_to_torch
 
 LIBRARY = "transformers"
@@ -26,12 +27,29 @@ ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "
 WITHOUT_POOLER = ("ViTModel", "IJepaModel")
 """Classes with a layer after the class token that an encoder does not have."""
 
+RESNET = Names(
+    (
+        ("embedder.embedder.convolution", "conv1"),
+        ("embedder.embedder.normalization", "bn1"),
+        *(
+            (f"encoder.stages.{stage}.layers.{{i}}.{theirs}", f"layer{stage + 1}.{{i}}.{ours}")
+            for stage in range(4)
+            for theirs, ours in (
+                ("shortcut.convolution", "downsample.0"),
+                ("shortcut.normalization", "downsample.1"),
+                *((f"layer.{k}.convolution", f"conv{k + 1}") for k in range(3)),
+                *((f"layer.{k}.normalization", f"bn{k + 1}") for k in range(3)),
+            )
+        ),
+    )
+)
+
 
 def to_transformers(encoder: Encoder) -> TorchModel:
     """Express an encoder as a model of transformers.
 
     Args:
-      encoder: a ViT or a ConvNeXt.
+      encoder: a ViT, a ResNet or a ConvNeXt.
 
     Returns:
       The name of the class, its ``config.json`` and the arrays.
@@ -39,7 +57,11 @@ def to_transformers(encoder: Encoder) -> TorchModel:
     Raises:
       ValueError: transformers has no such model; says why.
     """
-    express: Mapping[str, Callable[[Encoder], TorchModel]] = {"vit": _vit, "convnext": _convnext}
+    express: Mapping[str, Callable[[Encoder], TorchModel]] = {
+        "vit": _vit,
+        "convnext": _convnext,
+        "resnet": _resnet,
+    }
     kind = require_kind(encoder, express, library=LIBRARY)
     encoder.preprocessing.to_transformers()
     return express[kind](settled(encoder))
@@ -47,6 +69,12 @@ def to_transformers(encoder: Encoder) -> TorchModel:
 
 def _vit(encoder: Encoder) -> TorchModel:
     config = encoder.network.config
+    by_attention = {
+        "rope": write_positions.rotary_transformers,
+        "relative": write_positions.relative_transformers,
+    }
+    if config["position"] in by_attention:
+        return by_attention[config["position"]](encoder)
     if config["pre_norm"] or config["pool"] == "map":
         return _tower(encoder)
     plain = config["class_token"] and not config["registers"] and config["layer_scale"] is None
@@ -108,6 +136,29 @@ def _plain_vit(encoder: Encoder) -> TorchModel:
     return TorchModel("ViTModel", described, translate_back(arrays, huggingface_vit.OLD_VIT_NAMES).arrays)
 
 
+def _resnet(encoder: Encoder) -> TorchModel:
+    known = {"stem": ("imagenet",), "width": None, "norm": ("batch",)}
+    refuse_options(encoder, known, library=LIBRARY)
+    arrays = resnet_to_torch(encoder.params, encoder.state)
+    blocks = [f"layer{i + 1}" for i in range(4)]
+    depths = [
+        len({name.split(".")[1] for name in arrays if name.startswith(f"{block}.")}) for block in blocks
+    ]
+    bottleneck = "layer1.0.conv3.weight" in arrays
+    stem = arrays["conv1.weight"].shape[0]
+    described = {
+        "architectures": ["ResNetModel"],
+        "model_type": "resnet",
+        "num_channels": encoder.channels,
+        "embedding_size": stem,
+        "hidden_sizes": [stem * (4 if bottleneck else 1) * 2**i for i in range(4)],
+        "depths": depths,
+        "layer_type": "bottleneck" if bottleneck else "basic",
+        "hidden_act": "relu",
+    }
+    return TorchModel("ResNetModel", described, translate_back(arrays, RESNET).arrays)
+
+
 def _convnext(encoder: Encoder) -> TorchModel:
     config = encoder.network.config
     known = dict.fromkeys(("depths", "widths", "stem_patch", "grn", "layer_scale", "norm_tokens"))
@@ -141,7 +192,8 @@ def pool_of(encoder: Encoder) -> tuple[str, int]:
       ``"cls"``: the first token; ``"mean"``: the mean of the patches; ``"pooler"``: what the model has pooled by itself.
     """
     config = encoder.network.config
-    if config.get("pool", "map") == "map" or config["pre_norm"]:
+    pooled = config.get("pool", "map") == "map" or config["pre_norm"] or config["fc_norm"]
+    if pooled:
         return "pooler", 0
     return config["pool"], config["class_token"] + config["registers"]
 

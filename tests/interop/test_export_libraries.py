@@ -26,6 +26,15 @@ TARGETS = {
     "onnx": write_onnx.TARGET,
 }
 CONVNEXT = {"depths": (1, 1, 2, 1), "widths": (8, 16, 16, 32), "size": 64}
+ROTARY = {
+    **VIT,
+    "position": "rope",
+    "registers": 2,
+    "norm_epsilon": 1e-5,
+    "layer_scale": 0.1,
+    "key_bias": False,
+}
+RELATIVE = {**VIT, "position": "relative", "layer_scale": 0.1}
 LIMITS = {"onnx": 1e-4}
 ENCODERS = {
     "vit": ("vit_micro", VIT),
@@ -45,6 +54,13 @@ ENCODERS = {
     "resnet50": ("resnet50", {"size": 48}),
     "vit, siglip": ("vit_micro", {**VIT, "class_token": False, "pool": "map", "mlp": "gelu_tanh"}),
     "vit, keys without bias": ("vit_micro", {**VIT, "key_bias": False, "qk_norm": True}),
+    "vit, rotary": ("vit_micro", ROTARY),
+    "vit, rotary, gated": (
+        "vit_micro",
+        {**ROTARY, "mlp": "swiglu", "mlp_ratio": 5.5, "registers": 0, "pool": "mean", "rope_base": 50.0},
+    ),
+    "vit, relative": ("vit_micro", {**RELATIVE, "pool": "mean", "fc_norm": True, "relative_per_block": True}),
+    "vit, relative, shared": ("vit_micro", {**RELATIVE, "pool": "cls"}),
     "convnext": ("convnext_tiny", CONVNEXT),
     "convnext v2": ("convnext_tiny", {**CONVNEXT, "grn": True, "layer_scale": None, "channels": 1}),
     "convnext, dinov3": ("convnext_tiny", {**CONVNEXT, "norm_tokens": True}),
@@ -58,6 +74,11 @@ CASES = [
     ("vit, clip", ("timm", "transformers")),
     ("vit, siglip", ("timm", "transformers")),
     ("vit, keys without bias", ("timm",)),
+    ("vit, rotary", ("timm", "transformers")),
+    ("vit, rotary, gated", ("timm", "transformers")),
+    ("vit, relative", ("timm", "transformers")),
+    ("vit, relative, shared", ("timm", "transformers")),
+    ("resnet18, narrow", ("transformers", "onnx")),
     ("convnext", ("timm", "torchvision", "transformers", "onnx")),
     ("convnext v2", ("timm", "transformers")),
     ("convnext, dinov3", ("timm", "transformers")),
@@ -65,7 +86,7 @@ CASES = [
     ("vit, 5 channels, other size", ("timm", "transformers", "onnx")),
     ("resnet18", ("timm", "torchvision", "onnx")),
     ("resnet18, small, gray", ("torchvision", "onnx")),
-    ("resnet50", ("timm",)),
+    ("resnet50", ("timm", "transformers")),
 ]
 
 
