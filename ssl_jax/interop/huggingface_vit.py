@@ -26,7 +26,7 @@ TOP = (
     ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
     ("layernorm", "norm"),
 )
-LEFT_OUT = ("pooler", "classifier")
+LEFT_OUT = ("pooler", "classifier", "decoder")
 OLD_ATTENTION = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
 NEW_ATTENTION = tuple(f"attention.{part}_proj" for part in "qkv")
 OLD_VIT = {

@@ -128,6 +128,8 @@ def preprocessing_for(
 ) -> Preprocessing:
     """Read what a file says of its preprocessing, else take that of its family.
 
+    Sides that are no multiples of the patch are rounded down: timm's SigLIP of 384 pixels with patches of 14 takes 378 of them.
+
     Args:
       weights: the file.
       network: its ViT.
@@ -136,7 +138,10 @@ def preprocessing_for(
     """
     channels = weights.arrays[next(name for name in PATCHES if name in weights.arrays)].shape[1]
     side = network.config["image_size"] if side is None else side
-    return preprocessing_of(weights.metadata, family=family, size=(side, side), channels=channels)
+    found = preprocessing_of(weights.metadata, family=family, size=(side, side), channels=channels)
+    patch = network.config["patch"]
+    height, width = (max(length // patch, 1) * patch for length in found.size)
+    return found if found.size == (height, width) else found.with_size((height, width))
 
 
 def count_blocks(arrays: Arrays, prefix: str = "blocks.") -> int:
