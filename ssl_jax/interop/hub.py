@@ -191,8 +191,10 @@ def read_from_timm(name: str, *, part: str | None = None) -> Weights:
     unwrapped = unwrap(tensors, part=part, source=name)
     arrays = {key: widen(np.asarray(array)) for key, array in unwrapped.arrays.items()}
     config: Mapping[str, Any] = dict(model.pretrained_cfg)
+    architecture = str(config.get("architecture") or model_name.split(".")[0])
     metadata = {
-        "pretrained_cfg": {**config, "architecture": config.get("architecture", model_name.split(".")[0])}
+        "pretrained_cfg": {**config, "architecture": architecture},
+        "config": {"architecture": architecture, "model_args": _arguments(model)},
     }
     provenance = {
         "name": name,
@@ -202,6 +204,16 @@ def read_from_timm(name: str, *, part: str | None = None) -> Weights:
         **{key: config[key] for key in ("hf_hub_id", "url", "license") if config.get(key)},
     }
     return Weights(arrays, metadata, provenance)
+
+
+def _arguments(model: Any) -> dict[str, Any]:
+    """List what shapes do not say of a ViT of timm, by the names of its arguments."""
+    attention = next((module for module in model.modules() if hasattr(module, "num_heads")), None)
+    known = {
+        "num_heads": getattr(attention, "num_heads", None),
+        "global_pool": getattr(model, "global_pool", None),
+    }
+    return {key: value for key, value in known.items() if isinstance(value, (int, str)) and value != ""}
 
 
 def _nearest(name: str, names: set[str]) -> str:

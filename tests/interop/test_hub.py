@@ -193,6 +193,8 @@ def test_models_of_timm(monkeypatch):
     assert weights.metadata["pretrained_cfg"]["crop_pct"] > 0.8
     assert len(weights.provenance["sha256"]) == 64
     assert weights.provenance["hf_hub_id"]
+    vit = read_from_timm("timm:test_vit.r160_in1k").metadata["config"]
+    assert vit == {"architecture": "test_vit", "model_args": {"num_heads": 2, "global_pool": "token"}}
     with pytest.raises(ValueError, match=r"has no weights of that name; did you mean 'resnet10t\.c3_in1k'\?"):
         read_from_timm("timm:resnet10t.c3_in1")
 
