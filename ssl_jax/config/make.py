@@ -54,12 +54,12 @@ OF_IMAGES = ("size", "mean", "std")
 """Options of views that belong to the images and stay when another preset is chosen."""
 SMOKE_ENCODER = {
     "widths": (8, 16),
-    "depths": (1, 1),
     "width": 32,
     "depth": 2,
     "heads": 2,
     "vocabulary_size": 32,
 }
+SMOKE_CONVNEXT = {"widths": (16, 32), "depths": (1, 1)}
 SMOKE_RESNET = {"width": 0.125}
 """There ``width`` is a factor."""
 
@@ -472,7 +472,11 @@ def smoke_values(config: ConfigDict, smoke: Mapping[str, Any]) -> dict[str, Any]
       config: config of the run before.
       smoke: options of the method.
     """
-    small_encoder = SMOKE_RESNET if "stem" in config.encoder else SMOKE_ENCODER
+    small_encoder: Mapping[str, Any] = SMOKE_ENCODER
+    if "stem" in config.encoder:
+        small_encoder = SMOKE_RESNET
+    if "stem_patch" in config.encoder:
+        small_encoder = SMOKE_CONVNEXT
     if "weights" in config.encoder:
         small_encoder = {}
     values = {

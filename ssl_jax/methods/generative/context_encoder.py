@@ -82,7 +82,7 @@ def build(
     allowed = f"0 to {size // 4 - 1}" if hole == "center" else "0 for blocks"
     require(0 <= overlap < (size // 4 if hole == "center" else 1), "overlap", overlap, allowed)
     name = str(encoder.config.get("name", ""))
-    maps = name.startswith(("convnet", "resnet"))
+    maps = name.startswith(("convnet", "convnext", "resnet"))
     require(join == "dense" or maps, "encoder", name, "a convolutional one, or join='dense'")
     dtype = compute_dtype(encoder)
     corner = (size - side) // 2
