@@ -27,6 +27,24 @@ NAMES = Names(
         f"{LAYER}.downsample.2",  # of timm's variants that pool in the shortcut, which are refused
     ),
 )
+NAMES_TRANSFORMERS = Names(
+    (
+        ("embedder.embedder.convolution", "conv1"),
+        ("embedder.embedder.normalization", "bn1"),
+        *(
+            (f"encoder.stages.{stage}.layers.{{i}}.{theirs}", f"layer{stage + 1}.{{i}}.{ours}")
+            for stage in range(4)
+            for theirs, ours in (
+                ("shortcut.convolution", "downsample.0"),
+                ("shortcut.normalization", "downsample.1"),
+                *((f"layer.{k}.convolution", f"conv{k + 1}") for k in range(3)),
+                *((f"layer.{k}.normalization", f"bn{k + 1}") for k in range(3)),
+            )
+        ),
+    ),
+    left_out=("classifier",),
+)
+"""Names of transformers' ResNetModel."""
 WITH_PROJECTOR = ("encoder_q", "encoder_k", "base_encoder", "momentum_encoder", "encoder")
 """Parts of training checkpoints in which ``fc`` is a projector, not a classifier: of MoCo and SimSiam."""
 
@@ -44,6 +62,18 @@ def convert(weights: Weights) -> Converted:
     preprocessing = preprocessing_of(weights.metadata, family="resnet", channels=channels)
     heads = read_heads(weights.arrays, str(weights.provenance.get("part", "")))
     return Converted(network, params, state, preprocessing, heads)
+
+
+def convert_transformers(weights: Weights) -> Converted:
+    """Build the ResNet of a ResNetModel of transformers, which has the stride of a bottleneck on its 3 x 3 convolution.
+
+    Raises:
+      ValueError: the stride on the first convolution, or a first stage that halves the map; as of :func:`convert`.
+    """
+    config = weights.metadata.get("config", {})
+    for option in ("downsample_in_bottleneck", "downsample_in_first_stage"):
+        require(not config.get(option), option, config.get(option), "False: other ResNets are not built here")
+    return convert(weights._replace(arrays=translate(weights.arrays, NAMES_TRANSFORMERS).arrays))
 
 
 def options(arrays: Arrays) -> dict[str, Any]:
@@ -174,5 +204,11 @@ FAMILIES = (
         NAMES,
         ("bn1.weight", f"{LAYER}.conv1.weight", f"{LAYER}.bn2.weight"),
         convert,
+    ),
+    Family(
+        "transformers ResNet",
+        NAMES_TRANSFORMERS,
+        ("embedder.embedder.convolution.weight", "encoder.stages.{i}.layers.{j}.layer.0.convolution"),
+        convert_transformers,
     ),
 )

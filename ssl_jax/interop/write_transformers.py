@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_jax.core.check import require
-from ssl_jax.interop import clip, convnext, huggingface_vit, siglip, snippets, write_positions
-from ssl_jax.interop.names import Names, translate_back
+from ssl_jax.interop import clip, convnext, huggingface_vit, resnet, siglip, snippets, write_positions
+from ssl_jax.interop.names import translate_back
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
@@ -26,23 +26,6 @@ LIBRARY = "transformers"
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
 WITHOUT_POOLER = ("ViTModel", "IJepaModel")
 """Classes with a layer after the class token that an encoder does not have."""
-
-RESNET = Names(
-    (
-        ("embedder.embedder.convolution", "conv1"),
-        ("embedder.embedder.normalization", "bn1"),
-        *(
-            (f"encoder.stages.{stage}.layers.{{i}}.{theirs}", f"layer{stage + 1}.{{i}}.{ours}")
-            for stage in range(4)
-            for theirs, ours in (
-                ("shortcut.convolution", "downsample.0"),
-                ("shortcut.normalization", "downsample.1"),
-                *((f"layer.{k}.convolution", f"conv{k + 1}") for k in range(3)),
-                *((f"layer.{k}.normalization", f"bn{k + 1}") for k in range(3)),
-            )
-        ),
-    )
-)
 
 
 def to_transformers(encoder: Encoder) -> TorchModel:
@@ -156,7 +139,7 @@ def _resnet(encoder: Encoder) -> TorchModel:
         "layer_type": "bottleneck" if bottleneck else "basic",
         "hidden_act": "relu",
     }
-    return TorchModel("ResNetModel", described, translate_back(arrays, RESNET).arrays)
+    return TorchModel("ResNetModel", described, translate_back(arrays, resnet.NAMES_TRANSFORMERS).arrays)
 
 
 def _convnext(encoder: Encoder) -> TorchModel:
