@@ -62,7 +62,7 @@ def assert_parity(loaded, theirs, images, *, limit=LIMIT):
         ]
         return sum(jnp.sum(w * y) for w, y in zip(weights, outputs, strict=True) if w is not None), outputs
 
-    gradient, outputs = jax.grad(scalar, has_aux=True)(jnp.asarray(images))
+    gradient, outputs = jax.jit(jax.grad(scalar, has_aux=True))(jnp.asarray(images))
     sum(
         (torch.from_numpy(w) * y).sum() for w, y in zip(weights, expected, strict=True) if w is not None
     ).backward()

@@ -57,7 +57,7 @@ def save(tmp_path, arrays):
     return str(path)
 
 
-@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("prefix", ["", pytest.param("model.", marks=pytest.mark.long)])
 def test_a_pretrained_file_of_microsofts_is_read_whole(tmp_path, prefix):
     network = nano(mask_token=True)
     params, _ = random_variables(network, jnp.zeros((1, 24, 24, 3)))
@@ -177,7 +177,7 @@ OPTIONS = {
         ("shared", "Beit", False),
         ("absolute", "Beit", True),
         ("none", "Beit", True),
-        ("own", "Data2VecVision", True),
+        ("shared", "Data2VecVision", True),
     ],
 )
 def test_transformers(tmp_path, case, kind, hub_names):
@@ -194,7 +194,7 @@ def test_transformers(tmp_path, case, kind, hub_names):
         out = model(pixels, interpolate_pos_encoding=True)
         return out.pooler_output, out.last_hidden_state
 
-    for size in ((32, 32), (24, 56)):
+    for size in ((32, 32), (24, 56)) if hub_names else ((32, 32),):
         assert_parity(loaded, theirs, draw_images(*size))
 
 
