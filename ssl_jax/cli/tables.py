@@ -127,6 +127,8 @@ REMARKS: tuple[tuple[str, Any, str], ...] = (
     ("freeze_patch", True, "with frozen patches"),
     ("init", "beit", "with BEiT's start"),
     ("position", "relative", "with relative positions"),
+    ("position", "rope", "with rotary positions"),
+    ("position", "none", "without positions"),
     ("class_token", False, "without class token"),
 )
 """Options that make another untrained encoder, by value, and how a row says so."""

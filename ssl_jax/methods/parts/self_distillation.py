@@ -245,6 +245,8 @@ def require_patches(encoder: Network) -> None:
         encoder.config["fc_norm"],
         "False: tokens have to be normalised",
     )
+    pool = encoder.config["pool"]
+    require(pool != "map", "encoder.pool", pool, "cls or mean: features and patches come from one pass")
 
 
 def init_student_and_teacher(
