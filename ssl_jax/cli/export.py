@@ -376,29 +376,16 @@ def write_ssl_jax(subject: Subject, folder: Path) -> str:
     """Write ``encoder.safetensors``, and return how to use it."""
     encoder = subject.encoder
     save_encoder(folder / ENCODER, encoder.network, encoder.params, encoder.state, metadata=subject.facts)
+    picture = '"photo.png"' if encoder.channels in snippets.MODES else 'np.load("photo.npy")'
     return "\n".join(
         [
             "import numpy as np",
-            "from PIL import Image, ImageOps",
-            "from ssl_jax.models.serialize import load_encoder",
+            "import ssl_jax",
             "",
-            f'network, params, state, facts = load_encoder("{ENCODER}")',
-            *snippets.unit_pixels(encoder),
-            f"mean, std = np.float32({listed_exactly(encoder.preprocessing.mean)}), "
-            f"np.float32({listed_exactly(encoder.preprocessing.std)})",
-            "features, _ = network.apply(params, state, (pixels[None] - mean) / std)",
-            f"print(features.shape)  # (1, {encoder.network.features})",
+            'model = ssl_jax.load(".")',
+            f"features = model.embed({picture})  # [1, {encoder.network.features}]",
         ]
     )
-
-
-def listed_exactly(numbers: Sequence[float]) -> str:
-    """Write numbers as a list of Python.
-
-    >>> listed_exactly((0.5,))
-    '[0.5]'
-    """
-    return str([float(number) for number in numbers])
 
 
 def write_stablehlo(subject: Subject, folder: Path) -> str:

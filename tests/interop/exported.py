@@ -10,7 +10,7 @@ from PIL import Image
 from ssl_jax import models
 from ssl_jax.core import trees
 from ssl_jax.interop.preprocessing import Preprocessing
-from ssl_jax.interop.write_files import encoder_of
+from ssl_jax.interop.write_files import encoder_of, settled
 
 VIT = {"width": 32, "depth": 2, "heads": 4, "patch": 8, "image_size": 32}
 
@@ -63,9 +63,17 @@ def difference(found, expected):
 
 
 def assert_same_arrays(loaded, encoder):
-    """Compare params and state bit by bit."""
+    """Compare params and state bit by bit, but for biases of keys that have no effect or do not count.
+
+    What was loaded may have more: LayerScale and mask tokens that a class of transformers always has.
+    """
+    encoder = settled(encoder)
     given = trees.flatten((encoder.params, encoder.state))
     found = trees.flatten((loaded.params, loaded.state))
-    assert sorted(found) == sorted(given)
+    extra = {path.split("/")[-1] for path in found.keys() - given.keys()}
+    assert not given.keys() - found.keys() and extra <= {"gamma", "mask_token"}, extra
     for path, array in given.items():
-        np.testing.assert_array_equal(np.asarray(found[path]), np.asarray(array), err_msg=path)
+        ours, theirs = np.asarray(array), np.asarray(found[path])
+        if path.endswith("qkv/bias") and encoder.network.config["position"] in ("rope", "relative"):
+            ours, theirs = (value.reshape(3, -1)[[0, 2]] for value in (ours, theirs))
+        np.testing.assert_array_equal(theirs, ours, err_msg=path)

@@ -6,6 +6,7 @@ import pytest
 from ssl_jax.interop import load_pretrained, write_onnx, write_timm, write_torchvision, write_transformers
 from tests.interop.exported import (
     VIT,
+    assert_same_arrays,
     difference,
     draw_picture,
     random_encoder,
@@ -116,3 +117,4 @@ def test_the_lines_of_use_give_the_features_of_the_encoder(name, library, tmp_pa
         images = np.random.default_rng(0).standard_normal((2, 32, 32, encoder.channels)).astype(np.float32)
         ours, again = (e.network.apply(e.params, e.state, images)[0] for e in (encoder, loaded))
         assert difference(np.asarray(again), np.asarray(ours)) < 1e-6
+        assert_same_arrays(loaded, encoder)
