@@ -268,7 +268,11 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
     file = folder / ENCODER if folder.is_dir() else folder
     if _is_export(file):
         return _of_export(file)
-    pretrained = load_pretrained(text)
+    return _of_others(text)
+
+
+def _of_others(name: str) -> Model:
+    pretrained = load_pretrained(name)
     return Model(
         pretrained.network,
         pretrained.params,
@@ -319,13 +323,18 @@ def _is_export(file: Path) -> bool:
 
 def _of_export(file: Path) -> Model:
     network, params, state, metadata = load_encoder(file)
+    said = metadata.get("preprocessing", metadata)
+    if (
+        metadata.get("step") == 0 and "resize" in said
+    ):  # weights of others, converted: prepared as their authors do
+        return _of_others(str(file))
     for name in ("image_shape", "mean", "std"):
         check.require(
             name in metadata, "name", str(file), f"a file of experiments.export; this one has no {name}"
         )
     side, _, channels = metadata["image_shape"]
     view = View(size=side, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
-    crop_ratio = metadata.get("crop_ratio", 1.0 if side <= SMALL else 0.875)
+    crop_ratio = said.get("crop_ratio", 1.0 if side <= SMALL else 0.875)
     facts = {"method": metadata.get("method"), "file": str(file), "step": metadata.get("step")}
     return _ours((network, params, state), view, crop_ratio, channels=channels, provenance=facts)
 

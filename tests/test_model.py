@@ -8,17 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import ssl_jax
 from ssl_jax import models
 from ssl_jax.cli.embed import embed_images
-from ssl_jax.cli.export import export_encoder
+from ssl_jax.cli.export import export_encoder, export_pretrained
 from ssl_jax.cli.pretrain import pretrain
 from ssl_jax.config import build
 from ssl_jax.config.load import load_config
 from ssl_jax.data.open import open_source
 from ssl_jax.models.serialize import save_encoder
+from ssl_jax.models.torch_names_vit import vit_to_torch
 from ssl_jax.report.attention import head_maps
 
 SIDE = 16
@@ -287,3 +289,31 @@ def test_a_folder_of_a_run_without_a_checkpoint_says_so(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"written_by": "ssl_jax 0.2"}))
     with pytest.raises(ValueError, match="no configuration of a run"):
         ssl_jax.load(tmp_path)
+
+
+def test_weights_of_others_are_prepared_as_their_file_says_also_after_an_export(tmp_path):
+    """Saved in timm's names with timm's config: squashed, bilinear, another mean; then as a file of this library."""
+    network = models.build("vit_base", width=64, depth=1, heads=1, patch=8, image_size=32)
+    params, state = network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    params = random_like(params, 3)
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    safetensors.numpy.save_file(vit_to_torch(params, state, network), folder / "model.safetensors")
+    said = {"input_size": [3, 32, 32], "crop_pct": 0.8, "crop_mode": "squash", "interpolation": "bilinear"}
+    said |= {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    config = {"architecture": "vit_base_patch16_224", "pretrained_cfg": said, "model_args": {"num_heads": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    export_pretrained(str(folder), tmp_path / "exported")
+
+    colour = picture(5, 50, 90)
+    squashed = np.asarray(Image.fromarray(colour).resize((40, 40), Image.Resampling.BILINEAR))[4:36, 4:36]
+    inputs = (squashed / np.float32(255) - np.float32(said["mean"])) / np.float32(said["std"])
+    expected, _ = network.apply(params, state, inputs[None])
+    for name in (folder, tmp_path / "exported"):
+        model = ssl_jax.load(name)
+        assert model.preprocessing.resize == "squash" and model.channels == 3
+        np.testing.assert_allclose(
+            model.embed(colour), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+        )
+        floats = model.embed(colour / 255, batch_size=1)
+        np.testing.assert_allclose(floats, expected, rtol=0, atol=0.05 * np.abs(expected).max())

@@ -13,6 +13,7 @@ from ssl_jax.interop import (
     clip,
     convnext,
     dinov3,
+    google_resnet,
     huggingface_vit,
     meta_vit,
     resnet,
@@ -21,7 +22,7 @@ from ssl_jax.interop import (
 )
 from ssl_jax.interop.family import Family, convert, recognize
 from ssl_jax.interop.hub import read_from_hub, read_from_timm
-from ssl_jax.interop.preprocessing import Preprocessing
+from ssl_jax.interop.preprocessing import Preprocessing, preprocessing_from_fields
 from ssl_jax.interop.weights import file_hash, read_header, read_weights
 from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import FORMAT, load_encoder
@@ -36,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     *big_vision.FAMILIES,
     *convnext.FAMILIES,
     *resnet.FAMILIES,
+    *google_resnet.FAMILIES,
     *timm_vit.FAMILIES,
 )
 """Of several that fit a file the first counts: the plainest names come last."""
@@ -143,7 +145,10 @@ def _load_own(path: Path, name: str) -> Pretrained | None:
     network, params, state, facts = load_encoder(file)
     height, width, channels = facts.get("image_shape", (224, 224, 3))
     mean, std = (tuple(facts.get(key, ())) or (neutral,) for key, neutral in (("mean", 0.0), ("std", 1.0)))
-    preprocessing = _as_evaluated((height, width), mean, std, channels, facts.get("crop_ratio", 1.0))
+    if isinstance(facts.get("preprocessing"), Mapping):
+        preprocessing = preprocessing_from_fields(facts["preprocessing"])
+    else:
+        preprocessing = _as_evaluated((height, width), mean, std, channels, facts.get("crop_ratio", 1.0))
     hashed = {"file": str(file), "sha256": file_hash([file])}
     return Pretrained(
         network, params, state, preprocessing, {**facts, "name": name, "family": "ssl_jax", **hashed}
