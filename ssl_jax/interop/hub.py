@@ -112,7 +112,7 @@ def _download(hub: Any, name: HubName) -> Path:
     if folder is not None:
         return folder  # a commit does not change
     info = hub.HfApi().model_info(name.repository, revision=name.revision)
-    files = needed_files([file.rfilename for file in info.siblings or ()], name)
+    files = files_to_load([file.rfilename for file in info.siblings or ()], name)
     return Path(hub.snapshot_download(name.repository, revision=info.sha, allow_patterns=files))
 
 
@@ -120,19 +120,19 @@ def _cached(hub: Any, name: HubName) -> Path | None:
     """Find a commit in the cache that has weights."""
     with contextlib.suppress(OSError, ValueError):
         folder = Path(hub.snapshot_download(name.repository, revision=name.revision, local_files_only=True))
-        if needed_files([path.relative_to(folder).as_posix() for path in folder.rglob("*")], name):
+        if files_to_load([path.relative_to(folder).as_posix() for path in folder.rglob("*")], name):
             return folder
     return None
 
 
-def needed_files(files: Sequence[str], name: HubName) -> list[str]:
+def files_to_load(files: Sequence[str], name: HubName) -> list[str]:
     """List what of a repository is to be loaded: one set of weights and the facts about them.
 
     Raises:
       ValueError: no weights, or several files of which none has a usual name; lists them.
 
     >>> files = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin"]
-    >>> needed_files(files, parse_hub_name("hf:owner/name"))
+    >>> files_to_load(files, parse_hub_name("hf:owner/name"))
     ['config.json', 'model.safetensors']
     """
     facts = [file for file in FACTS.values() if file in files]
@@ -176,6 +176,8 @@ def read_from_timm(name: str, *, part: str | None = None) -> Weights:
         import timm
     except ImportError as error:
         raise ImportError(f"{name}: pip install 'ssl-jax[timm]' to load models of timm") from error
+    except RuntimeError as error:  # torch and torchvision of different builds
+        raise ValueError(f"{name}: timm cannot be imported here ({_reason(error)})") from error
     known = {*timm.list_pretrained(), *timm.list_models(pretrained=True)}
     if model_name not in known:
         message = f"timm {timm.__version__} has no weights of that name"

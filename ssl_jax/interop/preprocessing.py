@@ -270,6 +270,39 @@ def _resize(
     return np.clip(np.rint(resized), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 
+def preprocessing_from_fields(fields: Mapping[str, Any]) -> Preprocessing:
+    """Read what ``Preprocessing._asdict()`` gave, after JSON made lists of its tuples.
+
+    Raises:
+      ValueError: other fields, or values that none of them has.
+
+    >>> import json
+    >>> given = Preprocessing((32, 48), "squash", 1.0)
+    >>> preprocessing_from_fields(json.loads(json.dumps(given._asdict()))) == given
+    True
+    """
+    known = Preprocessing._fields
+    unknown = sorted(set(fields) - set(known))
+    require(
+        "size" in fields and not unknown,
+        "preprocessing",
+        sorted(fields),
+        f"size and others of {', '.join(known)}",
+    )
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    read = Preprocessing(**values)
+    choice("preprocessing.resize", read.resize, RESIZES)
+    choice("preprocessing.interpolation", read.interpolation, INTERPOLATIONS)
+    _numbers("preprocessing.size", read.size, 2)
+    require(
+        isinstance(read.crop_ratio, float | int) and 0 < read.crop_ratio <= 1,
+        "preprocessing.crop_ratio",
+        read.crop_ratio,
+        "a number above 0 and at most 1",
+    )
+    return read
+
+
 def preprocessing_from_timm(config: Mapping[str, Any]) -> Preprocessing:
     """Read timm's ``pretrained_cfg``.
 

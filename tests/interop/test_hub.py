@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from ssl_jax.interop import hub
-from ssl_jax.interop.hub import needed_files, parse_hub_name, read_from_hub, read_from_timm
+from ssl_jax.interop.hub import files_to_load, parse_hub_name, read_from_hub, read_from_timm
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -152,15 +152,15 @@ def test_only_what_is_needed_is_loaded():
     name = parse_hub_name("hf:owner/name")
     shards = [f"model-0000{k}-of-00002.safetensors" for k in (1, 2)]
     files = ["config.json", "model.safetensors.index.json", *shards, "pytorch_model.bin", "tf_model.h5"]
-    assert needed_files(files, name) == ["config.json", "model.safetensors.index.json", *shards]
-    assert needed_files(["pytorch_model.bin", "flax_model.msgpack"], name) == ["pytorch_model.bin"]
-    assert needed_files(["README.md", "vit.npz"], name) == ["vit.npz"]
+    assert files_to_load(files, name) == ["config.json", "model.safetensors.index.json", *shards]
+    assert files_to_load(["pytorch_model.bin", "flax_model.msgpack"], name) == ["pytorch_model.bin"]
+    assert files_to_load(["README.md", "vit.npz"], name) == ["vit.npz"]
     one = parse_hub_name("hf:owner/name/folder/b.npz@v1")
-    assert needed_files(["a.npz", "folder/b.npz"], one) == ["folder/b.npz"]
+    assert files_to_load(["a.npz", "folder/b.npz"], one) == ["folder/b.npz"]
     with pytest.raises(ValueError, match=r"hf:owner/name/FILE for one of its files: a\.npz, b\.npz"):
-        needed_files(["a.npz", "b.npz"], name)
+        files_to_load(["a.npz", "b.npz"], name)
     with pytest.raises(ValueError, match=r"file='c\.npz': allowed is a file of owner/name: a\.npz"):
-        needed_files(["a.npz"], parse_hub_name("hf:owner/name/c.npz"))
+        files_to_load(["a.npz"], parse_hub_name("hf:owner/name/c.npz"))
 
 
 def test_one_file_of_several_is_loaded(cache):
