@@ -4,7 +4,7 @@ Files of the hub have the names of transformers 4, and transformers 5 writes the
 Both are read. ``config.json`` says heads, ε and the activation; a file without one has the defaults of its class.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -184,9 +184,9 @@ def to_transformers(
         }
         return translate_back(arrays, OLD_VIT_NAMES).arrays, config
     width = options["width"]
-    for block in range(options["depth"]):
+    for index in range(options["depth"]):
         for scale in ("ls1", "ls2"):
-            arrays.setdefault(f"blocks.{block}.{scale}.gamma", np.ones(width, np.float32))
+            arrays.setdefault(f"blocks.{index}.{scale}.gamma", np.ones(width, np.float32))
     mask_token = arrays.pop("mask_token", np.zeros((1, 1, width), np.float32))
     arrays["mask_token"] = mask_token.reshape(1, width)
     arrays["cls_token"], arrays["pos_embed"] = _class_row_apart(arrays, options["registers"])
@@ -296,4 +296,3 @@ def _families() -> tuple[Family, ...]:
 
 
 FAMILIES = _families()
-Reader = Callable[[Weights], Converted]

@@ -91,6 +91,15 @@ def prefixed(arrays, prefix):
     return {f"{prefix}{name}": value for name, value in arrays.items()}
 
 
+def ibot_names(arrays):
+    import torch
+
+    renamed = {
+        name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): a for name, a in arrays.items()
+    }
+    return {**renamed, "masked_embed": torch.full((1, WIDTH), 2.0)}
+
+
 def fixed_positions(kind):
     import torch
 
@@ -195,10 +204,13 @@ def test_the_head_fits_the_params_of_the_method(tmp_path):
 
     layers = sequential((WIDTH, 32, 32, 16), norm=False, activation=torch.nn.GELU)
     head = prefixed(layers.state_dict(), "head.mlp.") | prefixed(weight_norm(16, 24), "head.last_layer.")
-    head |= prefixed(weight_norm(16, 24), "head.last_layer2.") | {"backbone.masked_embed": torch.zeros(1, WIDTH)}
+    head |= prefixed(weight_norm(16, 24), "head.last_layer2.")
+    arrays = arrays_of(randomize(encoder_of(init_values=1.0)))
     loaded = load_pretrained(
-        save(tmp_path, {"teacher": {**prefixed(arrays_of(encoder_of()), "backbone."), **head}})
+        save(tmp_path, {"teacher": {**prefixed(ibot_names(arrays), "backbone."), **head}})
     )
+    np.testing.assert_array_equal(loaded.params["blocks_1"]["ls2"]["gamma"], arrays["blocks.1.ls2.gamma"])
+    np.testing.assert_array_equal(loaded.params["mask_token"], np.full((1, 1, WIDTH), 2.0))
     method = ibot.build(loaded.network, head=ibot.PatchHead(**sizes, patches="prototypes"))
     params, _ = jax.eval_shape(method.init, jax.random.key(0), batch)
     for name in ("head", "patch_head"):
