@@ -25,11 +25,14 @@ STAGES = {
 }
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 STEMS = ("imagenet", "small")
+PADDINGS = ("symmetric", "same", "same_pool")
 OUTPUTS = ("features", "tokens", "layers")
 
 
-def conv(width: int, kernel: int, *, norm: str, stride: int = 1, dtype: Any, name: str) -> nn.Conv:
-    """Build a convolution without bias, padded as in torch: ``kernel // 2`` on every side (SAME is lopsided).
+def conv(
+    width: int, kernel: int, *, norm: str, stride: int = 1, padding: str = "symmetric", dtype: Any, name: str
+) -> nn.Conv:
+    """Build a convolution without bias, padded as in torch: ``kernel // 2`` on every side; ``"same"`` is lopsided.
 
     Its weights are standardised where the normalisation ``norm`` that follows is by groups.
     """
@@ -38,7 +41,7 @@ def conv(width: int, kernel: int, *, norm: str, stride: int = 1, dtype: Any, nam
         width,
         (kernel, kernel),
         strides=stride,
-        padding=kernel // 2,
+        padding="SAME" if padding == "same" else kernel // 2,
         use_bias=False,
         kernel_init=init,
         dtype=dtype,
@@ -55,10 +58,11 @@ class BasicBlock(nn.Module):
     last_scale_init: Any
     norm: str
     dtype: Any
+    padding: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        layer = partial(conv, norm=self.norm, dtype=self.dtype)
+        layer = partial(conv, norm=self.norm, padding=self.padding, dtype=self.dtype)
         norm = partial(map_norm, self.norm, dtype=self.dtype)
         y = layer(self.width, 3, stride=self.stride, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, train=train))
@@ -75,10 +79,11 @@ class BottleneckBlock(nn.Module):
     last_scale_init: Any
     norm: str
     dtype: Any
+    padding: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        layer = partial(conv, norm=self.norm, dtype=self.dtype)
+        layer = partial(conv, norm=self.norm, padding=self.padding, dtype=self.dtype)
         norm = partial(map_norm, self.norm, dtype=self.dtype)
         y = layer(self.width, 1, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y, train=train))
@@ -106,6 +111,7 @@ class ResNet(nn.Module):
     width: int
     last_scale_init: Any
     norm: str
+    padding: str
     dtype: Any
     remat: bool
     remat_keeps: str
@@ -118,16 +124,17 @@ class ResNet(nn.Module):
         block = rematerialize(block, self.remat, self.remat_keeps, static=(2,))
         small = self.stem == "small"
         x = (sobel_of(images) if self.sobel else images).astype(self.dtype)
-        options = {"norm": self.norm, "dtype": self.dtype, "name": "conv1"}
+        options = {"norm": self.norm, "padding": self.padding, "dtype": self.dtype, "name": "conv1"}
         x = conv(self.width, 3 if small else 7, stride=1 if small else 2, **options)(x)
         x = nn.relu(map_norm(self.norm, dtype=self.dtype, name="bn1")(x, train=train))
         if not small:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            symmetric = self.padding == "symmetric"
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)) if symmetric else "SAME")
         layers = {}
         for i, count in enumerate(self.stages):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                sizes = (self.width * 2**i, stride, self.last_scale_init, self.norm, self.dtype)
+                sizes = (self.width * 2**i, stride, self.last_scale_init, self.norm, self.dtype, self.padding)
                 x = block(*sizes, name=f"layer{i + 1}_{j}")(x, train)
             layers[f"layer{i + 1}"] = x
         if output == "layers":
@@ -142,6 +149,7 @@ def resnet(
     width: float = 1.0,
     zero_init_residual: bool = False,
     norm: str = "batch",
+    padding: str = "symmetric",
     dtype: str = "float32",
     remat: bool = False,
     remat_keeps: str = "nothing",
@@ -161,6 +169,9 @@ def resnet(
         (SimCLR, SimSiam, MoCo v3, Barlow Twins, VICReg do; MoCo v1 and v2 and SwAV do not).
       norm: ``"batch"``, or ``"group"``: GroupNorm in 16 groups and standardised weights in its place, which know no batch
         (under the same names; such weights are not torchvision's).
+      padding: of what halves the sides: ``"symmetric"``, as in torch: one pixel on every side, three in the stem;
+        ``"same"``, as in Haiku (DeepMind's BYOL): of an even side one pixel more after it than before; ``"same_pool"``: so for
+        the max-pool alone (Google's SimCLR).
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
       remat_keeps: with ``remat``, what of a block is kept all the same, see :func:`ssl_jax.models.remat.recomputed`.
@@ -173,7 +184,7 @@ def resnet(
       "layer4": ...}``.
 
     Raises:
-      ValueError: an unknown name, stem, norm, dtype or ``remat_keeps``, or a width that leaves no channel.
+      ValueError: an unknown name, stem, norm, padding, dtype or ``remat_keeps``, or a width that leaves no channel.
 
     Reference: He et al., CVPR 2016, table 1; shortcut option B. Norm by groups: Richemond et al., BYOL works even without batch
     statistics (2020).
@@ -187,6 +198,7 @@ def resnet(
     check.choice("name", name, STAGES)
     check.choice("stem", stem, STEMS)
     check.choice("norm", norm, NORMS)
+    check.choice("padding", padding, PADDINGS)
     check.choice("dtype", dtype, DTYPES)
     require_remat(remat, remat_keeps)
     base = round(64 * width)
@@ -198,6 +210,7 @@ def resnet(
         "width": width,
         "zero_init_residual": zero_init_residual,
         "norm": norm,
+        "padding": padding,
         "dtype": dtype,
         "remat": remat,
         "remat_keeps": remat_keeps,
@@ -205,7 +218,7 @@ def resnet(
     }
     last = nn.initializers.zeros if zero_init_residual else nn.initializers.ones
     module = ResNet(
-        STAGES[name], bottleneck, stem, base, last, norm, jnp.dtype(dtype), remat, remat_keeps, sobel
+        STAGES[name], bottleneck, stem, base, last, norm, padding, jnp.dtype(dtype), remat, remat_keeps, sobel
     )
     return from_linen(module, features=base * 8 * (4 if bottleneck else 1), config=config)
 

@@ -1,5 +1,6 @@
 """A class token and patches of any encoder, and patches on another grid: dense distillation, features as targets."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -34,7 +35,6 @@ def dense_features(
     Returns:
       ``(vectors [b, d], patches [b, rows, columns, d], state)``, at least float32.
 
-    >>> import jax
     >>> from ssl_jax import models
     >>> images = jnp.zeros((2, 8, 12, 3))
     >>> for name, options in (("vit_micro", {"patch": 4, "image_size": 8}), ("convnet", {"widths": (8, 16)})):
@@ -52,6 +52,26 @@ def dense_features(
     patches = tokens[:, prefix:]
     vectors = tokens[:, 0] if network.config["class_token"] else jnp.mean(patches, axis=1)
     return vectors, patches.reshape(len(images), *grid_of(network, images), -1), state
+
+
+def token_width(network: Network, images: Float[Array, "b h w c"]) -> int:
+    """Return the width of the features of an encoder's patches; nothing is computed.
+
+    >>> from ssl_jax import models
+    >>> token_width(models.build("convnet", widths=(8, 16), grid=2), jnp.zeros((1, 8, 8, 3)))
+    16
+    """
+    return map_shape(network, images)[-1]
+
+
+def map_shape(network: Network, images: Float[Array, "b h w c"]) -> tuple[int, int, int]:
+    """Return rows, columns and width of the patches of :func:`dense_features`; nothing is computed."""
+
+    def patches(x: Array) -> Array:
+        return dense_features(network, *network.init(jax.random.key(0), x), x)[1]
+
+    rows, columns, width = jax.eval_shape(patches, images).shape[1:]
+    return int(rows), int(columns), int(width)
 
 
 def resample_grid(

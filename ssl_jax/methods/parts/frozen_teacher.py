@@ -77,17 +77,36 @@ def require_size(teacher: Network, view: View, size: int | None, *, option: str 
         require(side % patch == 0, option, size, allowed)
 
 
-def resize_for_teacher(images: Float[Array, "b h w c"], size: int | None) -> Float[Array, "b s s c"]:
-    """Resize square images to the side that a teacher gets; ``None``: as they are.
+def show_teacher(
+    images: Float[Array, "b h w c"], factor: Array, offset: Array, *, size: int | None = None
+) -> Float[Array, "b s s d"]:
+    """Bring the images of a view into the form that a teacher gets: ``resize(images) · factor + offset``.
 
-    Bilinear, with the kernel stretched where they shrink (``antialias``).
+    Images of one channel are shown in each channel of a teacher that has several.
 
-    >>> resize_for_teacher(jnp.ones((1, 4, 4, 3)), 8).shape, resize_for_teacher(jnp.ones((1, 4, 4, 3)), None).shape
-    ((1, 8, 8, 3), (1, 4, 4, 3))
+    Args:
+      images: square ones, as the student sees them.
+      factor: of :func:`renormalization`.
+      offset: of :func:`renormalization`.
+      size: side in pixels; ``None``: that of the images. Bilinear, with the kernel stretched where they shrink
+        (``antialias``).
+
+    Raises:
+      ValueError: images of several channels, but not as many as the teacher's.
+
+    >>> show_teacher(jnp.ones((1, 4, 4, 1)), jnp.ones(3), jnp.zeros(3), size=8).shape
+    (1, 8, 8, 3)
     """
-    if size is None or size == images.shape[1]:
-        return images
-    return jax.image.resize(images, (images.shape[0], size, size, images.shape[-1]), "linear")
+    channels, count = images.shape[-1], max(factor.size, offset.size)
+    require(
+        count in (1, channels) or channels == 1,
+        "images",
+        channels,
+        f"1 or {count} channels, as the teacher's",
+    )
+    if size is not None and size != images.shape[1]:
+        images = jax.image.resize(images, (images.shape[0], size, size, channels), "linear")
+    return images * factor + offset
 
 
 def renormalization(metadata: Mapping[str, Any], view: View) -> tuple[Array, Array]:

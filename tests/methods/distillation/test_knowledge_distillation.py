@@ -9,10 +9,13 @@ import pytest
 import safetensors.numpy
 
 from ssl_jax import models
+from ssl_jax.augment import presets
 from ssl_jax.methods.distillation import knowledge_distillation
+from ssl_jax.methods.parts.dense_features import resample_grid
 from ssl_jax.methods.parts.frozen_teacher import FrozenTeacher
 from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import loss_of, method_of, start, zero_params_loss
+from tests.methods.foreign import expected_pixels, loop_resample, save_foreign_vit
 
 tiny = functools.partial(models.build, "convnet", widths=(8, 16), grid=1)
 SAME = {"pairing": "same", "head_layers": 0}
@@ -150,3 +153,117 @@ def test_bad_options_are_refused_by_name(options, message):
 def test_without_a_head_the_widths_have_to_agree(exported):
     with pytest.raises(ValueError, match="the student has 4 features, the teacher 16"):
         knowledge_distillation.build(tiny(widths=(4,)), teacher=exported[0], head_layers=0)
+
+
+# Dense distillation.
+
+
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (8, 2), (1, 1)])
+def test_patches_on_another_grid(grid):
+    given = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    found = resample_grid(jnp.asarray(given), grid)
+    expected = np.stack([loop_resample(one.astype(np.float64), *grid) for one in given])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    return save_foreign_vit(tmp_path_factory.mktemp("teacher"), depth=1)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 3.0), (2.0, 0.0)])
+def test_the_dense_loss_is_that_of_the_formula(foreign, distance, weights):
+    """A student with maps of 7 x 7 and a teacher that sees 16 pixels, hence 4 x 4 patches."""
+    path, loaded = foreign
+    method = method_of(
+        "knowledge_distillation",
+        mode="dense",
+        pairing="same",
+        teacher=path,
+        distance=distance,
+        head_layers=1,
+        targets={"teacher_size": 16, "class_weight": weights[0], "patch_weight": weights[1]},
+    )
+    params, state, batch = start(method)
+    loss, _, metrics = loss_of(method, params, state, batch)
+
+    view = method.views[0]
+    crops = batch["views"][0].reshape(-1, 28, 28, 1)
+    pixels = expected_pixels(loaded, view, crops, 16)
+    tokens = np.asarray(
+        loaded.network.apply(loaded.params, loaded.state, pixels, output="tokens")[0], np.float64
+    )
+    grid = tokens[:, 1:].reshape(-1, 4, 4, 16)
+
+    encoder = method.encoder
+    maps = encoder.apply(params["encoder"], state["online"]["encoder"], crops, train=True, output="tokens")[0]
+    maps = np.asarray(maps, np.float64)
+    rows, columns = maps.shape[1:3]
+    assert (rows, columns) != (4, 4)
+    total, cosines = 0.0, []
+    for name, student, teacher, weight in (
+        ("head", maps.mean((1, 2)), tokens[:, 0], weights[0]),
+        ("patch_head", maps, np.stack([loop_resample(one, rows, columns) for one in grid]), weights[1]),
+    ):
+        dense = jax.tree.map(lambda x: np.asarray(x, np.float64), params[name]["dense_0"])
+        p = student @ dense["kernel"] + dense["bias"]
+        cosines.append((unit(p) * unit(teacher)).sum(-1).mean())
+        value = (
+            (2 - 2 * (unit(p) * unit(teacher)).sum(-1))
+            if distance == "cosine"
+            else ((p - teacher) ** 2).mean(-1)
+        )
+        total += weight * value.mean()
+    assert loss == pytest.approx(total, rel=1e-4)
+    assert float(metrics["patch_cosine"]) == pytest.approx(cosines[1], abs=1e-4)
+    mean = np.average(cosines, weights=weights)
+    assert float(metrics["teacher_cosine"]) == pytest.approx(mean, abs=1e-4)
+
+
+def test_a_vit_learns_from_the_class_token_and_patches_of_itself():
+    """The teacher put in place of the student, without heads: the loss is 0 and so is its gradient."""
+    encoder = models.build("vit_micro", width=16, depth=1, heads=2, patch=7, image_size=28)
+    method = knowledge_distillation.build(encoder, views=presets.mae(size=28), mode="dense", head_layers=0)
+    batch = {"views": (jax.random.normal(jax.random.key(0), (3, 1, 28, 28, 1)),)}
+    params, state = method.init(jax.random.key(1), batch)
+    state = {**state, "teacher": state["teacher"]._replace(params=params["encoder"])}
+    loss = lambda p: method.loss(p, state, batch, jax.random.key(2), jnp.int32(0))[0]  # noqa: E731
+    value, gradient = jax.value_and_grad(loss)(params)
+    assert value == pytest.approx(0.0, abs=1e-5)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-4
+
+
+def test_the_teacher_may_be_a_checkpoint_of_others_in_every_mode(foreign):
+    path, loaded = foreign
+    for mode in ("feature", "similarity", "dense"):
+        method = method_of("knowledge_distillation", mode=mode, pairing="same", teacher=path)
+        params, state, batch = start(method)
+        jax.tree.map(
+            np.testing.assert_array_equal, state["teacher"], FrozenTeacher(loaded.params, loaded.state)
+        )
+        loss, moved, _ = loss_of(method, params, state, batch)
+        assert np.isfinite(loss)
+        jax.tree.map(np.testing.assert_array_equal, moved["teacher"], state["teacher"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairing": "other"}, "pairing='other': allowed is 'same', as mode='dense'"),
+        (
+            {"targets": {"teacher_size": 18}},
+            r"targets.teacher_size=18: allowed is a multiple of .* 4 pixels, such as 16",
+        ),
+        ({"targets": {"patch_weight": -1.0}}, "targets.patch_weight=-1.0"),
+    ],
+)
+def test_bad_dense_options_are_refused_by_name(foreign, options, message):
+    with pytest.raises(ValueError, match=message):
+        method_of(
+            "knowledge_distillation", **{"mode": "dense", "pairing": "same", "teacher": foreign[0], **options}
+        )

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
+from ssl_jax.methods.parts.mask_token import draw_masks, encode_masked
 from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import loss_of, method_of, start, with_views, zero_params_loss
+from tests.methods.foreign import save_foreign_vit
 
 
 def collapsed(case):
@@ -95,10 +97,91 @@ def test_bad_options_are_refused_by_name(options, message):
 
 
 def test_files_that_are_no_tokenizer_for_these_images_are_refused(tmp_path):
-    path, *_ = tokenizer_file(tmp_path, name="convnet")
-    with pytest.raises(ValueError, match=r"tokenizer=.*not of 'convnet'"):
-        method_of("beit", tokenizer=path)
     path, *_ = tokenizer_file(tmp_path, channels=3)
     method = method_of("beit", tokenizer=path)
     with pytest.raises(ValueError, match=r"tokenizer=.*1 channels"):
         method.init(jax.random.key(0), with_views(method))
+
+
+# Any other encoder as the tokenizer.
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    return save_foreign_vit(tmp_path_factory.mktemp("tokenizer"))
+
+
+def features_of(loaded, view, images):
+    """Features of 4 x 4 patches of a teacher with patches of 4 pixels: images of 16."""
+    pixels = jax.image.resize(images, (len(images), 16, 16, 1), "lanczos3")
+    pixels = pixels * np.asarray(view.std) + np.asarray(view.mean)
+    pixels = (pixels - loaded.preprocessing.mean[0]) / loaded.preprocessing.std[0]
+    return np.asarray(
+        loaded.network.apply(loaded.params, loaded.state, pixels, output="tokens")[0][:, 1:], np.float64
+    )
+
+
+def test_tokens_are_the_nearest_centroids_of_the_features(foreign):
+    path, loaded = foreign
+    method = method_of("beit", tokenizer=path, vocabulary_size=5, mask="filled", mask_ratio=0.5)
+    params, state, batch = start(method)
+    images = batch["views"][0][:, 0]
+    features = features_of(loaded, method.views[0], images)
+    centroids = features.reshape(-1, 16)[::50][:5]
+    assert len(centroids) == 5
+    state = {**state, "codebook": jnp.asarray(centroids, jnp.float32)}
+    masked = draw_masks(
+        jax.random.split(jax.random.key(2))[0], method.encoder, images, kind="block", ratio=0.5
+    ).masked
+    tokens, _ = encode_masked(method.encoder, params, state, images, masked)
+    head = {name: np.asarray(leaf, np.float64) for name, leaf in params["head"]["dense_0"].items()}
+    logits = np.asarray(tokens, np.float64) @ head["kernel"] + head["bias"]
+    total, count, ids = 0.0, 0, set()
+    for image in range(len(images)):
+        for patch in np.flatnonzero(masked[image]):
+            y = np.argmin([((features[image, patch] - c) ** 2).sum() for c in centroids])
+            total -= logits[image, patch, y] - np.log(np.exp(logits[image, patch]).sum())
+            count += 1
+            ids.add(int(y))
+    assert len(ids) > 2
+    value, after, _ = loss_of(method, params, state, batch)
+    assert value == pytest.approx(total / count, rel=1e-4)
+    for name in ("tokenizer", "codebook"):
+        jax.tree.map(np.testing.assert_array_equal, after[name], state[name])
+
+
+def test_centroids_are_fitted_once_to_features_of_patches(foreign):
+    path, loaded = foreign
+    method = method_of("beit", tokenizer=path, vocabulary_size=4, samples=6)
+    params, state, batch = start(method)
+    images = batch["views"][0][:, 0]
+    gathered = np.asarray(method.refresh.features(params, state, images))
+    assert gathered.shape == (16, 6, 16)
+    features = features_of(loaded, method.views[0], images)
+    for image in range(16):  # each is a feature of one of the image's patches
+        distances = np.abs(gathered[image][:, None] - features[image][None]).max(-1)
+        assert distances.min(1).max() < 1e-4
+    points = np.repeat(np.eye(4, 16) * 10, 6, axis=0) + np.random.default_rng(0).normal(0, 0.01, (24, 16))
+    fitted = method.refresh.update(
+        state, jnp.asarray(points.reshape(4, 6, 16), jnp.float32), jax.random.key(0)
+    )
+    means = points.reshape(4, 6, 16).mean(1)
+    distances = np.abs(np.asarray(fitted["codebook"])[:, None] - means[None]).max(-1)
+    assert sorted(distances.argmin(1)) == [0, 1, 2, 3] and distances.min(1).max() < 1e-4
+    assert method.refresh.features_once
+    assert method.refresh.update(fitted, None, jax.random.key(1)) is fitted
+    assert method.limits.least_images == 1
+
+
+def test_more_centroids_than_features_are_refused(foreign):
+    method = method_of("beit", tokenizer=foreign[0], vocabulary_size=100)
+    _, state, _ = start(method)
+    with pytest.raises(ValueError, match="vocabulary_size=100: allowed is at most the 12 features"):
+        method.refresh.update(state, jnp.zeros((2, 6, 16)), jax.random.key(0))
+
+
+def test_a_convolutional_encoder_as_the_tokenizer(tmp_path):
+    path, *_ = tokenizer_file(tmp_path, name="convnet")
+    method = method_of("beit", tokenizer=path, vocabulary_size=4)
+    value, _, _ = loss_of(method, *start(method))
+    assert np.isfinite(value)

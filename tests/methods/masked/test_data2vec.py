@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from ssl_jax import models
+from ssl_jax.methods.parts.mask_token import draw_block_masks, encode_masked
+from ssl_jax.models.serialize import save_encoder
 from tests.methods.case import config_of, loss_of, method_of, start
+from tests.methods.foreign import expected_pixels, loop_resample, save_foreign_vit, standardized
 
 
 def collapsed(case):
@@ -65,3 +68,63 @@ def test_teacher_follows_the_student_after_the_update():
 def test_bad_options_are_refused_by_name(options, encoder, message):
     with pytest.raises(ValueError, match=message):
         method_of("data2vec", encoder=encoder, **options)
+
+
+# A teacher that stays as it is.
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    return save_foreign_vit(tmp_path_factory.mktemp("teacher"), depth=3)
+
+
+def test_the_targets_of_a_frozen_teacher(foreign):
+    """Its last two of three blocks, on 6 x 6 patches; the student has 4 x 4."""
+    path, loaded = foreign
+    method = method_of(
+        "data2vec", teacher=path, teacher_size=24, layers=2, beta=0.5, mask="random", mask_ratio=0.5
+    )
+    params, state, batch = start(method)
+    images = batch["views"][0][:, 0]
+    mask_key = jax.random.split(jax.random.key(2))[0]
+    masked = draw_block_masks(mask_key, method.encoder, images, kind="random", ratio=0.5)
+    tokens, _ = encode_masked(method.encoder, params, state, images, masked)
+    head = {name: np.asarray(leaf, np.float64) for name, leaf in params["head"]["dense_0"].items()}
+    predictions = np.asarray(tokens, np.float64) @ head["kernel"] + head["bias"]
+
+    pixels = expected_pixels(loaded, method.views[0], images, 24)
+    blocks = loaded.network.apply(loaded.params, loaded.state, pixels, output="layers")[0]
+    mean = sum(standardized(np.asarray(blocks[f"blocks_{i}"][:, 1:], np.float64)) for i in (1, 2)) / 2
+    total, count = 0.0, 0
+    for image, grid in enumerate(mean.reshape(-1, 6, 6, 16)):
+        targets = standardized(loop_resample(grid, 4, 4).reshape(16, 16))
+        for patch in np.flatnonzero(masked[image]):
+            errors = np.abs(predictions[image, patch] - targets[patch])
+            total += np.where(errors < 0.5, errors**2 / (2 * 0.5), errors - 0.25).mean()
+            count += 1
+    value, after, _ = loss_of(method, params, state, batch)
+    assert value == pytest.approx(total / count, rel=1e-4)
+    moved = method.after_update(jax.tree.map(lambda x: x + 1, params), after, jnp.int32(0))
+    jax.tree.map(np.testing.assert_array_equal, moved["teacher"], state["teacher"])
+
+
+def test_a_frozen_copy_of_the_student_gives_the_loss_of_the_average_at_the_start(tmp_path):
+    """At step 0 the average is the student: the same numbers from a file of it."""
+    own = method_of("data2vec")
+    params, state, batch = start(own)
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, own.encoder, params["encoder"], state["encoder"], metadata={})
+    frozen = method_of("data2vec", teacher=str(path))
+    _, kept, _ = start(frozen)
+    expected = loss_of(own, params, state, batch)[0]
+    assert loss_of(frozen, params, kept, batch)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_teachers_that_have_no_blocks_or_too_few_are_refused(foreign, tmp_path):
+    with pytest.raises(ValueError, match=r"layers=4.*the teacher's 3 blocks"):
+        method_of("data2vec", teacher=foreign[0], layers=4)
+    network = models.build("convnet", widths=(8,))
+    params, state = network.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    save_encoder(tmp_path / "encoder.safetensors", network, params, state, metadata={})
+    with pytest.raises(ValueError, match=r"teacher=.*a ViT, whose blocks are read, not 'convnet'"):
+        method_of("data2vec", teacher=str(tmp_path / "encoder.safetensors"))
