@@ -66,24 +66,24 @@ class Facts(NamedTuple):
     """What a look at the images has found.
 
     Attributes:
-      count: number of images.
+      images: number of images.
       channels: of most of them.
       other_channels: share of the files looked at that have other numbers, which cannot be converted.
       sides: least, median and largest shorter side in pixels of those looked at.
       classes: number of classes, 0 where there are no labels.
       copies: files that are byte for byte the same as an earlier one.
       near: share of a sample that looks nearly like another image of it.
-      looked_at: size of that sample.
+      sample_size: size of that sample.
     """
 
-    count: int
+    images: int
     channels: int
     other_channels: float
     sides: tuple[int, int, int]
     classes: int
     copies: int
     near: float
-    looked_at: int
+    sample_size: int
 
 
 class Choice(NamedTuple):
@@ -144,7 +144,7 @@ def start(images: str, workdir: Path | None = None, wishes: Wishes = Wishes()) -
         if not _is_trained(folder, config):
             return  # stopped by a signal, which pretrain has said
     else:
-        print(f"trained already: {describe_length(config, recorded['facts']['count'])}")
+        print(f"trained already: {describe_length(config, recorded['facts']['images'])}")
     _evaluate(folder, bool(recorded["facts"]["classes"]))
     print("\nThe report:")
     report.write_report([str(folder)], None, report.Pictures())
@@ -209,7 +209,7 @@ def _wishes_text(wishes: Wishes) -> str:
 
 def _begin(source: str, folder: Path, wishes: Wishes) -> dict[str, Any]:
     """Look at the images, choose, say so and write it down."""
-    opened, facts = look_at(source)
+    opened, facts = inspect_images(source)
     log_description(opened, source, "train")
     for line in describe_facts(facts):
         print(f"  {line}")
@@ -238,7 +238,7 @@ def _begin(source: str, folder: Path, wishes: Wishes) -> dict[str, Any]:
     return recorded
 
 
-def look_at(source: str) -> tuple[Source, Facts]:
+def inspect_images(source: str) -> tuple[Source, Facts]:
     """Open images and find out what there is: numbers, sizes, channels, classes, copies.
 
     Args:
@@ -250,10 +250,18 @@ def look_at(source: str) -> tuple[Source, Facts]:
     channels, other = None, 0.0
     if source.startswith("folder:"):
         channels, other = most_common_channels(Path(source.removeprefix("folder:")))
-    opened = open_source(source, **({} if channels is None else {"channels": channels}))
-    near, looked_at, sides = near_copies(opened)
+    given: dict[str, Any] = {} if channels is None else {"channels": channels}
+    opened = open_source(source, **given)
+    near, sample_size, sides = near_copies(opened)
     facts = Facts(
-        len(opened), opened.channels, other, sides, len(opened.classes), exact_copies(opened), near, looked_at
+        len(opened),
+        opened.channels,
+        other,
+        sides,
+        len(opened.classes),
+        exact_copies(opened),
+        near,
+        sample_size,
     )
     return opened, facts
 
@@ -307,7 +315,7 @@ def exact_copies(source: Source) -> int:
                 return copies
             try:
                 with open_file(file, name=file) as opened:
-                    hashes.add(hashlib.file_digest(opened, "blake2b").digest())
+                    hashes.add(hashlib.blake2b(opened.read()).digest())
             except (CorruptImage, OSError):
                 hashes.add(file.encode("utf-8", "surrogateescape"))
         copies += len(paths) - max(len(hashes), 1)
@@ -369,7 +377,7 @@ def describe_facts(facts: Facts) -> list[str]:
     """Say what was found, a line each.
 
     Args:
-      facts: from :func:`look_at`.
+      facts: from :func:`inspect_images`.
 
     >>> describe_facts(Facts(90, 3, 0.0, (64, 80, 90), 0, 2, 0.0, 90))[0]
     'shorter sides of 64 to 90 pixels, 80 in the middle'
@@ -391,7 +399,7 @@ def describe_facts(facts: Facts) -> list[str]:
         )
     if facts.near:
         lines.append(
-            f"{facts.near:.0%} of {facts.looked_at} images look nearly like another one, as frames of a video: they add little"
+            f"{facts.near:.0%} of {facts.sample_size} images look nearly like another one, as frames of a video: they add little"
         )
     if least < 8:
         lines.append("some images are smaller than 8 pixels")
@@ -406,14 +414,14 @@ def require_enough(facts: Facts, source: str) -> None:
     """Raise a ValueError where there are too few images to learn from.
 
     Args:
-      facts: from :func:`look_at`.
+      facts: from :func:`inspect_images`.
       source: its name.
     """
-    if facts.count - facts.copies >= LEAST:
+    if facts.images - facts.copies >= LEAST:
         return
-    different = f", {facts.count - facts.copies} of them different" if facts.copies else ""
+    different = f", {facts.images - facts.copies} of them different" if facts.copies else ""
     raise ValueError(
-        f"{source} has {counted(facts.count, 'image')}{different}: allowed are {LEAST} or more to learn from; a pretrained "
+        f"{source} has {counted(facts.images, 'image')}{different}: allowed are {LEAST} or more to learn from; a pretrained "
         'encoder needs none: ssl_jax.load("hf:facebook/dinov2-small").embed(...), see docs/guides/foundation.md'
     )
 
@@ -422,7 +430,7 @@ def choose(facts: Facts, source: str, kind: str, devices: int, wishes: Wishes) -
     """Choose method, encoder, size and batch, with the reason of each.
 
     Args:
-      facts: from :func:`look_at`.
+      facts: from :func:`inspect_images`.
       source: name of the source.
       kind: ``cpu`` or ``accelerator``.
       devices: number of devices.
@@ -430,7 +438,7 @@ def choose(facts: Facts, source: str, kind: str, devices: int, wishes: Wishes) -
     """
     size = STEP_OF_SIDES * math.ceil(facts.sides[1] / STEP_OF_SIDES)
     size = min(max(size, LEAST_SIDE), SIDES[kind])
-    different = facts.count - facts.copies
+    different = facts.images - facts.copies
     batch = min(BATCH[kind], 2 ** int(math.log2(different / 2)))
     batch = max(batch - batch % devices, devices)
     chosen: dict[str, Any] = {"data.source": source, "batch_size": batch}
@@ -486,7 +494,7 @@ def _encoder(facts: Facts, kind: str, size: int) -> tuple[dict[str, Any], str]:
         widths = tuple(32 * 2**k for k in range(4 if size > 32 else 3))
         why = "a ResNet-18 takes many times as long a step on a CPU"
         return {"encoder.name": "convnet", "encoder.widths": widths}, why
-    name = "resnet50" if facts.count >= 50_000 else "resnet18"
+    name = "resnet50" if facts.images >= 50_000 else "resnet18"
     stem = {"encoder.stem": "imagenet"} if size > SMALL else {}
     return {"encoder.name": name, **stem}, "the usual one for so many images"
 
@@ -496,13 +504,13 @@ def with_length(choice: Choice, facts: Facts, minutes: float) -> Choice:
 
     Args:
       choice: all else.
-      facts: from :func:`look_at`.
+      facts: from :func:`inspect_images`.
       minutes: how long training may take.
     """
     config = build.to_dict(load_config(choice.spec, choice.overrides))
     seconds = seconds_per_step(config)
     batch = config["batch_size"]
-    wanted = max(math.ceil(EPOCHS * facts.count / batch), LEAST_STEPS)
+    wanted = max(math.ceil(EPOCHS * facts.images / batch), LEAST_STEPS)
     fitting = max(int(60 * minutes / seconds), 10)
     steps = min(wanted, fitting)
     lengths = {
@@ -511,7 +519,7 @@ def with_length(choice: Choice, facts: Facts, minutes: float) -> Choice:
         "watch.checkpoint.every": max(steps // 20, 1),
         "watch.log.every": min(max(steps // 50, 1), 100),
     }
-    epochs = steps * batch / facts.count
+    epochs = steps * batch / facts.images
     takes = _minutes(steps * seconds)
     length = f"{steps:,} steps of {seconds:.2g} s (measured), {epochs:.3g} passes over the images in {takes}"
     if steps < wanted:

@@ -13,7 +13,7 @@ from ssl_jax.cli.start import (
     Wishes,
     choose,
     describe_facts,
-    look_at,
+    inspect_images,
     require_enough,
     start,
     with_length,
@@ -47,7 +47,7 @@ def test_numbers_sizes_classes_and_copies_are_found(tmp_path):
         (tmp_path / "dog" / f"{name}.png").write_bytes(first)
     brighter = np.clip(picture(4, 24).astype(int) + 9, 0, 255).astype(np.uint8)
     Image.fromarray(brighter).save(tmp_path / "cat" / "near.png")
-    _, facts = look_at(f"folder:{tmp_path}")
+    _, facts = inspect_images(f"folder:{tmp_path}")
     assert facts._replace(near=0.0) == Facts(33, 3, 0.0, (20, 22, 24), 2, 2, 0.0, 33)
     assert facts.near == pytest.approx(5 / 33)  # the three of the same bytes, and the pair
     said = "\n".join(describe_facts(facts))
@@ -58,15 +58,15 @@ def test_numbers_sizes_classes_and_copies_are_found(tmp_path):
 def test_flat_images_are_no_copies_of_each_other(tmp_path):
     for k in range(20):
         Image.new("RGB", (10, 10), (k, k, k)).save(tmp_path / f"{k}.png")
-    assert look_at(f"folder:{tmp_path}")[1].near == 0
+    assert inspect_images(f"folder:{tmp_path}")[1].near == 0
 
 
 def test_of_mixed_channels_the_most_common_are_taken_and_the_others_said(tmp_path):
     write(tmp_path, 18, channels=5, suffix=".npy")
     write(tmp_path, 2, first=50)
     source = f"folder:{tmp_path}"
-    _, facts = look_at(source)
-    assert (facts.count, facts.channels, facts.other_channels) == (20, 5, pytest.approx(0.1))
+    _, facts = inspect_images(source)
+    assert (facts.images, facts.channels, facts.other_channels) == (20, 5, pytest.approx(0.1))
     assert "10% of those looked at have another number of channels than 5: left out" in describe_facts(facts)
     choice = choose(facts, source, "cpu", 1, Wishes())
     config = build.to_dict(load_config(choice.spec, choice.overrides))
@@ -77,7 +77,7 @@ def test_of_mixed_channels_the_most_common_are_taken_and_the_others_said(tmp_pat
 def test_gray_and_colour_are_one_kind(tmp_path):
     write(tmp_path, 9)
     write(tmp_path, 9, channels=1, first=20)
-    assert look_at(f"folder:{tmp_path}")[1]._replace(near=0.0)[1:3] == (3, 0.0)
+    assert inspect_images(f"folder:{tmp_path}")[1]._replace(near=0.0)[1:3] == (3, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_gray_and_colour_are_one_kind(tmp_path):
 )
 def test_too_few_images_are_refused_with_what_to_do_instead(count, copies, message):
     with pytest.raises(ValueError, match=message) as caught:
-        require_enough(facts_of(count=count, copies=copies), "folder:x")
+        require_enough(facts_of(images=count, copies=copies), "folder:x")
     assert "\n" not in str(caught.value)
-    require_enough(facts_of(count=16), "folder:x")
+    require_enough(facts_of(images=16), "folder:x")
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_what_is_no_folder_of_images_is_one_line_and_leaves_nothing(make, messag
 
 
 def test_the_choice_follows_images_and_machine_and_says_why():
-    small = choose(facts_of(count=60, sides=(40, 44, 50)), "folder:x", "cpu", 1, Wishes())
+    small = choose(facts_of(images=60, sides=(40, 44, 50)), "folder:x", "cpu", 1, Wishes())
     assert small.spec == "dcl:folder"
     assert (small.overrides["batch_size"], small.overrides["views.size"]) == (16, 48)
     assert any("60 images are few" in reason and "--weights=" in reason for reason in small.reasons)
-    large = choose(facts_of(count=100_000, sides=(200, 400, 900)), "folder:x", "accelerator", 8, Wishes())
+    large = choose(facts_of(images=100_000, sides=(200, 400, 900)), "folder:x", "accelerator", 8, Wishes())
     assert large.spec == "simclr:folder"
     chosen = {
         name: large.overrides[name] for name in ("batch_size", "views.size", "encoder.name", "encoder.stem")
@@ -138,7 +138,7 @@ def test_the_choice_follows_images_and_machine_and_says_why():
 @pytest.mark.parametrize("devices", [1, 3, 8])
 def test_batches_are_divided_by_the_devices(devices):
     for count in (16, 100, 5000):
-        batch = choose(facts_of(count=count), "folder:x", "accelerator", devices, Wishes()).overrides[
+        batch = choose(facts_of(images=count), "folder:x", "accelerator", devices, Wishes()).overrides[
             "batch_size"
         ]
         assert batch % devices == 0 and batch >= 1
