@@ -268,7 +268,7 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
     file = folder / ENCODER if folder.is_dir() else folder
     if _is_export(file):
         return _of_export(file)
-    return _of_others(text)
+    return _of_others(str(folder) if folder.exists() else text)
 
 
 def _of_others(name: str) -> Model:

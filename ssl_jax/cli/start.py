@@ -399,7 +399,7 @@ def describe_facts(facts: Facts) -> list[str]:
         )
     if facts.near:
         lines.append(
-            f"{facts.near:.0%} of {facts.sample_size} images look nearly like another one, as frames of a video: they add little"
+            f"{facts.near:.0%} of {facts.sample_size} images look nearly like another one, as frames do: they add little"
         )
     if least < 8:
         lines.append("some images are smaller than 8 pixels")
