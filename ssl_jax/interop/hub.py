@@ -91,7 +91,7 @@ def read_from_hub(name: str, *, part: str | None = None) -> Weights:
         message = f"{name}: there is no such repository, or it is private and `hf auth login` was not run"
         raise ValueError(message) from error
     # Whatever else stands between here and the hub: no network, a proxy, a timeout, HF_HUB_OFFLINE.
-    except OSError as error:
+    except _network_errors() as error:
         found = _cached(huggingface_hub, parsed)
         if found is None:
             raise ValueError(
@@ -114,6 +114,19 @@ def _download(hub: Any, name: HubName) -> Path:
     info = hub.HfApi().model_info(name.repository, revision=name.revision)
     files = files_to_load([file.rfilename for file in info.siblings or ()], name)
     return Path(hub.snapshot_download(name.repository, revision=info.sha, allow_patterns=files))
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """List what a request raises that gets no answer.
+
+    The library of requests beneath huggingface_hub differs by its version; what one raises is not always an OSError.
+    """
+    try:
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return (OSError,)
+    own = ("builtins", "huggingface_hub")
+    return OSError, *(kind for kind in HfHubHTTPError.__mro__ if kind.__module__.split(".")[0] not in own)
 
 
 def _cached(hub: Any, name: HubName) -> Path | None:
@@ -182,9 +195,10 @@ def read_from_timm(name: str, *, part: str | None = None) -> Weights:
     if model_name not in known:
         message = f"timm {timm.__version__} has no weights of that name"
         raise ValueError(f"{name}: {message}; {_nearest(model_name, known)}")
+    failures: tuple[type[Exception], ...] = (RuntimeError, *_network_errors())
     try:
         model = timm.create_model(model_name, pretrained=True)
-    except (OSError, RuntimeError) as error:
+    except failures as error:
         repository = f"timm/{model_name}"
         raise ValueError(
             f"{name} cannot be loaded by timm ({_reason(error)}): {INSTEAD.format(repository=repository)}"

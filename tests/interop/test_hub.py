@@ -1,5 +1,6 @@
 """Weights by name, without a network: a cache as huggingface_hub lays it out, and answers of the hub made by hand."""
 
+import importlib
 import types
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_the_offline_switch_of_the_hub_is_said(cache, monkeypatch):
     refuse_with(monkeypatch, OfflineModeIsEnabled("HF_HUB_OFFLINE is set"))
     with pytest.raises(ValueError, match="OfflineModeIsEnabled: HF_HUB_OFFLINE is set"):
         read_from_hub("hf:owner/name")
+
+
+def test_a_name_that_the_network_does_not_resolve_is_no_network(cache, monkeypatch):
+    bases = huggingface_hub.errors.HfHubHTTPError.__mro__
+    library = next(kind.__module__ for kind in bases if kind.__name__ == "HTTPError")
+    error = importlib.import_module(library.split(".")[0]).ConnectError
+    refuse_with(monkeypatch, error("[Errno -2] Name or service not known"))
+    with pytest.raises(ValueError, match=r"ConnectError: \[Errno -2\] Name or service not known"):
+        read_from_hub("hf:owner/name")
+    put(cache)
+    assert read_from_hub("hf:owner/name").provenance["revision"] == COMMIT
 
 
 @pytest.mark.parametrize(
