@@ -347,7 +347,7 @@ def with_heads(
 
     def replace(parts: Mapping[str, Any], which: int) -> dict[str, Any]:
         return {
-            part: heads[part][which] if part in found and heads[part][which] else inner
+            part: heads[part][which] if part in found and trees.flatten(heads[part][which]) else inner
             for part, inner in parts.items()
         }
 

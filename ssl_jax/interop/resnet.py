@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax.core.check import require
@@ -134,7 +135,7 @@ def read_heads(arrays: Arrays, part: str) -> Mapping[str, Head]:
     Returns:
       ``(params, state)`` by name.
     """
-    heads: dict[str, Head | None] = dict(dino_heads_from_torch(arrays))
+    heads: dict[str, Any] = dict(dino_heads_from_torch(arrays))
     if part in WITH_PROJECTOR or "fc.0.weight" in arrays:
         # SimSiam's last layer has a bias which its training holds still.
         heads["projector"] = _without_bias(mlp_from_torch(arrays, "fc"))
@@ -144,7 +145,7 @@ def read_heads(arrays: Arrays, part: str) -> Mapping[str, Head]:
         heads["projector"] = _without_bias(mlp_from_torch(arrays, "projector"))
     if "queue" in arrays and arrays["queue"].ndim == 2:
         pointer = np.asarray(arrays.get("queue_ptr", 0), np.int32).reshape(-1)[0]
-        heads["queue"] = ({}, Queue(arrays["queue"].T, pointer))
+        heads["queue"] = ({}, Queue(jnp.asarray(arrays["queue"].T), jnp.asarray(pointer)))
     if "prototypes.weight" in arrays:
         heads["prototypes"] = (arrays["prototypes.weight"], {})
     if "prototypes.prototypes0.weight" in arrays:

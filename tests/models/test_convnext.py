@@ -18,7 +18,7 @@ from ssl_jax.models.torch_names import convnext_from_torch, convnext_to_torch
 from tests.golden_files import assert_close, golden
 from tests.models.fill import random_variables
 
-TINY = {"depths": (1, 2), "widths": (8, 12), "stem_patch": 2}
+TINY = {"depths": (1, 1), "widths": (8, 12), "stem_patch": 2}
 GOLDEN = {"widths": (8, 12, 16, 24)}
 
 
