@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shlex
@@ -507,8 +508,14 @@ def with_length(choice: Choice, facts: Facts, minutes: float) -> Choice:
       facts: from :func:`inspect_images`.
       minutes: how long training may take.
     """
-    config = build.to_dict(load_config(choice.spec, choice.overrides))
-    seconds = seconds_per_step(config)
+    logger = logging.getLogger("ssl_jax")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # what it says of a run is said of the real one
+    try:
+        config = build.to_dict(load_config(choice.spec, choice.overrides))
+        seconds = seconds_per_step(config)
+    finally:
+        logger.setLevel(level)
     batch = config["batch_size"]
     wanted = max(math.ceil(EPOCHS * facts.images / batch), LEAST_STEPS)
     fitting = max(int(60 * minutes / seconds), 10)
@@ -595,9 +602,11 @@ def describe_next(folder: Path, source: str) -> str:
       source: its images.
     """
     quoted = shlex.quote(str(folder))
+    place = source.removeprefix("folder:")
+    images = f'"{place}"' if place != source else f'ssl_jax.data.open_source("{source}")'
     lines = [
         "Next:",
-        f'  in Python     ssl_jax.load("{folder}").embed("{source.removeprefix("folder:")}")',
+        f'  in Python     ssl_jax.load("{folder}").embed({images})',
         f"  as a file     {command('embed')} --workdir={quoted} --source={shlex.quote(source)} --out=features.npz",
         f"  elsewhere     {command('export')} --workdir={quoted} --out=encoder",
     ]
