@@ -412,12 +412,13 @@ def test_data2vec_2_is_refused_with_the_reason():
         ("learned", 384, "dino", None, "bicubic_offset"),
     ],
 )
-def test_a_file_that_says_nothing_is_told_by_its_positions(kind, width, family, heads, resize):
+@pytest.mark.parametrize("stored", [np.float32, np.float16])
+def test_a_file_that_says_nothing_is_told_by_its_positions(kind, width, family, heads, resize, stored):
     table = np.zeros((4, width)) if kind == "learned" else sincos_table(2, 2, width)
     table = np.roll(table, width // 2, axis=1) if kind == "moco" else table
     arrays = {
         "cls_token": np.zeros((1, 1, width), np.float32),
-        "pos_embed": np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32),
+        "pos_embed": np.concatenate([np.zeros((1, width)), table])[None].astype(stored).astype(np.float32),
         "patch_embed.proj.weight": np.zeros((width, 3, 8, 8), np.float32),
     }
     said = said_by_positions(arrays)
