@@ -12,7 +12,7 @@ from ssl_jax.core.types import Array, Key, Params, State
 from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.positions import sincos_table
 from ssl_jax.models.remat import require_remat
-from ssl_jax.models.transformer import INITS, Places, apply_blocks, gather_tokens, layer_norm, linear_init
+from ssl_jax.models.transformer import INITS, Positions, apply_blocks, gather_tokens, layer_norm, linear_init
 
 
 class MaeDecoder(nn.Module):
@@ -165,7 +165,7 @@ class JepaPredictor(nn.Module):
             train=train,
             remat=self.remat,
             remat_keeps=self.remat_keeps,
-            places=lambda: Places(jnp.where(attended, 0.0, -jnp.inf)),
+            positions=lambda: Positions(jnp.where(attended, 0.0, -jnp.inf)),
             heads=self.heads,
             scheme=self.scheme,
             dtype=self.dtype,

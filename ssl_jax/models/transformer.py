@@ -108,22 +108,22 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None = None) ->
 Grid = tuple[int, int]
 
 
-class Places(NamedTuple):
-    """What attention knows of the tokens' places, besides the tokens.
+class Positions(NamedTuple):
+    """What attention knows of the tokens' positions, besides the tokens.
 
     Attributes:
       bias: added to the scores, see :func:`attention_weights`.
       rotation: cosines and sines by which queries and keys are turned, each ``[b or 1, length, 1, width / heads]``, see
         :func:`ssl_jax.models.rope.rotate`.
-      index: rows of the block's own table of relative positions, ``[b or 1, length, length]``.
+      relative: rows of the block's own table of relative positions, ``[b or 1, length, length]``.
     """
 
     bias: Array | None = None
     rotation: tuple[Array, Array] | None = None
-    index: Array | None = None
+    relative: Array | None = None
 
 
-NOWHERE = Places()
+NO_POSITIONS = Positions()
 
 
 def relative_bias(table: Array, index: Array, grids: tuple[Grid, Grid]) -> Array:
@@ -174,8 +174,9 @@ class Attention(nn.Module):
     relative_grids: tuple[Grid, Grid] | None = None
 
     @nn.compact
-    def __call__(self, x: Array, weights: bool = False, places: Places = NOWHERE) -> Array:
+    def __call__(self, x: Array, weights: bool = False, positions: Positions = NO_POSITIONS) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
+        layer: nn.Module
         if self.key_bias:
             layer = dense(
                 3 * width, use_bias=self.qkv_bias, dtype=dtype, kernel_init=qkv_init(init), name="qkv"
@@ -187,21 +188,21 @@ class Attention(nn.Module):
         if self.qk_norm:
             query = layer_norm(dtype, "q_norm", self.norm_epsilon)(query)
             key = layer_norm(dtype, "k_norm", self.norm_epsilon)(key)
-        if places.rotation is not None:
-            query, key = rotate(query, *places.rotation), rotate(key, *places.rotation)
-        bias = self.bias(places)
+        if positions.rotation is not None:
+            query, key = rotate(query, *positions.rotation), rotate(key, *positions.rotation)
+        bias = self.bias(positions)
         if weights:
             return attention_weights(query, key, bias)
         mixed = attend(query, key, value, bias).reshape(x.shape)
         return dense(width, dtype=dtype, kernel_init=linear_init(init, layer=self.layer), name="proj")(mixed)
 
-    def bias(self, places: Places) -> Array | None:
-        if self.relative_grids is None or places.index is None:
-            return places.bias
+    def bias(self, positions: Positions) -> Array | None:
+        if self.relative_grids is None or positions.relative is None:
+            return positions.bias
         shape = (relative_rows(*self.relative_grids[0]), self.heads)
         table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
-        own = relative_bias(table, places.index, self.relative_grids)
-        return own if places.bias is None else own + places.bias
+        own = relative_bias(table, positions.relative, self.relative_grids)
+        return own if positions.bias is None else own + positions.bias
 
 
 def gelu(x: Array) -> Array:
@@ -292,7 +293,9 @@ class Block(nn.Module):
     layer: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, weights: bool = False, places: Places = NOWHERE) -> Array:
+    def __call__(
+        self, x: Array, train: bool, weights: bool = False, positions: Positions = NO_POSITIONS
+    ) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         attention = Attention(
             self.heads,
@@ -308,13 +311,13 @@ class Block(nn.Module):
         )
         norm1, norm2 = (layer_norm(dtype, name, self.norm_epsilon) for name in ("norm1", "norm2"))
         if weights:
-            return attention(norm1(x), weights=True, places=places)
+            return attention(norm1(x), weights=True, positions=positions)
         mlp = Mlp(
             hidden_units(width, self.mlp_ratio), self.mlp, self.scheme, self.dtype, self.layer, name="mlp"
         )
         scale1, scale2 = self.scale("ls1"), self.scale("ls2")
-        x = self.residual(lambda y, p: scale1(attention(norm1(y), places=p)), x, places, train)
-        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, places, train)
+        x = self.residual(lambda y, p: scale1(attention(norm1(y), positions=p)), x, positions, train)
+        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, positions, train)
 
     def scale(self, name: str) -> Callable[[Array], Array]:
         if self.layer_scale is None:
@@ -322,18 +325,18 @@ class Block(nn.Module):
         return LayerScale(self.layer_scale, name=name)
 
     def residual(
-        self, branch: Callable[[Array, Places], Array], x: Array, places: Places, train: bool
+        self, branch: Callable[[Array, Positions], Array], x: Array, positions: Positions, train: bool
     ) -> Array:
         if not train or self.drop_path == 0.0:
-            return x + branch(x, places)
+            return x + branch(x, positions)
         if not self.has_rng("train"):
             raise ValueError("key=None: allowed is a key, as drop_path > 0 draws in training")
         key = self.make_rng("train")
         if self.drop_path_kind == "bernoulli":
-            return x + drop_path(key, branch(x, places), rate=self.drop_path)
+            return x + drop_path(key, branch(x, positions), rate=self.drop_path)
         chosen = kept_examples(key, x.shape[0], rate=self.drop_path)
-        chosen_places = jax.tree.map(lambda p: p if p.shape[0] == 1 else p[chosen], places)
-        y = branch(x[chosen], chosen_places) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
+        chosen_positions = jax.tree.map(lambda p: p if p.shape[0] == 1 else p[chosen], positions)
+        y = branch(x[chosen], chosen_positions) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
         return x.at[chosen].add(y)
 
 
@@ -384,12 +387,12 @@ def apply_blocks(
     drop_path_uniform: bool = False,
     last_weights: bool = False,
     every: bool = False,
-    places: Callable[[], Places] = Places,
+    positions: Callable[[], Positions] = Positions,
     **options: Any,
 ) -> Any:
     """Apply ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
 
-    ``places`` is called for every block, and draws where the blocks' places differ.
+    ``positions`` is called for every block, and draws where they differ.
 
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
@@ -400,7 +403,7 @@ def apply_blocks(
         rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)
         weights = last_weights and index == depth - 1
         module = block(drop_path=rate, layer=index + 1, name=f"blocks_{index}", **options)
-        x = module(x, train, weights, places())
+        x = module(x, train, weights, positions())
         if every:
             layers[f"blocks_{index}"] = x
     return layers if every else x

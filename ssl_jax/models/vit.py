@@ -22,7 +22,7 @@ from ssl_jax.models.transformer import (
     INITS,
     MLPS,
     Grid,
-    Places,
+    Positions,
     apply_blocks,
     final_norm,
     gather_tokens,
@@ -122,16 +122,16 @@ class VisionTransformer(nn.Module):
         layers = output == "layers" and not self.is_initializing()
         patches = patchify(jnp.asarray(images), patch=self.patch)
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        positions = self.positions(*grid)
-        places = self.places(grid, keep, present, train)
+        added = self.added_positions(*grid)
+        positions = self.attended_positions(grid, keep, present, train)
         if keep is not None:
             patches = gather_tokens(patches, keep)
         embed = PatchEmbedding(
             self.width, self.has_patch_bias(), self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
         )
         x = self.hide(embed(patches), mask)
-        if positions is not None:
-            x = x + (positions[None] if keep is None else positions[keep]).astype(x.dtype)
+        if added is not None:
+            x = x + (added[None] if keep is None else added[keep]).astype(x.dtype)
         x = self.prepend(x)
         if self.pre_norm:
             x = layer_norm(x.dtype, "norm_pre", self.norm_epsilon)(x)
@@ -148,7 +148,7 @@ class VisionTransformer(nn.Module):
             drop_path_uniform=self.drop_path_uniform,
             last_weights=attention,
             every=layers,
-            places=places,
+            positions=positions,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
@@ -198,7 +198,7 @@ class VisionTransformer(nn.Module):
         token = self.param("mask_token", start, (1, 1, self.width), jnp.float32)
         return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
-    def positions(self, height: int, width: int) -> Array | None:
+    def added_positions(self, height: int, width: int) -> Array | None:
         """What is added to the embedded patches."""
         if self.position not in ("learned", "sincos"):
             return None
@@ -212,38 +212,31 @@ class VisionTransformer(nn.Module):
             )[0]
         return resize_table(table, source=(side, side), target=(height, width), resize=self.position_resize)
 
-    def places(
+    def attended_positions(
         self, grid: Grid, keep: Array | None, present: Array | None, train: bool
-    ) -> Callable[[], Places]:
-        """What attention knows of places: relative ones, rotations, and −∞ for keys that are not there."""
-        prefix, side = self.class_token + self.registers, self.image_size // self.patch
-        bias = index = None
+    ) -> Callable[[], Positions]:
+        """What attention knows of positions: relative ones, rotations, and −∞ for keys that are not there."""
+        prefix, bias = self.class_token + self.registers, None
         if present is not None:
             attended = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
             bias = jnp.where(attended, 0.0, -jnp.inf)[:, None, None, :]
         if self.position == "relative":
-            index = jnp.asarray(relative_index(*grid, prefix))[None]
-            if keep is not None:
-                first = jnp.broadcast_to(jnp.arange(prefix), (keep.shape[0], prefix))
-                tokens = jnp.concatenate([first, keep + prefix], axis=1)
-                index = index[0][tokens[:, :, None], tokens[:, None, :]]
-        if self.position == "relative" and not self.relative_per_block:
-            shape = (relative_rows(side, side), self.heads)
-            table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
-            shared = relative_bias(table, index, ((side, side), grid))
-            bias, index = shared if bias is None else shared + bias, None
+            pairs = self.relative_pairs(grid, keep)
+            if self.relative_per_block:
+                return lambda: Positions(bias, relative=pairs)
+            shared = self.shared_bias(pairs, grid)
+            bias = shared if bias is None else shared + bias
         if self.position != "rope":
-            return lambda: Places(bias, None, index)
+            return lambda: Positions(bias)
         coordinates = jnp.asarray(patch_coordinates(*grid), jnp.promote_types(self.dtype, jnp.float32))
-        off = {name: getattr(self, name) == value for name, value in ROPE_OFF.items()}
-        if not train or all(off.values()):
+        drawn = [name for name, value in ROPE_OFF.items() if getattr(self, name) != value]
+        if not train or not drawn:
             turns = self.rotation(coordinates, keep)
-            return lambda: Places(bias, turns)
+            return lambda: Positions(bias, turns)
         if not self.has_rng("train"):
-            augmentation = ", ".join(name for name in off if not off[name])
-            raise ValueError(f"key=None: allowed is a key, as {augmentation} draws in training")
+            raise ValueError(f"key=None: allowed is a key, as {', '.join(drawn)} draws in training")
 
-        def draw() -> Places:
+        def draw() -> Positions:
             moved = augment_coordinates(
                 self.make_rng("train"),
                 coordinates,
@@ -251,9 +244,25 @@ class VisionTransformer(nn.Module):
                 jitter=self.rope_jitter,
                 rescale=self.rope_rescale,
             )
-            return Places(bias, self.rotation(moved, keep))
+            return Positions(bias, self.rotation(moved, keep))
 
         return draw
+
+    def relative_pairs(self, grid: Grid, keep: Array | None) -> Array:
+        """Rows of a table of relative positions for every pair of tokens, ``[b or 1, length, length]``."""
+        prefix = self.class_token + self.registers
+        index = jnp.asarray(relative_index(*grid, prefix))
+        if keep is None:
+            return index[None]
+        first = jnp.broadcast_to(jnp.arange(prefix), (keep.shape[0], prefix))
+        tokens = jnp.concatenate([first, keep + prefix], axis=1)
+        return index[tokens[:, :, None], tokens[:, None, :]]
+
+    def shared_bias(self, pairs: Array, grid: Grid) -> Array:
+        side = self.image_size // self.patch
+        shape = (relative_rows(side, side), self.heads)
+        table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
+        return relative_bias(table, pairs, ((side, side), grid))
 
     def rotation(self, coordinates: Array, keep: Array | None) -> tuple[Array, Array]:
         """Cosines and sines ``[b or 1, prefix + patches, 1, width / heads]``; those of prefix tokens turn nothing."""

@@ -10,7 +10,7 @@ import pytest
 from ssl_jax.core import trees
 from ssl_jax.models.positions import relative_index, relative_rows
 from ssl_jax.models.torch_names_vit import vit_from_torch, vit_to_torch
-from ssl_jax.models.transformer import Attention, Places, hidden_units
+from ssl_jax.models.transformer import Attention, Positions, hidden_units
 from ssl_jax.models.vit import vit
 from tests.models.fill import random_variables
 
@@ -209,16 +209,16 @@ def test_relative_positions_on_another_grid(own):
     same(found, expected / expected.sum(-1, keepdims=True))
 
 
-def test_index_of_a_block_is_read_from_its_places():
+def test_a_block_reads_its_own_table():
     attention = Attention(
         heads=2, qkv_bias=True, scheme="xavier", dtype="float32", relative_grids=((2, 2), (2, 2))
     )
     x = jnp.zeros((1, 5, 16))
     index = jnp.asarray(relative_index(2, 2, 1))[None]
-    variables = attention.init(jax.random.key(0), x, places=Places(index=index))
+    variables = attention.init(jax.random.key(0), x, positions=Positions(relative=index))
     table = jnp.asarray(np.random.default_rng(0).normal(size=(12, 2)), jnp.float32)
     variables = {"params": {**variables["params"], "relative_bias": table}}
-    found = attention.apply(variables, x, weights=True, places=Places(index=index))
+    found = attention.apply(variables, x, weights=True, positions=Positions(relative=index))
     expected = np.exp(np.asarray(table)[relative_index(2, 2, 1)].transpose(2, 0, 1))
     same(found[0], expected / expected.sum(-1, keepdims=True))
 
