@@ -167,7 +167,7 @@ def build(
         vectors, patches, _ = dense_features(
             source.network, frozen.params, frozen.state, for_teacher(images), train=source.variables is None
         )
-        patches = resample_grid(patches, p[1].shape[1:3])
+        patches = resample_grid(patches, (p[1].shape[1], p[1].shape[2]))
         pairs = [
             (a.reshape(-1, a.shape[-1]), jax.lax.stop_gradient(b.reshape(-1, b.shape[-1])))
             for a, b in zip(p, (vectors, patches), strict=True)
