@@ -152,16 +152,16 @@ def to_npz(
     With tokens also ``patches`` ``[n, rows * columns, d]`` and ``grid``, the rows and columns.
     """
     buffer = io.BytesIO()
-    of_patches = {} if tokens is None else {"patches": tokens.patches, "grid": np.array(tokens.grid)}
-    np.savez_compressed(
-        buffer,
-        features=encoded.features,
-        file_name=np.array(names),
-        index=encoded.index,
-        label=encoded.labels,
-        class_name=np.array(class_names(encoded.labels, classes)),
-        **of_patches,
-    )
+    arrays: dict[str, Any] = {
+        "features": encoded.features,
+        "file_name": np.array(names),
+        "index": encoded.index,
+        "label": encoded.labels,
+        "class_name": np.array(class_names(encoded.labels, classes)),
+    }
+    if tokens is not None:
+        arrays |= {"patches": tokens.patches, "grid": np.array(tokens.grid)}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -196,7 +196,7 @@ def to_parquet(
     if tokens is not None:
         count, positions, dims = tokens.patches.shape
         columns["patches"] = lists(lists(pyarrow.array(tokens.patches.ravel()), dims), positions)
-        columns["grid"] = lists(pyarrow.array(np.tile(np.int32(tokens.grid), count)), 2)
+        columns["grid"] = lists(pyarrow.array(np.tile(np.array(tokens.grid, np.int32), count)), 2)
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()

@@ -158,8 +158,8 @@ def evaluate_encoder(
     chosen = parse_measures(measures or evaluation["measures"])
     for baseline in baselines:
         choice("baselines", baseline, BASELINES)
-    splits = evaluation["train_split"], evaluation["test_split"]
-    sources = (open_images(config, source, splits[0]), open_images(config, source, splits[1]))
+    both = evaluation["train_split"], evaluation["test_split"]
+    sources = (open_images(config, source, both[0]), open_images(config, source, both[1]))
     encoder = load_encoder(name, sources[0], size=size)
     print_once(describe_encoder(encoder))
     config = build.with_changes(config, {"watch.evaluate.crop_ratio": encoder.candidate.crop_ratio})
@@ -170,11 +170,11 @@ def evaluate_encoder(
     facts = {
         "encoder": name,
         "source": source,
-        "splits": splits,
+        "splits": both,
         "machine": machine(),
         "encoders": {**known, name: _facts_of(encoder)},
     }
-    given = {"measures": chosen, "baselines": baselines, "reasons": {}, "trained_on": None}
+    given = {"measures": chosen, "baselines": baselines}
     _evaluate_into(out, facts, config, candidates, sources, given)
 
 

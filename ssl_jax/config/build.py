@@ -344,17 +344,15 @@ def _start_state(config: Config, optimizer: Optimizer) -> TrainState:
 
     def init(seed: Array, params: Params, state: State) -> TrainState:
         started = method(config, weights.started(network, params, state, start))
-        return make_init(started, optimizer, rows)(seed)._replace(key=None)
+        return make_init(started, optimizer, rows)(seed)
 
-    # On the host: the devices of several processes can take it from there.
-    first = jax.tree.map(np.asarray, jax.jit(init)(config["seed"], params, state))
+    first = jax.jit(init)(config["seed"], params, state)
+    # On the host, where the devices of several processes can take it from; but for the key, which all of them have.
+    first = jax.tree.map(np.asarray, first._replace(key=jnp.int32(0)))
     if start.with_heads:
         heads = weights.open_weights(start.weights).heads
-        first = first._replace(
-            **dict(
-                zip(("params", "state"), weights.with_heads(*first[1:3], heads, start.weights), strict=True)
-            )
-        )
+        params, state = weights.with_heads(first.params, first.state, heads, start.weights)
+        first = first._replace(params=params, state=state)
     return first
 
 

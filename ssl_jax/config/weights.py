@@ -137,8 +137,8 @@ def find_origin(choices: Mapping[str, Any], recorded: Config, *, dataset_size: i
     if recorded.get("encoder", {}).get("weights") == name:
         encoder = {option: value for option, value in recorded["encoder"].items() if option not in START}
         views, evaluate = recorded["views"], recorded["watch"]["evaluate"]
-        numbers = (tuple(views[part]) for part in ("mean", "std"))
-        return Origin(encoder, views["size"], *numbers, evaluate["crop_ratio"])
+        mean, std = tuple(views["mean"]), tuple(views["std"])
+        return Origin(encoder, views["size"], mean, std, evaluate["crop_ratio"])
     loaded = open_weights(name)
     encoder, preprocessing = dict(loaded.network.config), loaded.preprocessing
     return Origin(

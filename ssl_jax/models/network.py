@@ -211,8 +211,8 @@ def with_variables(network: Network, params: Params, state: State) -> Network:
     def init(key: Key, inputs: Array, **options: Any) -> tuple[Params, State]:
         drawn_params, drawn_state = network.init(key, inputs, **options)
         drawn = {"params": drawn_params, "state": drawn_state}
-        needed = {path: leaf.shape for path, leaf in trees.flatten(drawn).items()}
-        require_same_arrays({path: np.shape(leaf) for path, leaf in given.items()}, needed)
+        expected = {path: leaf.shape for path, leaf in trees.flatten(drawn).items()}
+        require_same_arrays({path: np.shape(leaf) for path, leaf in given.items()}, expected)
 
         def take(path: str, leaf: Array) -> Array:
             return jnp.asarray(given[path], leaf.dtype) if path in given else leaf
@@ -223,18 +223,20 @@ def with_variables(network: Network, params: Params, state: State) -> Network:
     return network._replace(init=init)
 
 
-def require_same_arrays(given: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]) -> None:
+def require_same_arrays(
+    given: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
     """Raise a ValueError unless arrays have the names and shapes that a network needs; names the first three that do not.
 
     Args:
       given: shapes by path; those of :data:`FRESH` may lack.
-      needed: shapes by path.
+      expected: shapes by path.
     """
-    missing = [path for path in needed if path not in given and path.split("/")[-1] not in FRESH]
-    extra = [path for path in given if path not in needed]
+    missing = [path for path in expected if path not in given and path.split("/")[-1] not in FRESH]
+    extra = [path for path in given if path not in expected]
     other = [
         f"{path} {given[path]} instead of {shape}"
-        for path, shape in needed.items()
+        for path, shape in expected.items()
         if path in given and given[path] != shape
     ]
     said = [
