@@ -39,15 +39,16 @@ _LICENSE = flags.DEFINE_string(
 
 def main() -> None:
     """Export the encoder of ``--workdir`` or ``--encoder`` to ``--out``."""
-    encoder, options = _ENCODER.value, {"formats": _TO.value, "license": _LICENSE.value}
-    if encoder:
+    formats, license = _TO.value, _LICENSE.value
+    if _ENCODER.value:
         given = [name for name, flag in (("workdir", _WORKDIR), ("step", _STEP)) if flag.present]
-        require(not given, "encoder", encoder, f"one of --encoder and --{' and --'.join(given)}")
-        export_pretrained(encoder, launch.require_path("out", _OUT.value, "FOLDER"), **options)
+        require(not given, "encoder", _ENCODER.value, f"one of --encoder and --{' and --'.join(given)}")
+        out = launch.require_path("out", _OUT.value, "FOLDER")
+        export_pretrained(_ENCODER.value, out, formats=formats, license=license)
         return
     workdir = launch.require_path("workdir", _WORKDIR.value, "DIR")
     out = launch.require_path("out", _OUT.value, "FOLDER")
-    export_encoder(workdir, out, step=_STEP.value, **options)
+    export_encoder(workdir, out, step=_STEP.value, formats=formats, license=license)
 
 
 if __name__ == "__main__":

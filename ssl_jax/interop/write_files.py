@@ -211,7 +211,8 @@ def _at_size(encoder: Encoder) -> Encoder:
         raise ValueError(
             f"preprocessing.size={size}: allowed is {(side, side)}, that of the relative positions"
         )
-    params, changes = dict(encoder.params), {"image_size": size[0]}
+    params: Params = dict(encoder.params)
+    changes: dict[str, Any] = {"image_size": size[0]}
     if config["position"] in ("learned", "sincos"):
         before, after = ((s // patch, s // patch) for s in (side, size[0]))
         table = params.get("pos_embed")

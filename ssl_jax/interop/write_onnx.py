@@ -1,5 +1,6 @@
 """Encoders as ONNX graphs, by torch's own exporter, checked by onnxruntime before they are handed out."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def require_onnx(encoder: Encoder) -> None:
       ImportError: a library that is needed is missing.
     """
     _express(encoder)
-    _import_onnx()
+    _require_libraries()
 
 
 def write_onnx(encoder: Encoder, folder: Path) -> str:
@@ -58,7 +59,10 @@ def write_onnx(encoder: Encoder, folder: Path) -> str:
     Raises:
       RuntimeError: onnxruntime gives other features.
     """
-    torch, runtime = _import_onnx()
+    _require_libraries()
+    import onnxruntime
+    import torch
+
     encoder = settled(encoder)
     model, make = _express(encoder)
     preprocessing = encoder.preprocessing
@@ -88,7 +92,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> str:
             dynamo=True,
             verbose=False,
         )
-    session = runtime.InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
     _compare(encoder, lambda images: session.run(None, {"images": images})[0])
     return "\n".join(
         [
@@ -115,17 +119,11 @@ def _express(encoder: Encoder) -> tuple[TorchModel, Make]:
     raise ValueError(f"onnx graphs are made of torch models, and none fits: {'; '.join(reasons)}")
 
 
-def _import_onnx() -> tuple[Any, Any]:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"onnx graphs need torch, onnx, onnxscript and onnxruntime ({error}): pip install 'ssl-jax[onnx]'"
-        ) from error
-    return torch, onnxruntime
+def _require_libraries() -> None:
+    needed = ("torch", "onnx", "onnxscript", "onnxruntime")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"onnx graphs need {', '.join(missing)}: pip install 'ssl-jax[onnx]'")
 
 
 def _compare(encoder: Encoder, run: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -66,8 +66,10 @@ def _vit(encoder: Encoder) -> TorchModel:
     if config["position"] in by_attention:
         return by_attention[config["position"]](encoder)
     swiglu = config["mlp"] == "swiglu"
-    free = ("width", "depth", "heads", "patch", "image_size", "class_token", "registers", "mlp_ratio", "mlp")
-    free += ("qkv_bias", "key_bias", "qk_norm", "layer_scale", "fc_norm", "position_resize", "pre_norm")
+    free = (
+        *("width", "depth", "heads", "patch", "image_size", "class_token", "registers", "mlp_ratio", "mlp"),
+        *("qkv_bias", "key_bias", "qk_norm", "layer_scale", "fc_norm", "position_resize", "pre_norm"),
+    )
     known: dict[str, Any] = {
         **dict.fromkeys(free),
         "pool": tuple(POOLS),

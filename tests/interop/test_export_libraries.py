@@ -79,15 +79,15 @@ CASES = [
     ("vit, rotary, gated", ("timm", "transformers")),
     ("vit, relative", ("timm", "transformers")),
     ("vit, relative, shared", ("timm", "transformers")),
-    ("resnet18, narrow", ("transformers", "onnx")),
+    ("resnet18, narrow", ("onnx",)),
     ("convnext", ("timm", "torchvision", "transformers", "onnx")),
     ("convnext v2", ("timm", "transformers")),
     ("convnext, dinov3", ("timm", "transformers")),
     ("vit, fc_norm", ("timm",)),
-    ("vit, 5 channels, other size", ("timm", "transformers", "onnx")),
-    ("resnet18", ("timm", "torchvision", "onnx")),
-    ("resnet18, small, gray", ("torchvision", "onnx")),
-    ("resnet50", ("timm", "transformers")),
+    ("vit, 5 channels, other size", ("timm", "transformers")),
+    ("resnet18", ("timm", "torchvision")),
+    ("resnet18, small, gray", ("torchvision",)),
+    ("resnet50", ("transformers",)),
 ]
 
 
