@@ -124,3 +124,54 @@ def test_running_run_is_read_and_damage_is_named(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
         read_run(tmp_path)
+
+
+def started(knn, of_start, *, beside=()):
+    """An evaluation of a run that started from weights."""
+    rows = [
+        {"features": "raw pixels", "role": "baseline", "knn": 0.6},
+        *beside,
+        {"features": "started from vit.safetensors", "role": "start", "knn": of_start},
+        {"features": "simclr, 9 steps", "role": "encoder", "knn": knn},
+    ]
+    return {"rows": rows, "examples": [9, 10_000], "source": "embedded", "splits": ["train", "test"]}
+
+
+@pytest.mark.parametrize(
+    ("knn", "tone", "said"),
+    [
+        (
+            0.85,
+            "good",
+            "Training gained over the weights that it started from: kNN 85.0 against 80.0 for started from",
+        ),
+        (0.75, "bad", "Training made it worse than the weights that it started from: kNN 75.0 against 80.0"),
+        (0.8, "warn", "No gain over the weights that it started from is shown: kNN 80.0 against 80.0"),
+    ],
+)
+def test_the_weights_that_a_run_started_from_come_first(knn, tone, said):
+    first, second = judge_encoder(started(knn, 0.8))
+    assert first.tone == tone and first.text.startswith(said)
+    assert second.text.startswith(f"kNN {100 * knn:.1f} against 60.0 for raw pixels")
+
+
+def test_an_encoder_beside_is_not_the_run_and_not_its_start():
+    other = {"features": "timm:vit", "role": "encoder", "knn": 0.9}
+    first, _ = judge_encoder(started(0.85, 0.8, beside=[other]))
+    assert "kNN 85.0 against 80.0" in first.text
+
+
+def test_a_comparison_names_the_gain_of_the_leader_over_its_start():
+    leader = run("a", knn=0.9)._replace(evaluation=started(0.9, 0.8))
+    lines = comparison([leader, run("b", knn=0.7, config={"steps": 8})], [[0], [1]], ["a", "b"])
+    texts = [line.text for line in lines]
+    assert any(text.startswith("a: Training gained over the weights that it started from") for text in texts)
+
+
+def test_a_start_that_was_not_measured_is_named():
+    weights = {"encoder": {"weights": "hf:owner/name"}}
+    lines = [line.text for line in verdict(run(knn=0.85, config=weights))]
+    assert any(
+        line.startswith("Not compared with hf:owner/name, from which the run started") for line in lines
+    )
+    assert not any("Not compared" in line.text for line in verdict(run(knn=0.85)))
