@@ -379,7 +379,7 @@ def write_ssl_jax(subject: Subject, folder: Path) -> str:
     picture = '"photo.png"' if encoder.channels in snippets.MODES else 'np.load("photo.npy")'
     return "\n".join(
         [
-            "import numpy as np",
+            *(["import numpy as np"] if encoder.channels not in snippets.MODES else []),
             "import ssl_jax",
             "",
             'model = ssl_jax.load(".")',

@@ -18,6 +18,20 @@ def open_picture(encoder: Encoder) -> list[str]:
     return [f'picture = Image.open("photo.png").convert("{mode}")'] if mode else []
 
 
+def imports(encoder: Encoder, *names: str) -> list[str]:
+    """Return the lines that import modules, and what opens the picture: PIL, or numpy for images that are no pictures.
+
+    Args:
+      encoder: whose images are opened.
+      *names: of modules.
+    """
+    reader = "from PIL import Image" if encoder.channels in MODES else "import numpy as np"
+    return [
+        *sorted([reader, *(f"import {name}" for name in names)], key=lambda line: line.split()[0] == "from"),
+        "",
+    ]
+
+
 def unit_pixels(encoder: Encoder) -> list[str]:
     """Return lines that make ``pixels``, float32 ``[h, w, c]`` in [0, 1] of the size of the encoder, by numpy and PIL.
 

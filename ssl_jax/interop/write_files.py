@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from ssl_jax.core import trees
 from ssl_jax.core.check import require
+from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.models.build import BUILDERS, build, merge_lora
@@ -176,7 +177,7 @@ def write_arrays(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
         if name.endswith("running_mean")
     }
     packed = {name: np.array(array, order="C") for name, array in {**counters, **arrays}.items()}
-    safetensors.numpy.save_file(packed, folder / WEIGHTS, metadata={"format": "pt"})
+    write_atomically(folder / WEIGHTS, safetensors.numpy.save(packed, {"format": "pt"}))
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

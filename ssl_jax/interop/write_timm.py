@@ -181,11 +181,7 @@ def write_timm(encoder: Encoder, folder: Path) -> str:
         pixels = [*snippets.unit_pixels(encoder), *snippets.normalized_tensor(encoder)]
     return "\n".join(
         [
-            "import numpy as np",
-            "import timm",
-            "import torch",
-            "from PIL import Image",
-            "",
+            *snippets.imports(encoder, "timm", "torch"),
             'model = timm.create_model("local-dir:.", pretrained=True).eval()',
             *pixels,
             "with torch.no_grad():",

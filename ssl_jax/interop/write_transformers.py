@@ -195,7 +195,7 @@ def features_of(encoder: Encoder) -> str:
 def loading(model: TorchModel) -> str:
     """Return the expression that loads a model from the current folder."""
     without = ", add_pooling_layer=False" if model.architecture in WITHOUT_POOLER else ""
-    return f'{model.architecture}.from_pretrained("."{without})'
+    return f'transformers.{model.architecture}.from_pretrained("."{without})'
 
 
 def build_transformers(model: TorchModel) -> Any:
@@ -262,7 +262,7 @@ def write_transformers(encoder: Encoder, folder: Path) -> str:
     write_json(encoder.preprocessing.to_transformers(), folder / "preprocessor_config.json")
     if encoder.channels in snippets.MODES:
         pixels = [
-            'processor = AutoImageProcessor.from_pretrained(".")',
+            'processor = transformers.AutoImageProcessor.from_pretrained(".")',
             *snippets.open_picture(encoder),
             'pixels = processor(picture, return_tensors="pt").pixel_values',
         ]
@@ -274,11 +274,7 @@ def write_transformers(encoder: Encoder, folder: Path) -> str:
         ]
     return "\n".join(
         [
-            "import numpy as np",
-            "import torch",
-            "from PIL import Image",
-            f"from transformers import AutoImageProcessor, {model.architecture}",
-            "",
+            *snippets.imports(encoder, "torch", "transformers"),
             f"model = {loading(model)}.eval()",
             *pixels,
             "with torch.no_grad():",

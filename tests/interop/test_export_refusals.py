@@ -1,5 +1,7 @@
 """What other libraries cannot express is refused with the reason; what an encoder computes from options becomes arrays."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,18 @@ def test_what_a_library_cannot_express_is_refused_with_the_reason(library, name,
     with pytest.raises(ValueError, match=message) as caught:
         TARGETS[library].check(encoder)
     assert "\n" not in str(caught.value)
+
+
+def test_libraries_that_are_missing_are_named_before_anything_is_written(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if "onnx" in name else found(name, *rest)
+    )
+    encoder = random_encoder("vit_micro", **VIT)
+    with pytest.raises(
+        ImportError, match=r"need .*onnx, onnxscript, onnxruntime: pip install 'ssl-jax\[onnx\]'"
+    ):
+        write_onnx.TARGET.check(encoder)
 
 
 def test_torchvision_s_transformers_know_three_channels_only():
