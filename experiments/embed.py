@@ -47,6 +47,8 @@ def main() -> None:
         raise ValueError("--workdir and --encoder: allowed is one of them")
     if _ENCODER.value is None and _SIZE.value is not None:
         raise ValueError(f"--size={_SIZE.value}: allowed with --encoder only")
+    if _ENCODER.value is not None and _STEP.value != "latest":
+        raise ValueError(f"--step={_STEP.value}: allowed with --workdir only")
     name: Path | str
     if _ENCODER.value is None:
         name = launch.require_path("workdir", _WORKDIR.value, "DIR")

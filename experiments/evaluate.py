@@ -61,6 +61,8 @@ def main() -> None:
     if _ENCODER.value is not None:
         if _WORKDIR.value is not None:
             raise ValueError("--workdir and --encoder: allowed is one of them; --beside takes further ones")
+        if _STEP.value != "latest":
+            raise ValueError(f"--step={_STEP.value}: allowed with --workdir only")
         (name,) = parse_encoders("encoder", [launch.require_flag("encoder", _ENCODER.value, "FILE")])
         source = launch.require_flag("source", _SOURCE.value, "folder:PATH")
         out = None if _OUT.value is None else launch.require_path("out", _OUT.value, "FILE.json")

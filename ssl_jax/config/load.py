@@ -9,6 +9,7 @@ from ssl_jax.config.find import find_config, load_module
 from ssl_jax.config.make import Entry
 from ssl_jax.config.overrides import apply_overrides, choices_of
 from ssl_jax.config.ranges import check_config
+from ssl_jax.config.weights import require_start
 
 
 def load_config(
@@ -27,6 +28,7 @@ def load_config(
         range (:data:`ssl_jax.config.ranges.RANGES`).
     """
     name, _, arguments = spec.partition(":")
+    require_start(overrides)
     config = load_entry(name)(arguments, choices_of(overrides), recorded).lock()
     apply_overrides(config, overrides)
     check_config(config.to_dict())

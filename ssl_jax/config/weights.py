@@ -139,7 +139,10 @@ def find_origin(choices: Mapping[str, Any], recorded: Config, *, dataset_size: i
         views, evaluate = recorded["views"], recorded["watch"]["evaluate"]
         mean, std = tuple(views["mean"]), tuple(views["std"])
         return Origin(encoder, views["size"], mean, std, evaluate["crop_ratio"])
-    loaded = open_weights(name)
+    try:
+        loaded = open_weights(name)
+    except ValueError as error:
+        raise ValueError(f"config.encoder.weights: {error}") from error
     encoder, preprocessing = dict(loaded.network.config), loaded.preprocessing
     return Origin(
         encoder,
@@ -172,6 +175,29 @@ def normalization(
     else:
         mean, std = measure()
     return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def require_start(overrides: Mapping[str, Any]) -> None:
+    """Raise a ValueError where options of a start from weights are given, and no weights.
+
+    Args:
+      overrides: values of the command line by dotted name.
+
+    >>> require_start({"encoder.lora_rank": "4"})
+    Traceback (most recent call last):
+    ...
+    ValueError: config.encoder.lora_rank: allowed where config.encoder.weights=NAME says what the run starts from
+    """
+    if overrides.get("encoder.weights"):
+        return
+    given = [name for name in overrides if name in [f"encoder.{option}" for option in START]]
+    given.sort(key=lambda name: name == "encoder.weights")
+    if given and given[0] == "encoder.weights":
+        raise ValueError("config.encoder.weights='': allowed is a name, such as hf:owner/name or a file")
+    if given:
+        raise ValueError(
+            f"config.{given[0]}: allowed where config.encoder.weights=NAME says what the run starts from"
+        )
 
 
 def view_size(encoder: Mapping[str, Any], file_size: int, dataset_size: int) -> int:

@@ -108,6 +108,19 @@ def test_what_cannot_be_combined_is_refused_with_the_reason(files, method, file,
         build.run_objects(config_of(method, files[file], **options))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder.lora_rank": "4"}, "config.encoder.lora_rank: allowed where config.encoder.weights=NAME"),
+        ({"encoder.weights": ""}, "config.encoder.weights='': allowed is a name"),
+        ({"encoder.weights": "nowhere.npz"}, "config.encoder.weights: .*'nowhere.npz'"),
+    ],
+)
+def test_options_of_a_start_need_weights(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_config("configs/simclr.py:smoke", options)
+
+
 def test_a_backbone_among_the_arguments_is_refused(files):
     with pytest.raises(ValueError, match="encoder resnet50 with the weights"):
         config_of("simclr", files["vit"], "resnet50,smoke")
