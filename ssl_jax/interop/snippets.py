@@ -1,6 +1,6 @@
 """Lines of Python that a model card shows, and that tests run: from ``photo.png`` to the pixels that an encoder expects."""
 
-from ssl_jax.interop.write_files import Encoder
+from ssl_jax.interop.write_files import Encoder, kind_of
 
 MODES = {1: "L", 3: "RGB"}
 """How PIL calls pictures of so many channels."""
@@ -90,4 +90,7 @@ def pooling(encoder: Encoder) -> str:
         "mean": "the mean of the patch tokens",
         "map": "what a learned query attends to",
     }
-    return words[config["pool"]] if "pool" in config else "the mean of the last map"
+    if "pool" in config:
+        return words[config["pool"]]
+    maps = {"resnet": "the mean of the last map", "convnext": "the mean of the last map, normalised"}
+    return maps.get(kind_of(encoder.network), "what the network gives")
