@@ -29,6 +29,13 @@ def randomize(module, *, seed=0):
     return module.eval()
 
 
+def difference(ours, theirs):
+    """Return the largest difference as a share of the largest entry."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
 def draw_images(height, width, *, channels=3, batch=2):
     return (
         np.random.default_rng(height * width)

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_jax.interop import load_pretrained
 from ssl_jax.interop.big_vision import sincos_table
-from tests.interop.torch_parity import check_parity, difference, randomize
+from tests.interop.parity import assert_parity, difference, draw_images, randomize
 
 WIDTH, HEADS, PATCH, SIDE = 24, 3, 4, 3
 
@@ -277,4 +277,4 @@ def test_timm_reads_the_same_file_alike(tmp_path, pool):
         tokens = model.forward_features(x)
         return model.forward_head(tokens), tokens
 
-    check_parity(loaded, theirs, height=SIDE * PATCH, width=SIDE * PATCH)
+    assert_parity(loaded, theirs, draw_images(SIDE * PATCH, SIDE * PATCH))

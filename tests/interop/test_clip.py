@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from ssl_jax.interop import clip, load_pretrained
 from ssl_jax.interop.preprocessing import CLIP_MEAN, CLIP_STD
-from tests.interop.torch_parity import check_parity, difference, randomize
+from tests.interop.parity import assert_parity, difference, draw_images, randomize
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -134,8 +134,8 @@ def test_transformers_clip(tmp_path, act):
         output = tower(x, interpolate_pos_encoding=True)
         return output.pooler_output, tower.post_layernorm(output.last_hidden_state)
 
-    check_parity(loaded, forward, height=32, width=32)
-    check_parity(loaded, forward, height=24, width=48)
+    assert_parity(loaded, forward, draw_images(32, 32))
+    assert_parity(loaded, forward, draw_images(24, 48))
     kernel = model.visual_projection.weight.detach().numpy().T
     np.testing.assert_array_equal(loaded.heads["projector"][0]["dense_0"]["kernel"], kernel)
 
@@ -155,7 +155,7 @@ def test_the_tower_within_a_whole_clip_of_transformers(tmp_path):
         output = model.vision_model(x)
         return output.pooler_output, model.vision_model.post_layernorm(output.last_hidden_state)
 
-    check_parity(loaded, forward, height=32, width=32)
+    assert_parity(loaded, forward, draw_images(32, 32))
 
 
 @pytest.mark.long
@@ -174,7 +174,7 @@ def test_back_to_transformers_bit_for_bit(tmp_path):
         output = model(x)
         return output.pooler_output, model.post_layernorm(output.last_hidden_state)
 
-    check_parity(loaded, forward, height=32, width=32)
+    assert_parity(loaded, forward, draw_images(32, 32))
     (tmp_path / "again").mkdir()
     model.save_pretrained(tmp_path / "again")
     again = load_pretrained(str(tmp_path / "again"))

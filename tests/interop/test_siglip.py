@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ssl_jax.interop import load_pretrained, siglip
-from tests.interop.torch_parity import check_parity, randomize
+from tests.interop.parity import assert_parity, draw_images, randomize
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 TIMM = "vit_base_patch16_siglip_224"
@@ -104,8 +104,8 @@ def test_transformers_siglip(tmp_path, whole):
         output = tower(x, interpolate_pos_encoding=True)
         return output.pooler_output, output.last_hidden_state
 
-    check_parity(loaded, forward, height=32, width=32)
-    check_parity(loaded, forward, height=24, width=48)
+    assert_parity(loaded, forward, draw_images(32, 32))
+    assert_parity(loaded, forward, draw_images(24, 48))
 
 
 @pytest.mark.long
@@ -124,7 +124,7 @@ def test_back_to_transformers_bit_for_bit(tmp_path):
         output = model(x)
         return output.pooler_output, output.last_hidden_state
 
-    check_parity(loaded, forward, height=32, width=32)
+    assert_parity(loaded, forward, draw_images(32, 32))
     (tmp_path / "again").mkdir()
     model.save_pretrained(tmp_path / "again")
     again = load_pretrained(str(tmp_path / "again"))
@@ -152,5 +152,5 @@ def test_timm_siglip(tmp_path, prefix):
         tokens = model.forward_features(x)
         return model.forward_head(tokens), tokens
 
-    check_parity(loaded, forward, height=32, width=32)
-    check_parity(loaded, forward, height=24, width=48)
+    assert_parity(loaded, forward, draw_images(32, 32))
+    assert_parity(loaded, forward, draw_images(24, 48))
