@@ -118,6 +118,7 @@ def test_attention_pooling_leaves_out_prefix_tokens_and_absent_patches():
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_keys_without_bias_have_no_gradient_and_do_not_read_it():
     network, params, state = made(key_bias=False, position="rope", depth=1)
     run = jax.jit(lambda p: (network.apply(p, state, images())[0] ** 3).sum())
@@ -142,6 +143,7 @@ def test_keys_without_bias_start_as_those_with_one():
     jax.tree.map(np.testing.assert_array_equal, without, with_bias)
 
 
+@pytest.mark.long
 def test_queries_and_keys_are_normalised_for_each_head():
     attention = Attention(heads=2, qkv_bias=True, scheme="xavier", dtype="float32", qk_norm=True)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 16)), jnp.float32)
@@ -179,6 +181,7 @@ def test_equal_tables_in_all_blocks_are_one_shared_table(keep):
     assert np.abs(own.apply(changed, state, images(), keep=keep)[0] - expected).max() > 1e-3
 
 
+@pytest.mark.long
 def test_every_block_with_its_own_table_has_one_from_the_start():
     params, _ = nano(position="relative", relative_per_block=True).init(jax.random.key(0), images())
     assert "relative_bias" not in params
