@@ -48,7 +48,7 @@ class Recipe(NamedTuple):
       batch_size: images a step; a multiple of the number of devices.
       learning_rate: peak learning rate of encoder and classifier.
       weight_decay: weight decay of the kernels.
-      layer_decay: factor of the learning rate a block, counted from the top, for ViTs; ``None``: one rate.
+      layer_decay: factor of the learning rate a layer, counted from the top, for ViTs and ConvNeXts; ``None``: one rate.
       drop_path: stochastic depth of the last block, for ViTs.
       label_smoothing: see :func:`ssl_jax.methods.baseline.supervised.build`, as for the next three.
       mixup: α of mixup; 0: none.
