@@ -142,13 +142,13 @@ def studies_table() -> str:
     return "\n".join(rows)
 
 
-def road(study: Study) -> str:
-    """Write what the study of a step of the road says."""
+def road(study: Study, folder: str = "studies/") -> str:
+    """Write what the study of a step of the road says, for a page beside the folder of studies."""
     measurements = study_results(study)
-    link = f"[{study.title}](studies/{study.name}.md)"
+    link = f"[{study.title}]({folder}{study.name}.md)"
     if not is_complete(study, measurements):
         return f"Not measured yet: {link}"
-    return "\n".join([f"Measured: {link}", "", *study_findings(study, measurements, folder="studies/")])
+    return "\n".join([f"Measured: {link}", "", *study_findings(study, measurements, folder=folder)])
 
 
 def plans() -> str:
@@ -257,6 +257,7 @@ def fill(text: str) -> str:
         "plans": plans,
         "long tests": long_tests,
         **{f"road {name}": partial(road, study) for name, study in studies().items()},
+        "adaptation": lambda: road(studies()["adaptation"], folder="../studies/"),
     }
     for name, make in makers.items():
         if f"<!-- table: {name} -->" not in text:
@@ -277,6 +278,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/studies.md",
         ROOT / "docs/road.md",
         ROOT / "docs/guides/faults.md",
+        ROOT / "docs/guides/foundation.md",
         ROOT / "docs/guides/planning.md",
     ]
     files = {page: fill(page.read_text()) for page in pages}

@@ -415,7 +415,7 @@ def _over_white(pixels: np.ndarray, mode: str) -> np.ndarray:
     return ((mixed + white // 2) // white).astype(pixels.dtype)
 
 
-def _orientation(read_exif: Callable[[Any], Image.Exif], image: ImageFile.ImageFile) -> int:
+def _orientation(read_exif: Callable[[Any], Image.Exif], image: Image.Image) -> int:
     try:
         return int(read_exif(image).get(0x0112, 1))
     except Exception:  # damaged EXIF data do not make the pixels useless
