@@ -82,6 +82,8 @@ def make_vectorized_program(trials: Sequence[Trial], rows: Batch, mesh: Mesh) ->
       NotTraceableError: a single run could have these options, vectorized runs cannot.
     """
     config = trials[0].config
+    if build.method(config).refresh is not None:
+        raise NotTraceableError(f"{config['method']['name']} looks at all images before the first step")
     names = [name for name in trials[0].overrides if name != SEED]
     values = {name: np.array([trial.overrides[name] for trial in trials], np.float32) for name in names}
     seeds, which = distinct([trial.config[SEED] for trial in trials])

@@ -25,14 +25,15 @@ REFRESH, REINIT, ORDER = 2, 3, 4
 class Refresher:
     """Calls a method's ``refresh`` when it is due, and says which images come until the next time.
 
-    Due it is before steps 0, n, 2n, ... Everything is a function of the state at that step, so a run that is killed during a
-    refresh, or after it and before the next checkpoint, does the same again when it goes on.
+    Due it is before steps 0, n, 2n, ..., or before step 0 alone where n is 0. Everything is a function of the state at that
+    step, so a run that is killed during a refresh, or after it and before the next checkpoint, does the same again when it
+    goes on.
 
     Args:
       method: with or without ``refresh``.
       source: the training images.
       init: ``seed -> TrainState``, which draws what is renewed.
-      every: n, 1 or more; 0 for methods without ``refresh``.
+      every: n, 1 or more; 0 for methods without ``refresh``, and for those that look at the images once.
       shardings: of the state.
       max_corrupt_fraction: share of unreadable images above which a refresh ends the run.
 
@@ -51,10 +52,11 @@ class Refresher:
         max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
     ) -> None:
         has = method.refresh is not None
+        once = method.refresh is not None and method.refresh.features_once and method.refresh.order is None
         allowed = (
             "an integer of 1 or more: the method has a refresh" if has else "0: the method has no refresh"
         )
-        require(every >= 1 if has else every == 0, "refresh_every", every, allowed)
+        require(every >= (0 if once else 1) if has else every == 0, "refresh_every", every, allowed)
         self._method, self._source, self._every, self._plan = method, source, every, method.refresh
         self._max_corrupt_fraction = max_corrupt_fraction
         if self._plan is None:
@@ -65,7 +67,9 @@ class Refresher:
 
     def is_due(self, step: int) -> bool:
         """Return whether a refresh comes before the update that follows ``step`` others."""
-        return self._every > 0 and step % self._every == 0
+        if self._every == 0:
+            return self._plan is not None and step == 0
+        return step % self._every == 0
 
     def __call__(self, step: int, state: TrainState) -> TrainState:
         """Return the state after the refresh that is due after ``step`` updates."""

@@ -44,7 +44,7 @@ class Run:
       max_corrupt_fraction: share of unreadable images above which the run ends with an error.
       labeled_fraction: share of labelled images in every batch, see :func:`ssl_jax.data.loader.stream`; ``None``: as they come.
       refresh_every: steps between calls of ``method.refresh``, the first of which comes before step 0; needed by methods
-        that have one.
+        that have one, but for those that look at the images once.
       init_state: makes the state to begin with from the initialised one, such as by putting pretrained weights into it; not
         called when a checkpoint is restored.
     """

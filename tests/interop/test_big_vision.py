@@ -148,8 +148,7 @@ def check(loaded, images, expected, limit=1e-5):
         assert difference(ours, theirs) < limit
 
 
-@pytest.mark.parametrize("prefix", ["params/", "params/img/", ""])
-@pytest.mark.parametrize("pool", ["gap", "tok", "map"])
+@pytest.mark.parametrize(("pool", "prefix"), [("gap", "params/"), ("tok", ""), ("map", "params/img/")])
 def test_a_vit_of_big_vision(tmp_path, images, pool, prefix):
     arrays = draw_arrays(pool)
     path = save(tmp_path, arrays, prefix)

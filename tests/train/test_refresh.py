@@ -181,6 +181,13 @@ def test_what_does_not_fit_is_refused(plan, every, message):
         Remembering(**plan).fit(2, refresh_every=every)
 
 
+def test_what_looks_at_the_images_once_needs_no_interval():
+    """Without an interval it does so before step 0 alone; with one it is called again, without features."""
+    assert int(Remembering(features_once=True).fit(5, refresh_every=0).state["refreshes"]) == 1
+    with pytest.raises(ValueError, match="refresh_every=0"):
+        Remembering(features_once=True, order=lambda state, key: jnp.arange(24)).fit(2, refresh_every=0)
+
+
 def test_a_method_without_refresh_refuses_an_interval():
     method = dataclasses.replace(Remembering().method, refresh=None)
     with pytest.raises(ValueError, match="refresh_every=2"):
