@@ -89,8 +89,8 @@ def embed_images(
         images = open_images(config, source, split)
         encoder = load_encoder(name, images, size=size)
         print(describe_encoder(encoder), flush=True)
-        method, params, state, ratio = encoder.candidate[2:]
-        variables = (params, state)
+        method, params, state = encoder.candidate[2:5]
+        variables, ratio, images = (params, state), 1.0, encoder.candidate.see(images)
     config = build.with_corrupt_fraction(config, max_corrupt_fraction)
     embedder = Embedder(method, variables, ratio, config)
     encoded, found = encode_images(embedder, images, tokens=tokens, batch_size=batch_size)

@@ -34,13 +34,20 @@ class NamedEncoder(NamedTuple):
 
     Attributes:
       candidate: with a method that only encodes, in whose view size and normalisation stand.
-      preprocessing: what its file says.
+      preprocessing: what becomes of an image: what its file says, at the size and for the channels that were asked for.
       provenance: where it comes from.
+      file_size: height and width of images that its file asks for.
     """
 
     candidate: Candidate
     preprocessing: Preprocessing
     provenance: dict[str, Any]
+    file_size: tuple[int, int]
+
+    @property
+    def crop_ratio(self) -> float:
+        """Share of each side that the central crop keeps, for baselines that see the images in the loader's own resize."""
+        return self.preprocessing.as_view()[1]
 
 
 def is_run(folder: Path) -> bool:
@@ -90,9 +97,9 @@ def load_encoder(name: str, images: Source, *, size: int | None = None) -> Named
     image = jax.ShapeDtypeStruct((1, size, size, images.channels), jnp.float32)
     jax.eval_shape(network.apply, params, state, image)
     method = encoder_method(network, View(size=size, mean=mean, std=std))
-    crop_ratio = preprocessing.with_size((size, size)).as_view()[1]
-    candidate = Candidate(name, "encoder", method, params, state, crop_ratio)
-    return NamedEncoder(candidate, preprocessing, dict(loaded.provenance))
+    seen = preprocessing.with_size((size, size))._replace(mean=mean, std=std)
+    candidate = Candidate(name, "encoder", method, params, state, seen.crop)
+    return NamedEncoder(candidate, seen, dict(loaded.provenance), preprocessing.size)
 
 
 def random_encoder(encoder: Candidate, images: Source) -> Candidate:
@@ -111,23 +118,16 @@ def random_encoder(encoder: Candidate, images: Source) -> Candidate:
 
 def describe_encoder(encoder: NamedEncoder) -> str:
     """Say what becomes of an image before an encoder sees it, and in what this differs from the file's own words."""
-    candidate, own = encoder.candidate, encoder.preprocessing
-    view = candidate.method.views[0]
-    numbers = [", ".join(f"{value:.3g}" for value in values) for values in (view.mean, view.std)]
+    candidate, seen = encoder.candidate, encoder.preprocessing
+    size = seen.size[0]
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (seen.mean, seen.std))
+    family = encoder.provenance.get("family", "encoder")
     said = (
-        f"{candidate.name} ({encoder.provenance.get('family', 'encoder')}): images of other sizes to {view.size} pixels, the "
-        f"central {100 * own.crop_ratio:.3g} % of the resized side, bicubic; mean {numbers[0]}, std {numbers[1]}"
+        f"{candidate.name} ({family}): images to {size} pixels ({seen.resize}, the central {100 * seen.crop_ratio:.3g} %, "
+        f"{seen.interpolation}); mean {mean}, std {std}"
     )
-    differs = []
-    if own.resize != "short":
-        differs.append(
-            "the file asks for both sides to be resized whatever the shape of the picture; here the shape is kept"
-        )
-    if own.interpolation != "bicubic":
-        differs.append(f"the file asks for {own.interpolation}")
-    if tuple(own.size) != (view.size, view.size):
-        differs.append(f"the file asks for {'x'.join(map(str, own.size))} pixels")
-    return "; ".join([said, *differs])
+    own = "x".join(map(str, encoder.file_size))
+    return said if encoder.file_size == (size, size) else f"{said}; the file asks for {own} pixels"
 
 
 def config_without_run(source: str, splits: tuple[str | None, str | None], channels: int | None) -> Config:

@@ -133,7 +133,7 @@ def evaluate_encoder(
 ) -> None:
     """Evaluate an encoder by its name, without a run, by the same measures and beside the same baselines.
 
-    Images get the size, the central crop, the mean and the deviation that its file asks for; what differs is said.
+    Images are resized, cropped and normalised as its file asks for, to the pixel.
 
     Args:
       name: see :func:`ssl_jax.interop.load_pretrained`.
@@ -162,7 +162,7 @@ def evaluate_encoder(
     sources = (open_images(config, source, both[0]), open_images(config, source, both[1]))
     encoder = load_encoder(name, sources[0], size=size)
     print_once(describe_encoder(encoder))
-    config = build.with_changes(config, {"watch.evaluate.crop_ratio": encoder.candidate.crop_ratio})
+    config = build.with_changes(config, {"watch.evaluate.crop_ratio": encoder.crop_ratio})
     candidates, known = beside_candidates(beside, sources[0])
     if "random" in baselines:
         candidates.insert(0, random_encoder(encoder.candidate, sources[0]))
@@ -409,8 +409,7 @@ def feature_baselines(
 def candidate_subject(candidate: Candidate, sources: tuple[Source, Source], options: Options) -> Subject:
     """Encode training and test images by a candidate."""
     variables = (candidate.params, candidate.state)
-    if candidate.crop_ratio is not None:
-        options = options._replace(crop_ratio=candidate.crop_ratio)
+    sources = (candidate.see(sources[0]), candidate.see(sources[1]))
     given: dict[str, Any] = {"view": candidate.method.views[0], "crop_ratio": options.crop_ratio}
     given["max_corrupt_fraction"] = options.max_corrupt_fraction
     train, test = (encode_source(source, candidate.method.encode, variables, **given) for source in sources)

@@ -8,7 +8,7 @@ A source is pickled to the workers of the loader, so it holds paths and small ta
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -196,6 +196,40 @@ class Subset:
 
     def file_name(self, index: int, /) -> str:
         return self.source.file_name(int(self.indices[index]))
+
+
+class Mapped:
+    """A source whose images are those of another one after a function, all of one size.
+
+    Args:
+      source: the other one.
+      function: ``image [h, w, c] -> [size, size, c]`` of the same dtype.
+      size: side of its images in pixels.
+
+    >>> half = Mapped(ArraySource(np.zeros([3, 8, 8], np.uint8)), lambda image: image[::2, ::2], 4)
+    >>> half.shape, half[2]["image"].shape, half.file_name(2)
+    ((4, 4, 1), (4, 4, 1), 'array/000002')
+    """
+
+    def __init__(self, source: Source, function: Callable[[np.ndarray], np.ndarray], size: int):
+        self.source = source
+        self.function = function
+        self.name = source.name
+        self.shape: tuple[int, int, int] | None = (size, size, source.channels)
+        self.channels = source.channels
+        self.dtype = source.dtype
+        self.classes = source.classes
+        self.notes: tuple[str, ...] = tuple(getattr(source, "notes", ()))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> Element:
+        element = self.source[index]
+        return {**element, "image": self.function(element["image"])}
+
+    def file_name(self, index: int, /) -> str:
+        return self.source.file_name(index)
 
 
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")

@@ -9,7 +9,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.rows import Row
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
-from ssl_jax.data.sources import Source
+from ssl_jax.data.sources import Mapped, Source
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import AnyArray, Features, extract_source
 from ssl_jax.train.sharding import batch_sharding, make_mesh
@@ -71,7 +71,8 @@ class Candidate(NamedTuple):
       method: method that gives the encoder, its views and perhaps a classifier.
       params: parameters of the method.
       state: state of the method.
-      crop_ratio: share of each side that the central crop keeps; ``None``: that of the options.
+      preprocess: ``image [h, w, c] -> [size, size, c]``: how its own images were resized and cropped; ``None``: as the options
+        say.
     """
 
     name: str
@@ -79,7 +80,13 @@ class Candidate(NamedTuple):
     method: Method
     params: Params
     state: State
-    crop_ratio: float | None = None
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def see(self, source: Source) -> Source:
+        """Return the images as the encoder sees them, before mean and deviation, where it has a preprocessing of its own."""
+        if self.preprocess is None:
+            return source
+        return Mapped(source, self.preprocess, self.method.views[0].size)
 
 
 class Subject(NamedTuple):
