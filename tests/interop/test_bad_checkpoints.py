@@ -133,7 +133,9 @@ def test_other_architectures_name_the_nearest_family(folder):
         "lm_head.weight": np.zeros((9, 4), np.float32),
     }
     text = message(save(folder, language))
-    assert "no family of checkpoints has one of its 3 names, such as lm_head.weight, embed_tokens.weight" in text
+    assert (
+        "no family of checkpoints has one of its 3 names, such as lm_head.weight, embed_tokens.weight" in text
+    )
     assert "has one of its 1 names, such as x" in message(save(folder, {"x": np.zeros(3, np.float32)}))
 
 
