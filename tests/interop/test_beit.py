@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("options", "pool"),
     [
@@ -167,7 +167,7 @@ OPTIONS = {
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("case", "kind", "hub_names"),
     [
@@ -199,7 +199,7 @@ def test_transformers(tmp_path, case, kind, hub_names):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_masked_image_modeling_of_transformers_with_its_head(tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     config = beit_of_transformers("Beit", **OPTIONS["shared"]).config

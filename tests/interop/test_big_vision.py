@@ -238,7 +238,7 @@ def test_pickles_in_a_npz_are_not_loaded(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("pool", ["gap", "tok", "map", "old"])
 def test_timm_reads_the_same_file_alike(tmp_path, pool):
     """timm's own loader of such files fills a model of timm; its GELU is set to the one that the file was trained with."""

@@ -116,7 +116,7 @@ def test_the_gelu_of_a_model_of_openclip_is_stated_by_its_user(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
 def test_transformers_clip(tmp_path, act):
     pytest.importorskip("torch")
@@ -141,7 +141,7 @@ def test_transformers_clip(tmp_path, act):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_the_tower_within_a_whole_clip_of_transformers(tmp_path):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -159,7 +159,7 @@ def test_the_tower_within_a_whole_clip_of_transformers(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_back_to_transformers_bit_for_bit(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

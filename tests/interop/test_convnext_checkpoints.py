@@ -27,7 +27,7 @@ def timm_map(model):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_grn": True, "ls_init_value": None}, {"conv_mlp": True}, {"patch_size": 1, "in_chans": 4}],
@@ -51,7 +51,7 @@ def test_parity_with_timm_and_back(options, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("kind", ["DINOv3ConvNext", "ConvNext", "ConvNextV2"])
 def test_parity_with_transformers_and_back(kind, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("old_names", [True, False])
 def test_transformers(tmp_path, gated, old_names):
@@ -210,7 +210,7 @@ def test_transformers(tmp_path, gated, old_names):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -13,7 +13,7 @@ from tests.interop.exported import (
     run_use,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.no_warnings_as_errors]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("default")]
 NEEDED = {
     "timm": ("timm",),
     "torchvision": ("torchvision",),

@@ -194,7 +194,7 @@ def test_a_missing_package_is_named_by_its_extra(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_models_of_timm(monkeypatch):
     timm = pytest.importorskip("timm")
     create = timm.create_model
@@ -212,7 +212,7 @@ def test_models_of_timm(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_models_of_timm_without_network(monkeypatch):
     timm = pytest.importorskip("timm")
 

@@ -62,7 +62,7 @@ def outputs_of(model, images):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("kind", "options", "family"),
     [
@@ -95,7 +95,7 @@ def test_models_give_the_same_features_tokens_and_gradients(tmp_path, kind, opti
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_the_decoder_of_a_vit_mae_predicts_the_same_pixels(tmp_path):
     torch = pytest.importorskip("torch")
     from ssl_jax.models.decoders import mae_decoder
@@ -115,7 +115,7 @@ def test_the_decoder_of_a_vit_mae_predicts_the_same_pixels(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("kind", "options"),
     [

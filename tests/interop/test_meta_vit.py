@@ -252,7 +252,7 @@ def test_dinov2_with_chunked_names_and_separate_heads(tmp_path, registers):
 
 
 @long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_mae_alone_and_with_its_decoder(tmp_path):
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
     model = randomize(encoder_of())

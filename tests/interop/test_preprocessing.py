@@ -227,7 +227,7 @@ def test_what_transformers_cannot_say_is_refused():
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(32, 32), (33, 33), (24, 40)])
@@ -269,7 +269,7 @@ PROCESSORS = {
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("backend", ["torchvision", "pil"])
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_pixels_are_within_a_level_of_those_of_transformers(name, backend):
@@ -298,7 +298,7 @@ def test_pixels_are_within_a_level_of_those_of_transformers(name, backend):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "preprocessing", [Preprocessing((32, 32)), Preprocessing((24, 40), "squash", 1.0, "bilinear")]
 )

@@ -32,7 +32,7 @@ def tiny_encoder():
 
 @pytest.mark.long
 @pytest.mark.parametrize(("library", "name"), [("timm", "resnet18"), ("torchvision", "resnet50")])
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_parity_with_timm_and_torchvision(library, name, tmp_path):
     torch, module = pytest.importorskip("torch"), pytest.importorskip(library)
     torch.manual_seed(0)

@@ -84,7 +84,7 @@ def test_what_siglip_does_not_have_is_refused(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("whole", [False, True], ids=["tower", "whole"])
 def test_transformers_siglip(tmp_path, whole):
     pytest.importorskip("torch")
@@ -109,7 +109,7 @@ def test_transformers_siglip(tmp_path, whole):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_back_to_transformers_bit_for_bit(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -134,7 +134,7 @@ def test_back_to_transformers_bit_for_bit(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("prefix", ["", "visual.trunk."], ids=["timm", "openclip"])
 def test_timm_siglip(tmp_path, prefix):
     pytest.importorskip("torch")

@@ -39,7 +39,7 @@ def outputs_of(model):
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("architecture", "options", "expected"),
     [
@@ -76,7 +76,7 @@ def test_models_give_the_same_features_tokens_and_gradients(tmp_path, architectu
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_gates_in_two_layers_are_packed_and_gates_of_another_activation_refused(tmp_path):
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
@@ -98,7 +98,7 @@ def test_gates_in_two_layers_are_packed_and_gates_of_another_activation_refused(
 
 
 @pytest.mark.long
-@pytest.mark.no_warnings_as_errors
+@pytest.mark.filterwarnings("default")
 def test_all_architectures_of_timm_are_built_with_their_own_options():
     """What the name of an architecture and its shapes give is what timm builds: 140 architectures and more."""
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
