@@ -78,6 +78,7 @@ def export_encoder(
         written.
     """
     require_formats(formats)
+    require_license(license)
     write(subject_of_run(workdir, step, license), out, formats)
 
 
@@ -96,6 +97,7 @@ def export_pretrained(
       ValueError: as of :func:`export_encoder`, or weights that cannot be loaded.
     """
     require_formats(formats)
+    require_license(license)
     write(subject_of_weights(name, license), out, formats)
 
 
@@ -108,6 +110,15 @@ def require_formats(formats: Sequence[str]) -> None:
     require(bool(formats), "to", list(formats), f"one or more of {', '.join(FORMATS)}")
     for name in formats:
         choice("to", name, FORMATS)
+
+
+def require_license(license: str) -> None:
+    """Refuse a licence that says nothing.
+
+    Raises:
+      ValueError: it is blank.
+    """
+    require(bool(license.strip()), "license", license, f"a name such as apache-2.0, or {NO_LICENSE}")
 
 
 def subject_of_run(workdir: Path, step: str, license: str) -> Subject:

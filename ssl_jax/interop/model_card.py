@@ -1,10 +1,13 @@
 """Model cards: what an exported encoder is, how good it is, how to use it; ``README.md`` as the Hugging Face hub reads it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 NO_LICENSE = "unknown"
+WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+"""What YAML reads as other than strings."""
 
 
 class Card(NamedTuple):
@@ -61,7 +64,7 @@ def write_card(card: Card, uses: Mapping[str, str], *, library: str) -> str:
         "pipeline_tag: image-feature-extraction",
         "tags:",
         # JSON's strings are YAML's too.
-        *(f"- {json.dumps(tag)}" for tag in tags),
+        *(f"- {json.dumps(tag, ensure_ascii=False)}" for tag in tags),
         "---",
     ]
     license_text = (
@@ -100,8 +103,13 @@ def read_uses(text: str) -> list[str]:
 
 
 def _scalar(text: str) -> str:
-    plain = text and all(letter.isalnum() or letter in "-._" for letter in text)
-    return text if plain else json.dumps(text)
+    """Write a string of YAML, in quotes where it would be read as something else.
+
+    >>> _scalar("apache-2.0"), _scalar("1.0"), _scalar("no")
+    ('apache-2.0', '"1.0"', '"no"')
+    """
+    plain = re.fullmatch(r"[A-Za-z][\w.-]*", text) and text.lower() not in WORDS_OF_YAML
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _line(text: str) -> str:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
 from ssl_jax.cli import export, pretrain
 from ssl_jax.interop import load_pretrained
-from ssl_jax.interop.model_card import read_uses
+from ssl_jax.interop.model_card import Card, read_uses, write_card
 from ssl_jax.interop.write_files import Target
 from ssl_jax.models.serialize import load_encoder
 from ssl_jax.train.checkpoint import RestoredModel
@@ -149,6 +150,18 @@ def test_a_readme_that_no_export_wrote_is_not_replaced(subject, tmp_path):
 def test_unknown_formats_are_refused_before_the_run_is_read(formats, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export.export_encoder(tmp_path / "none", tmp_path / "out", formats=formats)
+
+
+def test_a_blank_licence_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="license=' ': allowed is a name such as apache-2.0, or unknown"):
+        export.export_encoder(tmp_path / "none", tmp_path / "out", license=" ")
+
+
+@pytest.mark.parametrize("license", ["apache-2.0", "1.0", "no", "0x10", "2024-01-01", 'a "b": c', "- é"])
+def test_yaml_reads_the_header_of_a_card_as_it_was_meant(license):
+    card = Card("title", "summary", {}, license=license, tags=("\N{CAT FACE}", "a: b"))
+    header = yaml.safe_load(write_card(card, {}, library="timm").split("---\n")[1])
+    assert (header["license"], header["tags"][2:]) == (license, ["\N{CAT FACE}", "a: b"])
 
 
 @pytest.mark.parametrize(
