@@ -153,7 +153,7 @@ def test_unknown_formats_are_refused_before_the_run_is_read(formats, message, tm
 
 
 def test_a_blank_licence_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="license=' ': allowed is a name such as apache-2.0, or unknown"):
+    with pytest.raises(ValueError, match=r"license=' ': allowed is a name such as apache-2.0, or unknown"):
         export.export_encoder(tmp_path / "none", tmp_path / "out", license=" ")
 
 
