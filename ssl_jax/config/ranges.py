@@ -241,6 +241,7 @@ RANGES: Mapping[str, Range] = {
     "encoder.grid": PIXELS,
     "encoder.heads": WIDTH,
     "encoder.image_size": PIXELS,
+    "encoder.last_norm_epsilon": optional(number(above=0, high=1)),
     "encoder.layer_scale": optional(NOT_NEGATIVE),
     "encoder.lora_alpha": POSITIVE,
     "encoder.lora_rank": WIDTH_OR_ZERO,

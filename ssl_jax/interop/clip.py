@@ -31,7 +31,7 @@ TRANSFORMERS = Names(
         ("visual_projection.weight", PROJECTION),
     ),
     packed=((tuple(LAYER + f"self_attn.{part}_proj" for part in "qkv"), "blocks.{i}.attn.qkv"),),
-    left_out=("embeddings.position_ids",),
+    left_out=("embeddings.position_ids", "classifier"),
 )
 
 RESBLOCK = "transformer.resblocks.{i}."

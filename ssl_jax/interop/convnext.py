@@ -127,9 +127,10 @@ def convert_dinov3(weights: Weights) -> Converted:
 def convert_transformers(weights: Weights) -> Converted:
     """Build the network of transformers' ``ConvNextModel`` or ``ConvNextV2Model``.
 
-    ε of the last normalisation is 1e-6 like that of the others; their default, 1e-12, moves features by 5e-7 of their size.
+    ε of the last normalisation is ``layer_norm_eps``, by default 1e-12, and that of all others 1e-6.
     """
-    return _convert(weights, NAMES_TRANSFORMERS)
+    epsilon = float(weights.metadata.get("config", {}).get("layer_norm_eps", 1e-12))
+    return _convert(weights, NAMES_TRANSFORMERS, last_norm_epsilon=None if epsilon == 1e-6 else epsilon)
 
 
 def _convert(weights: Weights, names: Names, **said: Any) -> Converted:

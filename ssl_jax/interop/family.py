@@ -78,20 +78,24 @@ def recognize(arrays: Arrays, families: Sequence[Family], *, source: str) -> Fam
     Raises:
       ValueError: none fits; names the nearest family and the first names that do not fit.
     """
-    unknown: dict[str, tuple[str, ...]] = {}
     for family in families:
-        unknown[family.name] = unknown_names(arrays, family.names)
-        if not unknown[family.name] and not _missing(arrays, family) and not _foreign(arrays, family):
+        if (
+            not unknown_names(arrays, family.names)
+            and not _missing(arrays, family)
+            and not _foreign(arrays, family)
+        ):
             return family
     require(bool(arrays), "name", source, "a file with the arrays of a network; this one has none")
-    known = {family.name: count_known(arrays, family.names) for family in families}
-    if not any(known.values()):
+    known = [count_known(arrays, family.names) for family in families]
+    if not any(known):
         some = ", ".join(list(arrays)[:3])
         raise ValueError(
             f"{source}: no family of checkpoints has one of its {len(arrays)} names, such as {some}"
         )
-    nearest = max(families, key=lambda family: (known[family.name], -len(_missing(arrays, family))))
-    missing, foreign = _missing(arrays, nearest), _foreign(arrays, nearest) + unknown[nearest.name]
+    missed = [len(_missing(arrays, family)) for family in families]
+    nearest = families[max(range(len(families)), key=lambda index: (known[index], -missed[index]))]
+    missing = _missing(arrays, nearest)
+    foreign = _foreign(arrays, nearest) + unknown_names(arrays, nearest.names)
     reasons = [
         f"does not have {', '.join(missing[:3])}" if missing else "",
         f"has {', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}, which that family does not"

@@ -69,9 +69,12 @@ def convert_transformers(weights: Weights) -> Converted:
     """Build the ResNet of a ResNetModel of transformers, which has the stride of a bottleneck on its 3 x 3 convolution.
 
     Raises:
-      ValueError: the stride on the first convolution, or a first stage that halves the map; as of :func:`convert`.
+      ValueError: another activation, the stride on the first convolution, or a first stage that halves the map; as of
+        :func:`convert`.
     """
     config = weights.metadata.get("config", {})
+    activation = config.get("hidden_act", "relu")
+    require(activation == "relu", "hidden_act", activation, "'relu', the activation of a ResNet")
     for option in ("downsample_in_bottleneck", "downsample_in_first_stage"):
         require(not config.get(option), option, config.get(option), "False: other ResNets are not built here")
     return convert(weights._replace(arrays=translate(weights.arrays, NAMES_TRANSFORMERS).arrays))

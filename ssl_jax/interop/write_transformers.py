@@ -144,7 +144,8 @@ def _resnet(encoder: Encoder) -> TorchModel:
 
 def _convnext(encoder: Encoder) -> TorchModel:
     config = encoder.network.config
-    known = dict.fromkeys(("depths", "widths", "stem_patch", "grn", "layer_scale", "norm_tokens"))
+    free = ("depths", "widths", "stem_patch", "grn", "layer_scale", "norm_tokens")
+    known = dict.fromkeys(free if config["norm_tokens"] else (*free, "last_norm_epsilon"))
     refuse_options(encoder, known, library=LIBRARY)
     arrays = convnext.to_transformers(encoder.network, encoder.params, encoder.state)
     name, model_type = ("ConvNextV2Model", "convnextv2") if config["grn"] else ("ConvNextModel", "convnext")
@@ -159,7 +160,7 @@ def _convnext(encoder: Encoder) -> TorchModel:
         "depths": list(config["depths"]),
         "hidden_act": "gelu",
         # Of the last normalisation; those of the blocks are 1e-6 whatever it says.
-        "layer_norm_eps": config["norm_epsilon"],
+        "layer_norm_eps": config["last_norm_epsilon"] or config["norm_epsilon"],
         "layer_scale_init_value": config["layer_scale"] or 0.0,
         "image_size": encoder.preprocessing.size[0],
     }

@@ -129,6 +129,7 @@ class ConvNeXt(nn.Module):
     drop_path: float
     norm_tokens: bool
     norm_epsilon: float
+    last_norm_epsilon: float | None
     dtype: Any
     remat: bool
     remat_keeps: str
@@ -156,7 +157,8 @@ class ConvNeXt(nn.Module):
                 x = block(*options, name=f"stages_{i}_blocks_{j}")(x, train)
             before += depth
             layers[f"stages_{i}"] = x
-        last = norm(jnp.promote_types(self.dtype, jnp.float32), "norm")
+        epsilon = self.norm_epsilon if self.last_norm_epsilon is None else self.last_norm_epsilon
+        last = layer_norm(jnp.promote_types(self.dtype, jnp.float32), "norm", epsilon)
         features = last(jnp.mean(at_least_float32(x), axis=(1, 2)))
         if output == "tokens":
             return last(x) if self.norm_tokens else x
@@ -174,6 +176,7 @@ def convnext(
     drop_path: float = 0.0,
     norm_tokens: bool = False,
     norm_epsilon: float = 1e-6,
+    last_norm_epsilon: float | None = None,
     dtype: str = "float32",
     remat: bool = False,
     remat_keeps: str = "nothing",
@@ -194,6 +197,7 @@ def convnext(
       drop_path: stochastic depth of the last block, in ``[0, 1)``, rising linearly from 0 at the first; per example.
       norm_tokens: the last map passes the final layer normalisation too, at each position, as in DINOv3.
       norm_epsilon: ε of the layer normalisations.
+      last_norm_epsilon: ε of the last one, which transformers has apart; ``None``: that of the others.
       dtype: compute dtype, ``"float32"`` or ``"bfloat16"`` (``"float64"`` under x64); params are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
       remat_keeps: with ``remat``, what of a block is kept all the same, see :func:`ssl_jax.models.remat.rematerialize`;
@@ -223,6 +227,8 @@ def convnext(
     check.require(stem_patch >= 1, "stem_patch", stem_patch, "an integer of 1 or more")
     check.require(0 <= drop_path < 1, "drop_path", drop_path, "0 <= drop_path < 1")
     check.require(norm_epsilon > 0, "norm_epsilon", norm_epsilon, "a number above 0")
+    last_known = last_norm_epsilon is None or last_norm_epsilon > 0
+    check.require(last_known, "last_norm_epsilon", last_norm_epsilon, "a number above 0, or None")
     check.choice("dtype", dtype, DTYPES)
     require_remat(remat, remat_keeps)
     config = {
@@ -235,6 +241,7 @@ def convnext(
         "drop_path": drop_path,
         "norm_tokens": norm_tokens,
         "norm_epsilon": norm_epsilon,
+        "last_norm_epsilon": last_norm_epsilon,
         "dtype": dtype,
         "remat": remat,
         "remat_keeps": remat_keeps,
@@ -248,6 +255,7 @@ def convnext(
         drop_path,
         norm_tokens,
         norm_epsilon,
+        last_norm_epsilon,
         jnp.dtype(dtype),
         remat,
         remat_keeps,

@@ -139,6 +139,22 @@ def test_other_architectures_name_the_nearest_family(folder):
     assert "has one of its 1 names, such as x" in message(save(folder, {"x": np.zeros(3, np.float32)}))
 
 
+def test_of_families_in_two_sets_of_names_the_nearer_one_is_compared(folder):
+    block, kernel = "encoder.layer.0.", np.zeros((4, 4), np.float32)
+    deit = {
+        "embeddings.cls_token": np.zeros((1, 1, 4), np.float32),
+        "embeddings.distillation_token": np.zeros((1, 1, 4), np.float32),
+        "embeddings.position_embeddings": np.zeros((1, 6, 4), np.float32),
+        "embeddings.patch_embeddings.projection.weight": np.zeros((4, 3, 4, 4), np.float32),
+        f"{block}layernorm_before.weight": np.zeros(4, np.float32),
+        **{f"{block}attention.attention.{part}.weight": kernel for part in ("query", "key", "value")},
+    }
+    text = message(save(folder, deit))
+    assert text.endswith(
+        "transformers ViT, but the file has embeddings.distillation_token, which that family does not"
+    )
+
+
 def test_an_extra_array_is_named(folder):
     text = message(save(folder, {**ARRAYS, "blocks.0.adapter.weight": np.zeros((2, 2), np.float32)}), heads=2)
     assert "blocks.0.adapter.weight" in text

@@ -79,6 +79,25 @@ def test_parity_with_transformers_and_back(kind, tmp_path):
         np.testing.assert_array_equal(array, given[name], err_msg=name, strict=True)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["ConvNext", "ConvNextV2"])
+def test_the_last_normalisation_of_transformers_has_an_epsilon_of_its_own(kind, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        depths=list(SIZE["depths"]), hidden_sizes=list(SIZE["widths"])
+    )
+    model = getattr(transformers, f"{kind}Model")(
+        config
+    ).eval()  # fresh: the mean of a map has little variance
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(str(tmp_path))
+    assert loaded.network.config["last_norm_epsilon"] == config.layer_norm_eps == 1e-12
+    assert_parity(loaded, lambda pixels: (model(pixels).pooler_output, None), draw_images(96, 128))
+    assert load_pretrained(str(tmp_path), last_norm_epsilon=1e-3).network.config["last_norm_epsilon"] == 1e-3
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["v1", "v2"])
 def ours(request):
     """A ConvNeXt, its variables, and its arrays in Meta's names and layouts."""
