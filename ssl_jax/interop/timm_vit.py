@@ -46,8 +46,14 @@ TANH = re.compile(
 )
 """Architectures of timm whose GELU is the one by tanh."""
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": None}
-TIMM_ONLY = ("fc_norm.weight", "norm_pre.weight", "attn_pool.latent", "reg_token", "blocks.0.ls1.gamma")
+LAYER_SCALE = "blocks.0.ls1.gamma"
+TIMM_ONLY = (
+    *("fc_norm.weight", "norm_pre.weight", "attn_pool.latent", "reg_token"),
+    *(LAYER_SCALE, "blocks.0.attn.q_norm.weight"),
+)
 """What models of timm may have and Meta's of DINO, MAE and MoCo v3 do not."""
+DINO_HAS = ("cls_token", "pos_embed", "blocks.0.attn.qkv.bias")
+"""What models of timm may lack and Meta's of DINO do not."""
 
 
 def convert(weights: Weights) -> Converted:
@@ -109,7 +115,9 @@ def said_by_timm(weights: Weights) -> dict[str, Any]:
 def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, Any]:
     """List what the positions of a file say that says nothing about itself; see :func:`convert`.
 
-    MoCo v3's ViT-S has 12 heads at the width of 384, where all others have 6.
+    MoCo v3's ViT-S has 12 heads at the width of 384, where all others have 6. A normalisation before the blocks is that of
+    timm's CLIPs, whose ε is 1e-5; images of its models with LayerScale and a class token are normalised as DINOv2's, which they
+    mostly are.
 
     Args:
       arrays: by our names.
@@ -121,8 +129,12 @@ def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, 
     if kind == "sincos_swapped":
         heads = 12 if arrays["patch_embed.proj.weight"].shape[0] == 384 else None
         return {"family": "moco", "position_resize": "bicubic", "heads": heads}
-    if classifier or "cls_token" not in arrays or any(name in arrays for name in TIMM_ONLY):
-        return {"family": "augreg", "position_resize": "bicubic_antialias"}
+    if "norm_pre.weight" in arrays:
+        return {"family": "clip", "position_resize": "bicubic_antialias", "norm_epsilon": 1e-5}
+    lacks = any(name not in arrays for name in DINO_HAS)
+    if classifier or lacks or any(name in arrays for name in TIMM_ONLY):
+        dinov2 = LAYER_SCALE in arrays and "cls_token" in arrays and "fc_norm.weight" not in arrays
+        return {"family": "dinov2" if dinov2 else "augreg", "position_resize": "bicubic_antialias"}
     return {"family": "dino", "position_resize": "bicubic_offset"}
 
 

@@ -420,6 +420,7 @@ def test_a_file_that_says_nothing_is_told_by_its_positions(kind, width, family, 
         "cls_token": np.zeros((1, 1, width), np.float32),
         "pos_embed": np.concatenate([np.zeros((1, width)), table])[None].astype(stored).astype(np.float32),
         "patch_embed.proj.weight": np.zeros((width, 3, 8, 8), np.float32),
+        "blocks.0.attn.qkv.bias": np.zeros(3 * width, np.float32),
     }
     said = said_by_positions(arrays)
     assert (said["family"], said.get("heads"), said["position_resize"]) == (family, heads, resize)
