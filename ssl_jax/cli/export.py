@@ -413,7 +413,7 @@ def write_stablehlo(subject: Subject, folder: Path) -> str:
             "from pathlib import Path",
             "import numpy as np",
             "from jax import export",
-            "from PIL import Image, ImageOps",
+            "from PIL import Image",
             "",
             f'program = export.deserialize(bytearray(Path("{PROGRAM}").read_bytes()))',
             *snippets.unit_pixels(encoder),

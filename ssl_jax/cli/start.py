@@ -594,6 +594,15 @@ def _evaluate(folder: Path, labeled: bool) -> None:
     evaluate.evaluate_run(folder, measures=measures)
 
 
+def _has_unreadable(folder: Path) -> bool:
+    """Tell whether evaluation has met files that cannot be read."""
+    try:
+        notes = json.loads((folder / evaluate.FILE).read_text("utf-8"))["notes"]
+        return any("cannot be read: left out" in note for note in notes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def describe_next(folder: Path, source: str) -> str:
     """Say what can be done with the run.
 
@@ -604,9 +613,12 @@ def describe_next(folder: Path, source: str) -> str:
     quoted = shlex.quote(str(folder))
     place = source.removeprefix("folder:")
     images = f'"{place}"' if place != source else f'ssl_jax.data.open_source("{source}")'
+    if _has_unreadable(folder):
+        images = "paths"
     lines = [
         "Next:",
-        f'  in Python     ssl_jax.load("{folder}").embed({images})',
+        f'  in Python     ssl_jax.load("{folder}").embed({images})'
+        + ("  # of files that can be read: some cannot" if images == "paths" else ""),
         f"  as a file     {command('embed')} --workdir={quoted} --source={shlex.quote(source)} --out=features.npz",
         f"  elsewhere     {command('export')} --workdir={quoted} --out=encoder",
     ]

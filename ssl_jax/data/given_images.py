@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_jax.core import check
+from ssl_jax.core.commands import command
 from ssl_jax.data import image_array, npy
 from ssl_jax.data.decode import decode_as_stored, fit_channels
 from ssl_jax.data.files import open_file, printable
@@ -98,8 +99,16 @@ def _read_path(path: Path, channels: int, values: Values) -> Iterator[np.ndarray
             raise ValueError(f"{printable(str(path))}: there is no image in this folder")
     for name in names:
         shown = printable(str(path / name))
-        with open_file(path / name, name=shown) as file:
-            yield decode_as_stored(file, name=shown, channels=channels, values=values)
+        try:
+            with open_file(path / name, name=shown) as file:
+                image = decode_as_stored(file, name=shown, channels=channels, values=values)
+        except CorruptImage as error:
+            if not name:
+                raise
+            raise ValueError(
+                f"{error}; give a list of the paths that can be read, or use {command('embed')}, which leaves the others out"
+            ) from error
+        yield image
 
 
 def _read_encoded(

@@ -98,7 +98,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> str:
         [
             "import numpy as np",
             "import onnxruntime",
-            "from PIL import Image, ImageOps",
+            "from PIL import Image",
             "",
             f'session = onnxruntime.InferenceSession("{GRAPH}")',
             *snippets.unit_pixels(encoder),

@@ -202,22 +202,42 @@ def write_torchvision(encoder: Encoder, folder: Path) -> str:
     model = to_torchvision(encoder)
     write_arrays(model.arrays, folder)
     write_json(encoder.preprocessing._asdict(), folder / "preprocessing.json")
+    by_torchvision = _transform(encoder)
     return "\n".join(
         [
-            "import numpy as np",
+            *([] if by_torchvision else ["import numpy as np"]),
             "import torch",
             "import torchvision",
-            "from PIL import Image, ImageOps",
+            "from PIL import Image",
             "from safetensors.torch import load_file",
             "",
             *builders(model),
             f'model.load_state_dict(load_file("{WEIGHTS}"), strict=True)',
-            *snippets.unit_pixels(encoder),
-            *snippets.normalized_tensor(encoder),
+            *(by_torchvision or [*snippets.unit_pixels(encoder), *snippets.normalized_tensor(encoder)]),
             "with torch.no_grad():",
             f"    features = model.eval()(pixels[None])  # [1, {encoder.network.features}]",
         ]
     )
+
+
+def _transform(encoder: Encoder) -> list[str]:
+    """Return lines that make ``pixels`` by torchvision's own transforms; none where these give other pixels."""
+    preprocessing = encoder.preprocessing
+    (height, width), (rows, columns) = preprocessing.size, preprocessing.target
+    short = preprocessing.resize == "short" and rows == columns
+    known = short or preprocessing.resize == "squash"
+    if encoder.channels not in snippets.MODES or preprocessing.crop_down or not known:
+        return []
+    size = rows if short else (rows, columns)
+    mean, std = snippets.listed_statistics(encoder)
+    return [
+        "t = torchvision.transforms",
+        f"resize = t.Resize({size}, t.InterpolationMode.{preprocessing.interpolation.upper()})",
+        f"normalize = t.Normalize({mean}, {std})",
+        f"transform = t.Compose([resize, t.CenterCrop({(height, width)}), t.ToTensor(), normalize])",
+        *snippets.open_picture(encoder),
+        "pixels = transform(picture)",
+    ]
 
 
 TARGET = Target(to_torchvision, write_torchvision)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_jax import models
 from ssl_jax.core import trees
-from ssl_jax.interop import write_onnx, write_timm, write_torchvision, write_transformers
+from ssl_jax.interop import snippets, write_onnx, write_timm, write_torchvision, write_transformers
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.interop.write_files import Encoder, encoder_of, settled
 from tests.interop.exported import VIT, difference, random_encoder
@@ -114,3 +115,27 @@ def test_lora_is_merged():
     images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
     merged = encoder.network.apply(encoder.params, encoder.state, images)[0]
     assert difference(np.asarray(merged), np.asarray(network.apply(params, state, images)[0])) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"crop_ratio": 0.9, "interpolation": "bilinear", "crop_down": True},
+        {"resize": "squash"},
+        {"resize": "squash", "crop_ratio": 1.0},
+        {"resize": "border", "crop_ratio": 1.0},
+        {"size": (24, 40)},
+    ],
+)
+def test_the_lines_of_use_make_the_pixels_that_the_encoder_sees(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    encoder = random_encoder("vit_micro", **VIT)
+    preprocessing = encoder.preprocessing._replace(**{"crop_ratio": 0.875, **options})
+    lines = "\n".join(snippets.unit_pixels(encoder._replace(preprocessing=preprocessing)))
+    for height, width in ((32, 32), (75, 51), (51, 76), (20, 10), (33, 200)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save("photo.png")
+        names = {"np": np, "Image": Image}
+        exec(lines, names)
+        np.testing.assert_array_equal(names["pixels"], preprocessing.crop(pixels) / np.float32(255))
