@@ -165,15 +165,20 @@ def _check_start(config: Config, built: Method, channels: int) -> None:
     config = {**config, "data": {**config["data"], "channels": channels}}
     name = config["method"]["name"]
     try:
-        params = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0).params
+        first = jax.eval_shape(make_init(built, optimizer(config), sample(config)), 0)
     except ValueError as error:
         raise ValueError(f"{name} cannot start from {config['encoder']['weights']}: {error}") from error
-    if "encoder" not in params:
+    if "encoder" not in first.params:
         raise ValueError(
             f"config.encoder.weights: {name} keeps no encoder of its own that weights could be put into"
         )
-    if weights.freeze(config) and params.keys() == {"encoder"}:
+    if weights.freeze(config) and first.params.keys() == {"encoder"}:
         _log.info("the method has no head to warm up: set --config.encoder.frozen_share=0")
+    start = weights.start_of(config)
+    if start is not None and start.with_heads:
+        weights.with_heads(
+            first.params, first.state, weights.open_weights(start.weights).heads, start.weights
+        )
     _log.info("%s", weights.describe_start(config, channels))
 
 

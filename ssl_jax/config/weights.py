@@ -1,6 +1,7 @@
 """Runs that start from weights that somebody trained: what a config takes from their file, and what they begin with."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import logging
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ssl_jax import interop, models
@@ -178,10 +180,15 @@ def normalization(
 
 
 def require_start(overrides: Mapping[str, Any]) -> None:
-    """Raise a ValueError where options of a start from weights are given, and no weights.
+    """Raise a ValueError where options of a start from weights are given, and no weights, or are misspelt.
 
     Args:
       overrides: values of the command line by dotted name.
+
+    >>> require_start({"encoder.weight": "vit.npz"})
+    Traceback (most recent call last):
+    ...
+    ValueError: config.encoder.weight is not an option: did you mean 'weights'?
 
     >>> require_start({"encoder.lora_rank": "4"})
     Traceback (most recent call last):
@@ -190,6 +197,11 @@ def require_start(overrides: Mapping[str, Any]) -> None:
     """
     if overrides.get("encoder.weights"):
         return
+    for name in overrides:
+        option = name.removeprefix("encoder.")
+        near = difflib.get_close_matches(option, START, n=1, cutoff=0.85)
+        if option != name and near and option not in START:
+            raise ValueError(f"config.{name} is not an option: did you mean {near[0]!r}?")
     given = [name for name in overrides if name in [f"encoder.{option}" for option in START]]
     given.sort(key=lambda name: name == "encoder.weights")
     if given and given[0] == "encoder.weights":
@@ -347,9 +359,11 @@ def with_heads(
 ) -> tuple[Params, State]:
     """Put the heads of a file into the params and state that a method begins with, and into those of its teacher.
 
+    A queue of keys is taken too, where the method has one of the same size.
+
     Args:
-      params: of the method.
-      state: of the method.
+      params: of the method; arrays or their shapes.
+      state: likewise.
       heads: ``(params, state)`` by the name of the head.
       name: of the weights, for errors.
 
@@ -364,28 +378,46 @@ def with_heads(
             f"config.encoder.with_heads=True: {name} has no head of this method ({', '.join(own) or 'which has none'}); {has}"
         )
     for part in found:
-        given = {path: np.shape(leaf) for path, leaf in trees.flatten(heads[part][0]).items()}
-        needed = {path: leaf.shape for path, leaf in trees.flatten(params[part]).items()}
-        try:
-            require_same_arrays(given, needed)
-        except ValueError as error:
-            raise ValueError(f"config.encoder.with_heads=True: {part} of {name}: {error}") from error
+        _require_same_head(part, heads[part][0], params[part], name)
 
-    def replace(parts: Mapping[str, Any], which: int) -> dict[str, Any]:
-        return {
-            part: heads[part][which] if part in found and trees.flatten(heads[part][which]) else inner
-            for part, inner in parts.items()
-        }
+    def replace(parts: Mapping[str, Any]) -> dict[str, Any]:
+        return {part: _copy(heads[part][0]) if part in found else inner for part, inner in parts.items()}
 
     def replace_state(value: Any) -> Any:
         if isinstance(value, EmaTeacher):
-            average = value.average._replace(average=replace(value.params, 0))
-            return value._replace(average=average, state=replace(value.state, 1))
-        if isinstance(value, dict):
-            return {part: replace_state(inner) for part, inner in replace(value, 1).items()}
-        return value
+            average = value.average._replace(average=replace(value.params))
+            return value._replace(average=average, state=replace_state(value.state))
+        if not isinstance(value, dict):
+            return value
+        new = {}
+        for part, inner in value.items():
+            given = heads[part][1] if part in found else {}
+            if trees.flatten(given):
+                _require_same_head(part, given, inner, name)
+            new[part] = _copy(given) if trees.flatten(given) else replace_state(inner)
+        return new
 
-    return replace(params, 0), replace_state(state)
+    state = replace_state(state)
+    queue = heads["queue"][1] if "queue" in heads else None
+    if queue is not None and "queue" in state and _shapes(queue) == _shapes(state["queue"]):
+        state = {**state, "queue": _copy(queue)}
+    return replace(params), state
+
+
+def _require_same_head(part: str, given: Any, needed: Any, name: str) -> None:
+    try:
+        require_same_arrays(_shapes(given), _shapes(needed))
+    except ValueError as error:
+        raise ValueError(f"config.encoder.with_heads=True: {part} of {name}: {error}") from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in trees.flatten(tree).items()}
+
+
+def _copy(tree: Any) -> Any:
+    # A step gives its arrays away: student and teacher may not share one.
+    return jax.tree.map(np.array, tree)
 
 
 def describe_start(config: Config, channels: int) -> str:

@@ -155,6 +155,10 @@ def build(
         return rule, frozen_until, stages
 
     def init(params: Params) -> OptimizerState:
+        if layer_decay is not None:
+            layerwise.layer_scales(
+                params, decay=layer_decay
+            )  # what cannot be scaled is refused before the first step
         return OptimizerState(jnp.zeros((), jnp.int32), partition(params)[0].init(params))
 
     def update(

@@ -10,6 +10,8 @@ from ssl_jax.config import build, weights
 from ssl_jax.config.load import load_config
 from ssl_jax.core import trees
 from ssl_jax.models.channels import change_channels
+from ssl_jax.ops.queue import queue_init
+from ssl_jax.train.loop import fit
 from ssl_jax.train.step import make_init
 from tests.weights_file import RESNET, VIT, write_weights
 
@@ -194,7 +196,8 @@ def test_heads_of_the_file_are_taken_for_student_and_teacher(files, monkeypatch)
     }
     loaded = weights.open_weights(files["gray"])._replace(heads=heads)
     monkeypatch.setattr(weights, "open_weights", lambda name: loaded)
-    first = build.started_state(build.with_changes(config, {"encoder.with_heads": True}))
+    config = build.with_changes(config, {"encoder.with_heads": True})
+    first = build.started_state(config)
     for name, found in (
         ("projector", first.params["projector"]),
         ("predictor", first.params["predictor"]),
@@ -203,6 +206,9 @@ def test_heads_of_the_file_are_taken_for_student_and_teacher(files, monkeypatch)
         assert all(
             np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (found, heads[name][0])), strict=True)
         )
+    # A step gives its arrays away, so that none may be in two places.
+    fitted = fit(build.run(build.with_changes(config, {"steps": 1}), build.run_objects(config)))
+    assert int(fitted.state.step) == 1
 
 
 def test_heads_that_do_not_fit_are_refused():
@@ -212,3 +218,17 @@ def test_heads_that_do_not_fit_are_refused():
         weights.with_heads(params, {}, heads, "a.pth")
     with pytest.raises(ValueError, match=r"a.pth has no head of this method \(projector\); it has decoder"):
         weights.with_heads(params, {}, {"decoder": ({}, {})}, "a.pth")
+    statistics = {"batch_stats": {"norm_0": {"mean": np.zeros(3)}}}
+    heads = {"projector": ({"kernel": np.zeros((2, 3))}, statistics)}
+    state = {"online": {"encoder": {}, "projector": {"batch_stats": {}}}}
+    with pytest.raises(ValueError, match=r"projector of a.pth: .*besides batch_stats/norm_0/mean"):
+        weights.with_heads(params, state, heads, "a.pth")
+
+
+def test_a_queue_of_keys_is_taken_where_it_has_the_size_of_the_method():
+    params, state = {"encoder": {}, "projector": jnp.zeros(2)}, {"queue": queue_init(jax.random.key(0), 4, 2)}
+    for size, taken in ((4, True), (8, False)):
+        queue = queue_init(jax.random.key(1), size, 2)
+        heads = {"projector": (np.ones(2), {}), "queue": ({}, queue)}
+        _, found = weights.with_heads(params, state, heads, "a.pth")
+        assert np.array_equal(found["queue"].items, (queue if taken else state["queue"]).items)
