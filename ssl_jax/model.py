@@ -261,6 +261,7 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
     ((5, 16), (1, 2, 2, 16), (1, 2, 2, 2))
     """
     text = os.fspath(name)
+    check.require(bool(text), "name", text, "a folder, a file, hf:owner/name or timm:name")
     folder = Path(text).expanduser()
     if _is_run(folder):
         return _of_run(folder, str(step))

@@ -1,6 +1,7 @@
 """``ssl_jax.load``: an encoder for use, on images in every form that people have them."""
 
 import gc
+import io
 import json
 import weakref
 
@@ -100,6 +101,7 @@ def test_every_form_of_the_same_images_gives_the_same_features(model, tmp_path):
         "array of texts": np.array([str(path) for path in paths]),
         "folder": tmp_path,
         "bytes": [path.read_bytes() for path in paths],
+        "open files": [io.BytesIO(path.read_bytes()) for path in paths],
         "source": open_source(f"folder:{tmp_path}"),
         "mixed": [images[0], paths[1], Image.fromarray(images[2])],
         "nested lists": [image.tolist() for image in (images[0] / 255, images[1] / 255, images[2] / 255)],
@@ -110,7 +112,8 @@ def test_every_form_of_the_same_images_gives_the_same_features(model, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=name)
     first = model.embed(np.stack(images).transpose(0, 3, 1, 2), axes="nchw")
     np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-5)
-    for one in (images[0], paths[0], str(paths[0]), Image.fromarray(images[0]), paths[0].read_bytes()):
+    file = io.BytesIO(paths[0].read_bytes())
+    for one in (images[0], paths[0], str(paths[0]), Image.fromarray(images[0]), paths[0].read_bytes(), file):
         np.testing.assert_allclose(model.embed(one), expected[:1], rtol=1e-5, atol=1e-5)
 
 
@@ -174,6 +177,7 @@ def test_no_more_images_are_held_than_a_batch(model):
         (b"not an image", "not an image of a known format"),
         (7, "images are of type int: allowed are paths"),
         ([7], r"images\[0\] is of type int"),
+        (io.StringIO("text"), "images gives str when it is read: open the file in mode 'rb'"),
         ([np.zeros((2, 8, 8, 3))], r"images\[0\]='2 images': allowed is one image"),
     ],
     ids=lambda value: str(value)[:20],

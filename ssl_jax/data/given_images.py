@@ -18,8 +18,8 @@ from ssl_jax.data.sources import CorruptImage, Source
 from ssl_jax.data.values import AS_STORED, Values, require_range
 
 FORMS = (
-    "paths, folders, images of Pillow, encoded bytes, arrays [h, w], [h, w, c] or [n, h, w, c], a source of ssl_jax.data, or "
-    "an iterable of single images"
+    "paths, folders, images of Pillow, encoded bytes, open files, arrays [h, w], [h, w, c] or [n, h, w, c], a source of "
+    "ssl_jax.data, or an iterable of single images"
 )
 _COLOURS = (1, 2, 3, 4)
 
@@ -33,9 +33,10 @@ def read_given(
     files; an array of 2 or 4 channels has its opacity last where 1 or 3 are asked for.
 
     Args:
-      images: a path, a folder (its image files in the order of their names), an image of Pillow, the bytes of a file, an
-        array, a :class:`ssl_jax.data.sources.Source`, or an iterable of such single images, a generator too. An array of three
-        axes is one image where the last has 1 to 4 values or ``channels``, else gray images ``[n, h, w]``.
+      images: a path, a folder (its image files in the order of their names), an image of Pillow, the bytes of a file, a file
+        opened in mode ``rb``, an array, a :class:`ssl_jax.data.sources.Source`, or an iterable of such single images, a
+        generator too. An array of three axes is one image where the last has 1 to 4 values or ``channels``, else gray images
+        ``[n, h, w]``.
       channels: channels of the results.
       values: how values are read, and how large an image may be.
       axes: layout of an array, one of :data:`ssl_jax.data.image_array.AXES`; ``None``: as above.
@@ -59,7 +60,7 @@ def read_given(
 def _read(images: Any, channels: int, values: Values, axes: str | None) -> Iterator[np.ndarray]:
     if isinstance(images, str | os.PathLike):
         yield from _read_path(Path(images).expanduser(), channels, values)
-    elif isinstance(images, bytes | bytearray | Image.Image):
+    elif isinstance(images, bytes | bytearray | Image.Image) or hasattr(images, "read"):
         yield _read_encoded(images, "images", channels, values)
     elif not isinstance(images, np.ndarray) and isinstance(images, Source):
         yield from (fit_channels(images[i]["image"], channels) for i in range(len(images)))
@@ -84,7 +85,7 @@ def _read_one(image: Any, name: str, channels: int, values: Values, axes: str | 
         path = Path(image).expanduser()
         check.require(not path.is_dir(), name, str(image), "a file, not a folder")
         return _read_path(path, channels, values)
-    if isinstance(image, bytes | bytearray | Image.Image):
+    if isinstance(image, bytes | bytearray | Image.Image) or hasattr(image, "read"):
         return iter([_read_encoded(image, name, channels, values)])
     if hasattr(image, "__array__") or _is_nested_numbers(image):
         return _read_array(image, name, channels, values, axes)
@@ -111,10 +112,11 @@ def _read_path(path: Path, channels: int, values: Values) -> Iterator[np.ndarray
         yield image
 
 
-def _read_encoded(
-    image: bytes | bytearray | Image.Image, name: str, channels: int, values: Values
-) -> np.ndarray:
-    content = bytes(image) if isinstance(image, bytearray) else image
+def _read_encoded(image: Any, name: str, channels: int, values: Values) -> np.ndarray:
+    content = image.read() if hasattr(image, "read") else image
+    content = bytes(content) if isinstance(content, bytearray) else content
+    if not isinstance(content, bytes | Image.Image):
+        raise ValueError(f"{name} gives {type(content).__name__} when it is read: open the file in mode 'rb'")
     return decode_as_stored(content, name=name, channels=channels, values=values)
 
 
