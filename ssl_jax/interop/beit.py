@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_jax.core.check import require
-from ssl_jax.interop.family import Converted, Family, Weights
+from ssl_jax.interop.family import Converted, Family, Weights, timm_architecture
 from ssl_jax.interop.heads import Head, mlp_from_torch
 from ssl_jax.interop.names import Arrays, Names, translate
 from ssl_jax.interop.preprocessing import preprocessing_of
@@ -103,7 +103,23 @@ def _transformers(
 def convert_microsoft(weights: Weights) -> Converted:
     """Build the ViT of a file of Microsoft's or timm's."""
     config = weights.metadata.get("config", {})
-    arguments = config.get("model_args", {})
+    architecture, arguments = timm_architecture(weights)
+    known = not architecture.startswith("eva02")
+    require(
+        known,
+        "architecture",
+        architecture,
+        "BEiT's or EVA's: EVA-02 rotates positions or normalises after each branch",
+    )
+    units, inner = (
+        weights.arrays[f"blocks.0.mlp.{name}.weight"].shape[axis] for name, axis in (("fc1", 0), ("fc2", 1))
+    )
+    require(
+        units == inner,
+        "blocks.0.mlp.fc1.weight",
+        units,
+        f"{inner} units: gates are EVA-02's, which rotates positions",
+    )
     pool = arguments.get("global_pool", config.get("global_pool")) or "avg"
     require(pool in ("avg", "token"), "global_pool", pool, "avg or token")
     said = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop.family import Converted, Family, Weights
+from ssl_jax.interop.family import Converted, Family, Weights, timm_architecture
 from ssl_jax.interop.names import Arrays, Names, translate, translate_back
 from ssl_jax.interop.preprocessing import preprocessing_of
 from ssl_jax.models.build import build
@@ -99,6 +99,10 @@ NAMES_TRANSFORMERS = Names(
 )
 
 
+COARSE = ("convnext_xxlarge",)
+"""Architectures of timm whose normalisations have ε = 1e-5; its own tests' have too, with another GELU."""
+
+
 def convert_timm(weights: Weights) -> Converted:
     """Build the ConvNeXt of a file in timm's names."""
     stem = weights.arrays.get("stem.1.weight", np.zeros(0))
@@ -108,7 +112,11 @@ def convert_timm(weights: Weights) -> Converted:
         stem.shape,
         "a normalisation; overlapping convolutions in the stem are not built",
     )
-    return _convert(weights, NAMES_TIMM)
+    architecture, arguments = timm_architecture(weights)
+    activation = arguments.get("act_layer", "gelu_tanh" if architecture.startswith("test_") else "gelu")
+    require(activation == "gelu", "act_layer", activation, "'gelu', the activation of a ConvNeXt")
+    epsilon = arguments.get("norm_eps", 1e-5 if architecture in COARSE else 1e-6)
+    return _convert(weights, NAMES_TIMM, norm_epsilon=float(epsilon))
 
 
 def convert_meta(weights: Weights) -> Converted:

@@ -30,6 +30,18 @@ class Weights(NamedTuple):
     provenance: Mapping[str, Any]
 
 
+def timm_architecture(weights: Weights) -> tuple[str, Mapping[str, Any]]:
+    """Read what timm calls a model and the arguments that it was built with; ``("", {})`` where a file says nothing.
+
+    >>> timm_architecture(Weights({}, {"config": {"architecture": "resnet18"}}, {}))
+    ('resnet18', {})
+    """
+    config = weights.metadata.get("config", {})
+    pretrained = weights.metadata.get("pretrained_cfg", config.get("pretrained_cfg", {}))
+    name = config.get("architecture", pretrained.get("architecture")) or ""
+    return str(name), config.get("model_args") or pretrained.get("model_args") or {}
+
+
 class Converted(NamedTuple):
     """A checkpoint as a network of ours.
 

@@ -1,5 +1,6 @@
 """ResNets in the names of torchvision and timm, which the self-supervised checkpoints of Meta share, with their heads."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Params, State
-from ssl_jax.interop.family import Converted, Family, Weights
+from ssl_jax.interop.family import Converted, Family, Weights, timm_architecture
 from ssl_jax.interop.heads import Head, dino_heads_from_torch, mlp_from_torch
 from ssl_jax.interop.names import Arrays, Names, translate
 from ssl_jax.interop.preprocessing import preprocessing_of
@@ -46,6 +47,10 @@ NAMES_TRANSFORMERS = Names(
     left_out=("classifier",),
 )
 """Names of transformers' ResNetModel."""
+OTHER_POOLING = re.compile("resnet(aa|blur)")
+"""Architectures of timm with the arrays of others and another arithmetic."""
+PLAIN = {"in_chans": None, "num_classes": None, "global_pool": "avg", "output_stride": 32}
+"""Arguments of timm's ResNets that leave them what they are, and the value that does; ``None``: any."""
 WITH_PROJECTOR = ("encoder_q", "encoder_k", "base_encoder", "momentum_encoder", "encoder")
 """Parts of training checkpoints in which ``fc`` is a projector, not a classifier: of MoCo and SimSiam."""
 
@@ -56,6 +61,16 @@ def convert(weights: Weights) -> Converted:
     Raises:
       ValueError: a ResNet of another kind: three convolutions in the stem, groups, wider bottlenecks; says which.
     """
+    architecture, arguments = timm_architecture(weights)
+    plain = not OTHER_POOLING.match(architecture)
+    require(
+        plain,
+        "architecture",
+        architecture,
+        "one without blurred or averaged strides, which are not built here",
+    )
+    changed = {name: value for name, value in arguments.items() if PLAIN.get(name, "") not in (None, value)}
+    require(not changed, "model_args", changed, f"{', '.join(PLAIN)}: other ResNets are not built here")
     arrays = translate(weights.arrays, NAMES).arrays
     network = build(**{**options({**weights.arrays, **arrays}), **weights.metadata.get("architecture", {})})
     params, state = resnet_from_torch(arrays, network)

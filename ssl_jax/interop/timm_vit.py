@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from ssl_jax.core.check import require
-from ssl_jax.interop.family import Converted, Family, Weights
+from ssl_jax.interop.family import Converted, Family, Weights, timm_architecture
 from ssl_jax.interop.names import Arrays, Names, translate
 from ssl_jax.interop.vit_options import (
     activation,
@@ -45,6 +45,7 @@ TANH = re.compile(
     r"vit_((base_patch32|giantopt_patch16|so400m_patch16)_siglip|large_patch16_siglip_(gap_)?512)"
 )
 """Architectures of timm whose GELU is the one by tanh."""
+ROTARY = "does not rotate positions: of those DINOv3's form alone is built"
 POOLS = {"token": "cls", "avg": "mean", "map": "map", "": None}
 LAYER_SCALE = "blocks.0.ls1.gamma"
 TIMM_ONLY = (
@@ -84,8 +85,9 @@ def said_by_timm(weights: Weights) -> dict[str, Any]:
     """
     config = weights.metadata.get("config", {})
     pretrained = weights.metadata.get("pretrained_cfg", config.get("pretrained_cfg", {}))
-    arguments = config.get("model_args", {})
-    architecture = str(config.get("architecture", pretrained.get("architecture", "")))
+    architecture, arguments = timm_architecture(weights)
+    rotary = architecture.startswith("vit_pe_")
+    require(not rotary, "architecture", architecture, f"one that {ROTARY}")
     pool = arguments.get("global_pool", config.get("global_pool"))
     require(
         "_rpn_" not in architecture, "architecture", architecture, "one with normalisation before each branch"
@@ -130,6 +132,13 @@ def said_by_positions(arrays: Arrays, *, classifier: bool = False) -> dict[str, 
         heads = 12 if arrays["patch_embed.proj.weight"].shape[0] == 384 else None
         return {"family": "moco", "position_resize": "bicubic", "heads": heads}
     if "norm_pre.weight" in arrays:
+        attended = "attn_pool.latent" in arrays
+        require(
+            not attended,
+            "attn_pool",
+            "beside norm_pre",
+            "either of them: both are the Perception Encoder's, whose positions rotate",
+        )
         return {"family": "clip", "position_resize": "bicubic_antialias", "norm_epsilon": 1e-5}
     lacks = any(name not in arrays for name in DINO_HAS)
     if classifier or lacks or any(name in arrays for name in TIMM_ONLY):

@@ -1,5 +1,6 @@
 """What is no checkpoint, or not one that is known: one line that says why, nothing executed, nothing written."""
 
+import re
 import sys
 import time
 
@@ -9,8 +10,8 @@ import pytest
 import safetensors.numpy
 
 from ssl_jax import models
-from ssl_jax.interop import load_pretrained
-from ssl_jax.interop.family import recognize
+from ssl_jax.interop import beit, convnext, load_pretrained, resnet, timm_vit
+from ssl_jax.interop.family import Weights, recognize
 from ssl_jax.interop.pretrained import FAMILIES
 from ssl_jax.models.serialize import save_encoder
 from ssl_jax.models.torch_names_vit import vit_to_torch
@@ -153,6 +154,45 @@ def test_of_families_in_two_sets_of_names_the_nearer_one_is_compared(folder):
     assert text.endswith(
         "transformers ViT, but the file has embeddings.distillation_token, which that family does not"
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "arguments", "says"),
+    [
+        (resnet, "resnetaa50", {}, "architecture='resnetaa50': allowed is one without blurred"),
+        (resnet, "resnetblur18", {}, "architecture='resnetblur18'"),
+        (resnet, "resnet18", {"output_stride": 8, "in_chans": 1}, "model_args={'output_stride': 8}"),
+        (resnet, "resnet18", {"act_layer": "gelu"}, "model_args={'act_layer': 'gelu'}"),
+        (beit, "eva02_tiny_patch14_224", {}, "EVA-02 rotates positions"),
+        (timm_vit, "vit_pe_core_tiny_patch16_384", {}, "does not rotate positions"),
+        (convnext, "convnext_tiny", {"act_layer": "silu"}, "act_layer='silu': allowed is 'gelu'"),
+        (convnext, "test_convnext", {}, "act_layer='gelu_tanh'"),
+    ],
+)
+def test_architectures_with_the_names_of_others_and_another_arithmetic(family, architecture, arguments, says):
+    config = {"architecture": architecture, "model_args": arguments}
+    first = {
+        resnet: resnet.convert,
+        beit: beit.convert_microsoft,
+        timm_vit: timm_vit.convert,
+        convnext: convnext.convert_timm,
+    }
+    with pytest.raises(ValueError, match=re.escape(says)):
+        first[family](Weights({}, {"config": config}, {}))
+
+
+def test_positions_that_rotate_unseen_are_told_by_the_arrays_beside_them(folder):
+    attention = {
+        **ARRAYS,
+        "norm_pre.weight": np.zeros(32, np.float32),
+        "attn_pool.latent": np.zeros((1, 1, 32), np.float32),
+    }
+    assert "the Perception Encoder's" in message(save(folder, attention))
+    gated = {name: array for name, array in ARRAYS.items() if not name.endswith("qkv.bias")}
+    for i in range(3):
+        gated[f"blocks.{i}.mlp.fc2.weight"] = np.zeros((32, 64), np.float32)
+        gated |= {f"blocks.{i}.attn.{part}_bias": np.zeros(32, np.float32) for part in "qv"}
+    assert "gates are EVA-02's" in message(save(folder, gated))
 
 
 def test_an_extra_array_is_named(folder):
