@@ -155,6 +155,8 @@ def subject_of_weights(name: str, license: str) -> Subject:
     loaded = load_pretrained(name)
     encoder = encoder_of(loaded.network, loaded.params, loaded.state, loaded.preprocessing, license=license)
     provenance = {key: value for key, value in loaded.provenance.items() if key not in ("file", "files")}
+    source = Path(name).name if Path(name).exists() else name
+    provenance["name"] = source  # without the folders of somebody's disk
     facts = {
         "method": str(loaded.provenance.get("method", loaded.provenance["family"])),
         "step": 0,
@@ -167,7 +169,6 @@ def subject_of_weights(name: str, license: str) -> Subject:
         "license": license,
         "provenance": provenance,
     }
-    source = Path(name).name if Path(name).exists() else name
     rows = {
         "weights": f"{source}, {loaded.provenance['family']}",
         **{

@@ -23,7 +23,7 @@ from ssl_jax.interop import (
 from ssl_jax.interop.family import Family, convert, recognize
 from ssl_jax.interop.hub import read_from_hub, read_from_timm
 from ssl_jax.interop.preprocessing import Preprocessing, preprocessing_from_fields
-from ssl_jax.interop.weights import file_hash, read_header, read_weights
+from ssl_jax.interop.weights import POOL_KEY, file_hash, read_header, read_weights
 from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import FORMAT, load_encoder
 
@@ -111,6 +111,9 @@ def load_pretrained(name: str, **architecture: Any) -> Pretrained:
         weights = read_from_timm(file, part=part)
     else:
         weights = read_weights(file, part=part)
+    said = weights.metadata.get("config") or {}
+    if said.get(POOL_KEY):
+        architecture = {"pool": said[POOL_KEY], **architecture}
     weights = weights._replace(metadata={**weights.metadata, "architecture": architecture})
     family = recognize(weights.arrays, FAMILIES, source=name)
     converted = convert(weights, family, source=name)

@@ -32,6 +32,8 @@ FACTS = {
     "open_clip": "open_clip_config.json",
 }
 """Files of such a folder that say what its weights are."""
+POOL_KEY = "ssl_jax_pool"
+"""Of ``config.json``: which features are meant, in an export to a library whose models only give the tokens."""
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64", "BOOL")
 """Types of a safetensors file that NumPy can hold."""
 LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

@@ -8,6 +8,7 @@ from typing import Any
 from ssl_jax.core.check import require
 from ssl_jax.interop import clip, convnext, huggingface_vit, resnet, siglip, snippets, write_positions
 from ssl_jax.interop.names import translate_back
+from ssl_jax.interop.weights import POOL_KEY
 from ssl_jax.interop.write_files import (
     Encoder,
     Target,
@@ -259,7 +260,11 @@ def write_transformers(encoder: Encoder, folder: Path) -> str:
     """
     model = to_transformers(encoder)
     write_arrays(model.arrays, folder)
-    write_json({**model.options, "torch_dtype": "float32"}, folder / "config.json")
+    described = {**model.options, "torch_dtype": "float32"}
+    if pool_of(encoder)[0] == "mean" and encoder.network.config["class_token"]:
+        # No key of transformers says it; load_pretrained reads this one.
+        described[POOL_KEY] = "mean"
+    write_json(described, folder / "config.json")
     write_json(encoder.preprocessing.to_transformers(), folder / "preprocessor_config.json")
     if encoder.channels in snippets.MODES:
         pixels = [

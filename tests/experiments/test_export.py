@@ -184,6 +184,7 @@ def test_weights_of_others_are_exported_with_where_they_come_from(subject, tmp_p
     export.export_pretrained(str(tmp_path / "first"), tmp_path / "second", formats=("ssl_jax",))
     card = (tmp_path / "second" / "README.md").read_text()
     assert "converted by ssl_jax from `first`" in card and str(tmp_path) not in card
+    assert json.loads((tmp_path / "second" / "encoder.json").read_text())["provenance"]["name"] == "first"
     again = load_pretrained(str(tmp_path / "second"))
     for given, found in zip(
         jax.tree.leaves(subject.encoder.params), jax.tree.leaves(again.params), strict=True
