@@ -62,6 +62,7 @@ def read_options(arrays: Arrays, said: Mapping[str, Any], *, image_size: int | N
       ValueError: blocks are missing, or positions that fit no square grid.
     """
     require("patch_embed.proj.weight" in arrays, "arrays", sorted(arrays)[:3], "those of a ViT: patch_embed")
+    require_axes(arrays)
     width, _, patch, other = arrays["patch_embed.proj.weight"].shape
     require(patch == other, "patch_embed.proj.weight", (patch, other), "a square patch")
     swiglu, hidden = _mlp_of(arrays)
@@ -99,7 +100,7 @@ def read_options(arrays: Arrays, said: Mapping[str, Any], *, image_size: int | N
         "another one: the hidden units of the file are not gated",
     )
     require(
-        options["heads"] >= 1 and width % options["heads"] == 0,
+        isinstance(options["heads"], int) and options["heads"] >= 1 and width % options["heads"] == 0,
         "heads",
         options["heads"],
         f"a divisor of {width}",
@@ -192,12 +193,31 @@ def table_kind(patches: np.ndarray, *, tolerance: float = 4e-3) -> str:
     return "learned"
 
 
+AXES = {
+    "patch_embed.proj.weight": "[width, channels, patch, patch]",
+    "pos_embed": "[1, tokens, width]",
+    "reg_token": "[1, registers, width]",
+    "blocks.0.mlp.fc1.weight": "[hidden, width]",
+    "blocks.0.mlp.fc2.weight": "[width, hidden]",
+}
+"""Axes of the arrays from which options are read."""
+
+
+def require_axes(arrays: Arrays) -> None:
+    """Raise a ValueError unless the arrays from which options are read have the right number of axes."""
+    for name, axes in AXES.items():
+        if name in arrays:
+            right = arrays[name].ndim == axes.count(",") + 1
+            require(right, name, arrays[name].shape, f"the shape {axes}")
+
+
 def patch_positions(arrays: Arrays) -> np.ndarray:
     """Cut the rows of class and register tokens off a position table: ``[patches, width]``.
 
     Args:
       arrays: by our names, with ``pos_embed``.
     """
+    require_axes(arrays)
     class_token = "cls_token" in arrays
     registers = arrays["reg_token"].shape[1] if "reg_token" in arrays else 0
     extra = _extra_rows(arrays, None, (0, int(class_token), class_token + registers))

@@ -230,6 +230,19 @@ def test_an_array_of_another_shape_is_named(folder, name, shape):
     assert str(shape[-1]) in text
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("patch_embed.proj.weight", (32, 192)), ("pos_embed", (5, 32)), ("blocks.0.mlp.fc1.weight", (128,))],
+)
+def test_an_array_with_other_axes_is_named_with_those_it_should_have(folder, name, shape):
+    text = message(save(folder, {**ARRAYS, name: np.zeros(shape, np.float32)}), heads=2)
+    assert f"{name}={shape}: allowed is the shape [" in text
+
+
+def test_heads_are_a_number(folder):
+    assert "heads='2': allowed is a divisor of 32" in message(save(folder, ARRAYS), heads="2")
+
+
 def test_an_option_that_the_encoder_does_not_have(folder):
     file = save(folder, ARRAYS)
     assert "did you mean 'heads'" in message(file, head=2)
