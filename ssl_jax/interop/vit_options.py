@@ -1,5 +1,6 @@
 """Options of :func:`ssl_jax.models.vit.vit` from the arrays of a checkpoint: what shapes say, and what they do not."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from ssl_jax.models.torch_names_vit import vit_from_torch
 
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 """Attention heads of published models by their width, where a head is not 64 wide: So400m, H, g, bigG."""
+PUBLISHED = frozenset({192, 384, 768, 1024, 1536, *HEADS})
+"""Widths of published models, whose heads are known."""
 BUILDERS = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
 PATCHES = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
 """Names of the patch embedding's kernel, ``[width, channels, patch, patch]``."""
@@ -30,6 +33,7 @@ ACTIVATIONS = {
     "silu": "swiglu",
 }
 """Names of activations in transformers and timm, and ours."""
+_log = logging.getLogger(__name__)
 
 
 def guess_heads(width: int, *, swiglu: bool = False) -> int:
@@ -105,6 +109,13 @@ def read_options(arrays: Arrays, said: Mapping[str, Any], *, image_size: int | N
         options["heads"],
         f"a divisor of {width}",
     )
+    if said.get("heads") is None and width not in PUBLISHED:
+        _log.warning(
+            "nothing in the file says how many attention heads its %d features have: %d are assumed; "
+            "load_pretrained(name, heads=...) says another number",
+            width,
+            options["heads"],
+        )
     return options
 
 

@@ -1,5 +1,7 @@
 """timm's own ViTs, random and small, through the path that users take."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -243,3 +245,16 @@ def test_the_size_that_a_file_states_tells_grids_apart():
 def test_what_timm_says_that_we_do_not_have_is_refused(config, named):
     with pytest.raises(ValueError, match=named):
         said_by_timm(Weights({}, {"config": config}, {}))
+
+
+def test_a_number_of_heads_that_nothing_says_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        logging.getLogger("ssl_jax"), "propagate", True
+    )  # launchers of other tests turn it off
+    network = build("vit_micro", width=16, depth=1, heads=1, patch=4, image_size=8)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    safetensors.numpy.save_file(vit_to_torch(*variables, network), tmp_path / "vit.safetensors")
+    assert load_pretrained(str(tmp_path / "vit.safetensors"), heads=2).network.config["heads"] == 2
+    assert not caplog.records
+    assert load_pretrained(str(tmp_path / "vit.safetensors")).network.config["heads"] == 1
+    assert "16 features have: 1 are assumed" in caplog.text
