@@ -105,7 +105,7 @@ def sincos_table(height: int, width: int, features: int) -> np.ndarray:
     With ``ω_i = 10000^(−i / (features/4 − 1))`` a row is ``[sin(x ω) | cos(x ω) | sin(y ω) | cos(y ω)]``; MAE divides by
     ``features/4``.
 
-    >>> sincos_table(1, 2, 8).round(2)[1].tolist()
+    >>> [round(float(x), 2) for x in sincos_table(1, 2, 8)[1]]
     [0.84, 0.0, 0.54, 1.0, 0.0, 0.0, 1.0, 1.0]
 
     Reference: google-research/big_vision ``models/vit.py``, ``posemb_sincos_2d``.

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import ml_dtypes
@@ -306,7 +306,7 @@ def _read_torch(path: Path, *, mmap: bool) -> dict[str, np.ndarray]:
     try:
         with torch.serialization.safe_globals(_plain_types()):
             tree = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         text = str(error)
         named = text.partition("GLOBAL ")[2].split(" ")[0]
         what = f"needs the code of {named}" if named else "is no plain checkpoint"
