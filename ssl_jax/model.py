@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from ssl_jax.augment.host import center_crop_resize
+from ssl_jax.augment.host import prepare_for_evaluation
 from ssl_jax.augment.views import View, normalize_for_evaluation
 from ssl_jax.config import build
 from ssl_jax.config.options import SMALL
@@ -353,9 +353,7 @@ def _ours(
     size = view.size
 
     def prepare(image: np.ndarray) -> np.ndarray:
-        if image.shape[:2] == (size, size):
-            return image
-        return center_crop_resize(image, size, ratio=crop_ratio)
+        return prepare_for_evaluation(image, size, crop_ratio)
 
     network, params, state = encoder
     preprocessing = Preprocessing(

@@ -143,6 +143,22 @@ def center_crop_resize(
     return _resize(image, *resized, interpolation)[top : top + size, left : left + size]
 
 
+def prepare_for_evaluation(image: np.ndarray, size: int, ratio: float) -> np.ndarray:
+    """Bring an image to the size at which encoders of this library are evaluated; one that has it stays as it is.
+
+    Args:
+      image: ``[h, w, c]``.
+      size: side of the result in pixels.
+      ratio: as of :func:`center_crop_resize`.
+
+    >>> prepare_for_evaluation(np.zeros([4, 4, 1], np.uint8), 4, 0.5).shape
+    (4, 4, 1)
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    return center_crop_resize(image, size, ratio=ratio)
+
+
 def host_crops(
     rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
 ) -> tuple[Shaped[np.ndarray, "v s s c"], ...]:

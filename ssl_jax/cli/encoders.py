@@ -1,5 +1,6 @@
 """Encoders by name, to be measured and used: runs, files, hubs."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_jax import interop
+from ssl_jax.augment.host import prepare_for_evaluation
 from ssl_jax.augment.views import View
 from ssl_jax.cli.launch import parse_folders
 from ssl_jax.config import weights
@@ -98,7 +100,10 @@ def load_encoder(name: str, images: Source, *, size: int | None = None) -> Named
     jax.eval_shape(network.apply, params, state, image)
     method = encoder_method(network, View(size=size, mean=mean, std=std))
     seen = preprocessing.with_size((size, size))._replace(mean=mean, std=std)
-    candidate = Candidate(name, "encoder", method, params, state, seen.crop)
+    trained_here = loaded.provenance.get("family") == "ssl_jax" and loaded.provenance.get("step") != 0
+    as_evaluated = functools.partial(prepare_for_evaluation, size=size, ratio=seen.as_view()[1])
+    preprocess = as_evaluated if trained_here else seen.crop
+    candidate = Candidate(name, "encoder", method, params, state, preprocess)
     return NamedEncoder(candidate, seen, dict(loaded.provenance), preprocessing.size)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ssl_jax.augment.host import center_crop_resize, host_boxes, host_crops
+from ssl_jax.augment.host import host_boxes, host_crops, prepare_for_evaluation
 from ssl_jax.augment.views import View, asks_for_boxes
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch
@@ -316,12 +316,7 @@ class EvaluationBatches:
             if example is None:
                 met.add(index)
                 continue
-            batch["image"][row] = self.resize(example["image"])
+            batch["image"][row] = prepare_for_evaluation(example["image"], self.size, self.crop_ratio)
             batch["label"][row], batch["index"][row], batch["mask"][row] = example["label"], index, True
         batch["corrupt"] = self.reader.report(met)
         return batch
-
-    def resize(self, image: np.ndarray) -> np.ndarray:
-        if image.shape[:2] == (self.size, self.size):
-            return image
-        return center_crop_resize(image, self.size, ratio=self.crop_ratio)

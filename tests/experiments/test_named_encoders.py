@@ -18,9 +18,8 @@ def test_wide_pictures_are_resized_as_the_file_says(tmp_path, monkeypatch, resiz
     write_weights(tmp_path / "vit.safetensors")
     loaded = interop.load_pretrained(str(tmp_path / "vit.safetensors"))
     own = Preprocessing((28, 28), resize, 0.8, interpolation, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    monkeypatch.setattr(
-        interop, "load_pretrained", lambda name: loaded._replace(preprocessing=own), raising=False
-    )
+    foreign = loaded._replace(preprocessing=own, provenance={"family": "timm ViT"})
+    monkeypatch.setattr(interop, "load_pretrained", lambda name: foreign, raising=False)
     rng = np.random.default_rng(0)
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
