@@ -195,7 +195,7 @@ def test_it_trains_evaluates_reports_and_goes_on_where_it_was_stopped(tmp_path, 
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "photos", 60, classes=("cat", "dog"))
     small = {"encoder.widths": "(8,)", "encoder.grid": "1", "method.projector_width": "16", "batch_size": "8"}
-    wishes = Wishes(overrides={**small, "watch.evaluate.measures": "('knn',)"}, minutes=0.01)
+    wishes = Wishes(overrides={**small, "watch.evaluate.measures": "('knn',)"}, minutes=1e-6)
 
     def stop(*_):
         raise KeyboardInterrupt
