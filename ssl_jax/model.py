@@ -263,7 +263,7 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
     text = os.fspath(name)
     check.require(bool(text), "name", text, "a folder, a file, hf:owner/name or timm:name")
     folder = Path(text).expanduser()
-    if _is_run(folder):
+    if is_run(folder):
         return _of_run(folder, str(step))
     check.require(str(step) == "latest", "step", step, f"latest: {text!r} is no folder of a run")
     file = folder / ENCODER if folder.is_dir() else folder
@@ -284,8 +284,8 @@ def _of_others(name: str) -> Model:
     )
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder is the workdir of a run; ``config.json`` is also what a model of the hub has."""
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is the workdir of a run; ``config.json`` is also what a model of the hub has."""
     try:
         return LAYOUT_KEY in json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, TypeError):

@@ -1,10 +1,8 @@
 """Encoders by name, to be measured and used: runs, files, hubs."""
 
 import functools
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,6 @@ from ssl_jax.config import weights
 from ssl_jax.config.build import Config
 from ssl_jax.config.make import DATA_DEFAULTS, EVALUATION, find_test_split, probe_splits
 from ssl_jax.core.check import require
-from ssl_jax.core.version import LAYOUT_KEY
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import Source
 from ssl_jax.data.statistics import channel_statistics
@@ -28,7 +25,6 @@ from ssl_jax.evaluate.measure import BASELINE, Candidate
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.models.build import merge_lora
 from ssl_jax.models.channels import change_channels
-from ssl_jax.train.workdir import CONFIG
 
 
 class NamedEncoder(NamedTuple):
@@ -50,14 +46,6 @@ class NamedEncoder(NamedTuple):
     def crop_ratio(self) -> float:
         """Share of each side that the central crop keeps, for baselines that see the images in the loader's own resize."""
         return self.preprocessing.as_view()[1]
-
-
-def is_run(folder: Path) -> bool:
-    """Tell whether a folder is that of a run; models of a hub have a ``config.json`` too."""
-    try:
-        return LAYOUT_KEY in json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return (folder / "checkpoints").is_dir()
 
 
 def parse_encoders(name: str, values: Sequence[str] | None) -> list[str]:

@@ -14,7 +14,6 @@ from ssl_jax.cli.encoders import (
     config_without_run,
     describe_encoder,
     file_stem,
-    is_run,
     load_encoder,
     random_encoder,
 )
@@ -43,6 +42,7 @@ from ssl_jax.evaluate.measure import (
 )
 from ssl_jax.evaluate.measures import MEASURES, parse_measures, run_measures
 from ssl_jax.methods.method import Method
+from ssl_jax.model import is_run
 from ssl_jax.train.checkpoint import RestoredModel
 from ssl_jax.train.features import Features
 from ssl_jax.train.step import make_init
