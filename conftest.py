@@ -18,7 +18,7 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", os.environ.get("SSL_JAX_CACHE", os.path.abspath(".jax_cache")))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 LIBC = ctypes.CDLL(None)
