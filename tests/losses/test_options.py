@@ -49,6 +49,7 @@ NOT_ABOVE_ZERO = {
     "nt_xent temperature": lambda v: losses.nt_xent(X, X, temperature=v),
     "sigreg limit": lambda v: losses.sigreg(X, DIRECTIONS, limit=v),
     "smooth_l1 beta": lambda v: losses.smooth_l1(X, beta=v),
+    "spectral_contrastive mu": lambda v: losses.spectral_contrastive(X, X, mu=v),
     "step_decay factor": lambda v: ops.step_decay(1.0, (5,), v),
     "sup_con temperature": lambda v: losses.sup_con(X, PAIRS[0], temperature=v),
     "vicreg_variance epsilon": lambda v: losses.vicreg_variance(X, epsilon=v),
