@@ -47,6 +47,7 @@ NOT_ABOVE_ZERO = {
     "info_nce temperature": lambda v: losses.info_nce(X, X, temperature=v),
     "nce noise": lambda v: losses.nce.nce(X[:, 0], X, log_normalizer=0.0, noise=v),
     "nt_xent temperature": lambda v: losses.nt_xent(X, X, temperature=v),
+    "predictive_coding temperature": lambda v: losses.predictive_coding(X, X, jnp.arange(8), temperature=v),
     "sigreg limit": lambda v: losses.sigreg(X, DIRECTIONS, limit=v),
     "smooth_l1 beta": lambda v: losses.smooth_l1(X, beta=v),
     "spectral_contrastive mu": lambda v: losses.spectral_contrastive(X, X, mu=v),
