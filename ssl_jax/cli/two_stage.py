@@ -1,5 +1,6 @@
-"""Two runs of which the second learns from the encoder of the first, each stage a launcher of its own."""
+"""Runs in stages, each of which learns from the encoder of the one before, every stage a launcher of its own."""
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +24,17 @@ class Stage(NamedTuple):
     options: Sequence[str] = ()
 
 
-def run_stages(first: Stage, second: Stage, root: Path, *, option: str, rounds: int) -> Path:
+def run_stages(first: Stage, later: Stage, root: Path, *, option: str, stages: int) -> Path:
     """Make what is missing, stage by stage.
+
+    A stage that repeats the config of the one before gets the seed after that one's, so that its student starts anew.
 
     Args:
       first: the run that teaches.
-      second: the run that learns from it.
+      later: the runs that learn, each from the one before.
       root: folder of all runs.
-      option: option of the second config that takes the file with the encoder of the run before.
-      rounds: runs of the second config, each after the first with the encoder of the one before.
+      option: option of the later config that takes the file with the encoder of the run before.
+      stages: number of runs, the first among them.
 
     Returns:
       The folder of the last run.
@@ -39,15 +42,30 @@ def run_stages(first: Stage, second: Stage, root: Path, *, option: str, rounds: 
     Raises:
       ValueError: an argument out of range, or a launcher that failed; it has said why.
     """
-    require(rounds >= 1, "rounds", rounds, "an integer of 1 or more")
-    folder = root / "first"
+    require(stages >= 2, "stages", stages, "an integer of 2 or more")
+    folder = root / stage_folder(1)
     run_launcher("pretrain", f"--config={first.config}", f"--workdir={folder}", *first.options)
-    for number in range(1, rounds + 1):
-        teacher = export_encoder(folder)
-        folder = root / ("second" if number == 1 else f"round_{number}")
-        options = [*second.options, f"--config.{option}={teacher}"]
-        run_launcher("pretrain", f"--config={second.config}", f"--workdir={folder}", *options)
+    for number in range(2, stages + 1):
+        options = [*later.options, f"--config.{option}={export_encoder(folder)}"]
+        if number > 2 or later.config == first.config:
+            options.append(f"--config.seed={seed_of(folder) + 1}")
+        folder = root / stage_folder(number)
+        run_launcher("pretrain", f"--config={later.config}", f"--workdir={folder}", *options)
     return folder
+
+
+def stage_folder(number: int) -> str:
+    """Name the folder of a stage, counted from 1.
+
+    >>> [stage_folder(number) for number in (1, 2, 3)]
+    ['first', 'second', 'stage_3']
+    """
+    return {1: "first", 2: "second"}.get(number, f"stage_{number}")
+
+
+def seed_of(folder: Path) -> int:
+    """Read the seed of a run."""
+    return int(json.loads((folder / "config.json").read_text())["seed"])
 
 
 def config_flags(flag: str, overrides: Sequence[str]) -> list[str]:

@@ -115,6 +115,64 @@ def info_nce(
     return jnp.mean(jax.nn.softplus(log_ratio))  # log(1 + Σ): the positive is a candidate too, at margin 0
 
 
+def predictive_coding(
+    predictions: Float[Array, "n d"],
+    candidates: Float[Array, "m d"],
+    positives: Int[Array, " n"],
+    *,
+    temperature: ScalarLike = 1.0,
+    normalize: bool = False,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """Compute InfoNCE with a positive that is named: each prediction finds its row among candidates that all of them share.
+
+    With the rows p of ``predictions`` and z of ``candidates``, ``y(i)`` = ``positives[i]`` and τ = ``temperature``::
+
+        loss = 1/n Σ_i [ log Σ_j exp(p_i·z_j / τ) − p_i·z_y(i) / τ ]
+
+    With ``p_i = W c_i`` of a context c this is contrastive predictive coding, whose ``exp(zᵀ W c)`` is a density ratio up to a
+    factor. Several predictions may have the same positive, and a candidate need be nobody's.
+
+    Args:
+      predictions: ``[n, d]`` any float dtype.
+      candidates: ``[m, d]``, the positives among them.
+      positives: ``[n]`` rows of ``candidates``, 0 to m − 1.
+      temperature: τ > 0; may be traced, and is differentiated through.
+      normalize: scale the rows of both to length 1, so that scores are cosines.
+      block_size: as in :func:`nt_xent`.
+
+    Returns:
+      Mean over the predictions, float32 (float64 for float64 inputs), in nats; ``log m`` when all candidates agree.
+
+    Raises:
+      ValueError: shapes that do not fit, a block size below 1, a temperature that is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss = predictive_coding(jnp.eye(2, 3), jnp.eye(3), jnp.array([0, 1]))
+      >>> round(float(loss), 4)  # log(e + 2) - 1
+      0.5514
+
+    References: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, equations 3 and 4;
+    Hénaff et al., "Data-Efficient Image Recognition with Contrastive Predictive Coding", ICML 2020, section 2.1.
+    """
+    allowed = f"[m, {predictions.shape[-1]}] with m of 1 or more"
+    fits = candidates.ndim == 2 and candidates.shape[1] == predictions.shape[-1] and candidates.shape[0] > 0
+    check.require(fits, "candidates.shape", candidates.shape, allowed)
+    check.require(
+        predictions.ndim == 2 and positives.shape == predictions.shape[:1] and positives.shape[0] > 0,
+        "positives.shape",
+        positives.shape,
+        "[n] for predictions [n, d] with n >= 1",
+    )
+    _check_options(temperature, block_size)
+    scaled = numerics.normalize if normalize else numerics.at_least_float32
+    p, z = scaled(predictions), scaled(candidates)
+    scores = jnp.sum(p * z[positives], axis=1)
+    scale = jnp.asarray(1 / temperature, p.dtype)
+    return jnp.mean(_log_ratio(p, z, scores, scale, exclude=0, block_size=block_size))
+
+
 def dcl(
     z1: Float[Array, "n d"],
     z2: Float[Array, "n d"],

@@ -15,8 +15,8 @@ from ssl_jax.models.remat import require_remat
 from ssl_jax.models.transformer import INITS, Positions, apply_blocks, gather_tokens, layer_norm, linear_init
 
 
-class MaeDecoder(nn.Module):
-    """See :func:`mae_decoder`."""
+class MaskedDecoder(nn.Module):
+    """See :func:`masked_decoder`."""
 
     outputs: int
     grid: tuple[int, int]
@@ -24,6 +24,7 @@ class MaeDecoder(nn.Module):
     depth: int
     heads: int
     prefix: int
+    keep_prefix: bool
     scheme: str
     dtype: str
     remat: bool
@@ -51,45 +52,83 @@ class MaeDecoder(nn.Module):
             scheme=self.scheme,
             dtype=self.dtype,
         )
-        x = layer_norm(dtype, "norm")(x[:, self.prefix :])
+        x = layer_norm(dtype, "norm")(x if self.keep_prefix else x[:, self.prefix :])
         predictions = nn.Dense(self.outputs, dtype=dtype, kernel_init=kernel_init, name="pred")(x)
         return at_least_float32(predictions)
 
 
-def mae_decoder(
+def masked_decoder(
     *,
-    patch: int,
-    channels: int,
+    outputs: int,
     grid: int | tuple[int, int],
     width: int = 512,
     depth: int = 8,
     heads: int = 16,
     prefix: int = 1,
+    keep_prefix: bool = False,
     init: str = "xavier",
     dtype: str = "float32",
     remat: bool = False,
     remat_keeps: str = "nothing",
 ) -> Network:
-    """Build the decoder of MAE: linear, mask tokens, un-shuffle, fixed positions, blocks, layer normalisation, linear.
+    """Build MAE's decoder for any target: linear, mask tokens, un-shuffle, fixed positions, blocks, normalisation, linear.
 
     ``apply(params, state, tokens [b, prefix + k, d], *, restore [b, length], train=False)`` returns the
-    float32 predictions ``[b, length, patch * patch * channels]``, patch pixels in the order (row, column,
-    channel). ``restore[b, i]`` (integer) is the place of patch ``i`` in the sequence ``[the k visible
-    patches, the hidden ones]``: places ``>= k`` get the shared mask token. Prefix tokens take part without a
-    position and are dropped at the end. ``init(key, tokens)`` takes the tokens alone.
+    float32 predictions ``[b, length, outputs]``. ``restore[b, i]`` (integer) is the place of patch ``i`` in the sequence
+    ``[the k visible patches, the hidden ones]``: places ``>= k`` get the shared mask token. Prefix tokens take part without a
+    position. ``init(key, tokens)`` takes the tokens alone.
 
     Args:
-      patch: side of a patch in pixels.
-      channels: channels of the images.
+      outputs: width of a prediction.
       grid: rows and columns of patches; one integer for a square.
       width: features of a token, divisible by 4 and by ``heads``.
       depth: number of blocks.
       heads: attention heads.
       prefix: number of class and register tokens in front of the patches.
+      keep_prefix: predict something for these too: ``[b, prefix + length, outputs]``; they are dropped otherwise.
       init: ``'xavier'`` (MAE), ``'xavier_split'`` or ``'trunc_normal'``, see :func:`ssl_jax.models.vit.vit`.
       dtype: compute type ``'float32'`` or ``'bfloat16'``.
       remat: compute each block's inside again in the backward pass instead of storing it.
       remat_keeps: with ``remat``, what of a block is stored all the same, see :func:`ssl_jax.models.remat.recomputed`.
+
+    Raises:
+      ValueError: an option outside its range.
+
+    >>> import jax, jax.numpy as jnp
+    >>> decoder = masked_decoder(outputs=24, grid=2, width=8, depth=1, heads=2, keep_prefix=True)
+    >>> tokens, restore = jnp.zeros((5, 1 + 2, 16)), jnp.tile(jnp.array([0, 2, 3, 1]), (5, 1))
+    >>> params, state = decoder.init(jax.random.key(0), tokens)
+    >>> decoder.apply(params, state, tokens, restore=restore)[0].shape
+    (5, 5, 24)
+
+    References: He et al. 2021 (MAE), section 3 and appendix A.1; Liu et al. 2022 (dBOT), section 3 (``keep_prefix``).
+    """
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
+    check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
+    check.choice("init", init, INITS)
+    check.choice("dtype", dtype, DTYPES)
+    require_remat(remat, remat_keeps)
+    module = MaskedDecoder(
+        outputs, (rows, columns), width, depth, heads, prefix, keep_prefix, init, dtype, remat, remat_keeps
+    )
+    network = from_linen(module, features=outputs)
+
+    def init_from_tokens(key: Key, tokens: Float[Array, "b n d"], **options: Any) -> tuple[Params, State]:
+        restore: Int[Array, "b l"] = jnp.zeros((tokens.shape[0], rows * columns), jnp.int32)
+        return network.init(key, tokens, **{"restore": restore, **options})
+
+    return network._replace(init=init_from_tokens)
+
+
+def mae_decoder(*, patch: int, channels: int, **options: Any) -> Network:
+    """Build the decoder of MAE: :func:`masked_decoder` with the pixels of a patch as outputs.
+
+    Predictions are ``[b, length, patch * patch * channels]``, patch pixels in the order (row, column, channel).
+
+    Args:
+      patch: side of a patch in pixels.
+      channels: channels of the images.
+      **options: as in :func:`masked_decoder`, ``grid`` among them.
 
     Raises:
       ValueError: an option outside its range.
@@ -104,22 +143,7 @@ def mae_decoder(
     Reference: He et al. 2021 (MAE), section 3 and appendix A.1. The final normalisation and linear layer skip
     the prefix tokens, which the authors' code drops after them: the same numbers.
     """
-    rows, columns = (grid, grid) if isinstance(grid, int) else grid
-    check.require(width % heads == 0, "width", width, f"a multiple of heads={heads}")
-    check.choice("init", init, INITS)
-    check.choice("dtype", dtype, DTYPES)
-    require_remat(remat, remat_keeps)
-    outputs = patch * patch * channels
-    module = MaeDecoder(
-        outputs, (rows, columns), width, depth, heads, prefix, init, dtype, remat, remat_keeps
-    )
-    network = from_linen(module, features=outputs)
-
-    def init_from_tokens(key: Key, tokens: Float[Array, "b n d"], **options: Any) -> tuple[Params, State]:
-        restore: Int[Array, "b l"] = jnp.zeros((tokens.shape[0], rows * columns), jnp.int32)
-        return network.init(key, tokens, **{"restore": restore, **options})
-
-    return network._replace(init=init_from_tokens)
+    return masked_decoder(outputs=patch * patch * channels, **options)
 
 
 class JepaPredictor(nn.Module):

@@ -14,7 +14,7 @@ from ssl_jax.models.network import DTYPES, Network, from_linen
 from ssl_jax.models.norm import BatchNorm, GroupNorm, standardized_dot
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=False)}
-HIDDEN_NORMS = ("batch", "group", "none")
+HIDDEN_NORMS = ("batch", "group", "layer", "none")
 LAST_NORMS = {"none": "", "batch": "full", "batch_scale": "scale", "batch_no_affine": "none"}
 KERNEL_INITS = {
     # U(±1/sqrt(fan_in)), the default of torch.nn.Linear.
@@ -58,6 +58,8 @@ class MLP(nn.Module):
                 x = BatchNorm(affine=affine, dtype=self.dtype, name=f"norm_{i}")(x, train=train)
             if by_group:
                 x = GroupNorm(spatial_axes=0, dtype=self.dtype, name=f"norm_{i}")(x, train=train)
+            if self.hidden_norm == "layer" and not last:
+                x = nn.LayerNorm(1e-5, self.dtype, use_fast_variance=False, name=f"norm_{i}")(x)
             if not last:
                 x = ACTIVATIONS[self.activation](x)
         return at_least_float32(x)
@@ -94,7 +96,8 @@ def mlp(
     Args:
       widths: output width of each layer, one or more.
       hidden_bias: whether the hidden layers have a bias.
-      hidden_norm: ``"batch"``; ``"group"``: GroupNorm in 16 groups and standardised weights, in the hidden layers; ``"none"``.
+      hidden_norm: ``"batch"``; ``"group"``: GroupNorm in 16 groups and standardised weights, in the hidden layers; ``"layer"``:
+        LayerNorm; ``"none"``.
       last_bias: whether the last layer has a bias.
       last_norm: ``"none"``, ``"batch"``, ``"batch_scale"`` (γ only) or ``"batch_no_affine"``.
       activation: ``"relu"`` or ``"gelu"`` (exact).

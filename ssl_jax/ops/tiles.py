@@ -84,6 +84,95 @@ class Layout:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class PatchGrid:
+    """How square patches that overlap lie in an image, in pixels: the first in its corner, the others a stride apart.
+
+    What is left over at the right and at the bottom is not in a patch.
+
+    Attributes:
+      side: side of a patch.
+      stride: distance of neighbouring patches, such as half of the side.
+      jitter: of each patch a square with sides shorter by so much is kept, at a random place in it, and moved to its middle;
+        around it is 0.
+
+    >>> PatchGrid(side=64, stride=32).count(256)
+    7
+    """
+
+    side: int
+    stride: int
+    jitter: int = 0
+
+    def __post_init__(self) -> None:
+        check.require(self.side >= 1, "side", self.side, "1 or more pixels")
+        check.require(self.stride >= 1, "stride", self.stride, "1 or more pixels")
+        inside = 0 <= self.jitter < self.side
+        check.require(
+            inside, "jitter", self.jitter, f"0 to {self.side - 1} pixels, less than the side of a patch"
+        )
+
+    def count(self, size: int) -> int:
+        """Count the patches along a side of so many pixels.
+
+        Raises:
+          ValueError: there is no room for one.
+        """
+        check.require(size >= self.side, "side", self.side, f"at most the {size} pixels of the image")
+        return (size - self.side) // self.stride + 1
+
+
+def cut_patches(
+    key: Key, images: Float[Array, "b h w c"], layout: PatchGrid, *, drop: bool = False
+) -> Float[Array, "b n t t c"]:
+    """Cut images into patches that may overlap.
+
+    Args:
+      key: used once, for the jitter and for the channels that stay.
+      images: ``[b, h, w, c]``, normalised.
+      layout: where they lie, see :class:`PatchGrid`.
+      drop: keep one channel of each patch (:func:`ssl_jax.augment.chromatic.drop_colors`), before it is jittered.
+
+    Returns:
+      ``[b, rows · columns, side, side, c]`` in raster order, float32 or wider.
+
+    Raises:
+      ValueError: images that are too small.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> image = jnp.arange(9.0).reshape(1, 3, 3, 1)
+      >>> cut_patches(jax.random.key(0), image, PatchGrid(side=2, stride=1))[0, 3, ..., 0].tolist()
+      [[4.0, 5.0], [7.0, 8.0]]
+
+    Reference: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, section 3.2.
+    """
+    images = numerics.at_least_float32(images)
+    tops, lefts = (range(0, layout.count(n) * layout.stride, layout.stride) for n in images.shape[1:3])
+    side = layout.side
+    patches = jnp.stack([images[:, y : y + side, x : x + side] for y in tops for x in lefts], axis=1)
+    if not (drop or layout.jitter):
+        return patches
+    kept = side - layout.jitter
+    before = layout.jitter // 2
+    around = (before, layout.jitter - before)
+
+    def one(key: Key, patch: Array) -> Array:
+        drop_key, place_key = jax.random.split(key)
+        if drop:
+            patch = drop_colors(drop_key, patch)
+        if not layout.jitter:
+            return patch
+        corner = jax.random.randint(place_key, (2,), 0, layout.jitter + 1)
+        square = jax.lax.dynamic_slice(patch, (*corner, 0), (kept, kept, patch.shape[-1]))
+        return jnp.pad(square, (around, around, (0, 0)))
+
+    def of_image(key: Key, cut: Array) -> Array:
+        return jax.vmap(one)(jax.random.split(key, len(cut)), cut)
+
+    return jax.vmap(of_image)(jax.random.split(key, len(images)), patches)
+
+
 def cut_tiles(key: Key, image: Shaped[Array, "h w c"], layout: Layout) -> Shaped[Array, "n t t c"]:
     """Cut tiles of one image at random places.
 

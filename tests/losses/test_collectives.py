@@ -11,6 +11,7 @@ from ssl_jax.losses.barlow import barlow_twins
 from ssl_jax.losses.clustering import balanced_codes, swapped_prediction
 from ssl_jax.losses.contrastive import dcl, hard_negative, info_nce, nt_xent
 from ssl_jax.losses.distillation import dino_loss
+from ssl_jax.losses.spectral import spectral_contrastive
 from ssl_jax.losses.variance_covariance import vicreg
 from ssl_jax.optim.ema import ema
 from ssl_jax.train.sharding import batch_sharding, make_mesh
@@ -51,7 +52,8 @@ def test_queries_that_meet_all_keys_gather_these_alone():
         return info_nce(queries, jax.lax.stop_gradient(keys))
 
     assert large(sent(loss), N) == [("all-gather", N * D)]
-    assert sorted(large(sent(info_nce), N)) == [("all-gather", N * D), ("all-reduce", N * D)]
+    for both in (info_nce, lambda u, v: spectral_contrastive(u, v)[0]):
+        assert sorted(large(sent(both), N)) == [("all-gather", N * D), ("all-reduce", N * D)]
 
 
 def test_barlow_twins_reduces_one_correlation_and_no_embedding():

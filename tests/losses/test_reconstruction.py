@@ -109,6 +109,28 @@ def test_absolute_error_equals_golden_of_simmim_with_its_gradient(dtype, toleran
     assert_close(gradient.transpose(0, 3, 1, 2), file["simmim__grad__rec"], tolerance=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "loss_tolerance", "tolerance"), [(jnp.float32, 1e-5, 2e-5), (jnp.float64, 1e-9, 1e-8)]
+)
+@pytest.mark.parametrize("case", ["dbot_norm", "dbot_raw"])
+def test_smooth_error_of_standardised_tokens_equals_golden_of_dbot(case, dtype, loss_tolerance, tolerance):
+    """The class token is the first one and counts."""
+    file = golden("mim_extra")
+    with jax.enable_x64(dtype == jnp.float64):
+        predictions, targets, mask = (
+            jnp.asarray(file[f"in__{x}"], dtype) for x in ("dpred", "dtarget", "dmask")
+        )
+        assert mask[:, 0].all()
+
+        def loss(predictions):
+            y = normalize_patches(targets) if case == "dbot_norm" else targets
+            return masked_smooth_l1(predictions, y, mask, beta=2.0)
+
+        value, gradient = jax.jit(jax.value_and_grad(loss))(predictions)
+    np.testing.assert_allclose(value, file[f"{case}__loss"], rtol=loss_tolerance)
+    assert_close(gradient, file[f"{case}__grad__dpred"], tolerance=tolerance)
+
+
 @pytest.mark.parametrize("beta", [0.5, 2.0])
 def test_absolute_and_smooth_errors_equal_a_loop(beta):
     predictions, targets = rows(0, 2, 3, 4), rows(1, 2, 3, 4)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.models.decoders import mae_decoder
+from ssl_jax.models.decoders import mae_decoder, masked_decoder
 from ssl_jax.models.torch_names_vit import mae_decoder_from_torch, vit_from_torch
 from ssl_jax.models.vit import vit
 from tests.golden_files import assert_close, golden
@@ -123,3 +123,17 @@ def test_bad_options_are_named():
         mae_decoder(patch=2, channels=1, grid=2, width=10, heads=4)
     with pytest.raises(ValueError, match="init='zeros'"):
         mae_decoder(patch=2, channels=1, grid=2, width=8, heads=4, init="zeros")
+
+
+def test_predictions_for_prefix_tokens_stand_in_front_and_change_no_other():
+    options = {"outputs": 5, "grid": (2, 3), "width": 8, "depth": 1, "heads": 2, "prefix": 2}
+    kept, dropped = (masked_decoder(keep_prefix=keep, **options) for keep in (True, False))
+    tokens = jax.random.normal(jax.random.key(1), (3, 2 + 2, 7))
+    restore = jnp.tile(jnp.array([4, 0, 5, 1, 2, 3]), (3, 1))
+    params, state = kept.init(jax.random.key(0), tokens)
+    jax.tree.map(np.testing.assert_array_equal, dropped.init(jax.random.key(0), tokens)[0], params)
+    whole, _ = kept.apply(params, state, tokens, restore=restore)
+    assert whole.shape == (3, 2 + 6, 5)
+    patches, _ = dropped.apply(params, state, tokens, restore=restore)
+    np.testing.assert_allclose(whole[:, 2:], patches, atol=1e-6)
+    assert np.abs(whole[:, :1] - whole[:, 1:2]).max() > 1e-4

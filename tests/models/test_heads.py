@@ -173,7 +173,7 @@ def test_batch_norm_in_the_dino_head_is_in_the_hidden_layers_only():
     ("options", "message"),
     [
         ({"last_norm": "batchs"}, "last_norm='batchs'.*did you mean 'batch'"),
-        ({"hidden_norm": "layer"}, "hidden_norm='layer'"),
+        ({"hidden_norm": "instance"}, "hidden_norm='instance'"),
         ({"activation": "gleu"}, "activation='gleu'.*did you mean 'gelu'"),
         ({"kernel_init": "lecum"}, "kernel_init='lecum'.*did you mean 'lecun'"),
         ({"dtype": "half"}, "dtype='half'"),
@@ -186,6 +186,21 @@ def test_wrong_options_are_errors_that_name_the_nearest_right_one(options, messa
         heads.mlp(())
     with pytest.raises(ValueError, match="layers=0"):
         heads.dino_head(layers=0)
+
+
+def test_hidden_norm_by_layer_normalises_each_vector_alone_and_keeps_no_statistics():
+    head = heads.mlp((32, 4), hidden_norm="layer")
+    params, state = head.init(jax.random.key(0), features())
+    assert state == {}
+    assert set(params) == {"dense_0", "dense_1", "norm_0"}
+    params = randomised(params)
+    found, _ = head.apply(params, state, features(), train=True)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    x = np.asarray(features(), np.float64) @ wide["dense_0"]["kernel"] + wide["dense_0"]["bias"]
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = np.maximum(x * wide["norm_0"]["scale"] + wide["norm_0"]["bias"], 0)
+    expected = x @ wide["dense_1"]["kernel"] + wide["dense_1"]["bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_hidden_norm_by_group_standardises_the_weights_and_normalises_each_vector_alone():

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_jax.ops.tiles import FILTERS, Layout, cut_tiles, halve, make_tiles, neighbor_pairs, permutations
+from ssl_jax.ops.tiles import (
+    FILTERS,
+    Layout,
+    PatchGrid,
+    cut_patches,
+    cut_tiles,
+    halve,
+    make_tiles,
+    neighbor_pairs,
+    permutations,
+)
 
 
 def places(count, height, width, layout, channels=1):
@@ -198,3 +208,52 @@ def test_halved_images_go_through_the_filter_that_was_drawn():
 def test_images_that_cannot_be_halved_are_refused(side, filters, message):
     with pytest.raises(ValueError, match=message):
         halve(jax.random.key(0), jnp.zeros((1, side, side, 1)), filters=filters)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 2), (4, 4), (2, 1)])
+def test_patches_that_overlap_are_crops_a_stride_apart(side, stride):
+    images = jax.random.normal(jax.random.key(1), (2, 9, 11, 3))
+    cut = np.asarray(cut_patches(jax.random.key(0), images, PatchGrid(side=side, stride=stride)))
+    expected = [
+        images[:, y : y + side, x : x + side]
+        for y in range(0, 9 - side + 1, stride)
+        for x in range(0, 11 - side + 1, stride)
+    ]
+    np.testing.assert_array_equal(cut, np.stack(expected, axis=1))
+
+
+def test_a_jittered_patch_is_a_square_of_it_from_anywhere_in_its_middle():
+    layout = PatchGrid(side=5, stride=4, jitter=3)
+    images = 1.0 + jnp.arange(81.0).reshape(1, 9, 9, 1) * jnp.ones((300, 1, 1, 1))
+    cut = np.asarray(jax.jit(lambda k: cut_patches(k, images, layout))(jax.random.key(0)))[..., 0]
+    inner = cut[:, :, 1:3, 1:3]
+    assert (
+        (inner > 0).all()
+        and not np.delete(cut, (1, 2), axis=2).any()
+        and not np.delete(cut, (1, 2), axis=3).any()
+    )
+    corners = inner[:, :, 0, 0].astype(int) - 1
+    np.testing.assert_array_equal(
+        inner - inner[:, :, :1, :1], np.broadcast_to([[0, 1], [9, 10]], inner.shape)
+    )
+    for place, (y, x) in enumerate(itertools.product((0, 4), repeat=2)):
+        found = {(corner // 9 - y, corner % 9 - x) for corner in corners[:, place].tolist()}
+        assert found == set(itertools.product(range(4), repeat=2))
+    assert np.any(corners != corners[:, :1] + np.array([0, 4, 36, 40]))
+
+
+def test_colours_are_dropped_patch_by_patch():
+    cut = cut_patches(jax.random.key(0), colored(16), PatchGrid(side=4, stride=2), drop=True)
+    kept = np.argmax(np.std(cut, axis=(2, 3)), axis=-1)
+    assert set(kept.ravel().tolist()) == {0, 1, 2} and np.any(kept != kept[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"side": 0}, "side=0"), ({"stride": 0}, "stride=0"), ({"jitter": 3}, "jitter=3")],
+)
+def test_grids_of_patches_that_are_none_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PatchGrid(**{"side": 3, "stride": 2, **options})
+    with pytest.raises(ValueError, match="side=3: allowed is at most the 2 pixels"):
+        PatchGrid(side=3, stride=2).count(2)

@@ -46,7 +46,10 @@ def assert_close(found, expected, tolerance):
     "name",
     [
         "simclr",
-        *(pytest.param(n, marks=pytest.mark.long) for n in ("barlow", "vicreg", "lejepa", "swav")),
+        *(
+            pytest.param(n, marks=pytest.mark.long)
+            for n in ("barlow", "vicreg", "lejepa", "spectral", "swav")
+        ),
     ],
 )
 def test_cached_gradients_are_those_of_the_whole_batch(name):

@@ -54,7 +54,7 @@ def build(
       predictor_width: the predictor's, likewise.
       projection: width of their outputs; without projector the encoder's features take its place.
       hidden_norm: of the hidden layers: ``"batch"``; ``"group"``: GroupNorm and standardised weights, which with an encoder of
-        ``norm="group"`` makes BYOL without batch statistics; ``"none"``.
+        ``norm="group"`` makes BYOL without batch statistics; ``"layer"``; ``"none"``.
 
     Returns:
       The method. ``encode`` gives the online encoder's features.

@@ -18,6 +18,7 @@ def dense_features(
     *,
     train: bool = False,
     key: Key | None = None,
+    raw: bool = False,
 ) -> tuple[Float[Array, "b d"], Float[Array, "b r s d"], State]:
     """Compute a vector of each image and the features of its patches.
 
@@ -31,6 +32,7 @@ def dense_features(
       images: ``[b, h, w, c]``.
       train: as in ``network.apply``.
       key: as in ``network.apply``.
+      raw: of a ViT the output of its last block, before the last normalisation.
 
     Returns:
       ``(vectors [b, d], patches [b, rows, columns, d], state)``, at least float32.
@@ -44,7 +46,10 @@ def dense_features(
     (2, 128) (2, 2, 3, 128)
     (2, 16) (2, 2, 3, 16)
     """
-    tokens, state = network.apply(params, state, images, train=train, key=key, output="tokens")
+    output = "layers" if raw and "class_token" in network.config else "tokens"
+    tokens, state = network.apply(params, state, images, train=train, key=key, output=output)
+    if output == "layers":
+        tokens = tokens[f"blocks_{int(network.config['depth']) - 1}"]
     tokens = at_least_float32(tokens)
     if tokens.ndim == 4:
         return jnp.mean(tokens, axis=(1, 2)), tokens, state

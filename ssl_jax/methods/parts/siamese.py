@@ -159,7 +159,8 @@ def expander(encoder: Network, *, layers: int, width: int, norm: str, projection
       encoder: the network whose features it takes.
       layers: depth, 3 in the papers; 0: none.
       width: width of the hidden layers.
-      norm: normalisation of the hidden layers, ``"batch"``, ``"group"`` or ``"none"``; see :func:`ssl_jax.models.heads.mlp`.
+      norm: normalisation of the hidden layers, ``"batch"``, ``"group"``, ``"layer"`` or ``"none"``; see
+        :func:`ssl_jax.models.heads.mlp`.
       projection: width of the output.
 
     Returns:

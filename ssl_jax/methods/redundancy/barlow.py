@@ -51,7 +51,7 @@ def build(
       temperature: τ > 0 of the cross-entropy. May be traced.
       projector_layers: depth of g, an ablation of the paper; 0: none.
       projector_width: width of g's hidden layers.
-      projector_norm: ``"batch"``, ``"group"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
+      projector_norm: ``"batch"``, ``"group"``, ``"layer"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
       projection: width of g's output.
 
     Returns:

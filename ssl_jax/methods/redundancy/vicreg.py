@@ -42,7 +42,7 @@ def build(
       epsilon: ε of the standard deviation ``sqrt(var + ε)``. May be traced.
       projector_layers: depth of g, the paper's expander; 0: none.
       projector_width: width of g's hidden layers.
-      projector_norm: ``"batch"``, ``"group"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
+      projector_norm: ``"batch"``, ``"group"``, ``"layer"``, or ``"none"``: no BatchNorm in g, an ablation of the paper.
       projection: width of g's output.
 
     Returns:

@@ -53,7 +53,7 @@ def test_projector_and_predictor_have_the_width_of_hidden_unless_they_are_given_
 
 
 def test_an_unknown_norm_or_predictor_is_refused_by_name():
-    with pytest.raises(ValueError, match="hidden_norm='layer'"):
-        byol.build(heads.mlp((6,)), hidden_norm="layer")
+    with pytest.raises(ValueError, match="hidden_norm='instance'"):
+        byol.build(heads.mlp((6,)), hidden_norm="instance")
     with pytest.raises(ValueError, match="predictor='fixed'"):
         byol.build(heads.mlp((6,)), predictor="fixed")

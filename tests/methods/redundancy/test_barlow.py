@@ -71,7 +71,7 @@ def test_a_third_view_is_refused():
     ("options", "message"),
     [
         ({"projector_layers": -1}, "projector_layers=-1"),
-        ({"projector_norm": "layer"}, "projector_norm='layer'"),
+        ({"projector_norm": "instance"}, "projector_norm='instance'"),
         ({"normalization": "layer"}, "normalization='layer'"),
         ({"objective": "margin"}, "objective='margin'"),
     ],
