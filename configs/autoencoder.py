@@ -1,6 +1,6 @@
 """Autoencoder. No recipe of the papers is for these images and encoders; they trained perceptrons on MNIST."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -74,5 +74,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"decoder_channels": 4}
 get_config = entry("autoencoder", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Barlow Twins. Numbers: Zbontar et al. 2021, facebookresearch/barlowtwins, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -73,5 +73,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("barlow", RECIPES, smoke=SMOKE)

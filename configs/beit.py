@@ -3,7 +3,7 @@
 ``--config.method.tokenizer=exported/encoder.safetensors`` chooses the tokenizer; without it its weights are random.
 """
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -114,5 +114,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"vocabulary_size": 32}
 get_config = entry("beit", RECIPES, smoke=SMOKE)

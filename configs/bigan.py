@@ -1,6 +1,6 @@
 """BiGAN. Numbers: Donahue et al. 2017 and jeffdonahue/bigan ``train_gan.py``, ``train_mnist.sh``, ``train_imagenet.sh``."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -83,5 +83,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "decoder_channels": 4, "discriminator_channels": 4, "latent": 8}
 get_config = entry("bigan", RECIPES, smoke=SMOKE)

@@ -3,7 +3,7 @@
 ``--config.method.teacher=exported/encoder.safetensors`` chooses the teacher; without it the words are a random network's.
 """
 
-from ssl_jax.config import Recipe, derive, entry, share
+from ssl_jax.config import Recipe, derive, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -98,5 +98,6 @@ RECIPES = {
         refresh_epochs=share(1, of=1),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"vocabulary_size": 32}
 get_config = entry("bownet", RECIPES, smoke=SMOKE)

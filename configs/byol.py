@@ -1,6 +1,6 @@
 """BYOL. Numbers: Grill et al. 2020, deepmind-research/byol, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -101,5 +101,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "predictor_width": 32, "hidden_dim": 32, "projection": 16}
 get_config = entry("byol", RECIPES, smoke=SMOKE)

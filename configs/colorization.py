@@ -1,6 +1,6 @@
 """Colorization. Numbers: Zhang et al. 2016 and richzhang/colorization."""
 
-from ssl_jax.config import Recipe, entry, share
+from ssl_jax.config import Recipe, entry, in_color, share
 
 RECIPES = {
     "embedded_color": Recipe(
@@ -77,5 +77,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES, small="embedded_color")
 SMOKE = {"hidden_dim": 32}
 get_config = entry("colorization", RECIPES, smoke=SMOKE, dataset="embedded_color")

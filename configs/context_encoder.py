@@ -1,6 +1,6 @@
 """Context encoder. Numbers: Pathak et al. 2016 and pathak22/context-encoder ``train.lua``, ``README.md``."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -82,5 +82,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"decoder_channels": 4, "discriminator_channels": 4}
 get_config = entry("context_encoder", RECIPES, smoke=SMOKE)

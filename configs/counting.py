@@ -1,6 +1,6 @@
 """Learning to count. Numbers: Noroozi et al. 2017 from memory, and ahmdtaha/tf_learning_to_count, which comes near them."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -63,5 +63,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32}
 get_config = entry("counting", RECIPES, smoke=SMOKE)

@@ -3,7 +3,7 @@
 A ViT needs patches and images that its own patches divide.
 """
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -134,5 +134,6 @@ RECIPES = {
         encoder={"norm": "group"},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"context_depth": 1, "context_width": 16, "projection": 16}
 get_config = entry("cpc", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """data2vec. Numbers: Baevski et al. 2022, section 4, and facebookresearch/data2vec_vision ``beit/README.md``."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -101,5 +101,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"layers": 2}
 get_config = entry("data2vec", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Deep belief network. Numbers: Hinton, A Practical Guide to Training Restricted Boltzmann Machines (2010)."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -126,4 +126,5 @@ RECIPES = {
         encoder={"widths": (500, 500), "activation": "sigmoid"},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("dbn", RECIPES)

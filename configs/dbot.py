@@ -3,7 +3,7 @@
 ``--config.method.teacher=NAME`` chooses the teacher, such as the run of the stage before; without it its weights are random.
 """
 
-from ssl_jax.config import derive, entry
+from ssl_jax.config import derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -60,5 +60,6 @@ RECIPES = {
         epochs={"short": 50, "paper": 200},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 get_config = entry("dbot", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Deep CCA. Numbers: Andrew et al. 2013 know no views of one image, so recipes are those of the methods that it resembles."""
 
-from ssl_jax.config import derive, entry
+from ssl_jax.config import derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -43,5 +43,6 @@ RECIPES = {
     ),
 }
 # Eight images have a covariance of full rank in four dimensions.
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 4}
 get_config = entry("dcca", RECIPES, smoke=SMOKE)

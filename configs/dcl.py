@@ -1,6 +1,6 @@
 """DCL. Numbers: Yeh et al. 2022 as far as public codes give them: lightly's benchmarks and an unofficial repository."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -61,5 +61,6 @@ RECIPES = {
         batch_size=128,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("dcl", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """DeepCluster. Numbers: Caron et al. 2018 and facebookresearch/deepcluster."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -88,5 +88,6 @@ RECIPES = {
         refresh_epochs=0.25,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "clusters": 8, "pca": 8}
 get_config = entry("deepcluster", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """DeepCluster-v2. Numbers: Caron et al. 2020 (SwAV), facebookresearch/swav, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -88,5 +88,6 @@ RECIPES = {
         refresh_epochs=0.5,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "clusters": 8}
 get_config = entry("deepcluster_v2", RECIPES, smoke=SMOKE)

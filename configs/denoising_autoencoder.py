@@ -1,6 +1,6 @@
 """Denoising autoencoder: the recipe of ``autoencoder``, 40 % of the pixels masked. No paper has one for these encoders."""
 
-from ssl_jax.config import derive, entry
+from ssl_jax.config import derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -28,5 +28,6 @@ RECIPES = {
         method={"decoder_channels": 32, "corruption": "masking", "level": 0.4},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"decoder_channels": 4}
 get_config = entry("denoising_autoencoder", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """DINO. Numbers: Caron et al. 2021, facebookresearch/dino, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -151,5 +151,6 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 1),),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dino", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """DINOv2. Numbers: Oquab et al. 2023 and facebookresearch/dinov2."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -98,5 +98,6 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 0.25),),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dinov2", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """DirectCLR. Numbers: Jing et al. 2022, and facebookresearch/directclr."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -96,5 +96,6 @@ RECIPES = {
         encoder={"zero_init_residual": True},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "subvector": 32}
 get_config = entry("directclr", RECIPES, smoke=SMOKE)

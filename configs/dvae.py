@@ -1,6 +1,6 @@
 """The tokenizer of BEiT. Numbers: lucidrains/DALLE-pytorch ``train_vae.py``, and Ramesh et al. 2021, appendix A.2."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -67,5 +67,6 @@ RECIPES = {
         encoder={"vocabulary_size": 1024, "width": 128, "stride": 4, "blocks": 2},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"code_width": 16}
 get_config = entry("dvae", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """E-SSL. Numbers: Dangovski et al. 2022 and rdangovs/essl."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -130,5 +130,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "head_widths": (32,)}
 get_config = entry("essl", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Exemplar-CNN. Numbers: Dosovitskiy et al. 2014."""
 
-from ssl_jax.config import Recipe, derive, entry, share
+from ssl_jax.config import Recipe, derive, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -65,5 +65,6 @@ RECIPES = {
         refresh_epochs=share(1, of=1),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"exemplars": 64}
 get_config = entry("exemplar", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Greedy layer-wise pre-training of denoising autoencoders on a perceptron; sizes of the kind of Vincent et al. 2010."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -95,4 +95,5 @@ RECIPES = {
         encoder={"widths": (512, 512, 256), "activation": "sigmoid"},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("greedy", RECIPES)

@@ -1,6 +1,6 @@
 """HCL. Numbers: Robinson et al. 2021 and joshr17/HCL, for CIFAR-10 and STL-10 at 32 pixels; there are none for ImageNet."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -42,5 +42,6 @@ RECIPES = {
         method={"temperature": 0.5, "beta": 0.5},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("hcl", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """iBOT. Numbers: Zhou et al. 2022 and bytedance/ibot."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -146,5 +146,6 @@ RECIPES = {
         freeze_epochs=(("head/prototypes", 0.25),),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("ibot", RECIPES, smoke=SMOKE)

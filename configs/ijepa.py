@@ -1,6 +1,6 @@
 """I-JEPA. Numbers: Assran et al. 2023, appendix A.1, and facebookresearch/ijepa ``configs/in1k_vith14_ep300.yaml``."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -96,5 +96,6 @@ RECIPES = {
         encoder={"pool": "mean", "class_token": False, "position": "sincos", "init": "trunc_normal"},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"predictor_width": 32}
 get_config = entry("ijepa", RECIPES, smoke=SMOKE)

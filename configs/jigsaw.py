@@ -4,7 +4,7 @@ A ViT needs tiles and images that its patches divide: ``imagenet,vit_base`` with
 ``--config.method.tiles.jitter=16``.
 """
 
-from ssl_jax.config import Recipe, entry, share
+from ssl_jax.config import Recipe, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -109,5 +109,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "projection": 16}
 get_config = entry("jigsaw", RECIPES, smoke=SMOKE)

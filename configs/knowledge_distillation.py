@@ -3,7 +3,7 @@
 ``--config.method.teacher=exported/encoder.safetensors`` chooses the teacher; without it a random network is learnt from.
 """
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -89,5 +89,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "queue_size": 32}
 get_config = entry("knowledge_distillation", RECIPES, smoke=SMOKE)

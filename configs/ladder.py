@@ -1,6 +1,6 @@
 """Ladder network. Numbers: Rasmus et al. 2015 and CuriousAI/ladder, README.md."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -73,4 +73,5 @@ RECIPES = {
         labeled_fraction=0.5,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("ladder", RECIPES)

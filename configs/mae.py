@@ -1,6 +1,6 @@
 """MAE. Numbers: He et al. 2021, appendix A.1, and facebookresearch/mae's PRETRAIN.md."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -91,5 +91,6 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos"},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 get_config = entry("mae", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """MaskFeat. Numbers: Wei et al. 2021, and mmselfsup's ``maskfeat`` config of ViT-B."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -105,4 +105,5 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos", "mask_token": True},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("maskfeat", RECIPES)

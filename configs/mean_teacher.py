@@ -1,6 +1,6 @@
 """Mean Teacher. Numbers: Tarvainen & Valpola 2017 and CuriousAI/mean-teacher, ``pytorch/experiments``."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -66,5 +66,6 @@ RECIPES = {
         method={"ramp": {"weight": 10.0}, "dropout": 0.0, "decay": 0.99},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"ramp.steps": 1, "ramp.quiet_steps": 0}
 get_config = entry("mean_teacher", RECIPES, smoke=SMOKE)

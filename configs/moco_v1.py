@@ -1,6 +1,6 @@
 """MoCo v1. Numbers: He et al. 2020, and facebookresearch/moco."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -65,5 +65,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projection": 16, "queue_size": 32}
 get_config = entry("moco_v1", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """MoCo v2. Numbers: Chen et al. 2020, facebookresearch/moco and its CIFAR-10 notebook."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -89,5 +89,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "queue_size": 32}
 get_config = entry("moco_v2", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """MoCo v3. Numbers: Chen, Xie & He 2021, facebookresearch/moco-v3's CONFIG.md, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -162,5 +162,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "projection": 16}
 get_config = entry("moco_v3", RECIPES, smoke=SMOKE)

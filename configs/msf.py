@@ -1,6 +1,6 @@
 """MeanShift. Numbers: Koohpayegani et al. 2021 and the README of UMBCvision/MSF."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -85,5 +85,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "projection": 16, "queue_size": 32}
 get_config = entry("msf", RECIPES, smoke=SMOKE)

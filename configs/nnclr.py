@@ -1,6 +1,6 @@
 """NNCLR. Numbers: Dwibedi et al. 2021, section 4, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -98,5 +98,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "predictor_width": 32, "projection": 16, "queue_size": 32}
 get_config = entry("nnclr", RECIPES, smoke=SMOKE)

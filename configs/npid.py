@@ -1,6 +1,6 @@
 """NPID. Numbers: Wu et al. 2018 and vissl's configuration ``pretrain/npid``."""
 
-from ssl_jax.config import Recipe, entry, share
+from ssl_jax.config import Recipe, entry, in_color, share
 
 RECIPES = {
     "embedded": Recipe(
@@ -120,5 +120,6 @@ RECIPES = {
         freeze_epochs=((".", 2),),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projection": 16, "negatives": 32}
 get_config = entry("npid", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """OBoW. Numbers: Gidaris et al. 2021 and valeoai/obow."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -110,5 +110,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32, "vocabulary_size": 32}
 get_config = entry("obow", RECIPES, smoke=SMOKE)

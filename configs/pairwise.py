@@ -1,6 +1,6 @@
 """Pairwise contrastive loss. There is no published recipe for views of one image: SimCLR's optimizer and views."""
 
-from ssl_jax.config import derive, entry
+from ssl_jax.config import derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -31,5 +31,6 @@ RECIPES = {
         method={"margin": 1.4, "reduction": "nonzero", "projector_width": 512},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("pairwise", RECIPES, smoke=SMOKE)

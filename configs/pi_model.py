@@ -1,6 +1,6 @@
 """Π-model. Numbers: Laine & Aila 2017, section 3 and appendix A, and smlaine2/tempens."""
 
-from ssl_jax.config import Recipe, entry, share
+from ssl_jax.config import Recipe, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -87,5 +87,6 @@ RECIPES = {
         labeled_fraction=0.25,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"ramp.steps": 1, "ramp.quiet_steps": 0}
 get_config = entry("pi_model", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Pseudo-labels. There is no recipe to follow for rounds at this size: supervised training's, on few labels."""
 
-from ssl_jax.config import Recipe, derive, entry, share
+from ssl_jax.config import Recipe, derive, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -58,4 +58,5 @@ RECIPES = {
         refresh_epochs=share(1, of=6),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("pseudo_labels", RECIPES)

@@ -1,6 +1,6 @@
 """RotNet. Numbers: Gidaris et al. 2018 and gidariss/FeatureLearningRotNet (CIFAR-10), mmselfsup (ImageNet)."""
 
-from ssl_jax.config import Recipe, entry, share
+from ssl_jax.config import Recipe, entry, in_color, share
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -81,5 +81,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"hidden_dim": 32}
 get_config = entry("rotation", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """SimMIM. Numbers: Xie et al. 2021, section 4.1, and microsoft/SimMIM ``configs/vit_base__800ep``."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -89,4 +89,5 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos", "mask_token": True},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("simmim", RECIPES)

@@ -1,6 +1,6 @@
 """SimSiam. Numbers: Chen & He 2021, facebookresearch/simsiam."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -99,5 +99,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"heads.projector_width": 32, "heads.predictor_width": 32, "heads.projection": 16}
 get_config = entry("simsiam", RECIPES, smoke=SMOKE)

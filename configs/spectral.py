@@ -1,6 +1,6 @@
 """Spectral contrastive learning. Numbers: jhaochenz96/spectral_contrastive_learning, its two config files."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -86,5 +86,6 @@ RECIPES = {
         },
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("spectral", RECIPES, smoke=SMOKE)

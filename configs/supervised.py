@@ -3,7 +3,7 @@
 With ``--config.data.num_labels=100`` it trains on these hundred images alone, the baseline for semi-supervised methods.
 """
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -81,4 +81,5 @@ RECIPES = {
         labeled_fraction=1.0,
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 get_config = entry("supervised", RECIPES)

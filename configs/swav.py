@@ -1,6 +1,6 @@
 """SwAV. Numbers: Caron et al. 2020, facebookresearch/swav, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -136,5 +136,6 @@ RECIPES = {
         freeze_epochs=(("prototypes", 1),),
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "prototypes": 64, "queue_size": 32}
 get_config = entry("swav", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """Temporal ensembling. Numbers: Laine & Aila 2017, section 3 and appendix A, and smlaine2/tempens."""
 
-from ssl_jax.config import derive, entry
+from ssl_jax.config import derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -33,5 +33,6 @@ RECIPES = {
         views={"preset": "consistency", "count": 1},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"ramp.steps": 1, "ramp.quiet_steps": 0}
 get_config = entry("temporal_ensembling", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """VICReg. Numbers: Bardes et al. 2022, facebookresearch/vicreg, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, derive, entry
+from ssl_jax.config import Recipe, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -71,5 +71,6 @@ RECIPES = {
         method={"projector_layers": 2, "projector_width": 512, "projection": 256},
     ),
 }
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("vicreg", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """W-MSE. Numbers: Ermolov et al. 2021, htdt/self-supervised."""
 
-from ssl_jax.config import Recipe, entry
+from ssl_jax.config import Recipe, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -91,5 +91,6 @@ RECIPES = {
     ),
 }
 # The covariance of eight images in four dimensions has full rank, but is far from the identity.
+RECIPES["color32"] = in_color(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 4, "w_size": 8, "epsilon": 0.01}
 get_config = entry("wmse", RECIPES, smoke=SMOKE)

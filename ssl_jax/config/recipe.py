@@ -109,6 +109,37 @@ def derive(method: str, dataset: str, /, *, source: str, **changes: Any) -> Reci
     return dataclasses.replace(recipe, source=source, derived_from=f"{method}:{dataset}", **changes)
 
 
+BENCH = "CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views of cifar10's."
+AS_SMALL = ("global_area", "local_area", "local_count")
+"""Options of views that follow the small recipe: how many crops of which area a short run can afford."""
+
+
+def in_color(
+    recipes: Mapping[str, Recipe], /, *, small: str = "fashion_mnist", source: str = BENCH, **changes: Any
+) -> Recipe:
+    """Make the recipe of the bench ``color32``: encoder, head, optimizer of ``fashion_mnist``, colors of ``cifar10``.
+
+    ViTs have patches of 4 pixels; local crops have 16.
+
+    Args:
+      recipes: of one method.
+      small: name of the small recipe.
+      source: what differs, and how it was chosen.
+      **changes: fields of :class:`Recipe` and their values; mappings are added to those of the field.
+    """
+    base, color = recipes[small], recipes["cifar10"]
+    views = {**color.views, **{name: base.views[name] for name in AS_SMALL if name in base.views}}
+    encoder = {**base.encoder, **({"patch": 4} if base.backbone.startswith("vit") else {})}
+    recipe = dataclasses.replace(base, source=source, views=views, encoder=encoder)
+    return dataclasses.replace(
+        recipe,
+        **{
+            name: {**getattr(recipe, name), **value} if isinstance(value, Mapping) else value
+            for name, value in changes.items()
+        },
+    )
+
+
 def rescale_epochs(recipe: Recipe, factor: float) -> Recipe:
     """Change what is counted in epochs by a factor, refreshes excepted: a run of so many times the epochs keeps its shape.
 
