@@ -22,9 +22,10 @@ from ssl_jax.core.types import Array, Params, State
 from ssl_jax.core.version import LAYOUT_KEY
 from ssl_jax.data.given_images import read_given
 from ssl_jax.data.values import AS_STORED, Values
+from ssl_jax.evaluate.dense.features import patch_features
 from ssl_jax.interop.preprocessing import Preprocessing
 from ssl_jax.interop.pretrained import load_pretrained
-from ssl_jax.models.network import Network, grid_of, prefix_of
+from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import FORMAT, load_encoder
 from ssl_jax.report.attention import has_attention, last_attention
 from ssl_jax.train.workdir import CONFIG
@@ -191,32 +192,6 @@ class Model:
             return patch_features(network, params, state, inputs)
 
         return compute
-
-
-def patch_features(network: Network, params: Params, state: State, images: Array) -> Array:
-    """Compute the features of the patches of images, float32 ``[n, rows, columns, d]``; may be traced.
-
-    Args:
-      network: an encoder with ``output="tokens"``: tokens of a ViT, or a map.
-      params: its params.
-      state: its state.
-      images: normalised images ``[n, h, w, c]``.
-
-    Raises:
-      ValueError: an encoder without any.
-    """
-    try:
-        tokens, _ = network.apply(params, state, images, train=False, output="tokens")
-    except ValueError as error:
-        if "output='tokens'" not in str(error):
-            raise
-        raise ValueError(
-            f"{network.config.get('name')} has no features of patches, as ViTs and CNNs have"
-        ) from error
-    if tokens.ndim == 4:
-        return at_least_float32(tokens)
-    tokens = tokens[:, prefix_of(network) :]
-    return at_least_float32(tokens.reshape(len(tokens), *grid_of(network, images), -1))
 
 
 def _batches(prepared: Iterator[np.ndarray], batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

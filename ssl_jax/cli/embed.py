@@ -16,9 +16,9 @@ from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.dense.features import patch_features
 from ssl_jax.evaluate.measure import class_name
 from ssl_jax.methods.method import Method
-from ssl_jax.model import patch_features
 from ssl_jax.train.features import Features, extract_source
 
 
