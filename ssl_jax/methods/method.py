@@ -138,6 +138,36 @@ def own_encoder(params: Params, state: State) -> tuple[Params, State]:
     return params["encoder"], state["encoder"]
 
 
+def project_at(encoder: Network, projector: Network, *path: str) -> Callable[[Params, State, Array], Array]:
+    """Return the ``project`` of a method that trains encoder and projector.
+
+    Args:
+      encoder: the method's encoder; ``params["encoder"]`` are its params.
+      projector: network from its features to embeddings; ``params["projector"]`` are its params.
+      *path: names from the top of the state to the dict with the states of both.
+
+    Returns:
+      ``(params, state, images) -> embeddings``: ``g(f(x))`` in inference mode, float32.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ssl_jax.models import build, heads
+    >>> from ssl_jax.models.network import chain
+    >>> encoder, head, images = build("convnet", widths=(4,), grid=1), heads.mlp((3,)), jnp.zeros((2, 8, 8, 3))
+    >>> params, state = chain(encoder=encoder, projector=head).init(jax.random.key(0), images)
+    >>> project_at(encoder, head, "online")(params, {"online": state}, images).shape
+    (2, 3)
+    """
+
+    def project(params: Params, state: State, images: Array) -> Array:
+        for name in path:
+            state = state[name]
+        features, _ = encoder.apply(params["encoder"], state["encoder"], images, train=False)
+        embeddings, _ = projector.apply(params["projector"], state["projector"], features, train=False)
+        return at_least_float32(embeddings)
+
+    return project
+
+
 def encoder_at(*path: str) -> VariablesFn:
     """Return the ``encoder_variables`` of a method whose state holds the encoder's further down.
 
@@ -175,6 +205,8 @@ class Method:
         labels: ``classifier`` is the one that the method is judged by. ``None`` for methods without one.
       reconstruct: ``(params, state, images, key) -> Reconstruction``, for reports; ``None`` for methods that predict no
         pixels.
+      project: ``(params, state, images) -> embeddings [batch, d]``, deterministic, of methods whose loss is taken behind a
+        projector that is thrown away afterwards: what the loss sees, see :func:`project_at`. ``None`` for methods without one.
       collapse: metric values at which the method has collapsed, which a run is watched for.
       limits: sizes of batch and source outside which the method means nothing.
       keeps_images: whether the state has something for each training image, by its index in the source, such as a memory or
@@ -190,6 +222,7 @@ class Method:
     refresh: Refresh | None = None
     classify: Callable[[Params, State, Array], dict[str, Array]] | None = None
     reconstruct: Callable[[Params, State, Array, Key], Reconstruction] | None = None
+    project: Callable[[Params, State, Array], Array] | None = None
     collapse: tuple[CollapseValue, ...] = ()
     limits: Limits = ANY_SIZE
     keeps_images: bool = False

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import dcl
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import (
     embed_views,
     pair_metrics,
@@ -83,4 +83,6 @@ def build(
     views = presets.simclr() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 2), "all projections are alike"),)
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector)
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)

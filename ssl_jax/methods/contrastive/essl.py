@@ -14,7 +14,7 @@ from ssl_jax.core.check import choice, not_negative, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import negative_cosine
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import apply_per_view, merge_views, pair_metrics
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype, identity
@@ -169,7 +169,9 @@ def build(
             CollapseValue("base", base_collapse, alike),
             CollapseValue("prediction", math.log(versions), unseen),
         )
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector)
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)
 
 
 def default_views() -> tuple[View, ...]:

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.contrastive import hard_negative
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_pair
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -74,4 +74,6 @@ def build(
     views = presets.simclr() if views is None else views
     require_pair(views)
     collapse = (CollapseValue("loss", lambda n: math.log(2 * n - 1), "all projections are alike"),)
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector)
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)

@@ -14,7 +14,7 @@ from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, Sta
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.distillation import usage
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at, project_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
 from ssl_jax.methods.parts.siamese import pair_metrics, require_pair
 from ssl_jax.models import heads
@@ -132,5 +132,13 @@ def build(
     collapse = (CollapseValue("loss", math.log(queue_size + 1), "queries and keys are all alike"),)
     limits = Limits(most_batch=queue_size)
     return Method(
-        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        project=project_at(encoder, projector, "online"),
+        collapse=collapse,
+        limits=limits,
     )

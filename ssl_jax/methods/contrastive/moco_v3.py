@@ -13,7 +13,7 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.contrastive import info_nce
 from ssl_jax.losses.nce import information_bound
-from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at, project_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads as models_heads
@@ -117,5 +117,13 @@ def build(
     collapse = (CollapseValue("loss", lambda n: 4 * float(temperature) * math.log(n), meaning),)
     limits = Limits(least_batch=2)
     return Method(
-        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        project=project_at(encoder, projector, "online"),
+        collapse=collapse,
+        limits=limits,
     )

@@ -10,7 +10,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import byol_loss
-from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at, project_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, cosine_ema, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models import heads
@@ -75,10 +75,8 @@ def build(
         widths = (hidden_dim if width is None else width,) * (layers - 1) + (outputs,)
         return heads.mlp(widths, dtype=compute_dtype(encoder), **options)
 
-    online = chain(
-        encoder=encoder,
-        projector=head(projector_layers, projector_width) if projector_layers else identity(outputs),
-    )
+    projector = head(projector_layers, projector_width) if projector_layers else identity(outputs)
+    online = chain(encoder=encoder, projector=projector)
     q = identity(outputs) if predictor == "none" else head(2, predictor_width)
     teacher_ema = cosine_ema(decay, decay_steps)
 
@@ -112,5 +110,13 @@ def build(
     collapse = (CollapseValue("loss", 0.0, "every image is predicted perfectly, as when all are alike"),)
     limits = Limits(least_batch=2)
     return Method(
-        views, init, loss, encoder, encoder_at("online"), after_update, collapse=collapse, limits=limits
+        views,
+        init,
+        loss,
+        encoder,
+        encoder_at("online"),
+        after_update,
+        project=project_at(encoder, projector, "online"),
+        collapse=collapse,
+        limits=limits,
     )

@@ -13,7 +13,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.numerics import normalize
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, Schedule, State
 from ssl_jax.losses.distillation import negative_cosine, softmax_similarity, teacher_entropy
-from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at
+from ssl_jax.methods.method import CollapseValue, Limits, Method, encoder_at, project_at
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher, teacher_projections
 from ssl_jax.methods.parts.siamese import apply_per_view, pair_metrics, require_pair
 from ssl_jax.models.heads import mlp
@@ -181,6 +181,7 @@ def build(
         encoder,
         encoder_at("online"),
         after_update,
+        project=project_at(encoder, projector, "online"),
         collapse=collapse,
         limits=limits,
         keeps_images=expectation is not None,

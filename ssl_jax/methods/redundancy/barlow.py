@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import choice
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.barlow import NORMALIZATIONS, barlow_cross_entropy, barlow_twins
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import embed_views, expander, pair_metrics, project_views, require_pair
 from ssl_jax.models.network import Network, chain
 
@@ -103,4 +103,6 @@ def build(
     if normalization != "batch":
         # Of constant projections the correlations are not 0 then, and the loss can be anything.
         collapse = (CollapseValue("embedding_std", 0.0, "projections are constant"),)
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector)
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)

@@ -8,7 +8,7 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.check import require
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.sketched_gaussian import lejepa, random_directions, sigreg
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.multi_crop import global_count
 from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views
 from ssl_jax.models import heads
@@ -98,4 +98,6 @@ def build(
         CollapseValue("loss", lambda n: weight * constant_sigreg(n), "embeddings are all 0"),
         CollapseValue("sigreg", constant_sigreg, "embeddings are all 0"),
     )
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector) if projector else None
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.variance_covariance import vicreg
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import embed_views, expander, pair_metrics, project_views, require_pair
 from ssl_jax.models.network import Network, chain
 
@@ -88,4 +88,6 @@ def build(
         CollapseValue("loss", lambda _: variance_weight * (target - math.sqrt(epsilon)), meaning),
         CollapseValue("variance", lambda _: target - math.sqrt(epsilon), meaning),
     )
-    return Method(views, init, loss, encoder, collapse=collapse, limits=Limits(least_batch=2))
+    project = project_at(encoder, projector)
+    limits = Limits(least_batch=2)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)

@@ -6,7 +6,7 @@ from ssl_jax.augment import presets
 from ssl_jax.augment.views import View
 from ssl_jax.core.types import Array, Batch, Key, Metrics, Params, State
 from ssl_jax.losses.whitening import wmse
-from ssl_jax.methods.method import CollapseValue, Limits, Method
+from ssl_jax.methods.method import CollapseValue, Limits, Method, project_at
 from ssl_jax.methods.parts.siamese import embed_views, pair_metrics, project_views, require_one_size
 from ssl_jax.models import heads
 from ssl_jax.models.network import Network, chain, compute_dtype
@@ -77,4 +77,5 @@ def build(
     meaning = "whitened views of an image are no more alike than those of two images"
     collapse = (CollapseValue("loss", collapsed_loss, meaning),)
     limits = Limits(least_batch=projection + 1 if w_size is None else w_size)
-    return Method(views, init, loss, encoder, collapse=collapse, limits=limits)
+    project = project_at(encoder, projector)
+    return Method(views, init, loss, encoder, project=project, collapse=collapse, limits=limits)
