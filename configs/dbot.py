@@ -60,6 +60,6 @@ RECIPES = {
         epochs={"short": 50, "paper": 200},
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color32"] = in_color(RECIPES, method={"mask_ratio": 0.75})
 SMOKE = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 get_config = entry("dbot", RECIPES, smoke=SMOKE)

@@ -91,6 +91,6 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos"},
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color32"] = in_color(RECIPES, method={"mask_ratio": 0.75})
 SMOKE = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 get_config = entry("mae", RECIPES, smoke=SMOKE)

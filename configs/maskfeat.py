@@ -105,5 +105,5 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos", "mask_token": True},
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color32"] = in_color(RECIPES, method={"cell": 4, "window": 8, "mask_ratio": 0.4})
 get_config = entry("maskfeat", RECIPES)

@@ -89,5 +89,5 @@ RECIPES = {
         encoder={"pool": "mean", "position": "sincos", "mask_token": True},
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color32"] = in_color(RECIPES, method={"mask_ratio": 0.6, "unit": 2})
 get_config = entry("simmim", RECIPES)

@@ -6,28 +6,60 @@ its own.
 
 import concurrent.futures
 import json
-import operator
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ssl_jax.cli.configs import make_config
-from ssl_jax.cli.tables import dataset_of
+from ssl_jax.cli.tables import ELSEWHERE, dataset_of
 from ssl_jax.cli.two_stage import ENCODER
 from ssl_jax.config import build
+from ssl_jax.config.find import import_config
 from ssl_jax.core.rows import Row, read_rows, write_row
 from ssl_jax.methods.registry import names
 from ssl_jax.train.workdir import INCIDENTAL, Difference, differences
 from ssl_jax.train.writers import last_scalars, read_jsonl
 
-ROW_KEY = operator.itemgetter("budget", "method", "seed")
+BENCHES = ("color32", "color64")
+"""Tables of natural images in color."""
+FIRST = (
+    *(
+        "simclr",
+        "supervised",
+        "mae",
+        "byol",
+        "vicreg",
+        "dino",
+        "simsiam",
+        "swav",
+        "moco_v3",
+        "ijepa",
+        "lejepa",
+    ),
+    *("rotation", "autoencoder", "colorization", "jigsaw", "essl", "spectral", "cpc", "dbot", "deepcluster"),
+    *(
+        "barlow",
+        "moco_v2",
+        "npid",
+        "nnclr",
+        "ibot",
+        "dinov2",
+        "relative_location",
+        "counting",
+        "context_encoder",
+    ),
+)
+"""Methods whose runs are made before those of the others: the most telling ones."""
 MEASURES = ("knn", "linear", "few", "health", "rotation")
 FINE_TUNED = ("lejepa", "simclr")
-"""Methods whose encoders are fine-tuned too, as the masked ones are, which rank differently when frozen."""
+"""Methods whose encoders are fine-tuned too, as the masked ones are, which rank differently when frozen; in the tables of the
+bench every method's are, with seed 0."""
 BASELINES = {
     "simclr": ("pixels", "pca", "random"),
     "mae": ("random",),
@@ -61,21 +93,42 @@ class TableRun(NamedTuple):
       method: Method, whose committed config it has.
       seed: Seed.
       budget: ``short`` or ``paper``.
+      dataset: Dataset, the name of a table; ``""``: that of the method in the table of gray images.
+      encoder: Encoder; ``""``: that of the recipe.
+      source: Where the images are; ``""``: where the dataset says.
     """
 
     method: str
     seed: int
     budget: str
+    dataset: str = ""
+    encoder: str = ""
+    source: str = ""
+
+    @property
+    def table(self) -> str:
+        """Dataset of the run, and name of the table that its row belongs to."""
+        return self.dataset or dataset_of(self.method)
 
     @property
     def arguments(self) -> str:
-        """Dataset and budget, as they stand behind the colon of ``--config``."""
-        return f"{dataset_of(self.method)},{self.budget}"
+        """Dataset, encoder and budget, as they stand behind the colon of ``--config``."""
+        return ",".join(filter(None, (self.table, self.encoder, self.budget)))
 
     @property
     def name(self) -> str:
         """Name of its folder among the runs."""
-        return f"{self.method}-{self.seed}"
+        return "-".join(filter(None, (self.method, self.encoder, str(self.seed))))
+
+
+def row_key(row: Row) -> tuple[str, str, str, int]:
+    """Identify the run of a row."""
+    return row["budget"], row["method"], row.get("encoder", ""), row["seed"]
+
+
+def run_of(row: Row) -> TableRun:
+    """Tell which run a row is of."""
+    return TableRun(**{name: row[name] for name in TableRun._fields if name in row})
 
 
 QUICKSTART = TableRun("simclr", 0, "short")
@@ -84,7 +137,7 @@ QUICKSTART = TableRun("simclr", 0, "short")
 
 def rows_path(run: TableRun, folder: Path) -> Path:
     """Locate the file of a run's row: one a dataset."""
-    return folder / f"{dataset_of(run.method)}.jsonl"
+    return folder / f"{run.table}.jsonl"
 
 
 def read_budget(path: Path, budget: str) -> list[Row]:
@@ -92,9 +145,16 @@ def read_budget(path: Path, budget: str) -> list[Row]:
     return [row for row in read_rows(path) if row["budget"] == budget]
 
 
-def run_config(run: TableRun) -> build.Config:
-    """Make the config of a run: the committed one with its seed."""
-    config = make_config(run.method, run.arguments)
+def run_config(run: TableRun, *, recorded: Mapping[str, Any] = {}) -> build.Config:
+    """Make the config of a run: the committed one with its seed.
+
+    Args:
+      run: The run.
+      recorded: Config of a run that was made, whose images are not opened again.
+    """
+    choices = {"data.source": run.source} if run.source else {}
+    config = make_config(run.method, run.arguments, choices, recorded=recorded)
+    config.update_from_flattened_dict(choices)
     config.seed = run.seed
     config.update_from_flattened_dict(teacher_options(run, Path()))
     return build.to_dict(config)
@@ -110,25 +170,28 @@ def teacher_options(run: TableRun, runs: Path) -> dict[str, str]:
 
 def teacher_folder(run: TableRun, runs: Path) -> Path:
     """Locate the folder with the encoder that teaches a run."""
-    return runs / f"{TEACHERS[run.method][0]}-{run.seed}-encoder"
+    return runs / f"{run._replace(method=TEACHERS[run.method][0]).name}-encoder"
 
 
-def run_measures(method: str) -> tuple[str, ...]:
-    """List what is measured of a method's encoder."""
-    tuned = method in FINE_TUNED or ".masked." in names()[method]
+def run_measures(run: TableRun) -> tuple[str, ...]:
+    """List what is measured of a run's encoder."""
+    if run.dataset:
+        tuned = run.seed == 0
+    else:
+        tuned = run.method in FINE_TUNED or ".masked." in names()[run.method]
     return (*MEASURES, "finetune") if tuned else MEASURES
 
 
 def is_done(run: TableRun, folder: Path) -> bool:
     """Tell whether there is a row of just this config."""
-    rows = {ROW_KEY(row): row for row in read_rows(rows_path(run, folder))}
-    row = rows.get((run.budget, run.method, run.seed))
+    rows = {row_key(row): row for row in read_rows(rows_path(run, folder))}
+    row = rows.get(row_key(run._asdict()))
     if row is None:
         return False
-    measures = run_measures(run.method)
+    measures = run_measures(run)
     if "finetune" in measures and "finetune_1_percent" not in row["evaluation"]["rows"][-1]:
         return False
-    return build.same_run(row["config"], run_config(run), watched=("evaluate",))
+    return build.same_run(row["config"], run_config(run, recorded=row["config"]), watched=("evaluate",))
 
 
 def outdated_rows(rows: Sequence[Row], configs: Sequence[build.Config]) -> list[str]:
@@ -158,7 +221,18 @@ def config_changes(stored: build.Config, current: build.Config) -> list[Differen
     ]
 
 
-def make_runs(missing: Sequence[TableRun], runs: Path, folder: Path, jobs: int) -> None:
+MakeRun = Callable[["TableRun", Path, Path, list[list[int]]], str]
+
+
+def make_runs(
+    missing: Sequence[TableRun],
+    runs: Path,
+    folder: Path,
+    jobs: int,
+    *,
+    minutes: float = math.inf,
+    make: MakeRun | None = None,
+) -> None:
     """Make runs, several at a time on even shares of the cores.
 
     Args:
@@ -166,6 +240,8 @@ def make_runs(missing: Sequence[TableRun], runs: Path, folder: Path, jobs: int) 
       runs: Folder of the runs themselves.
       folder: Folder of the rows.
       jobs: Runs at a time.
+      minutes: Time after which none is begun any more.
+      make: What makes one, on a share of the cores; default: :func:`make_run`.
 
     Raises:
       ValueError: Some failed; raised after the others are made.
@@ -173,8 +249,15 @@ def make_runs(missing: Sequence[TableRun], runs: Path, folder: Path, jobs: int) 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     jobs = min(jobs, max(len(cores), 1))
     shares = [cores[i::jobs] for i in range(jobs)]
+    end = time.monotonic() + 60 * minutes
+
+    def begin(run: TableRun) -> str:
+        if time.monotonic() > end:
+            return f"{run.method}, seed {run.seed}: not begun in the time that was given"
+        return (make or make_run)(run, runs, folder, shares)
+
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(make_run, run, runs, folder, shares) for run in missing]
+        futures = [pool.submit(begin, run) for run in missing]
         failures = sum(not _print_outcome(future) for future in concurrent.futures.as_completed(futures))
     if failures:
         raise ValueError(
@@ -203,10 +286,10 @@ def make_run(run: TableRun, runs: Path, folder: Path, shares: list[list[int]]) -
     """
     share = shares.pop()
     try:
-        workdir = runs / run.budget / run.name
+        workdir = runs / run.dataset / run.budget / run.name
         _make_teacher(run, workdir.parent, share)
         row = _execute(run, run_config(run), commands(run, workdir), share, workdir)
-        write_row(rows_path(run, folder), row, ROW_KEY)
+        write_row(rows_path(run, folder), row, row_key)
     finally:
         shares.append(share)
     return _describe_cost(row)
@@ -225,7 +308,7 @@ def make_quickstart(workdir: Path, path: Path) -> str:
     pretrain = ["pretrain", "--config=configs/simclr.py", f"--workdir={workdir}"]
     evaluate = ["evaluate", f"--workdir={workdir}"]
     row = _execute(QUICKSTART, quickstart_config(), (pretrain, evaluate), (), workdir)
-    write_row(path, row, ROW_KEY)
+    write_row(path, row, row_key)
     return _describe_cost(row)
 
 
@@ -250,7 +333,7 @@ def _execute(
         )
     spent["evaluate"] = run_command(evaluate, cores, workdir)
     return {
-        **run._asdict(),
+        **{name: value for name, value in run._asdict().items() if value != ""},
         "config": config,
         "commands": [f"python -m experiments.{' '.join(command)}" for command in (pretrain, evaluate)],
         "date": datetime.now(UTC).date().isoformat(),
@@ -271,28 +354,51 @@ def _describe_cost(row: Row) -> str:
 def commands(run: TableRun, workdir: Path) -> tuple[list[str], list[str]]:
     """Arguments of ``python -m experiments.<verb>`` that train and evaluate a run, the verb first."""
     options = [f"--config.{name}={value}" for name, value in teacher_options(run, workdir.parent).items()]
-    baselines = [name for name in BASELINES.get(run.method, ()) if run.seed == 0 or name == "random"]
+    baselines = [name for name in baselines_of(run) if run.seed == 0 or name == "random"]
     evaluate = [
         "evaluate",
         f"--workdir={workdir}",
-        f"--measures={','.join(run_measures(run.method))}",
+        f"--measures={','.join(run_measures(run))}",
         f"--baselines={','.join(baselines)}",
     ]
-    return [*_pretrain(run, workdir), *options], evaluate
+    return [*pretrain_command(run, workdir), *options], evaluate
 
 
-def _pretrain(run: TableRun, workdir: Path) -> list[str]:
+def pretrain_command(run: TableRun, workdir: Path) -> list[str]:
+    """Arguments of ``python -m experiments.<verb>`` that train a run, the verb first."""
     config = f"--config=configs/{run.method}.py:{run.arguments}"
-    return ["pretrain", config, f"--config.seed={run.seed}", f"--workdir={workdir}"]
+    source = [f"--config.data.source={run.source}"] if run.source else []
+    return ["pretrain", config, *source, f"--config.seed={run.seed}", f"--workdir={workdir}"]
+
+
+def baselines_of(run: TableRun) -> tuple[str, ...]:
+    """List the baselines that a run measures on behalf of all with its encoder."""
+    if run.dataset and run.method in ELSEWHERE:
+        return ()
+    return BASELINES.get(run.method, ())
+
+
+def bench_runs(dataset: str, source: str, budget: str, seeds: Sequence[int]) -> list[TableRun]:
+    """List the runs of a table of the bench, the most telling ones first.
+
+    Args:
+      dataset: ``color32`` or ``color64``.
+      source: Where the images are; ``""``: where the dataset says.
+      budget: ``short`` or ``paper``.
+      seeds: Seeds.
+    """
+    having = [name for name in names() if dataset in import_config(name).RECIPES]
+    methods = [name for name in FIRST if name in having] + [name for name in having if name not in FIRST]
+    return [TableRun(method, seed, budget, dataset, source=source) for seed in seeds for method in methods]
 
 
 def _make_teacher(run: TableRun, runs: Path, share: Sequence[int]) -> None:
     """Train and export the teacher of a run, if it has one and that is not there yet."""
     if run.method not in TEACHERS or (teacher_folder(run, runs) / ENCODER).exists():
         return
-    teacher = TableRun(TEACHERS[run.method][0], run.seed, run.budget)
+    teacher = run._replace(method=TEACHERS[run.method][0])
     workdir = runs / teacher.name
-    run_command(_pretrain(teacher, workdir), share, workdir)
+    run_command(pretrain_command(teacher, workdir), share, workdir)
     run_command(["export", f"--workdir={workdir}", f"--out={teacher_folder(run, runs)}"], share, workdir)
 
 

@@ -18,6 +18,7 @@ class Dataset:
       std: likewise.
       recipe: name of the recipe that it uses where a config has none of its own name; ``""``: none.
       results_epochs: passes over the images in the tables of results, by budget, the same for all methods.
+      results_share: share of them for ViTs, whose tables are their own.
     """
 
     source: str
@@ -29,6 +30,7 @@ class Dataset:
     std: tuple[float, ...]
     recipe: str = ""
     results_epochs: tuple[tuple[str, float], ...] = ()
+    results_share: float = 1.0
 
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -73,6 +75,7 @@ DATASETS = {
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
         results_epochs=(("short", 4), ("paper", 200)),
+        results_share=0.5,
     ),
     # Tiny-ImageNet or a part of it: give --config.data.source=parquet:PATH.
     "color64": Dataset(

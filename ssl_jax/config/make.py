@@ -153,7 +153,8 @@ class Entry:
         recipe = self.recipes[name].resolve(named.budget, backbone)
         epochs = dict(dataset.results_epochs).get(named.budget)
         if epochs is not None:
-            recipe = rescale_epochs(recipe, epochs / recipe.epochs[named.budget])
+            share = dataset.results_share if backbone.startswith("vit") else 1.0
+            recipe = rescale_epochs(recipe, share * epochs / recipe.epochs[named.budget])
         return Basis(dataset, name, recipe, backbone, named.budget, origin)
 
 

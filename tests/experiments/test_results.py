@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssl_jax.cli import results
-from ssl_jax.cli.results import ROW_KEY, TableRun
+from ssl_jax.cli.results import row_key, TableRun
 from ssl_jax.cli.tables import DATASET, ELSEWHERE, correlations, dataset_of, method_table, results_table
 from ssl_jax.config.datasets import DATASETS
 from ssl_jax.core.rows import read_rows, write_row
@@ -114,7 +114,7 @@ def test_no_result_is_said():
 
 
 def store(row, run, folder):
-    write_row(results.rows_path(run, folder), {**run._asdict(), **row}, ROW_KEY)
+    write_row(results.rows_path(run, folder), {**run._asdict(), **row}, row_key)
 
 
 def test_a_result_counts_only_with_the_config_that_is_committed_now(tmp_path):
