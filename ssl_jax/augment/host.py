@@ -68,7 +68,20 @@ def _resample(
     return _restore(np.moveaxis(planes, 0, -1), image.dtype)
 
 
-def _resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+def host_resize(
+    image: Shaped[np.ndarray, "h w c"], height: int, width: int, *, interpolation: str = "bicubic"
+) -> Shaped[np.ndarray, "{height} {width} c"]:
+    """Resize an image, antialiased, whatever becomes of the ratio of its sides; dtypes as in `host_crop`.
+
+    Raises:
+      ValueError: unknown interpolation.
+
+    Example:
+      >>> import numpy as np
+      >>> host_resize(np.full((4, 6, 1), 7, np.uint8), 2, 2)[..., 0].tolist()
+      [[7, 7], [7, 7]]
+    """
+    check.choice("interpolation", interpolation, INTERPOLATIONS)
     if image.shape[:2] == (height, width):
         return _restore(image, image.dtype)
     rows, columns = (_Span(0, length, 0.0, length) for length in image.shape[:2])
@@ -102,7 +115,9 @@ def host_crop(
     """
     check.choice("interpolation", interpolation, INTERPOLATIONS)
     top, left, height, width = (int(n) for n in box)
-    return _resize(image[top : top + height, left : left + width], size, size, interpolation)
+    return host_resize(
+        image[top : top + height, left : left + width], size, size, interpolation=interpolation
+    )
 
 
 def center_crop_resize(
@@ -140,7 +155,7 @@ def center_crop_resize(
         # Resized as a whole, 1 x 10,000 pixels would become 224 x 2,240,000.
         rows, columns = _span(height, resized[0], top, size), _span(width, resized[1], left, size)
         return _resample(image, rows, columns, size, size, interpolation)
-    return _resize(image, *resized, interpolation)[top : top + size, left : left + size]
+    return host_resize(image, *resized, interpolation=interpolation)[top : top + size, left : left + size]
 
 
 def prepare_for_evaluation(image: np.ndarray, size: int, ratio: float) -> np.ndarray:

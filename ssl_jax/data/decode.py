@@ -138,6 +138,60 @@ def decode_as_stored(
     return _guarded(read, b"" if isinstance(image, Image.Image) else image, name)
 
 
+def decode_numbers(file: BinaryIO | bytes, *, name: str, values: Values = AS_STORED) -> np.ndarray:
+    """Read what an image file stores as numbers: masks of classes, depths.
+
+    A palette's numbers come back, not its colours; gray values as they are, of 1 to 32 bits or floats; .npy arrays of any
+    numbers. The image is upright by its EXIF orientation.
+
+    Args:
+      file: open for reading at its start, or the bytes themselves.
+      name: for the error.
+      values: how large an image may be.
+
+    Returns:
+      ``[h, w]``, or ``[h, w, 3]`` of a file in colour.
+
+    Raises:
+      CorruptImage: truncated, not an image, too large to be one, transparent, or of another number of channels; a JPEG, which
+        does not keep numbers.
+
+    >>> png = io.BytesIO()
+    >>> image = Image.new("P", (3, 2), 11)
+    >>> image.putpalette([0] * 33 + [255, 0, 0])
+    >>> image.save(png, "PNG")
+    >>> decode_numbers(png.getvalue(), name="x.png").tolist()
+    [[11, 11, 11], [11, 11, 11]]
+    """
+    return _guarded(lambda opened: _numbers(opened, values), file, name)
+
+
+def _numbers(file: BinaryIO, values: Values) -> np.ndarray:
+    if _start(file) == npy.MAGIC:
+        shape, dtype = npy.read_header(file)[:2]
+        values.require_size(*shape, dtype.itemsize)
+        file.seek(0)
+        pixels = npy.read_pixels(file)
+        if dtype.kind == "b":
+            pixels = pixels // np.uint8(255)
+    else:
+        image = _open(file, values)
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            raise ValueError("a JPEG does not keep numbers: store masks as PNG")
+        if image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+            raise ValueError(f"mode {image.mode}: allowed are numbers, palettes and RGB without transparency")
+        image.load()
+        pixels = np.asarray(image)
+        pixels = _upright(
+            pixels.astype(np.uint8) if image.mode == "1" else pixels, _orientation(type(image).getexif, image)
+        )
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[2] != 3:
+        raise ValueError(f"{pixels.shape[2]} channels: allowed are 1, and 3 of colours")
+    return pixels
+
+
 def fit_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     """Give an image another number of channels, where that is defined.
 

@@ -174,6 +174,11 @@ class FolderSource:
     def file_name(self, index: int, /) -> str:
         return printable(self._names[index])
 
+    def read_encoded(self, index: int, /) -> bytes:
+        """Read a file as it is stored; raises `CorruptImage` where it cannot be opened."""
+        with open_file(self.path(index), name=self.file_name(index)) as file:
+            return file.read()
+
     def path(self, index: int, /) -> str:
         """Where the file of an element lies: its name, below ``root``."""
         return os.path.join(self.root, self._names[index])

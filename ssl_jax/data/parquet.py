@@ -195,6 +195,16 @@ class ParquetSource:
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
 
+    def read_encoded(self, index: int, /) -> bytes:
+        """Read the file of an image as it is stored; raises `CorruptImage` where there is none."""
+        name, content = self.file_name(index), self._content(index)
+        if isinstance(content, CorruptImage):
+            raise content
+        if isinstance(content, _File):
+            with open_file(content.path, name=name) as file:
+                return file.read()
+        return content
+
     def _decode(self, content: Any, name: str) -> np.ndarray:
         return decode(content, name=name, channels=self.channels, dtype=self.dtype, values=self.values)
 

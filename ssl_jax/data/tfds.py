@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ssl_jax.data.arrow import npy_bytes
 from ssl_jax.data.decode import Header, decode
 from ssl_jax.data.files import (
     describe_unreadable,
@@ -229,6 +230,11 @@ class TfdsSource:
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"
+
+    def read_encoded(self, index: int, /) -> bytes:
+        """Read an image as it is stored, numbers as the bytes of a .npy file; raises `CorruptImage` where it cannot be read."""
+        image = self._record(index)[self._image]
+        return image if self._encoded else npy_bytes(np.asarray(image), np.asarray(image).dtype)
 
     def _scaled(self, image: np.ndarray, name: str) -> np.ndarray:
         try:
