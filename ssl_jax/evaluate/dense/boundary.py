@@ -62,10 +62,10 @@ def tolerance_radius(shape: tuple[int, int], tolerance: float = TOLERANCE) -> in
 
 def boundary_scores(
     predicted: Bool[np.ndarray, "h w"],
-    target: Bool[np.ndarray, "h w"],
+    target: Bool[np.ndarray, "_ _"],
     *,
     tolerance: float = TOLERANCE,
-    void: Bool[np.ndarray, "h w"] | None = None,
+    void: Bool[np.ndarray, "_ _"] | None = None,
 ) -> BoundaryScores:
     """Compare the boundaries of two masks.
 
