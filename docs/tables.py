@@ -3,8 +3,8 @@
 * README.md, table ``quickstart``: from ``results/quickstart.jsonl``, the run of its first command;
 * ``docs/methods.md``, table ``methods``: from the first lines of the method files;
 * README.md, table ``families``: from ``results/fashion_mnist.jsonl``;
-* ``docs/results.md``, tables ``results``, ``elsewhere`` and ``correlations``: from ``results/<dataset>.jsonl``,
-  the rows of ``experiments.results``;
+* ``docs/results.md``, tables ``results``, ``elsewhere``, ``correlations``, ``cost``, those of the bench: from
+  ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
 * ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``;
 * ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules of ``experiments.studies`` and
   ``results/studies/<name>.jsonl``;
@@ -27,8 +27,9 @@ import numpy as np
 
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
+from ssl_jax.cli.bench_tables import KINDS, bench_table, cost_table
 from ssl_jax.cli.plan_text import plans_table
-from ssl_jax.cli.results import read_budget
+from ssl_jax.cli.results import BENCHES, read_budget
 from ssl_jax.cli.study import Results, Study, is_complete
 from ssl_jax.cli.study_pages import study_findings, study_page
 from ssl_jax.cli.study_runs import read_results
@@ -41,6 +42,8 @@ from ssl_jax.cli.tables import (
     method_table,
     results_table,
 )
+from ssl_jax.cli.tuning import FILE as SEARCHES
+from ssl_jax.cli.tuning import searches_table
 from ssl_jax.core.check import is_group
 from ssl_jax.core.rows import Row, read_rows
 from ssl_jax.evaluate.measure import BASELINE
@@ -83,6 +86,23 @@ def results(datasets: Sequence[str] = (DATASET,)) -> str:
         if (rows := rows_of(dataset, budget))
     ]
     return "\n\n".join(tables) or "not measured yet"
+
+
+def bench(dataset: str, kind: str) -> str:
+    """Tabulate the results of a bench with one kind of encoder."""
+    return bench_table(rows_of(dataset, "short"), kind, markdown=True)
+
+
+def cost() -> str:
+    """Tabulate what the bench took: its tables, the searches behind its recipes, the studies."""
+    taken = {f"table `{dataset}`": rows_of(dataset, "short") for dataset in BENCHES}
+    taken["searches"] = read_rows(RESULTS / SEARCHES)
+    return cost_table({name: rows for name, rows in taken.items() if rows}, markdown=True)
+
+
+def searches() -> str:
+    """Tabulate the searches behind the recipes of the bench."""
+    return searches_table(read_rows(RESULTS / SEARCHES), markdown=True)
 
 
 def families() -> str:
@@ -182,8 +202,9 @@ def measured(name: str) -> list[str]:
     """Write the lines of a method's page that hold its measured rows."""
     lines = ["", "## Measured", ""]
     for budget, heading in BUDGETS.items():
-        table = method_table(rows_of(dataset_of(name), budget), name, markdown=True)
-        lines += [f"{heading}:", "", table, ""] if table else []
+        for dataset in (*BENCHES, dataset_of(name)):
+            table = method_table(rows_of(dataset, budget), name, markdown=True)
+            lines += [f"{heading}, `{dataset}`:", "", table, ""] if table else []
     return [*lines, "All methods and how this was measured: [results](../results.md).", ""]
 
 
@@ -250,6 +271,9 @@ def fill(text: str) -> str:
         "methods": methods,
         "families": families,
         "results": results,
+        **{f"{name} {kind}": partial(bench, name, kind) for name in BENCHES for kind in KINDS},
+        "cost": cost,
+        "searches": searches,
         "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
         "correlations": rank_correlations,
         "benchmarks": benchmarks,

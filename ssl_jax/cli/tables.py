@@ -78,15 +78,15 @@ def results_table(results: Sequence[Row], *, markdown: bool = False) -> str:
     """
     if not results:
         return "no results"
-    groups = _groups(results)
+    groups = group_rows(results)
     order = sorted(groups, key=lambda name: (_rank(groups[name][0]), name))
-    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in order]
-    return f"{_ordered(rows, markdown)}\n\n{_conditions(results)}"
+    rows = [{"accuracy in %": name, **mean_cells(groups[name])} for name in order]
+    return f"{_ordered(rows, markdown)}\n\n{conditions(results)}"
 
 
 def method_table(results: Sequence[Row], method: str, *, markdown: bool = False) -> str:
     """Tabulate one method and the baselines of its encoder; nothing if it has no result."""
-    groups = _groups(results)
+    groups = group_rows(results)
     methods = [name for name, rows in groups.items() if rows[0]["role"] != BASELINE]
     selected = [name for name in methods if name.startswith(f"{method} (")]
     encoders = {f"random {encoder_name(r['config'])}" for r in results if r["method"] == method}
@@ -95,7 +95,7 @@ def method_table(results: Sequence[Row], method: str, *, markdown: bool = False)
         for name in groups
         if name not in methods and (not name.startswith("random ") or name in encoders)
     ]
-    rows = [{"accuracy in %": name, **_mean_cells(groups[name])} for name in sorted(baselines) + selected]
+    rows = [{"accuracy in %": name, **mean_cells(groups[name])} for name in sorted(baselines) + selected]
     return _ordered(rows, markdown) if selected else ""
 
 
@@ -107,7 +107,7 @@ def _ordered(rows: Sequence[Mapping[str, Any]], markdown: bool) -> str:
     return table(rows, columns=columns, markdown=markdown)
 
 
-def _groups(results: Sequence[Row]) -> dict[str, list[Mapping[str, Any]]]:
+def group_rows(results: Sequence[Row]) -> dict[str, list[Mapping[str, Any]]]:
     """Rows of all seeds by the name that the table gives them; a baseline that two runs measured with one seed counts once,
     from the run that measured more."""
     groups: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
@@ -158,7 +158,7 @@ def _rank(row: Mapping[str, Any]) -> int:
     return {BASELINE: 0, "encoder": 1}.get(row["role"], 2)
 
 
-def _mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def mean_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Cells of several seeds: mean and deviation (n − 1) over them, of what was measured of all; of one, its own deviation."""
     each = [cells(row) for row in rows]
     means: dict[str, Any] = {}
@@ -179,7 +179,17 @@ def _epochs(config: Mapping[str, Any]) -> float:
     return config["steps"] * config["batch_size"] / config["data"]["num_examples"]
 
 
-def _conditions(results: Sequence[Row]) -> str:
+def is_transformer(config: Mapping[str, Any]) -> bool:
+    """Tell whether the encoder of a config is a ViT.
+
+    >>> is_transformer({"encoder": {"name": "vit_micro"}})
+    True
+    """
+    return bool(config["encoder"]["name"].startswith("vit"))
+
+
+def conditions(results: Sequence[Row]) -> str:
+    """Say how a table was made: images, probes, seeds, hardware, command."""
     machines = {(r["evaluation"]["machine"]["device"], r["evaluation"]["machine"]["cores"]) for r in results}
     train, test = results[0]["evaluation"]["examples"]
     where = "; ".join(f"{cores} core(s) a run of {device}" for device, cores in sorted(machines))
@@ -188,8 +198,12 @@ def _conditions(results: Sequence[Row]) -> str:
         f"deviation over seeds (for rows with one seed, over draws of the labels). kNN: k = {NEIGHBORS}. The linear probe's "
         "learning rate and weight decay are chosen on held-out training images; recipes were tuned on training images only. "
         f"Core-minutes: processor time of training, the median over seeds, on {where}. "
-        "Command: `python -m experiments.results`."
+        f"Command: `python -m experiments.results{_arguments(results[0])}`."
     )
+
+
+def _arguments(row: Row) -> str:
+    return "".join(f" --{name}={row[name]}" for name in ("dataset", "source") if row.get(name))
 
 
 def correlations(results: Sequence[Row], *, markdown: bool = False) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from ssl_jax.cli.results import ELSEWHERE, TableRun, pretrain_command, run_command, run_config
 from ssl_jax.config.find import import_config
 from ssl_jax.core.rows import Row, read_rows, write_row
+from ssl_jax.core.table import table
 
 FACTORS = (1 / 3, 1, 3)
 """Learning rates of the trials, over that of the recipe of gray images."""
@@ -126,3 +127,34 @@ def make_search(run: TableRun, runs: Path, folder: Path, shares: list[list[int]]
         for trial in trials
     )
     return f"{run.method}: {found}; chosen {chosen:g}; {spent:.0f} CPU seconds"
+
+
+def searches_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """Tabulate searches: the accuracy that each learning rate reached, over that of the start, and which was taken.
+
+    Args:
+      rows: Searches.
+      markdown: Whether the table is in Markdown.
+
+    Returns:
+      The table; a sentence that there is nothing if there is no row.
+    """
+    if not rows:
+        return "not searched yet"
+    lines = []
+    for row in rows:
+        cells = {
+            f"rate x {factor:.2g}": "diverged" if trial[MEASURED] is None else 100 * trial[MEASURED]
+            for factor, trial in zip(FACTORS, row["trials"], strict=True)
+        }
+        lines.append(
+            {
+                "kNN of training images in %": f"{row['method']}, `{row['dataset']}`",
+                **cells,
+                "rate before": f"{row['start']:g}",
+                "taken": f"{row['chosen']:g}",
+                "steps a trial": row["steps"],
+                "core-minutes": row["cpu_seconds"] / 60,
+            }
+        )
+    return table(lines, markdown=markdown)
