@@ -8,10 +8,10 @@ Prints a table in which the encoder stands beside raw pixels, their principal co
 weights that it started from, and other encoders (``--beside``: folders of runs, or names as for ``--encoder``), and writes
 ``evaluation.json`` into the workdir. ``--encoder`` measures weights without a run, in the size and normalisation that their
 file asks for, and writes ``evaluation-NAME.json`` here, or ``--out``. Measures: knn, linear, ridge, logistic, few, retrieval
-(on features), rotation (a proxy without labels), health (rank, spectrum, spread), layers (each layer and pooling), finetune
-(1 % and 10 % of the labels). A classifier that the method has learnt is measured too, and for methods that cluster their
-training images a table has purity, mutual information with the classes and the share of images whose cluster changed in the
-last refresh.
+(on features), rotation (a proxy without labels), health (rank, spectrum, spread), invariance (how far features move when
+images are changed, and whether the change can be read off), layers (each layer and pooling), finetune (1 % and 10 % of the
+labels). A classifier that the method has learnt is measured too, and for methods that cluster their training images a table
+has purity, mutual information with the classes and the share of images whose cluster changed in the last refresh.
 """
 
 from typing import Any

@@ -12,7 +12,9 @@ from ssl_jax.evaluate import (
     few_labels,
     finetune,
     health,
+    invariance,
     knn,
+    label_free,
     layers,
     logistic,
     retrieval,
@@ -34,6 +36,8 @@ ON_REQUEST = {
         rotation.MEASURE,
         finetune.MEASURE,
         health.MEASURE,
+        invariance.MEASURE,
+        label_free.MEASURE,
         layers.MEASURE,
     )
 }

@@ -123,21 +123,45 @@ def ridge_probe(
     return jnp.mean(jnp.argmax(test @ weights + mean, axis=-1) == jnp.asarray(test_labels))
 
 
-@functools.partial(jax.jit, static_argnames=("classes",))
-def _ridge(x: Array, labels: Array, *, l2: Array, classes: int) -> tuple[Array, Array]:
-    """Fit weights [g, d, classes] and intercepts [g, classes] of every penalty [g]."""
-    target = jax.nn.one_hot(labels, classes, dtype=x.dtype)
-    mean, share = jnp.mean(x, axis=0), jnp.mean(target, axis=0)
+@jax.jit
+def ridge_weights(
+    x: Float[Array, "n d"], target: Float[Array, "n c"], *, l2: Float[Array, " g"]
+) -> tuple[Float[Array, "g d c"], Float[Array, "g c"]]:
+    """Fit ridge regressions onto any targets, one for each penalty, in closed form.
+
+    ``W = (XᵀX/n + l2·I)⁻¹ Xᵀ(Y − ȳ)/n`` with X centered, or ``Xᵀ (XXᵀ/n + l2·I)⁻¹ (Y − ȳ)/n`` with fewer rows than columns,
+    from one eigendecomposition; the prediction is ``xW + b``.
+
+    Args:
+      x: features, float32 or wider; standardized, if the penalty shall mean the same for each.
+      target: targets.
+      l2: penalties > 0.
+
+    Returns:
+      Weights W and intercepts b of every penalty.
+
+    >>> x = jnp.array([[-1.0], [1.0]])
+    >>> weights, intercept = ridge_weights(x, 3 * x + 5, l2=jnp.array([0.5]))
+    >>> weights.ravel().tolist(), intercept.ravel().tolist()
+    ([2.0], [5.0])
+    """
+    mean, level = jnp.mean(x, axis=0), jnp.mean(target, axis=0)
     x = x - mean
-    if x.shape[0] < x.shape[1]:  # W = Xᵀ (XXᵀ/n + l2·I)⁻¹ (Y − Ȳ)/n
+    if x.shape[0] < x.shape[1]:  # W = Xᵀ (XXᵀ/n + l2·I)⁻¹ (Y − ȳ)/n
         variance, axes = jnp.linalg.eigh(x @ x.T / len(x))
         shrunk = 1.0 / (jnp.maximum(variance, 0.0) + l2[:, None])
-        weights = x.T @ (axes @ (shrunk[:, :, None] * (axes.T @ (target - share) / len(x))))
+        weights = x.T @ (axes @ (shrunk[:, :, None] * (axes.T @ (target - level) / len(x))))
     else:
         variance, axes = jnp.linalg.eigh(x.T @ x / len(x))
         shrunk = 1.0 / (jnp.maximum(variance, 0.0) + l2[:, None])
-        weights = axes @ (shrunk[:, :, None] * (axes.T @ (x.T @ (target - share) / len(x))))
-    return weights, share - jnp.einsum("d,gdc->gc", mean, weights)
+        weights = axes @ (shrunk[:, :, None] * (axes.T @ (x.T @ (target - level) / len(x))))
+    return weights, level - jnp.einsum("d,gdc->gc", mean, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("classes",))
+def _ridge(x: Array, labels: Array, *, l2: Array, classes: int) -> tuple[Array, Array]:
+    """Fit weights [g, d, classes] and intercepts [g, classes] of every penalty [g]."""
+    return ridge_weights(x, jax.nn.one_hot(labels, classes, dtype=x.dtype), l2=l2)
 
 
 def _measure(subject: Subject) -> Row:
