@@ -1,6 +1,6 @@
 """BYOL. Numbers: Grill et al. 2020, deepmind-research/byol, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -102,5 +102,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"projector_width": 32, "predictor_width": 32, "hidden_dim": 32, "projection": 16}
 get_config = entry("byol", RECIPES, smoke=SMOKE)

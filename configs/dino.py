@@ -1,6 +1,6 @@
 """DINO. Numbers: Caron et al. 2021, facebookresearch/dino, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -152,5 +152,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dino", RECIPES, smoke=SMOKE)

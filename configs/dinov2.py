@@ -1,6 +1,6 @@
 """DINOv2. Numbers: Oquab et al. 2023 and facebookresearch/dinov2."""
 
-from ssl_jax.config import Recipe, derive, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -99,5 +99,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("dinov2", RECIPES, smoke=SMOKE)

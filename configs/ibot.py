@@ -1,6 +1,6 @@
 """iBOT. Numbers: Zhou et al. 2022 and bytedance/ibot."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -147,5 +147,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"head.hidden_dim": 32, "head.bottleneck": 16, "head.prototypes": 64}
 get_config = entry("ibot", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """I-JEPA. Numbers: Assran et al. 2023, appendix A.1, and facebookresearch/ijepa ``configs/in1k_vith14_ep300.yaml``."""
 
-from ssl_jax.config import Recipe, derive, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -97,5 +97,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"predictor_width": 32}
 get_config = entry("ijepa", RECIPES, smoke=SMOKE)

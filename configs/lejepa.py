@@ -1,6 +1,6 @@
 """LeJEPA. Numbers: rbalestr-lab/lejepa, README and ``MINIMAL.md``."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -111,5 +111,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("lejepa", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """MAE. Numbers: He et al. 2021, appendix A.1, and facebookresearch/mae's PRETRAIN.md."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -92,5 +92,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES, method={"mask_ratio": 0.75})
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
 get_config = entry("mae", RECIPES, smoke=SMOKE)

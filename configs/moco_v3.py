@@ -1,6 +1,6 @@
 """MoCo v3. Numbers: Chen, Xie & He 2021, facebookresearch/moco-v3's CONFIG.md, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -163,5 +163,14 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+VIT_64 = {
+    "pool": "mean",
+    "freeze_patch": True,
+    "init": "xavier_split",
+    "position": "sincos",
+    "patch": 8,
+    "dtype": "float32",
+}
+RECIPES["color64"] = at_64_pixels(RECIPES, by_backbone={"vit": {"encoder": VIT_64}})
 SMOKE = {"hidden_dim": 32, "projection": 16}
 get_config = entry("moco_v3", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """SimCLR. Numbers: Chen et al. 2020, and google-research/simclr's README for CIFAR-10."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -87,5 +87,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("simclr", RECIPES, smoke=SMOKE)

@@ -1,6 +1,6 @@
 """SimSiam. Numbers: Chen & He 2021, facebookresearch/simsiam."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -100,5 +100,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"heads.projector_width": 32, "heads.predictor_width": 32, "heads.projection": 16}
 get_config = entry("simsiam", RECIPES, smoke=SMOKE)

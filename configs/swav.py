@@ -1,6 +1,6 @@
 """SwAV. Numbers: Caron et al. 2020, facebookresearch/swav, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, entry, in_color
 
 RECIPES = {
     "fashion_mnist": Recipe(
@@ -137,5 +137,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16, "prototypes": 64, "queue_size": 32}
 get_config = entry("swav", RECIPES, smoke=SMOKE)

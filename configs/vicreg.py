@@ -1,6 +1,6 @@
 """VICReg. Numbers: Bardes et al. 2022, facebookresearch/vicreg, and solo-learn's CIFAR-10 recipe."""
 
-from ssl_jax.config import Recipe, derive, entry, in_color
+from ssl_jax.config import Recipe, at_64_pixels, derive, entry, in_color
 
 RECIPES = {
     "fashion_mnist": derive(
@@ -72,5 +72,6 @@ RECIPES = {
     ),
 }
 RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color64"] = at_64_pixels(RECIPES)
 SMOKE = {"projector_width": 32, "projection": 16}
 get_config = entry("vicreg", RECIPES, smoke=SMOKE)

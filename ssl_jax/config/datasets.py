@@ -79,7 +79,7 @@ DATASETS = {
     ),
     # Tiny-ImageNet or a part of it: give --config.data.source=parquet:PATH.
     "color64": Dataset(
-        "folder:images", "train", "test", 64, None, **IMAGENET, results_epochs=(("short", 6), ("paper", 200))
+        "folder:images", "train", "test", 64, None, **IMAGENET, results_epochs=(("short", 5), ("paper", 200))
     ),
     "imagenet": Dataset("tfds:imagenet2012", "train", "validation", 224, 1_281_167, **IMAGENET),
     # Your own folder: give --config.data.source=folder:PATH.

@@ -33,6 +33,15 @@ def test_all_see_the_same_number_of_images_and_vits_half_of_it(method):
     assert config["encoder"].get("patch", 4) == 4
 
 
+def test_twelve_methods_have_a_recipe_for_64_pixels_that_runs_in_float32_on_one_of_two_encoders():
+    runs = bench_runs("color64", "embedded_color", "short", [0])
+    assert len(runs) == 12
+    for run in runs:
+        encoder = results.run_config(run)["encoder"]
+        width, patch = (128, 8) if encoder["name"] == "vit_micro" else (0.5, None)
+        assert (encoder["width"], encoder.get("patch"), encoder["dtype"]) == (width, patch, "float32"), run
+
+
 @pytest.mark.parametrize("dataset", BENCHES)
 def test_committed_rows_of_the_bench_have_the_config_that_is_committed_now(dataset):
     rows = read_rows(RESULTS / f"{dataset}.jsonl")
