@@ -199,10 +199,10 @@ def machine() -> dict[str, Any]:
     return hardware
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of the packages that are installed."""
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

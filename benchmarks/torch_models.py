@@ -1,5 +1,7 @@
 """The same networks and steps written plainly in PyTorch: what the benchmarks run against."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +57,26 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.pool(self.stem(x))).mean(dim=(2, 3))
+
+
+class ConvNet(nn.Module):
+    """3x3 convolutions of stride 2 with BatchNorm and ReLU, pooled to a grid, flattened: ``models.convnet``."""
+
+    def __init__(self, widths: Sequence[int], *, grid: int = 2, channels: int = 3) -> None:
+        super().__init__()
+        inputs = (channels, *widths[:-1])
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in zip(inputs, widths, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.grid, self.features = grid, grid * grid * widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.relu(norm(conv(x)), inplace=True)
+        return F.adaptive_avg_pool2d(x, self.grid).permute(0, 2, 3, 1).flatten(1)
 
 
 class Layer(nn.Module):
