@@ -14,6 +14,7 @@ from ssl_jax.data.fingerprint import compare, fingerprint
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.collapse_watch import CollapseWatch, print_warning
+from ssl_jax.evaluate.label_free import SCALAR, OnlineLabelFree
 from ssl_jax.evaluate.online import Health, OnlineEvaluation
 from ssl_jax.methods.method import Method
 from ssl_jax.train import storage
@@ -158,19 +159,36 @@ def describe_length(config: build.Config, num_images: int) -> str:
 
 
 def open_checkpoints(config: build.Config, folder: Path, source: Source) -> Checkpoints:
-    """Open the checkpoints of a run; with labels, the one of the best online kNN is kept too."""
+    """Open the checkpoints of a run; the best one by the online kNN, with labels, or by the label-free score is kept too."""
     options = config["watch"]["checkpoint"]
     return Checkpoints(
         folder / "checkpoints",
         every=options["every"],
         keep=options["keep"],
-        best="online/knn" if options["best"] and source.classes else None,
+        best=rank_metric(config, source),
         metadata=config,
     )
 
 
+def rank_metric(config: build.Config, source: Source) -> str | None:
+    """Name the scalar by which checkpoints are ranked; ``None``: none is kept for it.
+
+    Args:
+      config: config of the run.
+      source: its images.
+    """
+    options = config["watch"]["checkpoint"]
+    if options["best"] and options["rank_by"] == "label_free":
+        return SCALAR
+    return "online/knn" if options["best"] and source.classes else None
+
+
 def make_hooks(config: build.Config, method: Method, source: Source) -> list[Hook]:
-    """Make the hooks: health of the features on a small batch and on a larger sample, and with labels the online probes."""
+    """Make the hooks that measure a run while it goes.
+
+    Health of the features on a small batch and on a larger sample, the online probes where there are labels, and the score of
+    the label-free rule where checkpoints are ranked by it.
+    """
     watch = config["watch"]
     crop_ratio = watch["evaluate"]["crop_ratio"]
     every = {"batch": watch["log"]["every"], "health": watch["online"]["every"]}
@@ -182,6 +200,9 @@ def make_hooks(config: build.Config, method: Method, source: Source) -> list[Hoo
     ]
     if source.classes:
         hooks.append(OnlineEvaluation(method, source, **watch["online"], crop_ratio=crop_ratio))
+    if rank_metric(config, source) == SCALAR:
+        name, often = config["method"]["name"], watch["online"]["every"]
+        hooks.append(OnlineLabelFree(method, source, every=often, method_name=name, crop_ratio=crop_ratio))
     return hooks
 
 

@@ -451,7 +451,8 @@ def _watch(steps: int, size: int, splits: tuple[str, str], recipe: Recipe) -> Co
             "online": {"every": often[10], "bank": 2000, "queries": 1000, "k": NEIGHBORS},
             # Images of the health measures at each log step and at each online evaluation; 0 turns them off.
             "health": {"batch": 32, "sample": 256},
-            "checkpoint": {"every": often[5], "keep": 2, "best": True},
+            # What the best checkpoint is told by: the online kNN, where there are labels, or label_free.
+            "checkpoint": {"every": often[5], "keep": 2, "best": True, "rank_by": "knn"},
             "evaluate": {**evaluate, **recipe.evaluate},
             # Seconds without a finished step after which a run says what it waits for; 0: never.
             "log": {

@@ -326,6 +326,7 @@ RANGES: Mapping[str, Range] = {
     "views.std": each(POSITIVE),
     "watch.checkpoint.every": STEPS,
     "watch.checkpoint.keep": COUNT,
+    "watch.checkpoint.rank_by": Range("knn or label_free", lambda value: value in ("knn", "label_free")),
     "watch.evaluate.crop_ratio": SHARE,
     "watch.evaluate.draws": COUNT,
     "watch.evaluate.k": COUNT,

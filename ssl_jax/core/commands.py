@@ -14,6 +14,7 @@ VERBS = (
     "pretrain",
     "evaluate",
     "finetune",
+    "invert",
     "embed",
     "export",
     "report",
@@ -22,9 +23,10 @@ VERBS = (
     "sweep",
     "two_stage",
     "results",
+    "label_free",
 )
 """The launchers, in the order in which they are listed."""
-OF_A_CLONE = ("results",)
+OF_A_CLONE = ("results", "label_free")
 """Launchers that read and write files of a clone."""
 
 

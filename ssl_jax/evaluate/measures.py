@@ -22,6 +22,7 @@ from ssl_jax.evaluate import (
     rotation,
     sweep,
 )
+from ssl_jax.evaluate.dense import segmentation
 from ssl_jax.evaluate.measure import LEFT_OUT, WANT_LABELS, Column, Measure, Row, Subject, offers
 
 ON_REQUEST = {
@@ -38,6 +39,7 @@ ON_REQUEST = {
         health.MEASURE,
         invariance.MEASURE,
         label_free.MEASURE,
+        segmentation.MEASURE,
         layers.MEASURE,
     )
 }

@@ -1,5 +1,6 @@
 """A proxy without labels: how well a linear head tells by how much an image was turned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from ssl_jax.data.sources import take_evenly
 from ssl_jax.evaluate.linear import LinearResult, hold_out
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.evaluate.ridge import PENALTIES, ridge_on
+from ssl_jax.methods.method import Method
 from ssl_jax.ops.tiles import rotate
 from ssl_jax.train.features import AnyArray
 
@@ -67,15 +69,20 @@ def rotation_proxy(
     )
 
 
-def _measure(subject: Subject) -> Row:
-    candidate = subject.encoder
-    method, width = candidate.method, candidate.method.encoder.features
+def encode_rotations(method: Method) -> Callable[..., Array]:
+    """Make ``(params, state, images [n, s, s, c]) -> [n, 4 d]``: the features of the four rotations of each image, in a row."""
 
     def encode(params: Any, state: Any, images: Array) -> Array:
         turned = rotate(images)
         features = method.encode(params, state, turned.reshape(-1, *turned.shape[2:]))
         return features.reshape(images.shape[0], -1)
 
+    return encode
+
+
+def _measure(subject: Subject) -> Row:
+    method = subject.encoder.method
+    encode, width = encode_rotations(method), method.encoder.features
     train, test = (
         subject.encode(take_evenly(source, count), encode).features.reshape(-1, 4, width)
         for source, count in zip(subject.sources, IMAGES, strict=True)

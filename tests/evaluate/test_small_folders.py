@@ -29,11 +29,12 @@ KEYS = {
     "retrieval": "retrieval_map",
     "rotation": "rotation",
     "health": "health",
+    "label_free": "label_free_values",
     "layers": "layers",
     "finetune": "finetune_10_percent",
 }
 """Measures, and a value that each gives."""
-LABEL_FREE = {"rotation", "health"}
+LABEL_FREE = {"rotation", "health", "label_free"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,8 @@ def check_every_measure(subject, names=tuple(KEYS)):
     for key, value in row.items():
         if isinstance(value, float):
             assert 0 <= value <= 1, key
-    assert all(math.isfinite(value) for value in row.get("health", {}).values())
+    for key in ("health", "label_free_values"):
+        assert all(math.isfinite(value) for value in row.get(key, {}).values())
     return row
 
 
