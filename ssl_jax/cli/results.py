@@ -251,13 +251,13 @@ def make_runs(
     shares = [cores[i::jobs] for i in range(jobs)]
     end = time.monotonic() + 60 * minutes
 
-    def begin(run: TableRun) -> str:
+    def start(run: TableRun) -> str:
         if time.monotonic() > end:
             return f"{run.method}, seed {run.seed}: not begun in the time that was given"
         return (make or make_run)(run, runs, folder, shares)
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(begin, run) for run in missing]
+        futures = [pool.submit(start, run) for run in missing]
         failures = sum(not _print_outcome(future) for future in concurrent.futures.as_completed(futures))
     if failures:
         raise ValueError(

@@ -32,13 +32,13 @@ def flip_horizontally(images: Images) -> Versions:
     return jnp.stack([images, images[:, :, ::-1]], axis=1)
 
 
-def swap_halves(images: Images) -> Versions:
+def half_swap(images: Images) -> Versions:
     """Make each image and the one whose upper and lower half have changed places.
 
     Raises:
       ValueError: an odd height.
 
-    >>> swap_halves(jnp.arange(4).reshape(1, 4, 1, 1)).ravel().tolist()
+    >>> half_swap(jnp.arange(4).reshape(1, 4, 1, 1)).ravel().tolist()
     [0, 1, 2, 3, 2, 3, 0, 1]
     """
     height = images.shape[1]
@@ -70,7 +70,7 @@ TRANSFORMATIONS: dict[str, tuple[Callable[[Images], Versions], int]] = {
     "rotation": (rotate, 4),
     "vertical_flip": (flip_vertically, 2),
     "horizontal_flip": (flip_horizontally, 2),
-    "half_swap": (swap_halves, 2),
+    "half_swap": (half_swap, 2),
     "jigsaw": (shuffle_quarters, 24),
 }
 """By name: the function and how many versions of an image it makes."""
