@@ -13,8 +13,13 @@ from jaxtyping import Bool, Float, Int, ScalarLike
 from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
-from ssl_jax.data.masks import VOID
+from ssl_jax.data.labels import labels_of
+from ssl_jax.data.masks import VOID, MaskSource
 from ssl_jax.evaluate.dense.boundary import TOLERANCE, boundary_scores
+from ssl_jax.evaluate.dense.features import MapEncoder, map_features, upsample
+from ssl_jax.evaluate.dense.framing import Framing
+from ssl_jax.evaluate.dense.segmentation import subject_maps
+from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
 from ssl_jax.train.features import AnyArray
 
 
@@ -132,7 +137,10 @@ def _propagate(
 
 
 def labels_of_mask(
-    mask: Int[np.ndarray, "h w"], objects: Sequence[int], grid: tuple[int, int]
+    mask: Int[np.ndarray, "h w"],
+    objects: Sequence[int],
+    grid: tuple[int, int],
+    covered: tuple[float, float] = (1.0, 1.0),
 ) -> Float[np.ndarray, "r c k"]:
     """Give each patch the object at its center, one-hot; channel 0 is the background, all that is none of the objects.
 
@@ -140,64 +148,46 @@ def labels_of_mask(
       mask: an object's number in each of its pixels.
       objects: numbers of the k − 1 objects.
       grid: rows and columns of patches.
+      covered: shares of rows and columns that show the image; patches beyond take what the nearest pixel has.
 
     >>> labels_of_mask(np.array([[0, 0, 7, 7]] * 4), (7,), (1, 2)).tolist()
     [[[1.0, 0.0], [0.0, 1.0]]]
     """
-    small = resize_nearest(np.asarray(mask), grid)
+    row, column = (
+        np.minimum(((np.arange(n) + 0.5) / n / share * side).astype(int), side - 1)
+        for n, share, side in zip(grid, covered, mask.shape, strict=True)
+    )
+    small = mask[row[:, None], column]
     chosen = np.stack([small == number for number in objects], axis=-1)
     return np.concatenate([~chosen.any(axis=-1, keepdims=True), chosen], axis=-1).astype(np.float32)
 
 
 def mask_of_labels(
-    labels: Float[AnyArray, "r c k"],
+    labels: Float[np.ndarray, "r c k"],
     objects: Sequence[int],
     shape: tuple[int, int],
-    *,
-    size: tuple[int, int] | None = None,
+    covered: tuple[float, float] = (1.0, 1.0),
 ) -> Int[np.ndarray, "h w"]:
     """Turn soft labels of patches into a mask: enlarged bilinearly, each channel stretched to [0, 1], the greatest wins.
 
-    The least value of a channel over the image becomes 0 and the greatest 1, where that is above 0, as DINO's code does.
+    The least value of a channel over the image becomes 0 and the greatest 1, where that is above 0, as in DINO's code; that
+    takes the greatest at the size that the encoder saw, and resizes the mask from there by the nearest pixel.
 
     Args:
       labels: soft labels; channel 0 is the background.
       objects: numbers of the objects of channels 1, ....
       shape: height and width of the mask.
-      size: height and width of the image that the encoder saw, at which the greatest is taken; the mask is resized from it by
-        the nearest pixel. ``None``: ``shape``.
+      covered: shares of rows and columns that show the image.
 
     >>> labels = np.array([[[1.0, 0.0], [0.0, 1.0]]], np.float32)
     >>> mask_of_labels(labels, (7,), (1, 4)).tolist()
     [[0, 0, 7, 7]]
     """
-    size = shape if size is None else size
-    large = np.asarray(_enlarge(jnp.asarray(labels, jnp.float32), size))
-    numbers = np.array([0, *objects])
-    return resize_nearest(numbers[large.argmax(axis=-1)], shape)
-
-
-@functools.partial(jax.jit, static_argnames=("size",))
-def _enlarge(labels: Array, size: tuple[int, int]) -> Array:
-    large = jax.image.resize(labels, (*size, labels.shape[-1]), "bilinear", antialias=False)
-    least, greatest = jnp.min(large, axis=(0, 1)), jnp.max(large, axis=(0, 1))
-    spread = greatest - least
-    stretched = (large - least) / jnp.where(spread > 0, spread, 1.0)
-    return jnp.where((greatest > 0) & (spread > 0), stretched, large)
-
-
-def resize_nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a mask ``[h, w]``: each new pixel takes the old one in which its center lies.
-
-    >>> resize_nearest(np.arange(6).reshape(1, 6), (1, 2)).tolist()
-    [[1, 4]]
-    """
-    if mask.shape == shape:
-        return mask
-    row, column = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, shape, strict=True)
-    )
-    return mask[row[:, None], column]
+    large = upsample(labels, shape, covered)
+    least, greatest = large.min(axis=(0, 1)), large.max(axis=(0, 1))
+    stretched = (greatest > 0) & (greatest > least)
+    large = np.where(stretched, (large - least) / np.where(stretched, greatest - least, 1), large)
+    return np.array([0, *objects])[large.argmax(axis=-1)]
 
 
 def objects_of(mask: np.ndarray) -> tuple[int, ...]:
@@ -246,51 +236,58 @@ class VideoScores(NamedTuple):
     by_object: Float[np.ndarray, "objects 2"]
 
 
-def score_video(
-    predicted: Sequence[np.ndarray],
-    target: Sequence[np.ndarray],
+def score_frame(
+    predicted: Int[np.ndarray, "h w"],
+    target: Int[np.ndarray, "h w"],
     objects: Sequence[int],
     *,
     tolerance: float = TOLERANCE,
 ) -> Float[np.ndarray, "objects 2"]:
-    """Compute J and F of each object of a video: means over the frames but the first, which is given, and the last.
-
-    The last is left out as DAVIS's code leaves it out. A video of two frames is judged by its second.
+    """Compute J and F of each object of a frame.
 
     Args:
-      predicted: masks ``[h, w]`` of numbers of objects, one a frame.
-      target: masks that are right.
-      objects: numbers of the objects; in a target, -1 is void.
+      predicted: mask of numbers of objects.
+      target: mask that is right; -1 is void.
+      objects: numbers of the objects.
       tolerance: of the boundary, see :func:`ssl_jax.evaluate.dense.boundary.boundary_scores`.
 
-    Raises:
-      ValueError: fewer than two frames, or other numbers of them.
-
-    >>> masks = [np.eye(4, dtype=int)] * 3
-    >>> score_video(masks, masks, (1,)).tolist()
+    >>> score_frame(np.eye(4, dtype=int), np.eye(4, dtype=int), (1,)).tolist()
     [[1.0, 1.0]]
-
-    Reference: Perazzi et al. (2016), section 4.1; Pont-Tuset et al., The 2017 DAVIS Challenge, whose code gives 1 for an object
-      that is neither there nor predicted.
     """
-    check.require(len(target) >= 2, "target", f"{len(target)} frames", "two frames or more")
-    check.require(len(predicted) == len(target), "predicted", f"{len(predicted)} frames", f"{len(target)}")
-    judged = range(1, max(len(target) - 1, 2))
-    scores = np.zeros((len(objects), len(judged), 2))
-    for place, time in enumerate(judged):
-        void = target[time] == VOID
-        for row, number in enumerate(objects):
-            masks = predicted[time] == number, target[time] == number
-            scores[row, place, 0] = region_similarity(*masks, void=void)
-            scores[row, place, 1] = boundary_scores(*masks, tolerance=tolerance, void=void).f
-    return scores.mean(axis=1)
+    void, rows = target == VOID, []
+    for number in objects:
+        masks = predicted == number, target == number
+        f = boundary_scores(*masks, tolerance=tolerance, void=void).f
+        rows.append((region_similarity(*masks, void=void), f))
+    return np.array(rows).reshape(-1, 2)
+
+
+def average_frames(frames: Sequence[Float[np.ndarray, "objects 2"]]) -> Float[np.ndarray, "objects 2"]:
+    """Average J and F of a video's objects over its frames but the first, whose mask is given, and the last.
+
+    DAVIS's code leaves out the last too. A video of two frames is judged by its second.
+
+    Args:
+      frames: what :func:`score_frame` gave for frames 1, 2, ...
+
+    Raises:
+      ValueError: no frame.
+
+    >>> average_frames([np.array([[1.0, 0.5]]), np.array([[0.0, 0.0]])]).tolist()
+    [[1.0, 0.5]]
+
+    Reference: Perazzi et al. (2016), section 4.1; Pont-Tuset et al., The 2017 DAVIS Challenge, whose code gives J = 1 for an
+      object that is neither there nor predicted.
+    """
+    check.require(len(frames) >= 1, "frames", len(frames), "one frame or more after the first")
+    return np.mean(frames[: max(len(frames) - 1, 1)], axis=0)
 
 
 def average_videos(videos: Sequence[Float[np.ndarray, "_ 2"]]) -> VideoScores:
     """Average J and F over the objects of all videos: every object counts alike, as in DAVIS's code.
 
     Args:
-      videos: what :func:`score_video` gave for each.
+      videos: what :func:`average_frames` gave for each.
 
     Raises:
       ValueError: no object in any.
@@ -302,3 +299,124 @@ def average_videos(videos: Sequence[Float[np.ndarray, "_ 2"]]) -> VideoScores:
     check.require(len(rows) > 0, "videos", "no object", "one object or more")
     j, f = rows.mean(axis=0).tolist()
     return VideoScores(j, f, (j + f) / 2, rows)
+
+
+def clips_of(source: MaskSource) -> dict[str, Int[np.ndarray, " frames"]]:
+    """List the frames of each video, in the order of the source.
+
+    A source of clips (:class:`ssl_jax.data.frames.Clips`) says itself what belongs together; of others, frames of one label do.
+
+    Raises:
+      ValueError: no labels either.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> frames = ArraySource(np.zeros([4, 2, 2], np.uint8), [1, 0, 1, -1])
+    >>> masks = MaskSource(frames, np.ones([4, 2, 2], np.uint8))
+    >>> {name: indices.tolist() for name, indices in clips_of(masks).items()}
+    {'0': [1], '1': [0, 2]}
+    """
+    known = getattr(source.images, "clips", None)
+    numbers = labels_of(source.images) if known is None else np.asarray(known)
+    found = [int(number) for number in np.unique(numbers) if number >= 0]
+    if not found:
+        raise ValueError(f"{source.name}: no image has a label, which says of which video a frame is")
+    names = source.classes if known is None and source.classes else tuple(map(str, range(found[-1] + 1)))
+    return {names[number]: np.flatnonzero(numbers == number) for number in found}
+
+
+class VideoResult(NamedTuple):
+    """J and F ``[objects, 2]`` of a video, of what was propagated and of what the grid allows.
+
+    Attributes:
+      propagated: of the masks that were propagated.
+      ceiling: of the right masks, taken to the grid of patches and back.
+    """
+
+    propagated: Float[np.ndarray, "objects 2"]
+    ceiling: Float[np.ndarray, "objects 2"]
+
+
+def propagate_video(
+    encoder: MapEncoder,
+    source: MaskSource,
+    indices: Int[np.ndarray, " frames"],
+    *,
+    framing: Framing = Framing(),  # noqa: B008 (a tuple)
+    options: Propagation = Propagation(),
+    tolerance: float = TOLERANCE,
+) -> VideoResult:
+    """Propagate the masks of a video's first frame, and compare with those of the others.
+
+    Args:
+      encoder: gives the maps of frames.
+      source: frames with masks: 0 is the background, other numbers are objects.
+      indices: positions of the frames, in their order.
+      framing: how frames become inputs.
+      options: k, n, radius and τ.
+      tolerance: of boundaries.
+
+    Raises:
+      ValueError: one frame only, one that cannot be read, or frames of different sizes.
+    """
+    maps = map_features(
+        encoder, source, framing=framing, batch_size=1, indices=indices.tolist(), max_corrupt_fraction=0.0
+    )
+    first = next(maps, None)
+    if first is None or len(indices) < 2:
+        raise ValueError(f"{source.name}: a video of {len(indices)} frames, allowed are two or more")
+    objects = objects_of(first.element["target"])
+    grid, covered = first.features.shape[:2], first.covered
+    targets: list[np.ndarray] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        yield first.features
+        for found in maps:
+            targets.append(found.element["target"])
+            yield found.features
+
+    if not objects:
+        return VideoResult(np.zeros((0, 2)), np.zeros((0, 2)))
+    propagated, ceiling = [], []
+    start = labels_of_mask(first.element["target"], objects, grid, covered)
+    for labels in propagate_labels(frames(), start, options):
+        target = targets.pop()
+        best = labels_of_mask(target, objects, grid, covered)
+        for scores, found in ((propagated, labels), (ceiling, best)):
+            mask = mask_of_labels(found, objects, target.shape, covered)
+            scores.append(score_frame(mask, target, objects, tolerance=tolerance))
+    return VideoResult(average_frames(propagated), average_frames(ceiling))
+
+
+def _measure(subject: Subject) -> Row:
+    """Propagate in the videos of the test images; nothing is fitted."""
+    source, options = subject.targets.sources[1], Propagation()
+    encoder, framing = subject_maps(subject), subject.targets.framing
+    videos = {
+        name: propagate_video(encoder, source, indices, framing=framing, options=options)
+        for name, indices in clips_of(source).items()
+    }
+    found, ceiling = (average_videos([video[part] for video in videos.values()]) for part in (0, 1))
+    by_video = {
+        name: dict(zip(("j", "f"), video.propagated.mean(axis=0).tolist(), strict=True))
+        for name, video in videos.items()
+        if len(video.propagated)
+    }
+    facts = {
+        "objects": len(found.by_object),
+        "ceiling": dict(zip(("j", "f", "jf"), ceiling[:3], strict=True)),
+        "videos": by_video,
+        "options": dataclasses.asdict(options),
+    }
+    return {"video_jf": found.jf, "video_j": found.j, "video_f": found.f, "propagation": facts}
+
+
+MEASURE = Measure(
+    "propagation",
+    frozenset({"pixel classes"}),
+    (
+        Column("video_jf", "J&F", "J and F of propagated masks"),
+        Column("video_j", "J", "J of propagated masks"),
+        Column("video_f", "F", "F of propagated masks"),
+    ),
+    _measure,
+)
