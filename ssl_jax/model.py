@@ -28,6 +28,7 @@ from ssl_jax.interop.pretrained import load_pretrained
 from ssl_jax.models.network import Network
 from ssl_jax.models.serialize import FORMAT, load_encoder
 from ssl_jax.report.attention import has_attention, last_attention
+from ssl_jax.report.patches import patch_clusters, patch_colors, patch_similarity
 from ssl_jax.train.workdir import CONFIG
 
 ENCODER = "encoder.safetensors"
@@ -140,6 +141,55 @@ class Model:
                 f"{name} has no attention: allowed is a ViT; patches() gives its map of features"
             )
         return self._apply("attention", images, **options)
+
+    def patch_colors(self, images: Any, **options: Any) -> np.ndarray:
+        """Color the patches of images by principal components of their features: first the foreground, then three of its own.
+
+        The components are fitted to the patches of all images together, so that a color means the same in each.
+
+        Args:
+          images: see the class.
+          **options: as of :meth:`embed`.
+
+        Returns:
+          float64 ``[n, rows, columns, 4]``: red, green, blue and opacity in [0, 1]; 0 opacity is background.
+
+        Raises:
+          ValueError: as of :meth:`patches`, or patches that are all alike; :func:`ssl_jax.report.patches.patch_colors`.
+        """
+        return patch_colors(self.patches(images, **options))
+
+    def patch_similarity(self, images: Any, patch: tuple[int, int, int], **options: Any) -> np.ndarray:
+        """Compute the cosine of the features of every patch with those of one patch.
+
+        Args:
+          images: see the class.
+          patch: image, row and column of the patch.
+          **options: as of :meth:`embed`.
+
+        Returns:
+          float64 ``[n, rows, columns]``.
+
+        Raises:
+          ValueError: as of :meth:`patches`, or a patch that is not there.
+        """
+        return patch_similarity(self.patches(images, **options), patch)
+
+    def patch_clusters(self, images: Any, clusters: int = 6, **options: Any) -> np.ndarray:
+        """Cluster the patches of all images together by spherical k-means of their features.
+
+        Args:
+          images: see the class.
+          clusters: number of clusters.
+          **options: as of :meth:`embed`.
+
+        Returns:
+          Cluster of each patch, integers ``[n, rows, columns]``, 0 for the largest cluster.
+
+        Raises:
+          ValueError: as of :meth:`patches`, or a number of clusters out of range.
+        """
+        return patch_clusters(self.patches(images, **options), clusters)
 
     def _apply(
         self,

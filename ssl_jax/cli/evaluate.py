@@ -18,7 +18,7 @@ from ssl_jax.cli.encoders import (
     random_encoder,
 )
 from ssl_jax.cli.processes import print_once
-from ssl_jax.cli.tables import evaluation_table, measure_table
+from ssl_jax.cli.tables import evaluation_table, invariance_table, measure_table
 from ssl_jax.config import build, weights
 from ssl_jax.config.images import open_images
 from ssl_jax.core.check import choice
@@ -198,6 +198,8 @@ def _evaluate_into(
     result = {**facts, **evaluate(config, candidates, sources, after=save_partial, **given)}
     save(result)
     print_once(f"\n{evaluation_table(result)}")
+    if changes := invariance_table(result["rows"]):
+        print_once(f"\n{changes}")
     for measure in given["measures"]:
         if measure.own_table and result[measure.name]:
             print_once(f"\n{measure_table(measure, result[measure.name])}")

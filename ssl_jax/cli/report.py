@@ -1,24 +1,33 @@
 """The page of a run, or of a comparison of runs: the body of ``experiments.report``."""
 
+import functools
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from ssl_jax.augment.views import normalize_for_evaluation
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
 from ssl_jax.core.commands import spoken
 from ssl_jax.core.files import require_folder, write_atomically
+from ssl_jax.core.types import Params, State
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.sources import Source
+from ssl_jax.evaluate.dense.features import patch_features
 from ssl_jax.methods.method import Method
-from ssl_jax.report import attention, embedding, figures, runs, sections, verdict
+from ssl_jax.report import attention, embedding, figures, invariance, patches, runs, sections, verdict
 from ssl_jax.report.page import Report, Section, missing, render
 from ssl_jax.report.sample import Sample, draw_views, encode_sample
 from ssl_jax.train.checkpoint import NoUsableCheckpointError, RestoredModel
+
+DRAWN = 8
+"""Images that views, reconstructions, attention and patches are drawn of."""
+FITTED = 64
+"""Images that the components and clusters of patches are fitted to, those that are drawn among them."""
 
 
 class Pictures(NamedTuple):
@@ -74,6 +83,7 @@ def run_report(run: runs.Run, pictures: Pictures) -> Report:
         parts += picture_sections(run, pictures)
     else:
         parts.append(Section("Features", missing("No pictures yet: the run has saved no checkpoint.")))
+    parts += _invariance_section([run])
     facts = {
         "Method": run.method,
         "Encoder": str(run.config.get("encoder", {}).get("name", "?")),
@@ -92,7 +102,8 @@ def comparison_report(compared: Sequence[runs.Run], pictures: Pictures) -> Repor
     colors = [next(i for i, group in enumerate(grouped) if j in group) for j in range(len(compared))]
     names = [_group_name(compared, group) for group in grouped]
     parts = [sections.comparison(compared, grouped, names), *sections.curves(compared, colors)]
-    parts += [spectrum_section(compared, colors, pictures), sections.difference(compared)]
+    parts += [spectrum_section(compared, colors, pictures), *_invariance_section(compared)]
+    parts.append(sections.difference(compared))
     facts = {"Runs": str(len(compared)), "Configs": f"{len(grouped)}, seeds counted as one"}
     lines = verdict.comparison(compared, grouped, names)
     title = "Comparison: " + ", ".join(run.name for run in compared)
@@ -125,16 +136,47 @@ def picture_sections(run: runs.Run, pictures: Pictures) -> list[Section]:
         figures.views(draw_views(view_key, source, method.views)),
     ]
     view = method.views[0]
-    images = normalize_for_evaluation(sample.images, view)
+    shown = np.linspace(0, len(sample.images) - 1, min(DRAWN, len(sample.images))).round().astype(int)
+    images = normalize_for_evaluation(sample.images[shown], view)
+    variables = method.encoder_variables(model.params, model.state)
     if method.reconstruct is not None:
         reconstruction = jax.jit(method.reconstruct)(model.params, model.state, images, key)
         parts.append(figures.reconstructions(reconstruction, view))
     if attention.has_attention(method.encoder):
-        variables = method.encoder_variables(model.params, model.state)
         maps = attention.head_maps(method.encoder, *variables, images)
         pool = str(method.encoder.config["pool"])
-        parts.append(figures.attention(sample.images, maps, pool=pool))
+        parts.append(figures.attention(sample.images[shown], maps, pool=pool))
+    parts.append(
+        section_or_reason("Patches", lambda: _patch_section(method, variables, sample.images, shown))
+    )
     return parts
+
+
+def _invariance_section(compared: Sequence[runs.Run]) -> list[Section]:
+    """The section on invariance where it was measured: of one run all rows of its evaluation, of several those of the runs."""
+    rows = []
+    for run in compared:
+        measured = (run.evaluation or {}).get("rows", [])
+        if len(compared) == 1:
+            rows += [(str(row.get("features", "?")), row) for row in measured]
+        elif row := verdict.encoder_row(run.evaluation or {}):
+            rows.append((run.name, row))
+    if not invariance.named_rows(rows) and len(compared) > 1:
+        return []
+    return [invariance.invariance(rows, workdir=str(compared[0].workdir))]
+
+
+def _patch_section(
+    method: Method, variables: tuple[Params, State], images: np.ndarray, shown: np.ndarray
+) -> Section:
+    encode = jax.jit(functools.partial(patch_features, method.encoder))
+    parts = []
+    for start in range(0, len(images), DRAWN):
+        part = np.resize(images[start : start + DRAWN], (DRAWN, *images.shape[1:]))
+        parts.append(np.asarray(encode(*variables, normalize_for_evaluation(part, method.views[0]))))
+    features = np.concatenate(parts)[: len(images)]
+    others = np.setdiff1d(np.arange(len(images)), shown)
+    return patches.patch_section(images[shown], features[shown], more=features[others])
 
 
 def section_or_reason(title: str, make: Callable[[], Section]) -> Section:
@@ -190,6 +232,7 @@ def _sample(
         model.state,
         source,
         count=pictures.points,
+        num_images=FITTED,
         crop_ratio=config["watch"]["evaluate"]["crop_ratio"],
         max_corrupt_fraction=config["data"]["max_corrupt_fraction"],
     )

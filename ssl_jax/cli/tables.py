@@ -12,6 +12,7 @@ from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.knn import NEIGHBORS
 from ssl_jax.evaluate.measure import BASELINE, Measure
 from ssl_jax.evaluate.measures import left_out_lines, row_columns
+from ssl_jax.report.invariance import heat_map, named_rows
 
 DATASET = "fashion_mnist"
 ELSEWHERE = {"colorization": "embedded_color", "time_contrastive": "moving", "triplet_frames": "moving"}
@@ -60,6 +61,28 @@ def measure_table(measure: Measure, rows: Sequence[Row], *, markdown: bool = Fal
         for row in rows
     ]
     return table(headed, markdown=markdown)
+
+
+def invariance_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
+    """Tabulate the measure ``invariance``: a line a change and strength, a column an encoder; nothing where it was not taken.
+
+    Args:
+      rows: rows of an evaluation.
+      markdown: Whether the table is in Markdown.
+
+    >>> print(invariance_table([{"features": "mae", "invariance": {"crop 0.1": 0.25}}], markdown=True).splitlines()[2])
+    | crop 0.1             | 0.25 |
+    """
+    named = named_rows([(str(row["features"]), row) for row in rows])
+    tables = []
+    for key, title in (("invariance", "movement of features"), ("equivariance", "R² of a linear readout")):
+        made = heat_map(named, key)
+        lines = [
+            {title: column, **dict(zip(made.rows, map(float, values), strict=True))}
+            for column, values in zip(made.columns, made.values.T, strict=True)
+        ]
+        tables += [table(lines, markdown=markdown, digits=2)] if lines else []
+    return "\n\n".join(tables)
 
 
 LABEL_FREE = ("rankme", "effective_rank", "alpha", "lidar", "spread", "alignment", "uniformity", "rotation")

@@ -49,7 +49,7 @@ def embedding_map(projection: Map, sample: Sample, classes: Sequence[str]) -> Se
         f'<g class="points" stroke-width="{dot_size(len(positions)):.1f}">{drawn}</g>'
         f"{names if len(present) <= NAMED else ''}</svg>"
     )
-    data = _json(_map_data(positions, sample, classes))
+    data = json_text(_map_data(positions, sample, classes))
     sheet = pictures.data_uri(pictures.sprite(sample.thumbnails))
     box = (
         f'<div data-map><div class="map" tabindex="0" role="group" aria-label="Map: arrow keys go from example to example">'
@@ -137,15 +137,15 @@ def views(drawn: Sequence[Views]) -> Section:
         narrow = max(
             min(72, round(144 * width / height)), 1
         )  # no more than twice as high as it is usually wide
-        tiles = [_tile(example.original, "original", narrow, "query", f"image {i + 1}")]
+        tiles = [tile(example.original, "original", narrow, "query", f"image {i + 1}")]
         for j, view in enumerate(example.views):
             alt = f"view {j + 1}"
             tiles.append(
-                _tile(view, alt, max(round(72 * view.shape[0] / largest), 20), "", f"{alt} of image {i + 1}")
+                tile(view, alt, max(round(72 * view.shape[0] / largest), 20), "", f"{alt} of image {i + 1}")
             )
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
     lead = "As training draws them, before the normalisation. Could you still tell what it is, and not just by its colour?"
-    return Section("Sampled views", _flow(rows), lead)
+    return Section("Sampled views", flow(rows), lead)
 
 
 def reconstructions(reconstruction: Reconstruction, view: View) -> Section:
@@ -158,10 +158,10 @@ def reconstructions(reconstruction: Reconstruction, view: View) -> Section:
     merged = np.where(masked, predictions, images)
     parts = ((images, "input"), (seen, "seen"), (predictions, "predicted"), (merged, "merged"))
     rows = [
-        "".join(_tile(array[i], alt, 70, "", f"{alt}, image {i + 1}") for array, alt in parts)
+        "".join(tile(array[i], alt, 70, "", f"{alt}, image {i + 1}") for array, alt in parts)
         for i in range(len(images))
     ]
-    body = _flow([f'<div class="strip">{row}</div>' for row in rows])
+    body = flow([f'<div class="strip">{row}</div>' for row in rows])
     lead = (
         f"{masked.mean():.0%} of the pixels were masked (grey). Predictions are shown with the brightness and contrast of the "
         "true patches where the method predicts standardised ones. Merged: visible patches put back."
@@ -179,17 +179,17 @@ def attention(images: np.ndarray, maps: Float[np.ndarray, "b heads rows columns"
     """
     rows = []
     for i, (image, heads) in enumerate(zip(images, maps, strict=True)):
-        tiles = [_tile(image, "input", 66, "query", f"image {i + 1}")]
+        tiles = [tile(image, "input", 66, "query", f"image {i + 1}")]
         for j, attention_map in enumerate(heads):
             alt = f"head {j + 1}, image {i + 1}"
-            tiles.append(_tile(pictures.heat(attention_map), f"head {j + 1}", 66, "", alt))
+            tiles.append(tile(pictures.heat(attention_map), f"head {j + 1}", 66, "", alt))
         rows.append(f'<div class="strip">{"".join(tiles)}</div>')
     who = "the class token takes" if pool == "cls" else "the patches, on average, take"
     lead = (
         f"Last block: how much {who} from each patch. Each map has a scale of its own, dark for its least to light for "
         "its greatest."
     )
-    return Section("Attention", _flow(rows), lead)
+    return Section("Attention", flow(rows), lead)
 
 
 def spectrum(features: Sequence[tuple[str, np.ndarray]], colors: Sequence[int]) -> Section:
@@ -283,12 +283,12 @@ def _map_data(positions: np.ndarray, sample: Sample, classes: Sequence[str]) -> 
     }
 
 
-def _flow(rows: Sequence[str]) -> str:
+def flow(rows: Sequence[str]) -> str:
     """Rows of pictures side by side where there is room."""
     return f'<div class="flow">{"".join(rows)}</div>'
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """JSON that cannot end its script element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
@@ -303,7 +303,7 @@ def _row(
     query_label = int(sample.labels[query])
     name = _label_name(query_label, classes) if query_label >= 0 else ""
     tiles = [
-        _tile(
+        tile(
             sample.thumbnails[query],
             name or "query",
             50,
@@ -317,11 +317,11 @@ def _row(
         kind = "" if query_label < 0 or label < 0 else ("same" if label == query_label else "other")
         name = _label_name(label, classes) if label >= 0 else ""
         alt = f"{sample.names[i]} {name}"
-        tiles.append(_tile(sample.thumbnails[i], name, 50, kind, alt, below=f"{value:.3f}", least=68))
+        tiles.append(tile(sample.thumbnails[i], name, 50, kind, alt, below=f"{value:.3f}", least=68))
     return f'<div class="strip">{"".join(tiles)}</div>'
 
 
-def _tile(
+def tile(
     image: np.ndarray, text: str, width: int, kind: str, alt: str, *, below: str = "", least: int = 48
 ) -> str:
     tag = picture(pictures.data_uri(image), alt, width=width)

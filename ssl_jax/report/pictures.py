@@ -101,13 +101,21 @@ def shrink(image: Shaped[np.ndarray, "h w c"], side: int) -> Shaped[np.ndarray, 
     return np.asarray(small).reshape(size[1], size[0], -1)
 
 
-def heat(values: Float[np.ndarray, "h w"]) -> Shaped[np.ndarray, "h w 3"]:
-    """Turn a map of numbers into colours, dark for the least to light for the greatest of this map.
+def heat(
+    values: Float[np.ndarray, "h w"], *, low: float | None = None, high: float | None = None
+) -> Shaped[np.ndarray, "h w 3"]:
+    """Turn a map of numbers into colours, dark for the least to light for the greatest.
+
+    Args:
+      values: map.
+      low: number drawn dark, as are those below; ``None``: the least of this map.
+      high: number drawn light, as are those above; ``None``: the greatest of this map.
 
     >>> heat(np.array([[0.0, 1.0]]))[0, 1].tolist()
     [250, 237, 115]
     """
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
     at = (values - low) / (high - low) * (len(HEAT) - 1) if high > low else np.zeros(values.shape)
     channels = [np.interp(at, np.arange(len(HEAT)), HEAT[:, i]) for i in range(3)]
     return (255 * np.stack(channels, axis=-1) + 0.5).astype(np.uint8)

@@ -1,15 +1,20 @@
 """Pages in a real browser: nothing is fetched, nothing overflows, nothing complains, and the map answers."""
 
+import base64
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_jax.augment.views import View
+from ssl_jax.evaluate.invariance import CHANGES
 from ssl_jax.methods.method import Reconstruction
-from ssl_jax.report import charts, embedding, figures, sections, verdict
+from ssl_jax.report import charts, embedding, figures, invariance, patches, sections, verdict
 from ssl_jax.report.page import Report, Section, picture, render, table
+from ssl_jax.report.pictures import heat
 from ssl_jax.report.runs import Run, groups
 from ssl_jax.report.sample import Sample, Views
 
@@ -68,6 +73,24 @@ def made_up_sample(n):
     return Sample(features, labels, pictures, names, pictures[:4])
 
 
+def made_up_patches():
+    """Features of 3 images: a square in the middle, another object in each, before one background."""
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(3, 7, 7, 16)) * 0.1 + np.eye(16)[0]
+    for i in range(3):
+        features[i, 2:5, 2:5] += 3 * np.eye(16)[1] + np.eye(16)[2 + i]
+    return features
+
+
+def made_up_changes(name, offset=0.0):
+    """Rows of an evaluation with invariance, of an encoder and its projector."""
+    rng = np.random.default_rng(3)
+    moved = {f"{c} {s:g}": rng.random() + offset for c, change in CHANGES.items() for s in change.strengths}
+    read = {f"{c} {p}": rng.random() - offset for c, change in CHANGES.items() for p in change.parameters}
+    row = {"invariance": moved, "equivariance": read}
+    return name, {**row, **{f"projector_{key}": numbers for key, numbers in row.items()}}
+
+
 def run_page():
     sample, run, view = made_up_sample(POINTS), made_up_run("first"), View()
     rng = np.random.default_rng(1)
@@ -82,6 +105,10 @@ def run_page():
         figures.views([Views(images[0], [images[1], images[2][:14, :14]])] * 2),
         figures.reconstructions(Reconstruction(images, images, images > 0.5), view),
         figures.attention(images, rng.random((4, 6, 7, 7)), pool="cls"),
+        patches.patch_section(images[:3], made_up_patches()),
+        invariance.invariance(
+            [made_up_changes("random encoder"), made_up_changes("<b>mae</b>, 399 steps", 0.5)]
+        ),
         sections.configuration(run),
     ]
     return render(Report("Run first", verdict.verdict(run), parts, {"Folder": "runs/first"}, "made up"))
@@ -97,6 +124,7 @@ def comparison_page():
     parts = [
         sections.comparison(runs, grouped, names),
         sections.difference(runs),
+        invariance.invariance([made_up_changes(run.name, i / 5) for i, run in enumerate(runs)]),
         *sections.curves(runs, colors),
         figures.spectrum([(run.name, features) for run in runs], colors),
     ]
@@ -184,6 +212,32 @@ def test_picture_in_the_tip_is_the_example_that_it_names(browser, files):
     )
     expected = made_up_sample(POINTS).thumbnails[number, :, :, 0]
     np.testing.assert_array_equal(np.reshape(found, (28, 28, 4))[..., 0], expected)
+    page.context.close()
+
+
+def test_a_clicked_patch_is_compared_with_all_others(browser, files):
+    page, complaints = opened(browser, files["run"])
+    box = page.locator("[data-patches]")
+    said, start = box.get_by_role("status"), patches.patch_similarity(made_up_patches(), (0, 3, 3))
+    assert said.inner_text() == patches.describe_similarity((0, 3, 3), start.min(), start.max())
+    scene = box.locator(".scene").nth(2)
+    size = scene.bounding_box()
+    scene.click(position={"x": size["width"] * 0.5 / 7, "y": size["height"] * 1.5 / 7})
+    expected = patches.patch_similarity(made_up_patches(), (2, 1, 0))
+    assert said.inner_text().startswith("Row 2, column 1 of image 3: cosines from ")
+    found = re.findall(r"-?\d\.\d\d", said.inner_text())
+    np.testing.assert_allclose([float(x) for x in found], [expected.min(), 1], atol=0.02)
+    uri = box.locator(".answer").nth(1).get_attribute("src")
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB"), float)
+    np.testing.assert_allclose(drawn, heat(expected[1], low=expected.min(), high=1.0), atol=8)
+    scene.press("ArrowRight")
+    assert said.inner_text().startswith("Row 2, column 2 of image 3")
+    for _ in range(9):
+        scene.press("ArrowUp")
+    assert said.inner_text().startswith("Row 1, column 2 of image 3")
+    box.locator(".scene").nth(1).press("ArrowDown")
+    assert said.inner_text().startswith("Row 5, column 4 of image 2")
+    assert complaints == []
     page.context.close()
 
 

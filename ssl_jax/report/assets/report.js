@@ -95,3 +95,74 @@ for (const box of document.querySelectorAll("[data-map]")) {
     });
   }
 }
+
+// Patches: a click, a tap or arrow keys choose one; the pictures below the images show how alike all others are.
+for (const box of document.querySelectorAll("[data-patches]")) {
+  const data = JSON.parse(box.querySelector("script[type='application/json']").textContent);
+  const [images, rows, columns, numbers] = data.shape;
+  const codes = new Int8Array(Uint8Array.from(atob(data.codes), (c) => c.charCodeAt(0)).buffer);
+  const scenes = [...box.querySelectorAll(".scene")], answers = [...box.querySelectorAll(".answer")];
+  const words = box.querySelector("[role='status']");
+  const cell = document.createElement("span");
+  cell.className = "cell";
+  cell.style.width = 100 / columns + "%";
+  cell.style.height = 100 / rows + "%";
+  const canvas = document.createElement("canvas");
+  canvas.width = columns;
+  canvas.height = rows;
+  let chosen = data.start;
+  mark();
+
+  function mark() {
+    cell.style.left = 100 * chosen[2] / columns + "%";
+    cell.style.top = 100 * chosen[1] / rows + "%";
+    scenes[chosen[0]].append(cell);
+  }
+
+  // A share of the scale as red, green, blue.
+  function heat(share) {
+    const at = Math.min(Math.max(share, 0), 1) * (data.heat.length - 1);
+    const i = Math.min(Math.floor(at), data.heat.length - 2);
+    return data.heat[i].map((low, c) => low + (at - i) * (data.heat[i + 1][c] - low));
+  }
+
+  function choose(image, row, column) {
+    chosen = [image, Math.min(Math.max(row, 0), rows - 1), Math.min(Math.max(column, 0), columns - 1)];
+    mark();
+    const first = ((chosen[0] * rows + chosen[1]) * columns + chosen[2]) * numbers;
+    const cosines = new Float32Array(images * rows * columns);
+    let low = Infinity, high = -Infinity;
+    for (let i = 0; i < cosines.length; i++) {
+      let sum = 0;
+      for (let k = 0; k < numbers; k++) sum += codes[first + k] * codes[i * numbers + k];
+      cosines[i] = Math.min(sum * data.scale ** 2, 1);
+      low = Math.min(low, cosines[i]);
+      high = Math.max(high, cosines[i]);
+    }
+    const pen = canvas.getContext("2d"), pixels = pen.createImageData(columns, rows);
+    for (let i = 0; i < images; i++) {
+      for (let j = 0; j < rows * columns; j++) {
+        pixels.data.set([...heat((cosines[i * rows * columns + j] - low) / (high - low || 1)), 255], 4 * j);
+      }
+      pen.putImageData(pixels, 0, 0);
+      answers[i].src = canvas.toDataURL();
+    }
+    words.textContent = `Row ${chosen[1] + 1}, column ${chosen[2] + 1} of image ${chosen[0] + 1}: ` +
+      `cosines from ${low.toFixed(2)} (dark) to ${high.toFixed(2)} (light).`;
+  }
+
+  scenes.forEach((scene, image) => {
+    scene.addEventListener("click", (event) => {
+      const frame = scene.getBoundingClientRect();
+      const down = (event.clientY - frame.top) / frame.height, right = (event.clientX - frame.left) / frame.width;
+      choose(image, Math.floor(down * rows), Math.floor(right * columns));
+    });
+    scene.addEventListener("keydown", (event) => {
+      const turn = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+      if (!turn) return;
+      event.preventDefault();
+      const [row, column] = chosen[0] === image ? chosen.slice(1) : data.start.slice(1);
+      choose(image, row + turn[0], column + turn[1]);
+    });
+  });
+}
