@@ -9,12 +9,23 @@ from ssl_jax.augment.views import View
 from ssl_jax.core.rows import Row
 from ssl_jax.core.types import Params, State
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
+from ssl_jax.data.masks import MaskSource
 from ssl_jax.data.sources import Mapped, Source
+from ssl_jax.evaluate.dense.framing import Framing
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import AnyArray, Features, extract_source
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 
-Need = Literal["features", "labels", "encoder", "classifier", "clusters", "training images"]
+Need = Literal[
+    "features",
+    "labels",
+    "encoder",
+    "classifier",
+    "clusters",
+    "training images",
+    "pixel classes",
+    "pixel values",
+]
 BASELINE = "baseline"
 """Role of what stands beside an encoder to compare it with."""
 START = "start"
@@ -23,8 +34,8 @@ LEFT_OUT = "left_out"
 """Key of a row under which the reason stands for each measure that could not be taken."""
 
 WANT_LABELS = (
-    "which is needed: put the images into one folder a class, or give --source with labels; the measures health and rotation "
-    "need none"
+    "which is needed: put the images into one folder a class, or give --source with labels; the measures health, "
+    "rotation and label_free need none"
 )
 
 
@@ -89,6 +100,20 @@ class Candidate(NamedTuple):
         return Mapped(source, self.preprocess, self.method.views[0].size)
 
 
+class PixelTargets(NamedTuple):
+    """Images with a target for each pixel, and how they become inputs of an encoder.
+
+    Attributes:
+      sources: training and test images with their targets, in the sizes in which they are stored.
+      framing: how images of any size become inputs.
+      layers: number of last layers whose features a patch has together.
+    """
+
+    sources: tuple[MaskSource, MaskSource]
+    framing: Framing = Framing()
+    layers: int = 1
+
+
 class Subject(NamedTuple):
     """What a measure is taken of.
 
@@ -99,6 +124,7 @@ class Subject(NamedTuple):
       options: options of the measures.
       candidate: encoder that gave the features; ``None``: none did, as for raw pixels.
       training_images: function that opens the images that the candidate's method was trained on; ``None``: not at hand.
+      pixel_targets: images with a target for each pixel; ``None``: there are none.
     """
 
     train: Features
@@ -107,6 +133,7 @@ class Subject(NamedTuple):
     options: Options
     candidate: Candidate | None = None
     training_images: Callable[[], Source] | None = None
+    pixel_targets: PixelTargets | None = None
 
     @property
     def classes(self) -> int:
@@ -127,6 +154,12 @@ class Subject(NamedTuple):
         """The candidate, for measures that need one."""
         assert self.candidate is not None
         return self.candidate
+
+    @property
+    def targets(self) -> PixelTargets:
+        """The images with a target for each pixel, for measures that need them."""
+        assert self.pixel_targets is not None
+        return self.pixel_targets
 
     def encode(self, source: Source, encode: Callable[..., Any]) -> Features:
         """Encode every example of a source by ``(params, state, images) -> features`` with the candidate's weights."""
@@ -235,6 +268,8 @@ def offers(subject: Subject) -> frozenset[Need]:
     candidate = subject.candidate
     trained = candidate is not None and candidate.role not in (BASELINE, START)
     refresh = candidate.method.refresh if candidate is not None else None
+    pixels = subject.pixel_targets
+    regression = pixels is not None and pixels.sources[0].format.regression
     readable: dict[Need, bool] = {
         "features": True,
         "labels": subject.classes > 0,
@@ -242,6 +277,8 @@ def offers(subject: Subject) -> frozenset[Need]:
         "classifier": trained and subject.encoder.method.classify is not None,
         "clusters": trained and refresh is not None and refresh.cluster_labels is not None,
         "training images": subject.training_images is not None,
+        "pixel classes": pixels is not None and not regression,
+        "pixel values": regression,
     }
     return frozenset(need for need, offered in readable.items() if offered)
 
