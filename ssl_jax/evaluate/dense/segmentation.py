@@ -84,8 +84,8 @@ def linear_head(
 
     The loss of a patch is ``− Σ_c s_c log p_c`` with s_c the share of its pixels of class c: the mean cross entropy of its
     pixels where the logits of a patch are those of all its pixels; void pixels count nothing. Features are standardised (mean
-    0, variance 1 over the training patches). ``M ← .9 M + ∇ + λW;  W ← W − η_t M``, ``η_t = lr · B/256 · (1 + cos(π t/T))/2``, W
-    starts at 0, no decay of the bias. All heads see the same minibatches.
+    0, variance 1 over the training patches). ``M ← .9 M + ∇ + λW;  W ← W − η_t M``, ``η_t = lr · B/256 · (1 + cos(π t/T))/2``;
+    W starts at 0, the bias has no decay. All heads see the same minibatches.
 
     The best has the largest mean intersection over union of the pixels of the patches of a random ``holdout`` share of the
     training *images* (of equals the smallest learning rate, then the largest decay), and is trained again on all.
