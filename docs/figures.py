@@ -1,22 +1,27 @@
 """Draws the figures of the docs that no study makes: ``python -m docs.figures``.
 
 * ``docs/images/results.svg``: the methods beside their untrained encoders, from ``results/fashion_mnist.jsonl``;
+* ``docs/images/<dataset>.svg``: accuracy against compute on the bench, from ``results/<dataset>.jsonl``;
 * ``docs/images/step.svg``: the way of the data through one training step.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from ssl_jax.cli.bench_tables import KINDS
+from ssl_jax.cli.results import BENCHES
 from ssl_jax.cli.study_figure import COLORS, STYLE
-from ssl_jax.cli.tables import encoder_name
-from ssl_jax.core.rows import read_rows
+from ssl_jax.cli.tables import encoder_name, is_transformer
+from ssl_jax.core.rows import Row, read_rows
 from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.methods.registry import names
 
@@ -100,6 +105,76 @@ def draw_results(path: Path = IMAGES / "results.svg") -> Path:
         axes.grid(axis="y", alpha=0.25)
         save(figure, path)
     return path
+
+
+def draw_bench(dataset: str, folder: Path = IMAGES) -> Path:
+    """Draw the linear accuracy of every method of the bench against the processor time of its training.
+
+    A panel for each kind of encoder, a colour for each family; named are the methods that no cheaper one surpasses, labels of all images aside.
+    """
+    rows = [row for row in read_rows(ROOT / f"results/{dataset}.jsonl") if row["budget"] == "short"]
+    panels = {
+        kind: chosen
+        for kind, transformer in KINDS.items()
+        if (chosen := [row for row in rows if is_transformer(row["config"]) == transformer])
+    }
+    families = sorted({names()[row["method"]].split(".")[2] for row in rows})
+    looks = dict(zip(families, [(color, mark) for mark in "os" for color in COLORS], strict=False))
+    with pyplot.rc_context(STYLE):
+        figure, grid = pyplot.subplots(
+            1, max(len(panels), 1), figsize=(10, 4.4), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axes, (kind, chosen) in zip(grid[0], panels.items(), strict=False):
+            draw_compute(axes, chosen, looks)
+            axes.set_title(f"{kind} encoders", fontsize=10)
+        grid[0, 0].set_ylabel("linear probe, accuracy in %")
+        handles = [Line2D([], [], marker=mark, linestyle="", color=color) for color, mark in looks.values()]
+        labels = [family.replace("_", " ") for family in families]
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
+        save(figure, folder / f"{dataset}.svg")
+    return folder / f"{dataset}.svg"
+
+
+def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, str]]) -> None:
+    """Draw accuracy against processor time for the runs of one kind of encoder."""
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    untrained = []
+    for result in rows:
+        for row in result["evaluation"]["rows"]:
+            if row["features"] == "random encoder" and result["method"] in ("simclr", "mae"):
+                untrained.append(100 * row["linear"])
+            elif row["role"] != BASELINE:
+                minutes = result["cpu_seconds"]["pretrain"] / 60
+                points[result["method"]].append((minutes, 100 * row["linear"]))
+    means = {name: np.mean(values, axis=0) for name, values in points.items()}
+    for name, (minutes, accuracy) in means.items():
+        color, mark = looks[names()[name].split(".")[2]]
+        seeds = np.array(points[name])[:, 1]
+        axes.plot([minutes] * 2, [seeds.min(), seeds.max()], color=color, alpha=0.5)
+        axes.plot(minutes, accuracy, mark, color=color, markersize=5)
+        rivals = (other for key, other in means.items() if key != "supervised")
+        if name == "supervised" or all(other[0] >= minutes or other[1] < accuracy for other in rivals):
+            axes.annotate(
+                name, (minutes, accuracy), (4, 4), textcoords="offset points", fontsize=8, color=color
+            )
+    if untrained:
+        axes.axhline(float(np.mean(untrained)), color="#888888", linewidth=1, linestyle="--", zorder=0)
+        axes.text(
+            0.99,
+            float(np.mean(untrained)),
+            "untrained",
+            transform=axes.get_yaxis_transform(),
+            fontsize=8,
+            color="#666666",
+            ha="right",
+            va="bottom",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("core-minutes of training")
+    axes.grid(alpha=0.25)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -190,6 +265,9 @@ def main() -> None:
     """Draw all figures."""
     for draw in (draw_results, draw_step):
         print(draw())
+    for dataset in BENCHES:
+        if read_rows(ROOT / f"results/{dataset}.jsonl"):
+            print(draw_bench(dataset))
 
 
 if __name__ == "__main__":
