@@ -110,7 +110,8 @@ def draw_results(path: Path = IMAGES / "results.svg") -> Path:
 def draw_bench(dataset: str, folder: Path = IMAGES) -> Path:
     """Draw the linear accuracy of every method of the bench against the processor time of its training.
 
-    A panel for each kind of encoder, a colour for each family; named are the methods that no cheaper one surpasses, labels of all images aside.
+    A panel for each kind of encoder, a color for each family; named are the methods that no cheaper one surpasses, the
+    supervised one aside.
     """
     rows = [row for row in read_rows(ROOT / f"results/{dataset}.jsonl") if row["budget"] == "short"]
     panels = {
