@@ -65,6 +65,7 @@ BASELINES = {
     "mae": ("random",),
     "beit": ("random",),
     "colorization": ("pixels", "random"),
+    "cpc": ("random",),
     "dbn": ("random",),
     "directclr": ("random",),
     "dvae": ("random",),

@@ -153,6 +153,7 @@ REMARKS: tuple[tuple[str, Any, str], ...] = (
     ("position", "rope", "with rotary positions"),
     ("position", "none", "without positions"),
     ("class_token", False, "without class token"),
+    ("norm", "group", "with GroupNorm"),
 )
 """Options that make another untrained encoder, by value, and how a row says so."""
 
