@@ -37,7 +37,7 @@ _ROWS = flags.DEFINE_list("rows", [], "Files of rows that measures are judged by
 _FIX = flags.DEFINE_bool("fix", False, "Store the rule that comes out of --rows.")
 _UNSEEN = flags.DEFINE_list("unseen", [], "Files of rows on which the committed rule is tested.")
 _BUDGET = flags.DEFINE_string(
-    "budget", None, "Of rows of a results table: those of this budget; default: all."
+    "budget", None, "Of rows of a results table: those of this budget; default: the only one."
 )
 _RUNS = flags.DEFINE_string("runs", None, "Folder of runs, every checkpoint of which is measured into --out.")
 _OUT = flags.DEFINE_string("out", None, "Of --runs: file of the rows.")

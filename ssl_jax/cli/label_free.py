@@ -52,14 +52,18 @@ def read_measured(path: Path, *, budget: str | None = None) -> list[Measured]:
 
     Args:
       path: file of rows.
-      budget: of a results table: rows of this budget only; ``None``: all.
+      budget: of a results table: rows of this budget only; ``None``: that which all have.
 
     Raises:
-      ValueError: no such file, or rows of something else.
+      ValueError: no such file, rows of something else, or of several budgets.
     """
     if not path.exists():
         raise ValueError(f"rows={path}: there is no such file")
     rows = read_rows(path)
+    budgets = {row["budget"] for row in rows if "budget" in row}
+    check.require(
+        budget is not None or len(budgets) < 2, "budget", budget, f"one of {', '.join(sorted(budgets))}"
+    )
     try:
         return _read(rows, budget)
     except (KeyError, TypeError) as error:

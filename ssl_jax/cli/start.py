@@ -590,7 +590,7 @@ def _evaluate(folder: Path, labeled: bool) -> None:
             return
     except (OSError, ValueError):
         pass
-    measures = None if labeled else ("health", "rotation")
+    measures = None if labeled else ("health", "rotation", "label_free")
     evaluate.evaluate_run(folder, measures=measures)
 
 

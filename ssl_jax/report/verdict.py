@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_jax.evaluate import label_free
+from ssl_jax.evaluate.label_free_rule import Rule, invalid_reason, read_rule
 from ssl_jax.evaluate.measure import BASELINE, START
 from ssl_jax.evaluate.measures import left_out_lines, row_columns
 from ssl_jax.report.runs import Run, curve, scalars
@@ -14,6 +16,8 @@ from ssl_jax.report.runs import Run, curve, scalars
 Row = Mapping[str, Any]
 UNMEASURED = ("_std", "_l2", "_seconds", "_epochs")
 HEADLINES = ("knn", "linear", "logistic")
+SURE = 0.75
+"""Least probability, by the lower end of its interval, at which the order of two encoders without labels counts as told."""
 
 
 class Line(NamedTuple):
@@ -40,7 +44,11 @@ def measures(rows: Sequence[Row]) -> list[str]:
     ['knn', 'linear_10']
     """
     names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if not name.endswith(UNMEASURED) and _is_share(rows, name)]
+    return [
+        name
+        for name in names
+        if not name.endswith(UNMEASURED) and name != label_free.KEY and _is_share(rows, name)
+    ]
 
 
 def role(row: Row) -> str:
@@ -136,11 +144,52 @@ def judge_encoder(evaluation: Mapping[str, Any]) -> list[Line]:
         for m in few
         if all(m in other for other in baselines) and baselines
     ]
+    if not headlines:
+        lines += judge_without_labels(evaluation)
     if not lines:
         lines.append(Line("plain", "The evaluation has nothing to compare the encoder with."))
     for line in left_out_lines({"rows": [row]}):
         lines.append(Line("warn", f"Not measured of the encoder: {line}."))
     return lines
+
+
+def judge_without_labels(evaluation: Mapping[str, Any], rule: Rule | None = None) -> list[Line]:
+    """Compare the encoder with what it was measured beside by the label-free rule, and say how sure that is.
+
+    Args:
+      evaluation: content of ``evaluation.json``.
+      rule: the rule; ``None``: the committed one.
+
+    Returns:
+      A line for each other encoder of which the rule says something; none where ``label_free`` was not measured.
+    """
+    rule, row = rule or read_rule(), encoder_row(evaluation)
+    if row is None or label_free.VALUES not in row:
+        return []
+    lines = []
+    for other in evaluation.get("rows", []):
+        methods = [str(each.get("features", "")).partition(",")[0] for each in (row, other)]
+        if other is row or label_free.VALUES not in other:
+            continue
+        if any(invalid_reason(method, rule.measures) for method in methods):
+            continue
+        gap = rule.score(row[label_free.VALUES]) - rule.score(other[label_free.VALUES])
+        if math.isfinite(gap):
+            lines.append(_without_labels(rule, gap, str(other.get("features", role(other)))))
+    return lines
+
+
+def _without_labels(rule: Rule, gap: float, other: str) -> Line:
+    sure = rule.certainty(gap)
+    told = sure.low >= SURE
+    where = "above" if gap > 0 else "below"
+    chance = f"{100 * sure.value:.0f} % [{100 * sure.low:.0f}, {100 * sure.high:.0f}]"
+    text = (
+        f"Without labels, by {rule.name}: the encoder is {where} {other} by {abs(gap):.1f}. On {rule.fixed_on}, where the rule "
+        f"was chosen, the linear probe agreed in {chance} of such pairs"
+    )
+    text += "; other images may differ." if told else ": too few to tell them apart."
+    return Line(("good" if gap > 0 else "bad") if told else "warn", text)
 
 
 def encoder_row(evaluation: Mapping[str, Any] | None) -> Row | None:

@@ -1,11 +1,13 @@
 """Sentences: what is said first, and what is not claimed."""
 
+import math
 from pathlib import Path
 
 import pytest
 
+from ssl_jax.evaluate.label_free_rule import Estimate, Rule, Standard
 from ssl_jax.report.runs import Run, config_differences, groups, read_run, unique_names
-from ssl_jax.report.verdict import comparison, error, judge_encoder, measures, verdict
+from ssl_jax.report.verdict import comparison, error, judge_encoder, judge_without_labels, measures, verdict
 
 
 def run(name="a", *, config=None, records=(), warnings=(), knn=None, std=None, source="embedded", seed=0):
@@ -175,3 +177,44 @@ def test_a_start_that_was_not_measured_is_named():
         line.startswith("Not compared with hf:owner/name, from which the run started") for line in lines
     )
     assert not any("Not compared" in line.text for line in verdict(run(knn=0.85)))
+
+
+RULE = Rule({"rotation": Standard(0.0, 1.0)}, "runs", 9, 1, {}, Estimate(1.0, 0.5, 2.0))
+
+
+def without_labels(*rotations, names=("random encoder", "simclr, 9 steps")):
+    """Rows with the rotation probe at these log odds."""
+    return {
+        "rows": [
+            {"features": name, "label_free_values": {"rotation": 1 / (1 + math.exp(-odds))}}
+            for name, odds in zip(names, rotations, strict=True)
+        ],
+        "examples": [9, 9],
+    }
+
+
+@pytest.mark.parametrize(
+    ("rotations", "tone", "text"),
+    [
+        (
+            (0.0, 4.0),
+            "good",
+            "above random encoder by 4.0. On runs, where the rule was chosen, the linear probe agreed in 98 % [88, 100]",
+        ),
+        ((4.0, 0.0), "bad", "below random encoder by 4.0"),
+        ((0.0, 1.0), "warn", "73 % [62, 88] of such pairs: too few to tell them apart"),
+    ],
+)
+def test_without_labels_the_rule_compares_and_says_how_sure_it_is(rotations, tone, text):
+    (line,) = judge_without_labels(without_labels(*rotations), RULE)
+    assert line.tone == tone and text in line.text
+
+
+def test_the_rule_says_nothing_of_methods_that_learn_rotations_and_where_there_are_labels():
+    names = ("random encoder", "rotation, 9 steps")
+    assert judge_without_labels(without_labels(0.0, 4.0, names=names), RULE) == []
+    evaluation = without_labels(0.0, 4.0)
+    evaluation["rows"][0] |= {"knn": 0.5}
+    evaluation["rows"][1] |= {"knn": 0.9, "label_free": 0.9}
+    assert ["Without" in line.text for line in judge_encoder(evaluation)] == [False]
+    assert measures(evaluation["rows"]) == ["knn"]
