@@ -454,7 +454,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", default=("0", "1", "2"), help="default: 0,1,2", **names)
     parser.add_argument("--images", type=int, default=EPOCH, help=f"images seen a run; default: {EPOCH}")
     parser.add_argument("--minutes", type=float, help="begin no further run after so many; default: no limit")
-    parser.add_argument("--library", default="", help="make the runs of one library, in this process")
+    parser.add_argument("--library", default="", help=f"{' or '.join(LIBRARIES)}; default: both")
     parser.add_argument(
         "--quick", action="store_true", help="four steps of tiny encoders: numbers mean nothing"
     )
@@ -474,12 +474,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the runs that are missing, each in a process of its own, or those of one library in this one."""
+    """Make the runs that are missing, each in a process of its own; one run of ``--library`` in this one."""
     options = parse(arguments)
     runs = plan(options.methods, options.recipes, [int(seed) for seed in options.seeds])
     runs = [run for run in runs if options.library in ("", run.library)]
     missing = [run for run in runs if not is_done(run, options)]
-    if options.library:
+    if options.library and len(runs) == 1:
         for run in missing:
             row = make_run(run, options)
             write_row(options.out, row, KEY)
