@@ -10,15 +10,16 @@ weights that it started from, and other encoders (``--beside``: folders of runs,
 file asks for, and writes ``evaluation-NAME.json`` here, or ``--out``. Measures: knn, linear, ridge, logistic, few, retrieval
 (on features), rotation (a proxy without labels), health (rank, spectrum, spread), invariance (how far features move when
 images are changed, and whether the change can be read off), layers (each layer and pooling), finetune (1 % and 10 % of the
-labels). A classifier that the method has learnt is measured too, and for methods that cluster their training images a table
-has purity, mutual information with the classes and the share of images whose cluster changed in the last refresh.
+labels), segmentation (classes of pixels, of images with masks: ``--masks``, ``--void``). A classifier that the method has
+learnt is measured too, and for methods that cluster their training images a table has purity, mutual information with the
+classes and the share of images whose cluster changed in the last refresh.
 """
 
 from typing import Any
 
 from absl import flags
 
-from ssl_jax.cli import launch, processes
+from ssl_jax.cli import launch, pixel_targets, processes
 from ssl_jax.cli.encoders import parse_encoders
 from ssl_jax.cli.evaluate import BASELINES, evaluate_encoder, evaluate_run
 
@@ -46,6 +47,7 @@ _BASELINES = flags.DEFINE_list(
 _CORRUPT = flags.DEFINE_float(
     "max_corrupt_fraction", None, "Share of unreadable images above which it ends; default: that of the run."
 )
+_PIXELS = pixel_targets.define_flags()
 _CLUSTER = processes.define_flags()
 
 
@@ -57,6 +59,7 @@ def main() -> None:
         "measures": _MEASURES.value,
         "baselines": _BASELINES.value,
         "max_corrupt_fraction": _CORRUPT.value,
+        "pixels": _PIXELS(),
     }
     if _ENCODER.value is not None:
         if _WORKDIR.value is not None:

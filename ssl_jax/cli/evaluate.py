@@ -17,6 +17,7 @@ from ssl_jax.cli.encoders import (
     load_encoder,
     random_encoder,
 )
+from ssl_jax.cli.pixel_targets import PixelOptions, open_both
 from ssl_jax.cli.processes import print_once
 from ssl_jax.cli.tables import evaluation_table, invariance_table, measure_table
 from ssl_jax.config import build, weights
@@ -34,6 +35,7 @@ from ssl_jax.evaluate.measure import (
     Candidate,
     Measure,
     Options,
+    PixelTargets,
     Row,
     Subject,
     class_name,
@@ -52,6 +54,10 @@ BASELINES = ("pixels", "pca", "random", "start")
 COMPONENTS = 64
 """Principal components of the baseline: probes scale each to the same variance, so that many would be mostly noise."""
 FILE = "evaluation.json"
+RAW_PIXELS = "raw pixels"
+"""How the name of the row of the pixels begins."""
+NO_PIXELS = PixelOptions()
+"""Nothing said about targets of pixels."""
 
 
 def evaluate_run(
@@ -64,6 +70,7 @@ def evaluate_run(
     measures: Sequence[str] | None = None,
     baselines: Sequence[str] = BASELINES,
     max_corrupt_fraction: float | None = None,
+    pixels: PixelOptions = NO_PIXELS,
 ) -> None:
     """Evaluate a run, and let the first process write ``evaluation.json`` into its folder and print the tables.
 
@@ -76,6 +83,7 @@ def evaluate_run(
       measures: names of measures, or ``all``; ``None``: as the config says.
       baselines: those of ``BASELINES`` to measure.
       max_corrupt_fraction: share of unreadable images above which nothing is measured; ``None``: as the config says.
+      pixels: targets of pixels, for measures of them.
 
     The file is written after each measure, and says ``"incomplete": true`` until the last.
 
@@ -94,7 +102,8 @@ def evaluate_run(
     # Both are splits to each other, whatever they are called.
     named = {"watch.evaluate.train_split": train_split, "watch.evaluate.test_split": test_split}
     config = build.with_changes(config, named)
-    sources = (open_images(config, source, train_split), open_images(config, source, test_split))
+    both = train_split, test_split
+    sources, targets = open_both(config, source, both, pixels, chosen, measures or ())
     candidates, known = beside_candidates(beside, sources[0])
     reasons: dict[str, str] = {}
     if "random" in baselines:
@@ -106,7 +115,7 @@ def evaluate_run(
         "workdir": str(workdir),
         "step": model.step,
         "source": source,
-        "splits": (train_split, test_split),
+        "splits": both,
         "machine": machine(),
         **({"encoders": known} if known else {}),
     }
@@ -115,6 +124,7 @@ def evaluate_run(
         "baselines": baselines,
         "reasons": reasons,
         "trained_on": read_images(workdir),
+        "pixel_targets": targets,
     }
     _evaluate_into(workdir / FILE, facts, config, candidates, sources, given)
 
@@ -130,6 +140,7 @@ def evaluate_encoder(
     measures: Sequence[str] | None = None,
     baselines: Sequence[str] = BASELINES,
     max_corrupt_fraction: float | None = None,
+    pixels: PixelOptions = NO_PIXELS,
 ) -> None:
     """Evaluate an encoder by its name, without a run, by the same measures and beside the same baselines.
 
@@ -146,6 +157,7 @@ def evaluate_encoder(
       measures: names of measures, or ``all``; ``None``: kNN, linear probes and few labels.
       baselines: those of ``BASELINES`` to measure.
       max_corrupt_fraction: share of unreadable images above which nothing is measured; ``None``: the default of runs.
+      pixels: as of :func:`evaluate_run`.
 
     Raises:
       ValueError: an encoder that cannot be loaded, and as of :func:`evaluate_run`.
@@ -159,7 +171,7 @@ def evaluate_encoder(
     for baseline in baselines:
         choice("baselines", baseline, BASELINES)
     both = evaluation["train_split"], evaluation["test_split"]
-    sources = (open_images(config, source, both[0]), open_images(config, source, both[1]))
+    sources, targets = open_both(config, source, both, pixels, chosen, measures or ())
     encoder = load_encoder(name, sources[0], size=size)
     print_once(describe_encoder(encoder))
     config = build.with_changes(config, {"watch.evaluate.crop_ratio": encoder.crop_ratio})
@@ -174,7 +186,7 @@ def evaluate_encoder(
         "machine": machine(),
         "encoders": {**known, name: _facts_of(encoder)},
     }
-    given = {"measures": chosen, "baselines": baselines}
+    given = {"measures": chosen, "baselines": baselines, "pixel_targets": targets}
     _evaluate_into(out, facts, config, candidates, sources, given)
 
 
@@ -246,6 +258,7 @@ def evaluate(
     after: Callable[[Row], None] = lambda result: None,
     trained_on: Fingerprint | None = None,
     reasons: Mapping[str, str] = {},
+    pixel_targets: PixelTargets | None = None,
 ) -> dict[str, Any]:
     """Measure raw pixels and principal components, as asked for, and all candidates; tables of the last one.
 
@@ -259,6 +272,7 @@ def evaluate(
       trained_on: fingerprint of the images that the last candidate was trained on; what it keeps for each is measured on these
         only. ``None``: not known.
       reasons: why baselines lack, by name.
+      pixel_targets: images with a target for each pixel, for measures of them: of raw pixels and of each candidate.
 
     Returns:
       ``{"examples": [n_train, n_test], "rows": [...]}`` and the rows of each measure with a table of its own, JSON-able. Where
@@ -288,9 +302,10 @@ def evaluate(
     for name, (train, test) in feature_baselines(
         candidates[-1].method, sources, options, baselines, reasons
     ).items():
-        add_row(name, BASELINE, Subject(train, test, sources, options))
+        targets = pixel_targets if name.startswith(RAW_PIXELS) else None
+        add_row(name, BASELINE, Subject(train, test, sources, options, pixel_targets=targets))
     for candidate in candidates:
-        subject = candidate_subject(candidate, sources, options)
+        subject = candidate_subject(candidate, sources, options)._replace(pixel_targets=pixel_targets)
         add_row(candidate.name, candidate.role, subject)
     open_trained = functools.partial(open_training_images, config, trained_on)
     subject = subject._replace(training_images=open_trained)
@@ -395,7 +410,7 @@ def feature_baselines(
     shrunk = f" at {side} x {side}" if side < view.size else ""
     features = {}
     if "pixels" in baselines:
-        features[f"raw pixels{shrunk}"] = (train, test)
+        features[f"{RAW_PIXELS}{shrunk}"] = (train, test)
     dims = min(COMPONENTS, len(train.features) - 1, train.features.shape[1])
     if "pca" in baselines and dims < 1:
         reasons["pca"] = "principal components need two training images, and there is one"
