@@ -135,7 +135,7 @@ def linear_head(
     validation = np.array([_patch_miou(rest, *head) for head in zip(weights, biases, strict=True)])
     best = int(validation.argmax())
     (weight,), (bias,) = fit(np.ones(len(features), bool), cells[best : best + 1])
-    rate, decay = (float(value) for value in cells[best])
+    rate, decay = rates[best // len(decays)], decays[::-1][best % len(decays)]
     rate_ends = len(rates) > 1 and best // len(decays) in (0, len(rates) - 1)
     decay_ends = len(decays) > 1 and decay > 0 and best % len(decays) in (0, len(decays) - 1)
     weight = weight * scale[:, None]
