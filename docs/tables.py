@@ -3,8 +3,10 @@
 * README.md, table ``quickstart``: from ``results/quickstart.jsonl``, the run of its first command;
 * ``docs/methods.md``, table ``methods``: from the first lines of the method files;
 * README.md, table ``families``: from ``results/fashion_mnist.jsonl``;
-* ``docs/results.md``, tables ``results``, ``elsewhere``, ``correlations``, ``cost``, those of the bench: from
+* ``docs/results.md``, tables ``results``, ``elsewhere``, ``cost``, those of the bench: from
   ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
+  ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
+  ``experiments.label_free``;
 * ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``;
 * ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules of ``experiments.studies`` and
   ``results/studies/<name>.jsonl``;
@@ -28,6 +30,7 @@ import numpy as np
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
 from ssl_jax.cli.bench_tables import KINDS, bench_table, cost_table
+from ssl_jax.cli.label_free import findings
 from ssl_jax.cli.plan_text import plans_table
 from ssl_jax.cli.results import BENCHES, read_budget
 from ssl_jax.cli.study import Results, Study, is_complete
@@ -36,7 +39,6 @@ from ssl_jax.cli.study_runs import read_results
 from ssl_jax.cli.tables import (
     DATASET,
     ELSEWHERE,
-    correlations,
     dataset_of,
     evaluation_table,
     method_table,
@@ -135,9 +137,9 @@ def families() -> str:
     return "\n".join(lines)
 
 
-def rank_correlations() -> str:
-    """Correlate the ranks of label-free measures with those of accuracy, over the runs of the results table."""
-    return correlations(rows_of(DATASET, "short"), markdown=True)
+def label_free() -> str:
+    """Say how measures without labels rank runs, what rule came out, and how it does on runs that it has not seen."""
+    return findings(RESULTS)
 
 
 def benchmarks() -> str:
@@ -275,7 +277,7 @@ def fill(text: str) -> str:
         "cost": cost,
         "searches": searches,
         "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
-        "correlations": rank_correlations,
+        "label_free": label_free,
         "benchmarks": benchmarks,
         "studies": studies_table,
         "plans": plans,

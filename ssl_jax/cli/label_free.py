@@ -29,6 +29,7 @@ from ssl_jax.evaluate.label_free_rule import (
     combine,
     correlate,
     invalid_reason,
+    read_rule,
     rule_name,
     standards_of,
     usable_rules,
@@ -268,7 +269,7 @@ def rule_lines(rule: Rule) -> list[str]:
         f"The rule: {rule.name}, chosen on {rule.methods} methods and {rule.encoders} encoder"
         f"{'s' * (rule.encoders > 1)} of {rule.fixed_on}.",
         f"Spearman's correlation there, within an encoder, with 95 % bootstrap intervals over methods: {ranks}.",
-        f"Of two encoders one deviation apart the higher one is better by the linear probe in {100 * certain.value:.0f} % "
+        f"Of two encoders whose scores differ by 1 the higher one is better by the linear probe in {100 * certain.value:.0f} % "
         f"[{100 * certain.low:.0f}, {100 * certain.high:.0f}] of pairs.",
     ]
 
@@ -344,3 +345,57 @@ def checkpoint_table(
 
 def _oriented(name: str) -> Callable[[Measured], float]:
     return lambda run: ORIENT[name](run.values[name]) if name in run.values else math.nan
+
+
+UNSEEN = ("color32", "color64", "clothing", "fashion_mnist")
+"""Names of the files of rows on which the committed rule is tested: all but the one that it was chosen on."""
+CHECKPOINTS = "label_free.jsonl"
+"""File of rows of checkpoints."""
+
+
+def findings(folder: Path, *, budget: str = "short") -> str:
+    """Write what is known of the committed rule: how it and others rank, on what it was chosen, how it does elsewhere.
+
+    Args:
+      folder: folder of the files of rows.
+      budget: budget of the rows of results tables.
+
+    Returns:
+      Tables and sentences in Markdown.
+    """
+    rule = read_rule()
+    files = {name: folder / f"{name}.jsonl" for name in dict.fromkeys((rule.fixed_on, *UNSEEN))}
+    measured = {name: read_measured(path, budget=budget) for name, path in files.items() if path.exists()}
+    parts = []
+    if rule.fixed_on in measured:
+        parts.append(
+            f"Spearman's correlation on `{rule.fixed_on}`, with 95 % bootstrap intervals over methods:"
+        )
+        parts.append(rule_table(measured.pop(rule.fixed_on), markdown=True))
+    parts.append("\n".join(rule_lines(rule)))
+    unseen = {name: runs for name, runs in measured.items() if is_testable(rule, runs)}
+    if unseen:
+        parts += ["On runs that the rule was not chosen on:", check_table(rule, unseen, markdown=True)]
+    else:
+        parts.append("It has not been tested on other runs yet.")
+    if (folder / CHECKPOINTS).exists():
+        runs = read_measured(folder / CHECKPOINTS)
+        parts += ["Which checkpoint of a run:", checkpoint_table(runs, rule, markdown=True)]
+    return "\n\n".join(parts)
+
+
+def is_testable(rule: Rule, runs: Sequence[Measured]) -> bool:
+    """Tell whether three methods with one encoder have what the rule and a test of it need."""
+    scored = [
+        run
+        for run in runs
+        if run.method != UNTRAINED
+        and not invalid_reason(run.method, rule.measures)
+        and math.isfinite(rule.score(run.values))
+        and set(TARGETS) <= set(run.accuracy)
+    ]
+    methods = {
+        encoder: {run.method for run in scored if run.encoder == encoder}
+        for encoder in {run.encoder for run in scored}
+    }
+    return any(len(each) >= 3 for each in methods.values())

@@ -8,7 +8,6 @@ import numpy as np
 from ssl_jax import models
 from ssl_jax.core.rows import Row
 from ssl_jax.core.table import table
-from ssl_jax.evaluate.correlation import rank_correlation
 from ssl_jax.evaluate.knn import NEIGHBORS
 from ssl_jax.evaluate.measure import BASELINE, Measure
 from ssl_jax.evaluate.measures import left_out_lines, row_columns
@@ -83,10 +82,6 @@ def invariance_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
         ]
         tables += [table(lines, markdown=markdown, digits=2)] if lines else []
     return "\n\n".join(tables)
-
-
-LABEL_FREE = ("rankme", "effective_rank", "alpha", "lidar", "spread", "alignment", "uniformity", "rotation")
-"""Measures that read no label, correlated with accuracy over runs."""
 
 
 def results_table(results: Sequence[Row], *, markdown: bool = False) -> str:
@@ -228,29 +223,3 @@ def conditions(results: Sequence[Row]) -> str:
 
 def _arguments(row: Row) -> str:
     return "".join(f" --{name}={row[name]}" for name in ("dataset", "source") if row.get(name))
-
-
-def correlations(results: Sequence[Row], *, markdown: bool = False) -> str:
-    """Correlate the ranks of each label-free measure with kNN and linear accuracy over self-supervised runs."""
-    rows = [row for result in results for row in result["evaluation"]["rows"] if row["role"] == "encoder"]
-    if len(rows) < 3:
-        return "fewer than three runs: no correlation"
-    nan = float("nan")
-    measures = {
-        name: [row.get("health", {}).get(name, row.get(name, nan)) for row in rows] for name in LABEL_FREE
-    }
-    targets = row_columns({"knn": nan, "linear": nan})
-    ranks = {
-        column.heading: rank_correlation(measures, [row.get(key, nan) for row in rows])
-        for key, column in targets.items()
-    }
-    table_rows = [
-        {
-            "measure": name,
-            **{f"Spearman, {heading}": correlation[name].spearman for heading, correlation in ranks.items()},
-            **{f"Kendall, {heading}": correlation[name].kendall for heading, correlation in ranks.items()},
-            "runs": min(correlation[name].runs for correlation in ranks.values()),
-        }
-        for name in LABEL_FREE
-    ]
-    return table(table_rows, markdown=markdown, digits=2)

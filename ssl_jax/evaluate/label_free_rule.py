@@ -4,6 +4,7 @@ import importlib.resources
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -263,6 +264,14 @@ def _trained(points: Points, measures: Iterable[str]) -> Points:
     )
 
 
+def _comparable(points: Points) -> Points:
+    """Points whose encoder has enough methods to rank."""
+    counts = Counter(points.encoders)
+    return points.select(
+        np.array([i for i, name in enumerate(points.encoders) if counts[name] >= LEAST_GROUPS], int)
+    )
+
+
 def standards_of(points: Points, measures: Sequence[str]) -> dict[str, Standard]:
     """Compute mean and within-encoder deviation of oriented measures over methods.
 
@@ -370,7 +379,7 @@ def choose_rule(
 
     Reference: the rule of one standard error is of Breiman et al., Classification and Regression Trees (1984).
     """
-    points = _trained(average_seeds(runs), ("rotation",))
+    points = _comparable(_trained(average_seeds(runs), ("rotation",)))
     missing = [target for target in targets if target not in points.accuracy]
     check.require(not missing, "runs", f"no {', '.join(missing)}", f"runs with {', '.join(targets)}")
     usable = usable_rules(points, rules)

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_jax.cli import results
 from ssl_jax.cli.results import row_key, TableRun
-from ssl_jax.cli.tables import DATASET, ELSEWHERE, correlations, dataset_of, method_table, results_table
+from ssl_jax.cli.tables import DATASET, ELSEWHERE, dataset_of, method_table, results_table
 from ssl_jax.config.datasets import DATASETS
 from ssl_jax.core.rows import read_rows, write_row
 from ssl_jax.methods.registry import names
@@ -101,16 +101,8 @@ def test_a_method_stands_next_to_the_baselines_of_its_encoder(rows):
     assert method_table(rows, "byol") == ""
 
 
-def test_correlations_are_over_self_supervised_runs(rows):
-    table = correlations(rows)
-    assert row(table, "rankme").split() == ["rankme", "1.00", "1.00", "1.00", "1.00", "3"]
-    assert row(table, "rotation").split() == ["rotation", "-1.00", "-1.00", "-1.00", "-1.00", "3"]
-    assert "nan" in row(table, "lidar")
-
-
 def test_no_result_is_said():
     assert "no results" in results_table([])
-    assert "no correlation" in correlations([])
 
 
 def store(row, run, folder):
