@@ -155,7 +155,7 @@ def linear_sweep(
         validation.reshape(len(rates), len(decays))[:, ::-1],
         tuple(rates),
         tuple(decays),
-        _edges(rate, decay, rates, decays),
+        edges_of_grid(rate, decay, rates, decays),
     )
 
 
@@ -216,7 +216,12 @@ def _accuracies(heads: tuple[Array, Array], features: Array, labels: Array) -> A
     return jnp.mean(right & jnp.isfinite(logits).all(axis=1), axis=0)
 
 
-def _edges(rate: float, decay: float, rates: list[float], decays: list[float]) -> tuple[str, ...]:
+def edges_of_grid(rate: float, decay: float, rates: list[float], decays: list[float]) -> tuple[str, ...]:
+    """List what of a chosen cell lies at an end of its grid, so that a better one may lie beyond, see :class:`SweepResult`.
+
+    >>> edges_of_grid(0.1, 0.0, [0.1, 1.0], [0.0, 0.5])
+    ('learning_rate',)
+    """
     rate_ends = len(rates) > 1 and rate in (rates[0], rates[-1])
     decay_ends = len(decays) > 1 and decay in (decays[0], decays[-1]) and decay > 0
     return ("learning_rate",) * rate_ends + ("weight_decay",) * decay_ends
