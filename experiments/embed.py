@@ -31,7 +31,9 @@ _SOURCE = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string("split", "train", "Split of the source.")
 _OUT = flags.DEFINE_string("out", None, "File to write, .npz or .parquet.")
 _STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+    "step",
+    "latest",
+    "Checkpoint: latest, best (by the online kNN, or as the config says) or a number of steps.",
 )
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Images at a time.", lower_bound=1)
 _CORRUPT = flags.DEFINE_float(

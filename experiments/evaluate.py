@@ -8,9 +8,10 @@ Prints a table in which the encoder stands beside raw pixels, their principal co
 weights that it started from, and other encoders (``--beside``: folders of runs, or names as for ``--encoder``), and writes
 ``evaluation.json`` into the workdir. ``--encoder`` measures weights without a run, in the size and normalisation that their
 file asks for, and writes ``evaluation-NAME.json`` here, or ``--out``. Measures: knn, linear, ridge, logistic, few, retrieval
-(on features), rotation (a proxy without labels), health (rank, spectrum, spread), invariance (how far features move when
-images are changed, and whether the change can be read off), layers (each layer and pooling), finetune (1 % and 10 % of the
-labels), segmentation (classes of pixels, of images with masks: ``--masks``, ``--void``). A classifier that the method has
+(on features), rotation (a proxy without labels), label_free (the score of everything that needs no label), health (rank,
+spectrum, spread), invariance (how far features move when images are changed, and whether the change can be read off), layers
+(each layer and pooling), finetune (1 % and 10 % of the labels), segmentation (classes of pixels, of images with masks:
+``--masks``, ``--void``). A classifier that the method has
 learnt is measured too, and for methods that cluster their training images a table has purity, mutual information with the
 classes and the share of images whose cluster changed in the last refresh.
 """
@@ -32,7 +33,9 @@ _SIZE = flags.DEFINE_integer(
 )
 _OUT = flags.DEFINE_string("out", None, "Of --encoder: file to write; default: evaluation-NAME.json here.")
 _STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+    "step",
+    "latest",
+    "Checkpoint: latest, best (by the online kNN, or as the config says) or a number of steps.",
 )
 _SOURCE = flags.DEFINE_string("source", None, "Images to evaluate on; default: those of the run.")
 _TRAIN = flags.DEFINE_string("train_split", None, "Split that fits the probes; default: as the config says.")

@@ -29,7 +29,9 @@ _ENCODER = flags.DEFINE_string(
 )
 _OUT = flags.DEFINE_string("out", None, "Folder to write to; made if it is missing.")
 _STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+    "step",
+    "latest",
+    "Checkpoint: latest, best (by the online kNN, or as the config says) or a number of steps.",
 )
 _TO = flags.DEFINE_list("to", list(DEFAULT), f"Formats, of {', '.join(FORMATS)}.")
 _LICENSE = flags.DEFINE_string(

@@ -16,7 +16,9 @@ from ssl_jax.cli.finetune import finetune_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+    "step",
+    "latest",
+    "Checkpoint: latest, best (by the online kNN, or as the config says) or a number of steps.",
 )
 _RECIPE = flags.DEFINE_string("recipe", "plain", "plain or mae.")
 _SHARE = flags.DEFINE_float("share", 1.0, "Share of the training labels, in (0, 1].")

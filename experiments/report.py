@@ -30,7 +30,9 @@ _MAP = flags.DEFINE_enum(
     f"How to draw the map; auto: t-SNE up to {MOST} points, else PCA.",
 )
 _STEP = flags.DEFINE_string(
-    "step", "latest", "Checkpoint: latest, best (by the online kNN) or a number of steps."
+    "step",
+    "latest",
+    "Checkpoint: latest, best (by the online kNN, or as the config says) or a number of steps.",
 )
 _SOURCE = flags.DEFINE_string("source", None, "Images to show; default: those of the run.")
 _SPLIT = flags.DEFINE_string("split", None, "Split of the source; default: the test split of the config.")
