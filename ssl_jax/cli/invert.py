@@ -42,6 +42,7 @@ from ssl_jax.evaluate.inversion import (
 from ssl_jax.evaluate.measure import Candidate
 from ssl_jax.evaluate.transformations import transformation_accuracies
 from ssl_jax.ops.ode import SOLVERS
+from ssl_jax.report.inversion import FILE, FOLDER, PICTURE
 from ssl_jax.report.pictures import visible
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.run import Fitted
@@ -50,9 +51,6 @@ from ssl_jax.train.state import TrainState
 from ssl_jax.train.workdir import Workdir
 from ssl_jax.train.writers import JsonlWriter
 
-FOLDER = "inversion"
-FILE = "inversion.json"
-PICTURE = "inversion.png"
 CELL = 96
 """Least side of an image in the picture, in pixels."""
 CHECKPOINTS = 200

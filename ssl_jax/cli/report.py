@@ -19,7 +19,17 @@ from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.sources import Source
 from ssl_jax.evaluate.dense.features import patch_features
 from ssl_jax.methods.method import Method
-from ssl_jax.report import attention, embedding, figures, invariance, patches, runs, sections, verdict
+from ssl_jax.report import (
+    attention,
+    embedding,
+    figures,
+    invariance,
+    inversion,
+    patches,
+    runs,
+    sections,
+    verdict,
+)
 from ssl_jax.report.page import Report, Section, missing, render
 from ssl_jax.report.sample import Sample, draw_views, encode_sample
 from ssl_jax.train.checkpoint import NoUsableCheckpointError, RestoredModel
@@ -83,7 +93,7 @@ def run_report(run: runs.Run, pictures: Pictures) -> Report:
         parts += picture_sections(run, pictures)
     else:
         parts.append(Section("Features", missing("No pictures yet: the run has saved no checkpoint.")))
-    parts += _invariance_section([run])
+    parts += [*_invariance_section([run]), *inversion.inversion(run.workdir)]
     facts = {
         "Method": run.method,
         "Encoder": str(run.config.get("encoder", {}).get("name", "?")),
