@@ -268,7 +268,13 @@ def open_masks(
         images = open_source(spec, split, **options)
         own = {name: options[name] for name in ("cache_dir", "data_dir", "splits") if name in options}
         column = masks or (COLUMN if kind == "parquet" else _find_feature(spec, split, own))
-        stored, notes = _encoded(open_source(spec, split, image=column, label="", **own)), ()
+        try:
+            stored, notes = _encoded(open_source(spec, split, image=column, label="", **own)), ()
+        except ValueError as error:
+            if not str(error).startswith("image="):
+                raise
+            text = str(error).removeprefix("image=").replace("--config.data.image_column", "--masks")
+            raise ValueError(f"masks={text}") from error
     return MaskSource(images, stored, format=format, mask_classes=mask_classes, notes=notes)
 
 
