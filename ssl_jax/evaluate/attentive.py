@@ -28,6 +28,8 @@ WARMUP = 0.1
 """Share of the steps in which the learning rate rises."""
 DEVIATION = 0.02
 """Standard deviation of the weights at the start, cut off at twice as much."""
+STEPS = 400
+"""Steps at least of the measure's heads, on few images by more passes over them than 10."""
 HEAD_WIDTH = 64
 """Width of an attention head, where it divides the tokens'."""
 IMAGES = 10_000
@@ -122,10 +124,10 @@ def attentive_sweep(
 
     The probe is that of :func:`attentive_logits`, of tokens that are standardized: mean 0 and variance 1 of each dimension over
     the tokens of all training examples. Trained by AdamW (.9, .95) on the mean cross entropy of minibatches, with a learning
-    rate of ``lr · B/256`` that rises linearly in the first tenth of the steps and falls to 0 by a cosine; no decay of query and
-    biases. All cells of the grid are trained at once and see the same minibatches. The best is chosen on a random ``holdout``
-    share of the *training* set (of equals the smallest learning rate, then the largest decay), and trained again on all of it.
-    The test set is used once.
+    rate that rises linearly in the first tenth of the steps and falls to 0 by a cosine; no decay of query and biases. All cells
+    of the grid are trained at once and see the same minibatches. The best is chosen on a random ``holdout`` share of the
+    *training* set (of equals the smallest learning rate, then the largest decay), and trained again on all of it. The test set
+    is used once.
 
     Args:
       train_tokens: tokens that the probe is trained on, any float type.
@@ -134,8 +136,8 @@ def attentive_sweep(
       test_labels: their labels, in [0, ``classes``).
       classes: number of classes.
       heads: attention heads, a divisor of d; ``None``: d/64, or 1 where 64 does not divide it.
-      learning_rates: learning rates for 256 examples a step, each above 0.
-      weight_decays: each 0 or more.
+      learning_rates: learning rates of the grid, each above 0; they are not scaled with the batch.
+      weight_decays: weight decays of the grid, each 0 or more.
       epochs: passes over the examples, 1 or more; an epoch's last incomplete minibatch is left out.
       batch_size: examples a step, 1 to the number that is left to fit.
       holdout: share in (0, 1) of the training set that chooses.
@@ -153,7 +155,7 @@ def attentive_sweep(
 
     Reference: Darcet et al., CAPI (2025), whose probe and grid in one program it is; El-Nouby et al., AIM (2024), for the
       standardized tokens (BatchNorm there). Deviations: frozen features of images without augmentation, so that the encoder
-      runs once, and shorter training.
+      runs once, shorter training, and a learning rate that is not scaled with the batch.
     """
     check_labels("train_labels", train_labels, classes)
     check_labels("test_labels", test_labels, classes)
@@ -168,24 +170,21 @@ def attentive_sweep(
     if heads is None:
         heads = width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1
     moments = _moments(train_tokens)
-    cells = np.array([(rate, decay) for rate in rates for decay in reversed(decays)])
+    cells = np.array([(rate, decay) for rate in rates for decay in reversed(decays)], np.float32)
     key, labels = jax.random.key(seed), np.asarray(train_labels)
 
     def fit(rows: np.ndarray | slice, chosen: np.ndarray) -> Params:
         start = init_heads(
             jax.random.fold_in(key, 0), width=width, heads=heads, classes=classes, cells=len(chosen)
         )
-        scaled = jnp.asarray(chosen * [batch_size / 256.0, 1.0], jnp.float32)
-        arrays = jnp.asarray(train_tokens[rows]), jnp.asarray(labels[rows])
-        return _train(
-            jax.random.fold_in(key, 1), start, *arrays, moments, scaled, epochs=epochs, batch_size=batch_size
-        )
+        arrays = jnp.asarray(train_tokens[rows]), jnp.asarray(labels[rows]), moments, jnp.asarray(chosen)
+        return _train(jax.random.fold_in(key, 1), start, *arrays, epochs=epochs, batch_size=batch_size)
 
     validation = _accuracies(fit(rest, cells), train_tokens[held_out], labels[held_out], moments)
     best = int(np.argmax(validation))
     head = fit(slice(None), cells[best : best + 1])
     accuracy = float(_accuracies(head, test_tokens, np.asarray(test_labels), moments)[0])
-    rate, decay = cells[best].tolist()
+    rate, decay = rates[best // len(decays)], decays[::-1][best % len(decays)]
     return SweepResult(
         accuracy,
         rate,
@@ -447,11 +446,13 @@ def _probe_layer(
     split = [LayerTokens(x[:, 0] if has_class else None, x[:, int(has_class) :]) for x in tokens]
     train, test = (probe_inputs(part) for part in split)
     _, rest = hold_out(len(labels[0]), holdout=HOLDOUT, seed=0)
+    batch_size = min(BATCH_SIZE, len(rest))
+    epochs = max(10, -(-STEPS // (len(rest) // batch_size)))
     rows = []
     for head, sweep in (("linear", linear_sweep), ("attentive", attentive_sweep)):
         for name in train[head]:
             arrays = train[head][name], labels[0], test[head][name], labels[1]
-            found = sweep(*arrays, classes=classes, batch_size=min(BATCH_SIZE, len(rest)))
+            found = sweep(*arrays, classes=classes, epochs=epochs, batch_size=batch_size)
             chosen = {
                 key: getattr(found, key)
                 for key in ("accuracy", "validation", "learning_rate", "weight_decay", "at_edge")
