@@ -189,10 +189,10 @@ def read_images(source: Source, count: int | None = None) -> tuple[np.ndarray, n
     Raises:
       ValueError: images of several sizes, or not of three channels of uint8.
     """
-    shape = source.shape
-    fits = shape is not None and shape[2] == 3 and source.dtype == "uint8"
-    check.require(fits, "source", (source.name, shape, source.dtype), "RGB images of one size, uint8")
     elements = [source[index] for index in range(len(source) if count is None else count)]
+    shapes = sorted({element["image"].shape for element in elements})
+    fits = len(shapes) == 1 and shapes[0][2] == 3 and source.dtype == "uint8"
+    check.require(fits, "source", (source.name, shapes[:3], source.dtype), "RGB images of one size, uint8")
     images = np.stack([element["image"] for element in elements])
     return images, np.array([element["label"] for element in elements])
 

@@ -140,7 +140,7 @@ def test_images_are_read_as_they_are_and_others_refused():
     assert np.array_equal(images, pixels[:4])
     assert labels.tolist() == [0, 1, 2, 1]
     with pytest.raises(ValueError, match="RGB images of one size"):
-        peers.read_images(open_source("embedded", "test"))
+        peers.read_images(open_source("embedded", "test"), 4)
 
 
 @pytest.mark.long
