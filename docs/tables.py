@@ -7,9 +7,9 @@
   ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
   ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
   ``experiments.label_free``;
-* ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``;
-* ``docs/studies.md``, table ``studies``, and ``docs/studies/<name>.md``: from the modules of ``experiments.studies`` and
-  ``results/studies/<name>.jsonl``;
+* ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``; table ``peers``: from ``results/peers.jsonl``;
+* ``docs/studies.md``, tables ``studies`` and ``study plan``, and ``docs/studies/<name>.md``: from the modules of
+  ``experiments.studies`` and ``results/studies/<name>.jsonl``;
 * ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
 * ``docs/guides/planning.md``, table ``plans``: from ``results/plans.jsonl``, the rows of ``experiments.plan``;
 * ``docs/guides/faults.md``, table ``long tests``: from ``results/long_tests.xml``, which pytest writes;
@@ -27,13 +27,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.peers import peers_table
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
+from experiments.studies.plan import plan_table
 from ssl_jax.cli.bench_tables import KINDS, bench_table, cost_table
 from ssl_jax.cli.label_free import findings
 from ssl_jax.cli.plan_text import plans_table
 from ssl_jax.cli.results import BENCHES, read_budget
-from ssl_jax.cli.study import Results, Study, is_complete
+from ssl_jax.cli.study import Results, Study, Verdict, is_complete
 from ssl_jax.cli.study_pages import study_findings, study_page
 from ssl_jax.cli.study_runs import read_results
 from ssl_jax.cli.tables import (
@@ -153,24 +155,50 @@ def study_results(study: Study) -> Results:
 
 
 def studies_table() -> str:
-    """Tabulate the studies: page, question and how many of the paper's claims hold here."""
-    rows = ["| study | question | claims that hold here |", "|---|---|---|"]
+    """Tabulate the studies: page, question and how many of the paper's claims hold here, and count the claims."""
+    rows = [
+        "| study | question | holds | does not hold | cannot be told |",
+        "|---|---|---:|---:|---:|",
+    ]
+    total: Counter[Verdict] = Counter()
     for name, study in studies().items():
         measurements = study_results(study)
-        complete = is_complete(study, measurements)
-        verdicts = [claim.holds for claim in study.claims(measurements)] if complete else []
-        share = f"{sum(verdicts)} of {len(verdicts)}" if complete else "not measured yet"
-        rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {share} |")
-    return "\n".join(rows)
+        cells = ["not measured yet", "", ""]
+        if is_complete(study, measurements):
+            said = Counter(claim.verdict for claim in study.claims(measurements))
+            cells = [str(said[verdict]) for verdict in Verdict]
+            total += said
+        rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {' | '.join(cells)} |")
+    counts = ", ".join(f"{total[verdict]}: {verdict}" for verdict in Verdict)
+    return "\n".join([*rows, "", f"{total.total()} claims decided so far. {counts}."])
 
 
 def road(study: Study, folder: str = "studies/") -> str:
     """Write what the study of a step of the road says, for a page beside the folder of studies."""
     measurements = study_results(study)
     link = f"[{study.title}]({folder}{study.name}.md)"
-    if not is_complete(study, measurements):
-        return f"Not measured yet: {link}"
-    return "\n".join([f"Measured: {link}", "", *study_findings(study, measurements, folder=folder)])
+    if is_complete(study, measurements):
+        return "\n".join([f"Measured: {link}", "", *study_findings(study, measurements, folder=folder)])
+    return "\n".join([f"Not measured yet: {link}", *gray_findings(study.name, folder)])
+
+
+def gray_findings(name: str, folder: str) -> list[str]:
+    """Write what an earlier version of a study found on gray images, in lines; none where there was no such version."""
+    page = ROOT / f"docs/studies/gray/{name}.md"
+    if not page.exists():
+        return []
+    claims = [line for line in page.read_text().splitlines() if line.startswith("- **")]
+    said = f"On 28-pixel gray clothes an [earlier version]({folder}gray/{name}.md) of it found:"
+    return ["", said, "", *claims, "", f"![{name}]({folder}gray/{name}.svg)"]
+
+
+def page_of_study(study: Study) -> str:
+    """Write the docs page of a study; until it is complete, with what was found on gray images."""
+    measurements = study_results(study)
+    page = study_page(study, measurements)
+    if is_complete(study, measurements):
+        return page
+    return "\n".join([page.rstrip("\n"), *gray_findings(study.name, ""), ""])
 
 
 def plans() -> str:
@@ -279,7 +307,9 @@ def fill(text: str) -> str:
         "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
         "label_free": label_free,
         "benchmarks": benchmarks,
+        "peers": lambda: peers_table(read_rows(RESULTS / "peers.jsonl")),
         "studies": studies_table,
+        "study plan": lambda: plan_table(markdown=True),
         "plans": plans,
         "long tests": long_tests,
         **{f"road {name}": partial(road, study) for name, study in studies().items()},
@@ -308,10 +338,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/guides/planning.md",
     ]
     files = {page: fill(page.read_text()) for page in pages}
-    files |= {
-        ROOT / f"docs/studies/{name}.md": study_page(study, study_results(study))
-        for name, study in studies().items()
-    }
+    files |= {ROOT / f"docs/studies/{name}.md": page_of_study(study) for name, study in studies().items()}
     return files | {ROOT / f"docs/methods/{name}.md": method_page(name) for name in names()}
 
 
