@@ -7,7 +7,7 @@
   ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
   ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
   ``experiments.label_free``;
-* ``docs/benchmarks.md``, table ``benchmarks``: from ``results/benchmarks.jsonl``; table ``peers``: from ``results/peers.jsonl``;
+* ``docs/benchmarks.md``, tables ``benchmarks`` and ``peers``: from ``results/benchmarks.jsonl`` and ``results/peers.jsonl``;
 * ``docs/studies.md``, tables ``studies`` and ``study plan``, and ``docs/studies/<name>.md``: from the modules of
   ``experiments.studies`` and ``results/studies/<name>.jsonl``;
 * ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
