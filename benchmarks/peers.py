@@ -198,7 +198,11 @@ def read_images(source: Source, count: int | None = None) -> tuple[np.ndarray, n
 
 
 def train_ours(config: build.Config, images: np.ndarray) -> Trained:
-    """Train a method with ssl_jax on images in memory."""
+    """Train a method with ssl_jax on images in memory.
+
+    Raises:
+      ValueError: a signal stopped it, so that there is nothing to compare.
+    """
     import jax
 
     from ssl_jax.data.sources import ArraySource
@@ -213,6 +217,8 @@ def train_ours(config: build.Config, images: np.ndarray) -> Trained:
     fitted = fit(build.run(config, objects), watch=watch)
     state = jax.block_until_ready(fitted.state)
     seconds, cpu_seconds = clock.read()
+    if fitted.stopped_by:
+        raise ValueError(f"stopped by {fitted.stopped_by}: the same command makes the run again")
     method = objects.method
 
     def encode(given: np.ndarray) -> np.ndarray:
