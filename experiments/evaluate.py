@@ -10,10 +10,11 @@ weights that it started from, and other encoders (``--beside``: folders of runs,
 file asks for, and writes ``evaluation-NAME.json`` here, or ``--out``. Measures: knn, linear, ridge, logistic, few, retrieval
 (on features), rotation (a proxy without labels), label_free (the score of everything that needs no label), health (rank,
 spectrum, spread), invariance (how far features move when images are changed, and whether the change can be read off), layers
-(each layer and pooling), finetune (1 % and 10 % of the labels), segmentation (classes of pixels, of images with masks:
-``--masks``, ``--void``). A classifier that the method has
-learnt is measured too, and for methods that cluster their training images a table has purity, mutual information with the
-classes and the share of images whose cluster changed in the last refresh.
+(each layer and pooling), attentive (one query over the tokens of several layers), finetune (1 % and 10 % of the labels),
+correspondence (patches of two views, without labels), segmentation (classes of pixels, of images with masks: ``--masks``,
+``--void``), propagation (masks through videos: frames with masks, a label for each video), regression (a number for each pixel:
+``--pixel_values``). A classifier that the method has learnt is measured too, and for methods that cluster their training images
+a table has purity, mutual information with the classes and the share of images whose cluster changed in the last refresh.
 """
 
 from typing import Any

@@ -7,6 +7,7 @@ from typing import Any
 
 from ssl_jax.core import check
 from ssl_jax.evaluate import (
+    attentive,
     classifier,
     clusters,
     few_labels,
@@ -22,7 +23,7 @@ from ssl_jax.evaluate import (
     rotation,
     sweep,
 )
-from ssl_jax.evaluate.dense import segmentation
+from ssl_jax.evaluate.dense import correspondence, propagation, regression, segmentation
 from ssl_jax.evaluate.measure import LEFT_OUT, WANT_LABELS, Column, Measure, Row, Subject, offers
 
 ON_REQUEST = {
@@ -30,6 +31,7 @@ ON_REQUEST = {
     for measure in (
         knn.MEASURE,
         sweep.MEASURE,
+        attentive.MEASURE,
         ridge.MEASURE,
         logistic.MEASURE,
         few_labels.MEASURE,
@@ -39,7 +41,10 @@ ON_REQUEST = {
         health.MEASURE,
         invariance.MEASURE,
         label_free.MEASURE,
+        correspondence.MEASURE,
         segmentation.MEASURE,
+        propagation.MEASURE,
+        regression.MEASURE,
         layers.MEASURE,
     )
 }

@@ -31,10 +31,12 @@ KEYS = {
     "health": "health",
     "label_free": "label_free_values",
     "layers": "layers",
+    "correspondence": "correspondence",
+    "attentive": "attentive",
     "finetune": "finetune_10_percent",
 }
 """Measures, and a value that each gives."""
-LABEL_FREE = {"rotation", "health", "label_free"}
+LABEL_FREE = {"rotation", "health", "label_free", "correspondence"}
 
 
 @pytest.fixture(scope="module")
