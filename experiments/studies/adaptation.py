@@ -9,7 +9,7 @@ from typing import Any
 from experiments.studies.command import run
 from ssl_jax.cli.export import export_encoder
 from ssl_jax.cli.pretrain import pretrain
-from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant, untrained
+from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant, compare, difference, gain
 from ssl_jax.config import build
 from ssl_jax.config.find import find_config
 from ssl_jax.config.load import load_config
@@ -69,15 +69,14 @@ def adapted(method: str, label: str, rate: float, **options: Any) -> Variant:
 
 def claims(results: Results) -> list[Claim]:
     """What people hope for when they adapt a foundation model."""
-    frozen = untrained(results)["weights as they come"]
     verdicts = []
     for method, label in METHODS.items():
         best = results[f"{label}, heads first"]
         verdicts.append(
             Claim(
                 f"Continued pretraining by {label} is better than the weights as they come.",
-                gain(best, frozen, "linear") > band(best, frozen, "linear"),
-                evidence(best, frozen),
+                gain(best, "linear").exceeds(),
+                evidence(best),
             )
         )
         if method == "simclr":
@@ -85,12 +84,8 @@ def claims(results: Results) -> list[Claim]:
             verdicts.append(
                 Claim(
                     "Starting from weights is better than the same budget from scratch.",
-                    best.mean("linear") - scratch.mean("linear")
-                    > best.spread("linear") + scratch.spread("linear"),
-                    ", ".join(
-                        f"{heading} {best.text(name)} against {scratch.text(name)}"
-                        for heading, name in MEASURES.items()
-                    ),
+                    difference(best, scratch, "linear").exceeds(),
+                    against(best, scratch),
                 )
             )
     for label in METHODS.values():
@@ -98,40 +93,30 @@ def claims(results: Results) -> list[Claim]:
         verdicts.append(
             Claim(
                 f"Training fresh heads of {label} before the encoder moves helps.",
-                first.mean("linear") - at_once.mean("linear")
-                > first.spread("linear") + at_once.spread("linear"),
-                ", ".join(
-                    f"{heading} {first.text(name)} against {at_once.text(name)}"
-                    for heading, name in MEASURES.items()
-                ),
+                difference(first, at_once, "linear").exceeds(),
+                against(first, at_once),
             )
         )
     lora = results["SimCLR, LoRA of rank 8"]
     verdicts.append(
         Claim(
             "LoRA of rank 8 gains as much as training the whole encoder.",
-            lora.mean("linear") + lora.spread("linear") >= results["SimCLR, heads first"].mean("linear"),
-            evidence(lora, frozen),
+            difference(lora, results["SimCLR, heads first"], "linear").stays_above(),
+            evidence(lora),
         )
     )
     return verdicts
 
 
-def gain(after: Measurements, before: Measurements, name: str) -> float:
-    """Points that a measure gained over the weights as they come."""
-    return after.mean(name) - before.mean(f"random_{name}")
+def against(first: Measurements, second: Measurements) -> str:
+    """All measures of two variants and their differences."""
+    return ", ".join(f"{heading} {compare(first, second, name)}" for heading, name in MEASURES.items())
 
 
-def band(after: Measurements, before: Measurements, name: str) -> float:
-    """Deviations over seeds of both together."""
-    return after.spread(name) + before.spread(f"random_{name}")
-
-
-def evidence(after: Measurements, before: Measurements) -> str:
-    """Gains of all measures, in points."""
+def evidence(after: Measurements) -> str:
+    """Gains of all measures over the weights as they come, in points."""
     return "points gained: " + ", ".join(
-        f"{heading} {gain(after, before, name):+.1f} (seeds ±{band(after, before, name):.1f})"
-        for heading, name in MEASURES.items()
+        f"{heading} {gain(after, name).text}" for heading, name in MEASURES.items()
     )
 
 

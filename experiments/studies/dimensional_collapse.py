@@ -3,46 +3,12 @@
 python -m experiments.studies.dimensional_collapse
 """
 
-from collections.abc import Callable
-
+from experiments.studies.color import DATA, projector_output
 from experiments.studies.command import run
-from ssl_jax import models
-from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
-from ssl_jax.config import build
-from ssl_jax.core.types import Array, Params, State
-from ssl_jax.methods.parts.siamese import expander, simclr_projector
-from ssl_jax.models import heads
-from ssl_jax.models.network import Network, identity
+from ssl_jax.cli.study import Claim, Results, Study, Variant, all_of, compare, difference, every_seed
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg", "barlow": "Barlow Twins"}
 EMBEDDING = 128
-
-
-def projector_of(encoder: Network, options: build.Config) -> Network:
-    """The projector of a run."""
-    layers, width, projection = (options[f"project{name}"] for name in ("or_layers", "or_width", "ion"))
-    if layers == 0:
-        return identity(encoder.features)
-    if options["name"] == "simclr":
-        return simclr_projector(encoder, layers=layers, width=width, projection=projection)
-    if options["name"] == "byol":
-        hidden_dim = options["hidden_dim"] if width is None else width
-        return heads.mlp((hidden_dim,) * (layers - 1) + (projection,), last_bias=False)
-    norm = options["projector_norm"]
-    return expander(encoder, layers=layers, width=width, norm=norm, projection=projection)
-
-
-def embedding(config: build.Config) -> dict[str, Callable[..., Array]]:
-    """What the loss compares, in inference mode."""
-    encoder = models.build(**config["encoder"])
-    projector = projector_of(encoder, config["method"])
-
-    def encode(params: Params, state: State, images: Array) -> Array:
-        variables = state.get("online", state)
-        features, _ = encoder.apply(params["encoder"], variables["encoder"], images)
-        return projector.apply(params["projector"], variables["projector"], features)[0]
-
-    return {"embedding": encode}
 
 
 def bare(method: str) -> str:
@@ -55,21 +21,25 @@ def claims(results: Results) -> list[Claim]:
     simclr, without = results[METHODS["simclr"]], results[bare("simclr")]
     regular = {m: results[METHODS[m]] for m in ("vicreg", "barlow")}
     others = {m: results[METHODS[m]] for m in ("simclr", "byol")}
-    evidence = ", ".join(f"{METHODS[m]} {x.text('embedding_rank')}" for m, x in {**regular, **others}.items())
+    evidence = ", ".join(f"{METHODS[m]} {x.text('after_rank')}" for m, x in {**regular, **others}.items())
     return [
         Claim(
-            "SimCLR's embedding does not use all its dimensions.",
-            simclr.mean("embedding_rank") < EMBEDDING / 2,
-            f"effective rank {simclr.text('embedding_rank')} of {EMBEDDING}",
+            "SimCLR's embedding does not use all its dimensions: the effective rank is below half of them.",
+            every_seed(simclr.values("after_rank") < EMBEDDING / 2),
+            f"effective rank {simclr.text('after_rank')} of {EMBEDDING}",
         ),
         Claim(
             "A projector keeps the features from that: without it their rank is lower.",
-            is_better(simclr, without, "rank"),
-            f"rank of SimCLR's features {simclr.text('rank')} with and {without.text('rank')} without",
+            difference(simclr, without, "rank").exceeds(margin=2.0),
+            f"rank of SimCLR's features {compare(simclr, without, 'rank')}",
         ),
         Claim(
             "VICReg and Barlow Twins, which decorrelate, use more dimensions of the embedding than SimCLR and BYOL.",
-            all(is_better(a, b, "embedding_rank") for a in regular.values() for b in others.values()),
+            all_of(
+                difference(a, b, "after_rank").exceeds(margin=2.0)
+                for a in regular.values()
+                for b in others.values()
+            ),
             f"effective rank of the embedding: {evidence}",
         ),
     ]
@@ -90,17 +60,18 @@ STUDY = Study(
             {"method.projector_layers": layers, **({} if layers == 0 else {"method.projection": EMBEDDING})},
         )
         for method, label in METHODS.items()
-        for name, layers in ((label, 3 if method in ("vicreg", "barlow") else 2), (bare(method), 0))
+        for name, layers in ((label, 2), (bare(method), 0))
     ),
     claims=claims,
     columns={
         "kNN": "knn",
         "linear": "linear",
         "rank of the features": "rank",
-        "rank of the embedding": "embedding_rank",
+        "rank of the embedding": "after_rank",
     },
-    extra=embedding,
-    spectra=(("", "spectrum of the features"), ("embedding", "spectrum of the embedding")),
+    extra=projector_output,
+    spectra=(("", "spectrum of the features"), ("after", "spectrum of the embedding")),
+    data=DATA,
     notes=f"Rank: effective rank of the covariance on the test images, of 256 features and of {EMBEDDING} dimensions of the "
     "embedding (256 without projector, where both are the same).",
 )

@@ -5,8 +5,9 @@ python -m experiments.studies.dino_collapse
 
 import math
 
+from experiments.studies.color import DATA, RATE
 from experiments.studies.command import run
-from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant
+from ssl_jax.cli.study import Claim, Measurements, Results, Study, Variant, every_seed
 
 PROTOTYPES = 256
 BOTH, NO_CENTERING, NO_SHARPENING = "both", "no centering", "no sharpening"
@@ -30,23 +31,30 @@ def report(results: Results, name: str) -> str:
 def claims(results: Results) -> list[Claim]:
     """What the paper concludes from the figure."""
     top = math.log(PROTOTYPES)
-    both, centering, sharpening = (results[name] for name in (BOTH, NO_CENTERING, NO_SHARPENING))
-    entropy = both.mean("teacher_entropy")
-    uneven = centering.mean("teacher_kl_uniform")
+    both, centering, sharpening = (
+        list(
+            zip(
+                results[name].values("teacher_entropy"),
+                results[name].values("teacher_kl_uniform"),
+                strict=True,
+            )
+        )
+        for name in (BOTH, NO_CENTERING, NO_SHARPENING)
+    )
     return [
         Claim(
             "Without centering one dimension takes over: the entropy goes to 0.",
-            centering.mean("teacher_entropy") < 0.05 * top and uneven > 0.8 * top,
+            every_seed(entropy < 0.05 * top and uneven > 0.8 * top for entropy, uneven in centering),
             report(results, NO_CENTERING),
         ),
         Claim(
             f"Without sharpening the output is uniform: the entropy goes to log K = {top:.2f}.",
-            sharpening.mean("teacher_entropy") > 0.99 * top,
+            every_seed(entropy > 0.99 * top for entropy, _ in sharpening),
             report(results, NO_SHARPENING),
         ),
         Claim(
             "Both together balance: the entropy stays between, and no prototype takes all.",
-            0.02 * top < entropy < 0.95 * top and both.mean("teacher_kl_uniform") < 0.5 * top,
+            every_seed(0.02 * top < entropy < 0.95 * top and uneven < 0.5 * top for entropy, uneven in both),
             report(results, BOTH),
         ),
     ]
@@ -85,8 +93,9 @@ STUDY = Study(
         "method.head.hidden_dim": 128,
         "views.local_count": 0,
         "optimizer.freeze": (),
-        "optimizer.learning_rate": 3e-3,
+        "optimizer.learning_rate": RATE,
     },
+    data=DATA,
     notes="No sharpening: the teacher's temperature is the student's, 0.1. KL from uniform is that of the "
     "batch's mean output: 0 when all "
     "prototypes are used alike, log K when one takes every image. Two views, no local crops.",

@@ -3,10 +3,10 @@
 python -m experiments.studies.teacher_momentum
 """
 
+from experiments.studies.color import DATA, STEPS
 from experiments.studies.command import run
-from ssl_jax.cli.study import Claim, Results, Study, Variant, is_better
+from ssl_jax.cli.study import Claim, Results, Study, Variant, all_of, compare, difference, gain
 
-STEPS = 1000
 DECAYS = {
     "1 (a frozen random network)": (1.0, 18.8),
     "0.999": (0.999, 69.8),
@@ -19,24 +19,30 @@ DECAYS = {
 def claims(results: Results) -> list[Claim]:
     """What the paper concludes from the table."""
     frozen, copied = results["1 (a frozen random network)"], results["0"]
-    middle = [results[name] for name in ("0.999", "0.99", "0.9")]
-    best = max(middle, key=lambda m: m.mean("knn"))
+    names = ("0.999", "0.99", "0.9")
+    over = {name: difference(results[name], frozen) for name in names}
+    best = max((results[name] for name in names), key=lambda m: m.mean("knn"))
+    learnt = gain(frozen)
     return [
         Claim(
             "A moving average with a decay between 0.9 and 0.999 beats a frozen random teacher.",
-            all(is_better(m, frozen) for m in middle),
-            f"kNN {', '.join(m.text('knn') for m in middle)} against {frozen.text('knn')}",
+            all_of(gap.exceeds() for gap in over.values()),
+            "kNN over the frozen teacher: " + ", ".join(f"{name} {gap.text}" for name, gap in over.items()),
         ),
         Claim(
             "Predicting a frozen random network is already better than not training.",
-            frozen.mean("knn") - frozen.spread("knn") > frozen.mean("random_knn"),
-            f"kNN {frozen.text('knn')} against {frozen.text('random_knn')} of the same encoders untrained",
+            learnt.exceeds(),
+            f"kNN {frozen.text('knn')} against {frozen.text('random_knn')} of the same encoders untrained: {learnt.text}",
         ),
         Claim(
-            "A teacher that is the student of the step before (decay 0) destroys the representation.",
-            is_better(best, copied, by=10.0),
-            f"kNN {copied.text('knn')} against {best.text('knn')}; spread of the predictions "
-            f"{copied.text('embedding_std', 2)}",
+            "A teacher that is the student of the step before (decay 0) destroys the representation: 10 points and more.",
+            difference(best, copied).exceeds(10.0),
+            f"kNN {compare(best, copied)}; spread of the predictions {copied.text('embedding_std', 2)}",
+        ),
+        Claim(
+            "0.99 is better than 0.9 (there: 4 points).",
+            difference(results["0.99"], results["0.9"]).exceeds(),
+            f"kNN {compare(results['0.99'], results['0.9'])}",
         ),
     ]
 
@@ -62,7 +68,7 @@ STUDY = Study(
     claims=claims,
     columns={"kNN": "knn", "linear": "linear", "std of predictions": "embedding_std"},
     curves=(("embedding_std", "std of predictions (1: spread evenly)"), ("loss", "loss")),
-    common={"steps": STEPS},
+    data=DATA,
     notes="A decay of 0 is SimSiam with BYOL's heads, which its authors found to work too; the table's 0.3 "
     "is of another regime. As in the paper the decay rises to 1 on a cosine, but for 0 and 1, which stay. "
     "The std is that "

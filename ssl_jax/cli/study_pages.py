@@ -5,7 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from ssl_jax.cli.study import OF_UNTRAINED, Measurements, Results, Study, is_complete, untrained
+from ssl_jax.cli.study import (
+    CONFIDENCE,
+    OF_UNTRAINED,
+    Claim,
+    Measurements,
+    Results,
+    Study,
+    Verdict,
+    is_complete,
+    smallest_difference,
+    untrained,
+)
 from ssl_jax.core.rows import Row
 from ssl_jax.core.table import table
 from ssl_jax.evaluate.knn import NEIGHBORS
@@ -23,7 +34,7 @@ def study_table(study: Study, results: Results, *, markdown: bool = False) -> st
     """Set the paper's numbers beside ours, mean ± deviation over seeds."""
     rows: list[dict[str, Any]] = []
     names = {heading: f"random_{name}" for heading, name in study.columns.items() if name in OF_UNTRAINED}
-    for start, initial in untrained(results).items():
+    for start, initial in untrained(results).items() if names else ():
         rows.append({"variant": start, study.published_as: None, **_cells(initial, names)})
     for variant in study.variants:
         if variant.name in results:
@@ -46,11 +57,45 @@ def _cells(measurements: Measurements, names: Mapping[str, str]) -> dict[str, An
 
 def study_findings(study: Study, results: Results, *, folder: str = "") -> list[str]:
     """Write what a complete study says, in lines: each claim, whether it holds here, and the figure in ``folder``."""
-    verdicts = [
-        f"- {'**Holds here.**' if c.holds else '**Does not hold here.**'} {c.text} ({c.evidence})"
-        for c in study.claims(results)
-    ]
+    verdicts = [claim_line(claim) for claim in study.claims(results)]
     return [*verdicts, "", f"![{study.title}]({folder}{study.name}.svg)"]
+
+
+SAID = {
+    Verdict.HOLDS: "Holds here",
+    Verdict.FAILS: "Does not hold here",
+    Verdict.OPEN: "Cannot be told here",
+}
+"""What a page says of a verdict."""
+
+
+def claim_line(claim: Claim) -> str:
+    """Write a claim, its verdict and its evidence as an item of a list.
+
+    >>> claim_line(Claim("Water is wet.", Verdict.HOLDS, "3 of 3 wet"))
+    '- **Holds here.** Water is wet. (3 of 3 wet)'
+    """
+    reason = f", because {claim.because}" if claim.because and claim.verdict is Verdict.FAILS else ""
+    return f"- **{SAID[claim.verdict]}{reason}.** {claim.text} ({claim.evidence})"
+
+
+def describe_power(study: Study, results: Results) -> str:
+    """Say which differences so many seeds can show, of each accuracy in the table."""
+    shown = []
+    for heading, name in study.columns.items():
+        if name not in (*OF_UNTRAINED, "classifier") and not name.endswith(("_knn", "_linear")):
+            continue
+        values = [m.values(name) for m in results.values() if m.has(name)]
+        pairs = [smallest_difference([of_variant, of_variant]) for of_variant in values]
+        if pairs and np.isfinite(pairs).all():
+            shown.append(f"{np.median(pairs):.1f} points of {heading}")
+    if not shown:
+        return ""
+    return (
+        "The smallest difference between two variants that these seeds can show (median over the variants): "
+        f"{', '.join(shown)}. "
+        f"In the claims, what stands behind a difference is half of its interval of {CONFIDENCE:.0%}."
+    )
 
 
 def describe_runs(study: Study, rows: Sequence[Row]) -> str:
@@ -91,6 +136,7 @@ def study_page(study: Study, results: Results) -> str:
     rows = [row for measurements in results.values() for row in measurements.rows]
     if rows:
         lines += [study_table(study, results, markdown=True), "", describe_runs(study, rows), ""]
+        lines += [power, ""] if (power := describe_power(study, results)) else []
     if study.notes:
         lines += [study.notes, ""]
     lines += [f"Run it again: `python -m experiments.studies.{study.name}`.", ""]

@@ -1,13 +1,18 @@
-"""Trains and measures the runs of a study, each on one core, and stores them as rows."""
+"""Trains and measures the runs of studies, each on one core, and stores them as rows.
+
+Studies share runs: what several of them ask of one config is trained once, with all that any of them measures, and its row is
+copied into the file of each.
+"""
 
 import concurrent.futures
 import dataclasses
+import json
 import multiprocessing
 import operator
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,26 +27,30 @@ from ssl_jax.config.images import open_images
 from ssl_jax.config.overrides import choices_of
 from ssl_jax.core.machine import machine
 from ssl_jax.core.rows import Row, read_rows, write_row
-from ssl_jax.data.sources import Source
+from ssl_jax.data.sources import Source, take_evenly
 from ssl_jax.evaluate.classifier import classifier_accuracy
 from ssl_jax.evaluate.few_labels import few_labels
 from ssl_jax.evaluate.finetune import finetune
 from ssl_jax.evaluate.knn import knn_accuracy
 from ssl_jax.evaluate.measure import encode_source
 from ssl_jax.evaluate.ridge import ridge
+from ssl_jax.evaluate.rotation import IMAGES, rotation_proxy
 from ssl_jax.evaluate.spectrum import effective_rank
+from ssl_jax.ops.tiles import rotate
 from ssl_jax.train.loop import fit
 from ssl_jax.train.run import Watch
 from ssl_jax.train.state import TrainState
+from ssl_jax.train.workdir import INCIDENTAL
 
 COMMON: dict[str, Any] = {
     "encoder.widths": (16, 32, 64),
     "watch.log.every": 20,
-    "batch_size": 64,
-    "steps": 800,
+    "watch.evaluate.train_split": "train[:40%]",
+    "batch_size": 128,
+    "steps": 600,
 }
-"""What every run of a study has unless it says otherwise: a third of the results table's encoder, about 5 passes over the
-10,000 images of ``embedded``."""
+"""What every run of a study has unless it says otherwise: half of the bench's widths, 76,800 images, probes fitted on two
+fifths of the training images."""
 ROW_KEY = operator.itemgetter("variant", "seed")
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -65,6 +74,8 @@ def run_config(
     # Other images, or weights to start from, decide about the rest of the config.
     choices = choices_of(changes) if changes.keys() & {"data.source", "encoder.weights"} else {}
     config = make_config(variant.method, study.arguments, choices, recorded=recorded)
+    if study.data:
+        config.data.source = study.data
     # The convolutional encoder's sizes, which transformers do not have.
     common = {
         name: value for name, value in COMMON.items() if "widths" in config.encoder or "widths" not in name
@@ -95,11 +106,33 @@ def current_configs(study: Study, variant: Variant, rows: Sequence[Row]) -> list
     """
     if study.prepare is not None:
         return [run_config(study, variant, row["seed"], recorded=row["config"]) for row in rows]
-    config = run_config(study, variant, 0) if rows else {}
+    config = config_of_variant(study, variant) if rows else {}
     return [{**config, "seed": row["seed"]} for row in rows]
 
 
-def run_study(study: Study, seeds: Sequence[int], path: Path, jobs: int) -> Results:
+class Task(NamedTuple):
+    """A variant of a study and the seeds of the runs that are missing.
+
+    Attributes:
+      study: The study.
+      variant: Variant of it.
+      seeds: Seeds to run.
+      path: File of its rows.
+      sharing: Studies that have the same run and measure more of it.
+      expected_seconds: What a run is expected to take.
+    """
+
+    study: Study
+    variant: Variant
+    seeds: Sequence[int]
+    path: Path
+    sharing: Sequence[Study] = ()
+    expected_seconds: float = 0.0
+
+
+def run_study(
+    study: Study, seeds: Sequence[int], path: Path, jobs: int, others: Sequence[Study] = ()
+) -> Results:
     """Make the runs of a study that are missing.
 
     Args:
@@ -107,28 +140,171 @@ def run_study(study: Study, seeds: Sequence[int], path: Path, jobs: int) -> Resu
       seeds: Seeds of every variant.
       path: File of its rows.
       jobs: Runs at a time, one core each.
+      others: Studies with whom it may share runs; their rows lie beside its own, as ``<name>.jsonl``.
 
     Returns:
       Measurements by variant, of runs made before and now.
     """
-    results = read_results(study, seeds, path)
-    missing: list[tuple[Variant, list[int]]] = []
-    for variant in study.variants:
-        rows = results[variant.name].rows if variant.name in results else []
-        if left := [seed for seed in seeds if seed not in [row["seed"] for row in rows]]:
-            missing.append((variant, left))
+    copy_shared(study, seeds, path, others)
+    tasks = missing_tasks([study], seeds, {study.name: path}, others)
     total = len(study.variants) * len(seeds)
-    print(f"{total - sum(len(left) for _, left in missing)} of {total} runs are in {path}", flush=True)
+    print(f"{total - sum(len(task.seeds) for task in tasks)} of {total} runs are in {path}", flush=True)
+    for line in run_tasks(tasks, jobs):
+        print(line, flush=True)
+    return read_results(study, seeds, path)
+
+
+def missing_tasks(
+    studies: Sequence[Study], seeds: Sequence[int], paths: Mapping[str, Path], others: Sequence[Study] = ()
+) -> list[Task]:
+    """List the runs that are missing, each config once, in the order of the studies.
+
+    Args:
+      studies: The studies to complete.
+      seeds: Seeds of every variant.
+      paths: Files of their rows by name.
+      others: Further studies whose measures are taken of runs that they have too.
+    """
+    extended = {study.name: study for study in (*others, *studies)}
+    by_config = _by_config(list(extended.values()))
+    planned: set[tuple[str, int]] = set()
+    tasks = []
+    for study in studies:
+        results = read_results(study, seeds, paths[study.name])
+        for variant in study.variants:
+            made = [row["seed"] for row in results[variant.name].rows] if variant.name in results else []
+            key = _config_key(study, variant)
+            left = [seed for seed in seeds if seed not in made and (key, seed) not in planned]
+            planned.update((key, seed) for seed in left)
+            sharing = [extended[name] for name, _ in by_config[key] if name != study.name]
+            if left:
+                tasks.append(Task(study, variant, left, paths[study.name], sharing))
+    return tasks
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int, *, minutes: float | None = None) -> Iterator[str]:
+    """Make runs, in the order of the tasks, and yield a line about each task.
+
+    Args:
+      tasks: From :func:`missing_tasks`.
+      jobs: Runs at a time, one core each.
+      minutes: No run begins that would end later than this, by what it is expected to take and what the one before it took;
+        ``None``: no limit.
+    """
+    deadline = None if minutes is None else time.time() + 60 * minutes
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(jobs):
         cores.put(core)
     jobs = min(jobs, os.cpu_count() or 1)
     with concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker, (cores,)) as pool:
-        futures = [pool.submit(_run_seeds, study, variant, left, path) for variant, left in missing]
+        futures = [pool.submit(_run_seeds, task, deadline) for task in tasks]
         for future in concurrent.futures.as_completed(futures):
-            print(future.result(), flush=True)
-    return read_results(study, seeds, path)
+            if line := future.result():
+                yield line
+
+
+def _by_config(studies: Sequence[Study]) -> dict[str, list[tuple[str, Variant]]]:
+    """Collect the variants of all studies by the config of their run."""
+    found: dict[str, list[tuple[str, Variant]]] = {}
+    for study in studies:
+        for variant in study.variants:
+            found.setdefault(_config_key(study, variant), []).append((study.name, variant))
+    return found
+
+
+_configs: dict[tuple[Any, ...], build.Config] = {}
+
+
+def config_of_variant(study: Study, variant: Variant) -> build.Config:
+    """Make the config of a variant's run with seed 0, once in a process: not to be changed."""
+    changes = repr(sorted({**study.common, **variant.changes}.items()))
+    asked = (study.arguments, study.data, variant.method, changes)
+    if asked not in _configs:
+        _configs[asked] = run_config(study, variant, 0)
+    return _configs[asked]
+
+
+def _config_key(study: Study, variant: Variant) -> str:
+    """Write the config of a run as text, the same for runs with the same result to expect.
+
+    The runs of studies that prepare something are their own: their configs name what may not be there.
+    """
+    if study.prepare is not None:
+        return f"{study.name}: {variant.name}"
+    config = config_of_variant(study, variant)
+    parts = {name: part for name, part in config.items() if name not in INCIDENTAL}
+    return json.dumps({**parts, "evaluate": config["watch"]["evaluate"]}, sort_keys=True)
+
+
+def shared_variants(study: Study, others: Sequence[Study]) -> dict[str, list[tuple[str, Variant]]]:
+    """Find for each variant of a study the variants of other studies with the same config, by name."""
+    by_config = _by_config([other for other in others if other.name != study.name])
+    return {variant.name: by_config.get(_config_key(study, variant), []) for variant in study.variants}
+
+
+def copy_shared(study: Study, seeds: Sequence[int], path: Path, others: Sequence[Study]) -> int:
+    """Copy rows of other studies with the config of a missing run, if all was measured that this study asks for.
+
+    Args:
+      study: The study.
+      seeds: Seeds of every variant.
+      path: File of its rows.
+      others: Studies whose rows lie beside its own.
+
+    Returns:
+      How many rows were copied.
+    """
+    results = read_results(study, seeds, path)
+    copied = 0
+    for variant in study.variants:
+        made = [row["seed"] for row in results[variant.name].rows] if variant.name in results else []
+        left = [seed for seed in seeds if seed not in made]
+        for name, other in shared_variants(study, others)[variant.name] if left else []:
+            rows = [row for row in read_rows(path.parent / f"{name}.jsonl") if row["variant"] == other.name]
+            for row in rows:
+                config = {**config_of_variant(study, variant), "seed": row["seed"]}
+                fits = row["seed"] in left and build.same_run(row["config"], config)
+                if fits and set(asked_of(study, config)) <= set(row.get("asked", ())):
+                    own = {"study": study.name, "variant": variant.name, "shared_with": name}
+                    write_row(path, {**row, **own}, ROW_KEY)
+                    left.remove(row["seed"])
+                    copied += 1
+    return copied
+
+
+def asked_of(study: Study, config: build.Config) -> list[str]:
+    """List what a study measures of a run, in words that rows record."""
+    names = {"loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
+    asked = {f"curve {name}" for name in names}
+    asked |= {f"features {name}" for name in (study.extra(config) if study.extra is not None else {})}
+    asked |= {f"untrained {name}" for name in study.layers}
+    asked |= {f"spectrum {name}" for name, _ in study.spectra}
+    asked |= {f"measured {name}" for name in study.measured}
+    asked |= {"few"} if "few" in study.columns.values() else set()
+    asked |= {"rotation"} if study.rotation else set()
+    return sorted(asked | ({f"finetune {dict(study.finetune)}"} if study.finetune is not None else set()))
+
+
+def measuring_more(study: Study, sharing: Sequence[Study]) -> Study:
+    """Extend a study by what others measure of the same run; of fine-tuning by the first recipe."""
+    every = (study, *sharing)
+    extras = [each.extra for each in every if each.extra is not None]
+
+    def extra(config: build.Config) -> dict[str, Callable[..., Any]]:
+        return {name: function for make in extras for name, function in make(config).items()}
+
+    return study._replace(
+        columns={name: name for each in every for name in each.columns.values()},
+        curves=tuple({name: (name, text) for each in every for name, text in each.curves}.values()),
+        watched=tuple(sorted({name for each in every for name in each.watched})),
+        extra=extra if extras else None,
+        spectra=tuple({name: (name, text) for each in every for name, text in each.spectra}.values()),
+        layers=tuple(dict.fromkeys(name for each in every for name in each.layers)),
+        measured={name: function for each in every for name, function in each.measured.items()},
+        finetune=next((each.finetune for each in every if each.finetune is not None), None),
+        rotation=any(each.rotation for each in every),
+    )
 
 
 def _start_worker(cores: Any) -> None:
@@ -139,15 +315,24 @@ def _start_worker(cores: Any) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _run_seeds(study: Study, variant: Variant, seeds: Sequence[int], path: Path) -> str:
-    spent = []
-    for seed in seeds:
+def _run_seeds(task: Task, deadline: float | None) -> str:
+    """Run the seeds of a task one after the other, as long as there is time."""
+    study = measuring_more(task.study, task.sharing)
+    spent: list[float] = []
+    longest = task.expected_seconds
+    for seed in task.seeds:
+        start = time.time()
+        if deadline is not None and start + longest > deadline:
+            break
         if study.prepare is not None:
             study.prepare(seed)
-        row = run_variant(study, variant, seed)
+        row = run_variant(study, task.variant, seed)
         spent.append(row["cpu_seconds"])
-        write_row(path, row, ROW_KEY)
-    return f"{variant.name}: {len(seeds)} seeds, {np.mean(spent):.0f} CPU seconds each"
+        write_row(task.path, row, ROW_KEY)
+        longest = max(longest, time.time() - start)
+    if not spent:
+        return ""
+    return f"{study.name}, {task.variant.name}: {len(spent)} seeds, {np.mean(spent):.0f} CPU seconds each"
 
 
 class _Curves:
@@ -187,6 +372,8 @@ def run_variant(study: Study, variant: Variant, seed: int) -> Row:
     config = run_config(study, variant, seed)
     trained = train_variant(config)
     measures, spectra = measure_variant(study, config, trained)
+    for function in study.measured.values():
+        measures |= function(config, trained)
     columns = {"step", "loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     return {
         "study": study.name,
@@ -194,6 +381,7 @@ def run_variant(study: Study, variant: Variant, seed: int) -> Row:
         "seed": seed,
         "command": f"python -m experiments.studies.{study.name}",
         "config": config,
+        "asked": asked_of(study, config),
         "measures": {name: round(value, 5) for name, value in measures.items()},
         "curves": {name: values for name, values in trained.curves.items() if name in columns},
         **({"spectra": spectra} if spectra else {}),
@@ -252,6 +440,10 @@ def measure_variant(
             measures[f"{prefix}finetune"] = _finetune(
                 study.finetune, config, trained, state, sources, train_set.labels_in(sources[0])
             )
+        if study.rotation:
+            measures[f"{prefix}rotation"] = _rotation(
+                encode, variables, sources, view=method.views[0], **given
+            )
         if features == "":
             measures |= classifier_accuracy(sources[1], method, variables, **given)
             if method.classify is None and data["num_labels"]:
@@ -280,6 +472,23 @@ def _probe(arrays: Arrays, classes: int, k: int) -> dict[str, float]:
         "linear": float(ridge(*arrays, classes=classes).accuracy),
         "rank": float(effective_rank(arrays[2], of="covariance")),
     }
+
+
+def _rotation(
+    encode: Callable[..., Any], variables: tuple[Any, ...], sources: Sequence[Source], **options: Any
+) -> float:
+    """Accuracy of a linear head that tells by how much an image was turned."""
+
+    def encode_turned(params: Any, state: Any, images: Any) -> Any:
+        turned = rotate(images)
+        features = encode(params, state, turned.reshape(-1, *turned.shape[2:]))
+        return features.reshape(len(images), 4, -1)
+
+    parts = (
+        encode_source(take_evenly(source, count), encode_turned, variables, **options).features
+        for source, count in zip(sources, IMAGES, strict=True)
+    )
+    return rotation_proxy(*parts).accuracy
 
 
 def _finetune(
