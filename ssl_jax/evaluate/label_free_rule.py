@@ -160,11 +160,19 @@ class Rule(NamedTuple):
         return Estimate(*(float(scipy.special.expit(slope * abs(difference))) for slope in self.slope))
 
     def share(self, values: Mapping[str, float]) -> float:
-        """Map a score to [0, 1]: the probability that the encoder is better than the middle one that the rule was chosen on.
+        """Map a score s to [0, 1] in the same order, ``(1 + s / (1 + |s|)) / 2``: .5 is the middle of the rule's own runs.
 
-        ``1 / (1 + exp(−b s))``: it orders encoders as the score does, and the log odds of two differ by ``b Δs``.
+        It never comes to 0 or 1, so that encoders on images far from those are still told apart.
+
+        Args:
+          values: measures by name.
+
+        >>> rule = Rule({"spread": Standard(0.5, 0.25)}, "runs", 3, 1, {}, Estimate(2.0, 1.0, 3.0))
+        >>> rule.share({"spread": 0.5}), rule.share({"spread": 0.75}), rule.share({"spread": 0.0})
+        (0.5, 0.75, 0.16666666666666669)
         """
-        return float(scipy.special.expit(self.slope.value * self.score(values)))
+        score = self.score(values)
+        return (1.0 + score / (1.0 + abs(score))) / 2.0
 
 
 def rule_name(measures: Sequence[str]) -> str:

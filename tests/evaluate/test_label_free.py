@@ -155,11 +155,12 @@ def test_score_and_standards_equal_their_definitions():
     assert RULE.score({"rankme": math.e**2, "alignment": 0.25}) == pytest.approx((2 + 1) / 2)
 
 
-def test_certainty_is_the_logistic_fit_and_shares_differ_by_it():
+def test_certainty_grows_with_the_gap_and_shares_keep_the_order():
     values = ({"rankme": math.e, "alignment": 0.5}, {"rankme": math.e**2, "alignment": 0.25})
     gap = RULE.score(values[1]) - RULE.score(values[0])
-    a, b = (RULE.share(each) for each in values)
-    assert math.log(b / (1 - b)) - math.log(a / (1 - a)) == pytest.approx(2.0 * gap)
+    assert 0 < RULE.share(values[0]) < RULE.share(values[1]) < 1
+    shares = [RULE.share({**values[0], "alignment": -(10.0**k)}) for k in range(1, 9)]
+    assert all(low < high < 1 for low, high in itertools.pairwise(shares))
     assert (
         RULE.certainty(gap).value == RULE.certainty(-gap).value == pytest.approx(1 / (1 + math.exp(-2 * gap)))
     )
