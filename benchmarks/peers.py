@@ -509,3 +509,5 @@ if __name__ == "__main__":
         main()
     except (ValueError, ArithmeticError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on")
