@@ -29,8 +29,8 @@ from ssl_jax.models.inversion import feature_decoder, velocity_net
 from ssl_jax.ops.ode import SOLVERS, integrate
 from ssl_jax.train.checkpoint import Checkpoints
 from ssl_jax.train.features import extract_source
-from ssl_jax.train.loop import fit
-from ssl_jax.train.run import Fitted, Run, Watch
+from ssl_jax.train.loop import HERE, fit
+from ssl_jax.train.run import Fitted, Host, Run, Watch
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.writers import Writer
 
@@ -296,6 +296,7 @@ def train_decoder(
     training: Training = DEFAULT,
     checkpoints: Checkpoints | None = None,
     writer: Callable[[int], Writer] | None = None,
+    host: Host = HERE,
     max_corrupt_fraction: float = MAX_CORRUPT_FRACTION,
 ) -> Fitted:
     """Train a decoder, from the last checkpoint where there is one.
@@ -308,6 +309,7 @@ def train_decoder(
       training: how.
       checkpoints: saves and restores; ``None``: nothing is kept.
       writer: see :class:`ssl_jax.train.run.Watch`.
+      host: where it happens; all devices where it does not say.
       max_corrupt_fraction: share of unreadable images above which it ends.
 
     Returns:
@@ -349,7 +351,7 @@ def train_decoder(
         init_state=put_frozen,
     )
     log_every = max(1, min(50, steps // 20))
-    return fit(run, watch=Watch(writer=writer, checkpoints=checkpoints, log_every=log_every))
+    return fit(run, host, Watch(writer=writer, checkpoints=checkpoints, log_every=log_every))
 
 
 def reconstruction_error(
