@@ -25,7 +25,8 @@ def name_of(method: str, size: int) -> str:
 
 def lost(results: Results, method: str) -> Difference:
     """Points of linear accuracy lost between the largest batch and the smallest."""
-    return difference(*(results[name_of(method, size)] for size in SIZES[::-1]), "linear")
+    small, large = (results[name_of(method, size)] for size in SIZES)
+    return difference(large, small, "linear")
 
 
 def claims(results: Results) -> list[Claim]:

@@ -1,5 +1,7 @@
 """In what order the studies are made, and what their runs take."""
 
+from typing import Any
+
 import numpy as np
 
 from experiments.studies import RESULTS, SEEDS, studies
@@ -77,7 +79,7 @@ def plan_table(*, markdown: bool = False) -> str:
     every = studies()
     paths = {name: RESULTS / "nowhere" / f"{name}.jsonl" for name in every}
     tasks = missing_tasks([every[name] for name in ORDER], SEEDS, paths)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in ORDER:
         study = every[name]
         own = [task for task in tasks if task.study.name == name]
@@ -97,5 +99,5 @@ def plan_table(*, markdown: bool = False) -> str:
                 "core-minutes, spent": round(float(np.sum(spent)) / 60),
             }
         )
-    totals = {key: sum(row[key] for row in rows) for key in rows[0] if key != "study"}
+    totals = {key: sum(int(row[key]) for row in rows) for key in rows[0] if key != "study"}
     return table([*rows, {"study": "all", **totals}], markdown=markdown, digits=0)

@@ -26,8 +26,9 @@ def encoder(method: str, size: str) -> str:
 
 def claims(results: Results) -> list[Claim]:
     """What the papers say of width."""
+    narrow, wide = EMBEDDINGS
     gains = {
-        method: difference(*(results[embedding(method, width)] for width in EMBEDDINGS[::-1]), "linear")
+        method: difference(results[embedding(method, wide)], results[embedding(method, narrow)], "linear")
         for method in METHODS
     }
     grown = {

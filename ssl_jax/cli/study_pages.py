@@ -139,5 +139,5 @@ def study_page(study: Study, results: Results) -> str:
         lines += [power, ""] if (power := describe_power(study, results)) else []
     if study.notes:
         lines += [study.notes, ""]
-    lines += [f"Run it again: `python -m experiments.studies.{study.name}`.", ""]
+    lines += [f"Run it: `python -m experiments.studies.{study.name}`.", ""]
     return "\n".join(lines)

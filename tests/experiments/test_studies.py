@@ -373,7 +373,7 @@ def test_pages_show_gray_results_until_the_study_is_complete(monkeypatch):
     assert "](studies/gray/projector.md)" in tables.road(study)
     monkeypatch.setattr(tables, "study_results", measured)
     assert "gray" not in tables.page_of_study(study)
-    assert "claims decided so far" in tables.studies_table()
+    assert "cannot be told." in tables.studies_table()
 
 
 def test_only_rows_of_the_present_config_are_read(tmp_path):
