@@ -7,6 +7,7 @@
   ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
   ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
   ``experiments.label_free``;
+* ``docs/results.md``, table ``invariance``: from ``results/invariance.jsonl``, the rows of ``experiments.invariance``;
 * ``docs/benchmarks.md``, tables ``benchmarks`` and ``peers``: from ``results/benchmarks.jsonl`` and ``results/peers.jsonl``;
 * ``docs/studies.md``, tables ``studies`` and ``study plan``, and ``docs/studies/<name>.md``: from the modules of
   ``experiments.studies`` and ``results/studies/<name>.jsonl``;
@@ -32,6 +33,8 @@ from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
 from experiments.studies.plan import plan_table
 from ssl_jax.cli.bench_tables import KINDS, bench_table, cost_table
+from ssl_jax.cli.dense import tables_of
+from ssl_jax.cli.invariance import invariance_rows_table
 from ssl_jax.cli.label_free import findings
 from ssl_jax.cli.plan_text import plans_table
 from ssl_jax.cli.results import BENCHES, read_budget
@@ -144,6 +147,16 @@ def label_free() -> str:
     return findings(RESULTS)
 
 
+def invariance() -> str:
+    """Tabulate how far features move when images are changed, a table for each set of images."""
+    rows = read_rows(RESULTS / "invariance.jsonl")
+    sources = dict.fromkeys(row["source"] for row in rows)
+    tables = [invariance_rows_table([r for r in rows if r["source"] == s], markdown=True) for s in sources]
+    if (ROOT / "docs/images/invariance.svg").exists():
+        tables.append("![The same as a heat map, with all strengths](images/invariance.svg)")
+    return "\n\n".join(tables) or "not measured yet"
+
+
 def benchmarks() -> str:
     """Tabulate every benchmark, its target and whether it was met."""
     return benchmarks_table(read_rows(RESULTS / "benchmarks.jsonl"))
@@ -169,8 +182,9 @@ def studies_table() -> str:
             cells = [str(said[verdict]) for verdict in Verdict]
             total += said
         rows.append(f"| [{study.title}](studies/{name}.md) | {study.question} | {' | '.join(cells)} |")
-    counts = ", ".join(f"{total[verdict]}: {verdict}" for verdict in Verdict)
-    return "\n".join([*rows, "", f"{total.total()} claims decided so far. {counts}."])
+    holds, fails, untold = (total[verdict] for verdict in Verdict)
+    count = f"{total.total()} claims: {holds} hold here, {fails} do not, {untold} cannot be told."
+    return "\n".join([*rows, "", count])
 
 
 def road(study: Study, folder: str = "studies/") -> str:
@@ -306,6 +320,8 @@ def fill(text: str) -> str:
         "searches": searches,
         "elsewhere": lambda: results(sorted(set(ELSEWHERE.values()))),
         "label_free": label_free,
+        "invariance": invariance,
+        "dense": lambda: tables_of(read_rows(RESULTS / "dense.jsonl"), markdown=True),
         "benchmarks": benchmarks,
         "peers": lambda: peers_table(read_rows(RESULTS / "peers.jsonl")),
         "studies": studies_table,

@@ -13,6 +13,7 @@ VERBS = (
     "start",
     "pretrain",
     "evaluate",
+    "dense",
     "finetune",
     "invert",
     "embed",
@@ -24,9 +25,10 @@ VERBS = (
     "two_stage",
     "results",
     "label_free",
+    "invariance",
 )
 """The launchers, in the order in which they are listed."""
-OF_A_CLONE = ("results", "label_free")
+OF_A_CLONE = ("results", "label_free", "invariance")
 """Launchers that read and write files of a clone."""
 
 

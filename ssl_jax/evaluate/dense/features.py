@@ -84,14 +84,18 @@ def _outputs(network: Network, params: Params, state: State, images: Array, outp
     except ValueError as error:
         if f"output='{output}'" not in str(error):
             raise
-        raise ValueError(
-            f"{network.config.get('name')} has no features of patches, as ViTs and CNNs have"
-        ) from error
+        raise ValueError(_without(network)) from error
+
+
+def _without(network: Network) -> str:
+    return f"{network.config.get('name')} has no features of patches, as ViTs and CNNs have"
 
 
 def _as_map(network: Network, outputs: Array, images: Array) -> Array:
     if outputs.ndim == 4:
         return at_least_float32(outputs)
+    if "class_token" not in network.config:
+        raise ValueError(_without(network))
     tokens = outputs[:, prefix_of(network) :]
     return at_least_float32(tokens.reshape(len(tokens), *grid_of(network, images), -1))
 
@@ -125,10 +129,12 @@ def candidate_maps(candidate: Candidate, *, channels: int, layers: int = 1) -> M
     check.require(layers >= 1, "layers", layers, "an integer of 1 or more")
     method = candidate.method
     network, variables = method.encoder, method.encoder_variables(candidate.params, candidate.state)
-    features = patch_features if layers == 1 else functools.partial(layer_features, layers=layers)
-    return make_map_encoder(
-        functools.partial(features, network), variables, method.views[0], network, channels
-    )
+    view = method.views[0]
+    last = make_map_encoder(functools.partial(patch_features, network), variables, view, network, channels)
+    if layers == 1:
+        return last
+    features = functools.partial(layer_features, network, layers=layers)
+    return make_map_encoder(features, variables, view, network, channels)
 
 
 def make_map_encoder(

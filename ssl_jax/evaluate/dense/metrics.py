@@ -15,7 +15,7 @@ REDUCED = 100
 
 
 def confusion(
-    predicted: Int[np.ndarray, "*shape"], target: Int[np.ndarray, "*shape"], classes: int
+    predicted: Int[np.ndarray, "..."], target: Int[np.ndarray, "..."], classes: int
 ) -> Int[np.ndarray, "{classes} {classes}"]:
     """Count pixels by their true class (row) and their predicted one (column); void pixels do not count.
 
