@@ -2,6 +2,7 @@
 
 * ``docs/images/results.svg``: the methods beside their untrained encoders, from ``results/fashion_mnist.jsonl``;
 * ``docs/images/<dataset>.svg``: accuracy against compute on the bench, from ``results/<dataset>.jsonl``;
+* ``docs/images/invariance.svg``: how far features move when images are changed, from ``results/invariance.jsonl``;
 * ``docs/images/step.svg``: the way of the data through one training step.
 """
 
@@ -18,6 +19,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ssl_jax.cli.bench_tables import KINDS
+from ssl_jax.cli.invariance import mean_maps
 from ssl_jax.cli.results import BENCHES
 from ssl_jax.cli.study_figure import COLORS, STYLE
 from ssl_jax.cli.tables import encoder_name, is_transformer
@@ -178,6 +180,31 @@ def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str,
     axes.grid(alpha=0.25)
 
 
+def draw_invariance(
+    path: Path = IMAGES / "invariance.svg", results: Path = ROOT / "results/invariance.jsonl"
+) -> Path | None:
+    """Draw how far features move and what can be read off them, an encoder a line; nothing where no row is there."""
+    rows = read_rows(results)
+    if not rows:
+        return None
+    maps = mean_maps([row for row in rows if row["source"] == rows[0]["source"]])
+    height = 1.8 + 0.26 * len(maps["invariance"].rows)
+    with pyplot.rc_context(STYLE):
+        figure, grid = pyplot.subplots(1, 2, figsize=(12, height), sharey=True, layout="constrained")
+        titles = ("movement of the features, by change and strength", "R² of a linear readout")
+        for axes, made, title in zip(grid, maps.values(), titles, strict=True):
+            axes.imshow(made.values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+            for row, column in np.ndindex(*made.values.shape):
+                value = made.values[row, column]
+                color = "white" if value > 0.6 else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
+            axes.set_xticks(range(len(made.columns)), made.columns, rotation=90, fontsize=7)
+            axes.set_yticks(range(len(made.rows)), made.rows, fontsize=7)
+            axes.set_title(title, fontsize=9)
+        save(figure, path)
+    return path
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as SVG; of the same numbers the same bytes."""
     path.parent.mkdir(exist_ok=True)
@@ -269,6 +296,8 @@ def main() -> None:
     for dataset in BENCHES:
         if read_rows(ROOT / f"results/{dataset}.jsonl"):
             print(draw_bench(dataset))
+    if drawn := draw_invariance():
+        print(drawn)
 
 
 if __name__ == "__main__":
