@@ -11,8 +11,9 @@ measures, the rank correlation with accuracy within an encoder and across encode
 rule that comes out of them; and, where runs have several checkpoints, what is lost by choosing one without labels. ``--fix``
 stores the rule in ``ssl_jax/evaluate/label_free.json``, from where ``experiments.evaluate --measures=label_free``, the report
 and ``--config.watch.checkpoint.rank_by=label_free`` read it. ``--unseen`` tests the committed rule on other rows, which it has
-not been chosen on. ``--runs`` measures every checkpoint of the runs in a folder, with and without labels, and adds a row for
-each to ``--out``; rows that are there stay, and ``--minutes`` ends in time.
+not been chosen on; ``--dense=results/dense.jsonl`` adds how the same runs segment images. ``--runs`` measures every checkpoint
+of the runs in a folder, with and without labels, and adds a row for each to ``--out``; rows that are there stay, and
+``--minutes`` ends in time. A run keeps its checkpoints with ``--config.watch.checkpoint.keep=10``.
 """
 
 import math
@@ -24,6 +25,7 @@ from ssl_jax.cli import launch
 from ssl_jax.cli.label_free import (
     check_table,
     checkpoint_table,
+    join_segmentation,
     measure_runs,
     read_measured,
     rule_lines,
@@ -32,12 +34,16 @@ from ssl_jax.cli.label_free import (
 )
 from ssl_jax.core.files import write_atomically
 from ssl_jax.evaluate import label_free_rule
+from ssl_jax.evaluate.label_free_rule import Measured
 
 _ROWS = flags.DEFINE_list("rows", [], "Files of rows that measures are judged by, and a rule is chosen on.")
 _FIX = flags.DEFINE_bool("fix", False, "Store the rule that comes out of --rows.")
 _UNSEEN = flags.DEFINE_list("unseen", [], "Files of rows on which the committed rule is tested.")
 _BUDGET = flags.DEFINE_string(
     "budget", None, "Of rows of a results table: those of this budget; default: the only one."
+)
+_DENSE = flags.DEFINE_string(
+    "dense", None, "File of rows of experiments.dense, whose segmentation of the same runs is followed too."
 )
 _RUNS = flags.DEFINE_string("runs", None, "Folder of runs, every checkpoint of which is measured into --out.")
 _OUT = flags.DEFINE_string("out", None, "Of --runs: file of the rows.")
@@ -49,6 +55,12 @@ _TEST = flags.DEFINE_string("test_split", None, "Of --runs: test split; default:
 _MINUTES = flags.DEFINE_float(
     "minutes", None, "Of --runs: no checkpoint is begun after so many.", lower_bound=0
 )
+
+
+def _read(name: str) -> list[Measured]:
+    """Read rows, with segmentation where it is given."""
+    runs = read_measured(Path(name), budget=_BUDGET.value)
+    return runs if _DENSE.value is None else join_segmentation(runs, Path(_DENSE.value))
 
 
 def main() -> None:
@@ -70,7 +82,7 @@ def main() -> None:
         )
         print(f"{left} checkpoints are left for the next time" if left else f"all checkpoints are in {out}")
     if _ROWS.value:
-        runs = [run for name in _ROWS.value for run in read_measured(Path(name), budget=_BUDGET.value)]
+        runs = [run for name in _ROWS.value for run in _read(name)]
         print(f"\n{rule_table(runs)}\n")
         rule = label_free_rule.choose_rule(runs, fixed_on=", ".join(Path(name).stem for name in _ROWS.value))
         print("\n".join(rule_lines(rule)))
@@ -81,7 +93,7 @@ def main() -> None:
         print(f"\nWhich checkpoint of a run: {checkpoint_table(runs, rule)}")
     if _UNSEEN.value:
         rule = label_free_rule.read_rule()
-        unseen = {Path(name).stem: read_measured(Path(name), budget=_BUDGET.value) for name in _UNSEEN.value}
+        unseen = {Path(name).stem: _read(name) for name in _UNSEEN.value}
         print(f"\nThe committed rule, {rule.name} of {rule.fixed_on}, on runs that it has not seen:")
         print(check_table(rule, unseen))
 

@@ -42,7 +42,8 @@ ROW_KEY = operator.itemgetter("source", "method", "encoder", "seed", "step")
 MEASURES = ("knn", "linear", "label_free")
 IMAGES = (10_000, 5_000)
 """Training and test images at most that a checkpoint is measured with."""
-ACCURACIES = ("knn", "linear", "miou")
+SEGMENTATION = "miou_linear"
+ACCURACIES = (*TARGETS, SEGMENTATION)
 """Scores with labels that are read of a row, where they were measured."""
 
 
@@ -120,6 +121,34 @@ def values_of(row: Mapping[str, Any]) -> dict[str, float]:
 def accuracy_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Read the scores with labels of a row."""
     return {name: row[name] for name in ACCURACIES if isinstance(row.get(name), int | float)}
+
+
+def join_segmentation(runs: Sequence[Measured], path: Path) -> list[Measured]:
+    """Add the mean intersection over union of a linear head, of rows of ``experiments.dense``, to the runs that they are of.
+
+    A row belongs to the last checkpoint of a run where method, seed and kind of encoder agree; the mean of several counts.
+
+    Args:
+      runs: checkpoints.
+      path: file of the rows.
+
+    Raises:
+      ValueError: no such file.
+    """
+    if not path.exists():
+        raise ValueError(f"dense={path}: there is no such file")
+    scores: dict[tuple[str, str, int], list[float]] = {}
+    for row in read_rows(path):
+        if isinstance(row.get(SEGMENTATION), float):
+            method = {"random encoder": UNTRAINED}.get(row["method"], row["method"])
+            key = (method, row["encoder"].partition(",")[0], row["seed"])
+            scores.setdefault(key, []).append(row[SEGMENTATION])
+    joined = []
+    for run in runs:
+        found = scores.get((run.method, run.encoder.partition(" ")[0], run.seed)) if run.last else None
+        extra = {SEGMENTATION: sum(found) / len(found)} if found else {}
+        joined.append(run._replace(accuracy={**run.accuracy, **extra}))
+    return joined
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -215,7 +244,7 @@ def measure_checkpoint(
 def rule_table(
     runs: Sequence[Measured],
     *,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] = ACCURACIES,
     resamples: int = 1000,
     markdown: bool = False,
 ) -> str:
@@ -223,7 +252,7 @@ def rule_table(
 
     Args:
       runs: checkpoints, of which the last ones count.
-      targets: accuracies.
+      targets: accuracies; those that no run has are left out.
       resamples: bootstrap draws over methods.
       markdown: whether the table is in Markdown.
 
@@ -349,6 +378,8 @@ def _oriented(name: str) -> Callable[[Measured], float]:
 
 UNSEEN = ("color32", "color64", "clothing", "fashion_mnist")
 """Names of the files of rows on which the committed rule is tested: all but the one that it was chosen on."""
+DENSE = "dense.jsonl"
+"""File of rows of ``experiments.dense``, where runs were measured by segmentation too."""
 CHECKPOINTS = "label_free.jsonl"
 """File of rows of checkpoints."""
 
@@ -366,6 +397,8 @@ def findings(folder: Path, *, budget: str = "short") -> str:
     rule = read_rule()
     files = {name: folder / f"{name}.jsonl" for name in dict.fromkeys((rule.fixed_on, *UNSEEN))}
     measured = {name: read_measured(path, budget=budget) for name, path in files.items() if path.exists()}
+    if (folder / DENSE).exists():
+        measured = {name: join_segmentation(runs, folder / DENSE) for name, runs in measured.items()}
     parts = []
     if rule.fixed_on in measured:
         parts.append(

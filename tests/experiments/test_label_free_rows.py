@@ -99,6 +99,23 @@ def test_checkpoints_are_ranked_within_their_run(tmp_path, table_file):
     assert chosen.startswith("rule: rankme") and chosen.split()[-3:] == ["0.00", "10.00", "1"]
 
 
+def test_segmentation_of_the_same_runs_is_one_more_accuracy(tmp_path, table_file):
+    path = tmp_path / "dense.jsonl"
+    names = [("m2", 0, 0.5), ("m2", 0, 0.7), ("random encoder", 1, 0.1), ("other", 0, 0.9)]
+    rows = [
+        {"method": method, "seed": seed, "encoder": "convnet", "size": i, "miou_linear": score}
+        for i, (method, seed, score) in enumerate(names)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    joined = label_free.join_segmentation(read_measured(table_file, budget="short"), path)
+    found = {
+        (run.method, run.seed): run.accuracy["miou_linear"] for run in joined if "miou_linear" in run.accuracy
+    }
+    assert found == pytest.approx({("m2", 0): 0.6, (UNTRAINED, 1): 0.1})
+    with pytest.raises(ValueError, match="there is no such file"):
+        label_free.join_segmentation([], tmp_path / "none.jsonl")
+
+
 def test_the_committed_gray_runs_give_what_was_found_on_them():
     """Rotations order the encoders of one kind nearly as the linear probe does, RankMe does not."""
     runs = [
