@@ -265,7 +265,7 @@ def copy_shared(study: Study, seeds: Sequence[int], path: Path, others: Sequence
             for row in rows:
                 config = {**config_of_variant(study, variant), "seed": row["seed"]}
                 fits = row["seed"] in left and build.same_run(row["config"], config)
-                if fits and set(asked_of(study, config)) <= set(row.get("asked", ())):
+                if fits and set(demands_of(study, config)) <= set(row.get("demands", ())):
                     own = {"study": study.name, "variant": variant.name, "shared_with": name}
                     write_row(path, {**row, **own}, ROW_KEY)
                     left.remove(row["seed"])
@@ -273,7 +273,7 @@ def copy_shared(study: Study, seeds: Sequence[int], path: Path, others: Sequence
     return copied
 
 
-def asked_of(study: Study, config: build.Config) -> list[str]:
+def demands_of(study: Study, config: build.Config) -> list[str]:
     """List what a study measures of a run, in words that rows record."""
     names = {"loss", *(name for name, _ in study.curves), *study.columns.values(), *study.watched}
     asked = {f"curve {name}" for name in names}
@@ -381,7 +381,7 @@ def run_variant(study: Study, variant: Variant, seed: int) -> Row:
         "seed": seed,
         "command": f"python -m experiments.studies.{study.name}",
         "config": config,
-        "asked": asked_of(study, config),
+        "demands": demands_of(study, config),
         "measures": {name: round(value, 5) for name, value in measures.items()},
         "curves": {name: values for name, values in trained.curves.items() if name in columns},
         **({"spectra": spectra} if spectra else {}),

@@ -37,7 +37,7 @@ from ssl_jax.cli.study import (
 from ssl_jax.cli.study_pages import claim_line, describe_power, describe_runs, study_page, study_table
 from ssl_jax.cli.study_runs import (
     ROW_KEY,
-    asked_of,
+    demands_of,
     config_of_variant,
     copy_shared,
     current_configs,
@@ -87,7 +87,7 @@ def make_row(study, variant, seed, *, knn=0.8, random=0.7, **last):
         "variant": variant.name,
         "seed": seed,
         "config": config,
-        "asked": asked_of(study, config) if study.prepare is None else [],
+        "demands": demands_of(study, config) if study.prepare is None else [],
         "measures": measures,
         "spectra": {name: [0.0, -1.0, -4.0] for name, _ in study.spectra},
         "curves": {**{name: [last.get(name, 0.5)] * 3 for name in names}, "step": [1, 2, 3]},
@@ -279,9 +279,9 @@ def test_a_shared_run_is_planned_once_and_measures_what_every_study_asks_for():
     assert task.seeds == [0, 1]
     study = measuring_more(task.study, task.sharing)
     config = config_of_variant(task.study, task.variant)
-    asked = set(asked_of(study, config))
+    asked = set(demands_of(study, config))
     for other in task.sharing:
-        assert set(asked_of(other, config)) <= asked
+        assert set(demands_of(other, config)) <= asked
     assert study.rotation and set(study.extra(config)) == {"after", "hidden"}
     assert {"features hidden", "rotation", "spectrum after", "measured inverted"} <= asked
 
@@ -293,7 +293,7 @@ def test_rows_of_other_studies_are_copied_if_they_have_what_is_asked_for(tmp_pat
     row = make_row(projector, variant, 0)
     write_row(tmp_path / "projector.jsonl", row, ROW_KEY)
     assert copy_shared(guillotine, (0, 1), path, [projector]) == 0  # the hidden layer is missing
-    row["asked"] = asked_of(measuring_more(projector, [guillotine]), row["config"])
+    row["demands"] = demands_of(measuring_more(projector, [guillotine]), row["config"])
     write_row(tmp_path / "projector.jsonl", row, ROW_KEY)
     assert copy_shared(guillotine, (0, 1), path, [projector]) == 1
     (copied,) = read_rows(path)
@@ -423,7 +423,7 @@ def test_a_run_leaves_accuracies_before_and_after_and_its_curves():
         for part in ("", "random_", "after_", "hidden_")
         for kind in ("knn", "linear", "rank", "rotation")
     }
-    assert row["asked"] == asked_of(gray, row["config"])
+    assert row["demands"] == demands_of(gray, row["config"])
     assert row["curves"]["step"] == [1, 2]
     assert np.isfinite(row["curves"]["loss"]).all()
     assert json.loads(json.dumps(row))["seed"] == 0
