@@ -150,9 +150,9 @@ def invariance_rows_table(rows: Sequence[Row], *, markdown: bool = False) -> str
         for change in invariance.CHANGES.values():
             column = f"{change.name} {change.strengths[MIDDLE]:g}"
             line[f"moves by {change.name}"] = float(values[moved.columns.index(column)])
-        for change in invariance.CHANGES:
-            chosen = [i for i, column in enumerate(read.columns) if column.startswith(f"{change} ")]
-            line[f"R² of {change}"] = float(np.nanmean(read.values[read.rows.index(name), chosen]))
+        for kind in invariance.CHANGES:
+            chosen = [i for i, column in enumerate(read.columns) if column.startswith(f"{kind} ")]
+            line[f"R² of {kind}"] = float(np.nanmean(read.values[read.rows.index(name), chosen]))
         lines.append(line)
     seeds = len({row["seed"] for row in rows})
     strengths = ", ".join(f"{c.name} {c.strengths[MIDDLE]:.2g}" for c in invariance.CHANGES.values())

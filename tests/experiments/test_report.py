@@ -20,10 +20,12 @@ def test_run_gets_a_page_with_everything_that_the_method_offers(workdir):
     page = (workdir / "report.html").read_text()
     for title in ("Verdict", "Evaluation", "Training", "Health", "Map of the features", "Nearest neighbours"):
         assert f">{title}</h2>" in page
-    for title in ("Spectrum", "Sampled views", "Reconstructions", "Attention", "Configuration"):
+    for title in ("Spectrum", "Sampled views", "Reconstructions", "Attention", "Patches", "Configuration"):
         assert f">{title}</h2>" in page
     assert "Not evaluated yet" in done.stdout
     assert f"experiments.evaluate --workdir={workdir}" in page
+    assert f"experiments.evaluate --workdir={workdir} --measures=invariance" in page
+    assert page.count('class="scene"') == 8
 
 
 @pytest.mark.long

@@ -2,9 +2,14 @@
 
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssl_jax import models
+from ssl_jax.model import load
+from ssl_jax.models.serialize import save_encoder
 from ssl_jax.report import invariance, patches
 
 RNG = np.random.default_rng(0)
@@ -113,6 +118,23 @@ def test_section_names_what_cannot_be_drawn_and_fits_on_more_than_it_draws():
         patches.patch_section(images, features[:, :1, :1])
     with pytest.raises(ValueError, match="nothing to color"):
         patches.patch_section(images, np.ones((3, 2, 2, 4)))
+
+
+def test_models_give_the_pictures_as_arrays(tmp_path):
+    network = models.build("vit_micro", width=16, depth=1, heads=2, patch=4, image_size=12)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    facts = {"image_shape": [12, 12, 3], "mean": [0.5], "std": [0.5]}
+    save_encoder(tmp_path / "encoder.safetensors", network, *variables, metadata=facts)
+    model, images = load(tmp_path), RNG.integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+    features = model.patches(images)
+    np.testing.assert_array_equal(model.patch_colors(images), patches.patch_colors(features))
+    np.testing.assert_array_equal(
+        model.patch_similarity(images, (2, 1, 0)), patches.patch_similarity(features, (2, 1, 0))
+    )
+    labels = model.patch_clusters(images, 3)
+    assert labels.shape == (3, 3, 3) and set(np.unique(labels)) == {0, 1, 2}
+    with pytest.raises(ValueError, match="there is none"):
+        model.patch_colors([])
 
 
 def test_heat_map_holds_the_numbers_of_all_encoders_and_missing_ones_are_said():
