@@ -165,7 +165,8 @@ def build_inverter(
     )
 
     def condition(state: State, images: Array) -> Array:
-        features = at_least_float32(read(*state["frozen"], images))
+        frozen_params, frozen_state = state["frozen"]
+        features = at_least_float32(read(frozen_params, frozen_state, images))
         return jax.lax.stop_gradient((features - state["mean"]) / state["std"])
 
     def pixels(images: Array) -> Array:
@@ -284,7 +285,7 @@ def feature_statistics(
     # A spread within rounding of the mean is noise.
     constant = variance <= 1e-10 * mean**2 + 1e-20
     std = np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
-    return Statistics(*(np.float32(array) for array in (mean, std, totals[2] / count)))
+    return Statistics(mean.astype(np.float32), std.astype(np.float32), (totals[2] / count).astype(np.float32))
 
 
 def train_decoder(
