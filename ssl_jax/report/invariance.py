@@ -130,7 +130,8 @@ def _short(column: str) -> str:
 def _cell(value: float) -> str:
     if not np.isfinite(value):
         return f"<td>{MISSING}</td>"
-    return f'<td style="--v:{min(max(value, 0.0), 1.0):.3f}">{value:.2f}</td>'
+    text = f"{round(value, 2) + 0.0:.2f}"  # no minus before 0.00
+    return f'<td style="--v:{min(max(value, 0.0), 1.0):.3f}">{text}</td>'
 
 
 def paint_heat_map(values: Float[np.ndarray, "r c"], *, size: int = 24) -> Shaped[np.ndarray, "h w 3"]:

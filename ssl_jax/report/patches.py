@@ -281,9 +281,9 @@ def patch_section(
         strips.append(f'<div class="strip">{tiles}</div>')
     lead = (
         f"Features of {rows} x {columns} patches an image, at unit length; components and clusters are fitted to "
-        f"{len(every)} images together, so that a color means the same in all. First: the first principal component, light in "
-        "the foreground. Foreground: three components of it alone as red, green and blue. A picture says what is alike to the "
-        "encoder, not what it is good for: that the evaluation measures."
+        f"{len(every)} images together, so that a color means the same in all. First: the first principal component, light on "
+        "the side that touches the border less. Foreground: that side, three components of it alone as red, green and blue. A "
+        "picture says what is alike to the encoder, not what it is good for: that the evaluation measures."
     )
     return Section("Patches", figures.flow(strips) + _likeness(images, features), lead)
 
