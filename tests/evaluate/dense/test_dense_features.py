@@ -1,5 +1,7 @@
 """Maps of features of images of any size: alignment to patches, batches, tiles, interpolation, memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,12 +60,12 @@ def test_a_map_is_what_the_encoder_gives_for_the_image_alone(kind):
     source = pictures((16, 24), (32, 16), (16, 24), (32, 16))
     found = {m.index: m for m in map_features(encoder, source, batch_size=2)}
     assert sorted(found) == [0, 1, 2, 3]
-    for index in (1, 2):
-        image = source.pictures[index]
-        normalized = (image[None].astype(np.float32) / 255 - 0.5) / 0.25
-        alone = patch_features(network, candidate.params, candidate.state, jnp.asarray(normalized))[0]
+    for index, image in enumerate(source.pictures):
         assert found[index].features.shape == (image.shape[0] // stride, image.shape[1] // stride, dims)
-        np.testing.assert_allclose(found[index].features, alone, rtol=1e-4, atol=1e-5)
+    normalized = (source.pictures[2][None].astype(np.float32) / 255 - 0.5) / 0.25
+    encode = jax.jit(functools.partial(patch_features, network))
+    alone = encode(candidate.params, candidate.state, jnp.asarray(normalized))[0]
+    np.testing.assert_allclose(found[2].features, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_several_last_layers_stand_side_by_side_resized_to_the_finest():
@@ -161,7 +163,7 @@ def test_few_images_wait_and_few_sizes_of_batches_are_compiled():
 
     def apply(images):
         shapes.add(images.shape[0])
-        return encoder.apply(images)
+        return np.zeros((len(images), images.shape[1] // 4, images.shape[2] // 4, 48), np.float32)
 
     given = []
     for found in map_features(encoder._replace(apply=apply), source, batch_size=4):

@@ -172,14 +172,14 @@ def test_a_head_is_chosen_on_held_out_images_by_the_overlap_of_their_pixels():
     features = np.stack([signal + noise, noise], -1).astype(np.float32)
     shares = np.stack([signal > 0, signal <= 0], -1).astype(np.float32)
     patches = Patches(features, shares, np.arange(400) // 20)
-    given = {"weight_decays": (0.0,), "epochs": 8, "batch_size": 32}
-    head = linear_head(patches, learning_rates=(1e-6, 3.0, 1e38), **given)
-    assert head.learning_rate == 3.0 and head.at_edge == () and head.validation == head.grid.max()
-    assert (
-        head.grid.shape == (3, 1) and head.grid[0, 0] < 0.6 and head.grid[1, 0] > 0.7 and head.grid[2, 0] == 0
-    )
+    given = {"weight_decays": (0.0, 1e4), "epochs": 8, "batch_size": 32}
+    head = linear_head(patches, learning_rates=(1e-6, 3.0), **given)
+    assert (head.learning_rate, head.weight_decay) == (3.0, 0.0) and head.at_edge == ("learning_rate",)
+    assert head.validation == head.grid.max() == head.grid[1, 0]
+    assert head.grid.shape == (2, 2) and head.grid[0, 0] < 0.6 < 0.7 < head.grid[1, 0]
+    assert head.grid[1, 1] == 0
     assert (head.scores(features).argmax(1) == shares.argmax(1)).mean() > 0.85
-    alone = linear_head(patches, learning_rates=(3.0,), **given)
+    alone = linear_head(patches, learning_rates=(3.0,), **{**given, "weight_decays": (0.0,)})
     np.testing.assert_allclose(head.weights, alone.weights, rtol=1e-5)
 
 
