@@ -4,7 +4,7 @@
     python -m experiments.label_free --rows=results/color32.jsonl --fix --unseen=results/color64.jsonl
     python -m experiments.label_free --runs=runs/results/color32 --out=results/label_free.jsonl
     python -m experiments.label_free --runs=runs/results/color64 --source=parquet:../shared/data/clothing_128px \\
-        --out=results/label_free_clothing.jsonl
+        --last_only --out=results/clothing.jsonl
 
 ``--rows`` are rows of ``experiments.results``, or those that ``--runs`` makes. Prints, for each measure and each combination of
 measures, the rank correlation with accuracy within an encoder and across encoders, with bootstrap intervals over methods; the
@@ -12,8 +12,8 @@ rule that comes out of them; and, where runs have several checkpoints, what is l
 stores the rule in ``ssl_jax/evaluate/label_free.json``, from where ``experiments.evaluate --measures=label_free``, the report
 and ``--config.watch.checkpoint.rank_by=label_free`` read it. ``--unseen`` tests the committed rule on other rows, which it has
 not been chosen on; ``--dense=results/dense.jsonl`` adds how the same runs segment images. ``--runs`` measures every checkpoint
-of the runs in a folder, with and without labels, and adds a row for each to ``--out``; rows that are there stay, and
-``--minutes`` ends in time. A run keeps its checkpoints with ``--config.watch.checkpoint.keep=10``.
+of the runs in a folder and their encoders before training, with and without labels, and adds a row for each to ``--out``; rows
+that are there stay, and ``--minutes`` ends in time. A run keeps its checkpoints with ``--config.watch.checkpoint.keep=10``.
 """
 
 import math
@@ -26,6 +26,7 @@ from ssl_jax.cli.label_free import (
     check_table,
     checkpoint_table,
     join_segmentation,
+    list_checkpoints,
     measure_runs,
     read_measured,
     rule_lines,
@@ -52,6 +53,7 @@ _SOURCE = flags.DEFINE_string(
 )
 _TRAIN = flags.DEFINE_string("train_split", None, "Of --runs: training split; default: as each config says.")
 _TEST = flags.DEFINE_string("test_split", None, "Of --runs: test split; default: as each config says.")
+_LAST = flags.DEFINE_bool("last_only", False, "Of --runs: the last checkpoint of each run only.")
 _MINUTES = flags.DEFINE_float(
     "minutes", None, "Of --runs: no checkpoint is begun after so many.", lower_bound=0
 )
@@ -73,10 +75,10 @@ def main() -> None:
         raise ValueError("--fix: allowed with --rows, on which the rule is chosen")
     if _RUNS.value is not None:
         out = launch.require_path("out", _OUT.value, "FILE.jsonl")
+        workdirs = runs_below(launch.require_path("runs", _RUNS.value, "FOLDER"))
         left = measure_runs(
-            runs_below(launch.require_path("runs", _RUNS.value, "FOLDER")),
+            list_checkpoints(workdirs, source=_SOURCE.value, last_only=_LAST.value),
             out,
-            source=_SOURCE.value,
             splits=(_TRAIN.value, _TEST.value),
             minutes=math.inf if _MINUTES.value is None else _MINUTES.value,
         )

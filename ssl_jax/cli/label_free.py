@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ssl_jax.cli.evaluate import evaluate, run_candidate
+from ssl_jax.cli.evaluate import evaluate, random_candidate, run_candidate
 from ssl_jax.cli.tables import encoder_name
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
@@ -162,21 +162,62 @@ def runs_below(folder: Path) -> list[Path]:
     return found
 
 
+class Checkpoint(NamedTuple):
+    """What :func:`measure_runs` measures one of.
+
+    Attributes:
+      workdir: folder of the run.
+      step: updates made; ``None``: the encoder of the run as it is drawn with its seed.
+      facts: what names its row.
+    """
+
+    workdir: Path
+    step: int | None
+    facts: Row
+
+
+def list_checkpoints(
+    workdirs: Sequence[Path], *, source: str | None = None, last_only: bool = False
+) -> list[Checkpoint]:
+    """List the checkpoints of runs, and the untrained encoder of each architecture and seed once.
+
+    Args:
+      workdirs: folders of runs.
+      source: images to measure with; ``None``: those of each run.
+      last_only: whether only the last checkpoint of each run counts.
+    """
+    found: dict[tuple[Any, ...], Checkpoint] = {}
+    for workdir in workdirs:
+        config, saved = build.read_config(workdir), steps(workdir / "checkpoints")
+        common = {
+            "source": source or config["data"]["source"],
+            "encoder": encoder_name(config),
+            "seed": config["seed"],
+            "steps": config["steps"],
+        }
+        untrained = {**common, "method": UNTRAINED, "step": 0, "last": True}
+        each = [Checkpoint(workdir, None, untrained)]
+        for step in saved[-1:] if last_only else saved:
+            facts = {**common, "method": config["method"]["name"], "step": step, "last": step == saved[-1]}
+            each.append(Checkpoint(workdir, step, facts))
+        for checkpoint in each:
+            found.setdefault(ROW_KEY(checkpoint.facts), checkpoint)
+    return list(found.values())
+
+
 def measure_runs(
-    workdirs: Sequence[Path],
+    checkpoints: Sequence[Checkpoint],
     out: Path,
     *,
-    source: str | None = None,
     splits: tuple[str | None, str | None] = (None, None),
     minutes: float = math.inf,
     report: Callable[[str], None] = print,
 ) -> int:
-    """Measure every checkpoint of runs with and without labels, and store a row of each; rows that are there stay.
+    """Measure checkpoints with and without labels, and store a row of each; rows that are there stay.
 
     Args:
-      workdirs: folders of runs.
+      checkpoints: see :func:`list_checkpoints`.
       out: file of the rows.
-      source: images to measure with; ``None``: those of each run.
       splits: splits of training and test images; ``None``: as the config of each run says.
       minutes: no checkpoint is begun after so many.
       report: given a line for each checkpoint.
@@ -187,34 +228,25 @@ def measure_runs(
     Raises:
       ValueError: images that cannot be opened or have no labels.
     """
-    start, done, left = time.monotonic(), {ROW_KEY(row) for row in read_rows(out)}, 0
-    for workdir in workdirs:
-        config = build.read_config(workdir)
-        checkpoints = steps(workdir / "checkpoints")
-        for step in checkpoints:
-            facts = {
-                "source": source or config["data"]["source"],
-                "method": config["method"]["name"],
-                "encoder": encoder_name(config),
-                "seed": config["seed"],
-                "step": step,
-                "last": step == checkpoints[-1],
-            }
-            if ROW_KEY(facts) in done:
-                continue
-            if time.monotonic() - start > 60 * minutes:
-                left += 1
-                continue
-            began = time.process_time()
-            row = measure_checkpoint(workdir, step, source=facts["source"], splits=splits)
-            spent = {"date": datetime.now(UTC).date().isoformat(), "cpu_seconds": time.process_time() - began}
-            write_row(out, {**facts, **spent, "steps": config["steps"], **row}, ROW_KEY)
-            report(f"{workdir.name}, step {step}: {spent['cpu_seconds']:.0f} CPU seconds")
-    return left
+    start, done = time.monotonic(), {ROW_KEY(row) for row in read_rows(out)}
+    missing = [checkpoint for checkpoint in checkpoints if ROW_KEY(checkpoint.facts) not in done]
+    for position, checkpoint in enumerate(missing):
+        if time.monotonic() - start >= 60 * minutes:
+            return len(missing) - position
+        before = time.process_time()
+        row = measure_checkpoint(checkpoint, splits=splits)
+        spent = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "cpu_seconds": round(time.process_time() - before, 1),
+        }
+        write_row(out, {**checkpoint.facts, **spent, **row}, ROW_KEY)
+        name = f"{checkpoint.workdir.name}, {'untrained' if checkpoint.step is None else f'step {checkpoint.step}'}"
+        report(f"{name}: {spent['cpu_seconds']:.0f} CPU seconds")
+    return 0
 
 
 def measure_checkpoint(
-    workdir: Path, step: int, *, source: str, splits: tuple[str | None, str | None] = (None, None)
+    checkpoint: Checkpoint, *, splits: tuple[str | None, str | None] = (None, None)
 ) -> Row:
     """Measure one checkpoint with and without labels, on :data:`IMAGES` at most at even distances.
 
@@ -224,20 +256,22 @@ def measure_checkpoint(
     Raises:
       ValueError: images without labels.
     """
-    config, method, model = build.restore(workdir, str(step))
-    options = config["watch"]["evaluate"]
-    names = (splits[0] or options["train_split"], splits[1] or options["test_split"])
-    config = build.with_changes(
-        config, {"watch.evaluate.train_split": names[0], "watch.evaluate.test_split": names[1]}
+    untrained = checkpoint.step is None
+    config, method, model = build.restore(
+        checkpoint.workdir, "latest" if checkpoint.step is None else str(checkpoint.step)
     )
+    source, options = checkpoint.facts["source"], config["watch"]["evaluate"]
+    names = (splits[0] or options["train_split"], splits[1] or options["test_split"])
+    named = {"watch.evaluate.train_split": names[0], "watch.evaluate.test_split": names[1]}
+    config = build.with_changes(config, named)
     train, test = (
         take_evenly(open_images(config, source, split), count)
         for split, count in zip(names, IMAGES, strict=True)
     )
     check.require(len(train.classes) > 0, "source", source, "images with labels: a rule is judged by them")
     measures = [measure for measure in parse_measures(MEASURES) if measure.name in MEASURES]
-    candidates = [run_candidate(config, method, model)]
-    result = evaluate(config, candidates, (train, test), measures=measures, baselines=())
+    candidate = random_candidate(config, method) if untrained else run_candidate(config, method, model)
+    result = evaluate(config, [candidate], (train, test), measures=measures, baselines=())
     return {"images": result["examples"], "measures": result["rows"][-1]}
 
 

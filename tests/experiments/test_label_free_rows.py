@@ -166,16 +166,14 @@ def test_checkpoints_of_a_run_are_measured_once_and_ranked_without_labels(tmp_pa
     better = max(scores, key=lambda step: scores[step])
     assert restore_model(workdir / "checkpoints", step="best").step == better
     flags = (f"--runs={tmp_path / 'runs'}", f"--out={out}")
-    assert "3 checkpoints are left" in launch("label_free", *flags, "--minutes=0").stdout
+    assert "4 checkpoints are left" in launch("label_free", *flags, "--minutes=0").stdout
     done = launch("label_free", *flags)
     assert done.returncode == 0 and f"all checkpoints are in {out}" in done.stdout, done.stderr
     before = out.read_text()
     rows = [json.loads(line) for line in before.splitlines()]
-    assert [row["step"] for row in rows] == [2, 3, 4] and [row["last"] for row in rows] == [
-        False,
-        False,
-        True,
-    ]
+    assert [row["step"] for row in rows] == [2, 3, 4, 0]
+    assert [row["last"] for row in rows] == [False, False, True, True]
+    assert [row["method"] for row in rows] == ["simclr"] * 3 + [UNTRAINED]
     assert all({"knn", "linear", "label_free_values"} <= set(row["measures"]) for row in rows)
     assert np.isfinite([row["measures"]["knn"] for row in rows]).all()
     assert launch("label_free", *flags).returncode == 0 and out.read_text() == before
