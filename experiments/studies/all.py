@@ -39,7 +39,7 @@ def main(
 
     copy()
     tasks = [
-        task._replace(expected_seconds=core_seconds(task.study, task.variant))
+        task._replace(expected_seconds=core_seconds(task.study, task.variant, task.sharing))
         for task in missing_tasks(chosen, seeds, paths, others)
     ]
     runs = sum(len(task.seeds) for task in tasks)

@@ -1,5 +1,6 @@
 """In what order the studies are made, and what their runs take."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,22 @@ FACTORS = {
 """Of other methods, beside SimCLR: estimated from passes through the networks."""
 
 
-def core_seconds(study: Study, variant: Variant) -> float:
-    """Estimate the core-seconds of a run, from its method, its images, and the width of its encoder."""
+MEASURING = {"inversion": 150.0}
+"""Core-seconds of what a study measures beyond probes, of each run that it has: estimated."""
+
+
+def core_seconds(study: Study, variant: Variant, sharing: Sequence[Study] = ()) -> float:
+    """Estimate the core-seconds of a run.
+
+    Args:
+      study: The study.
+      variant: Variant of it: its method, its images and the width of its encoder count.
+      sharing: Studies that measure more of the same run.
+    """
+    return _training(study, variant) + sum(MEASURING.get(each.name, 0.0) for each in (study, *sharing))
+
+
+def _training(study: Study, variant: Variant) -> float:
     config = config_of_variant(study, variant) if study.prepare is None else {}
     by_method = FACTORS.get(study.name, FACTORS[""])
     factor = by_method.get(variant.method, 1.0)
@@ -93,7 +108,8 @@ def plan_table(*, markdown: bool = False) -> str:
                 "runs": runs,
                 "shared": runs - sum(len(task.seeds) for task in own),
                 "core-minutes, estimated": round(
-                    sum(len(task.seeds) * core_seconds(study, task.variant) for task in own) / 60
+                    sum(len(task.seeds) * core_seconds(study, task.variant, task.sharing) for task in own)
+                    / 60
                 ),
                 "made": len(stored),
                 "core-minutes, spent": round(float(np.sum(spent)) / 60),
