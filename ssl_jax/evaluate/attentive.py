@@ -292,8 +292,8 @@ class LayerTokens(NamedTuple):
       patches: ``[b, l, d]``, of a ViT or the places of a map.
     """
 
-    class_token: Array | None
-    patches: Array
+    class_token: AnyArray | None
+    patches: AnyArray
 
 
 def layer_names(network: Network, params: Params, state: State, images: Any) -> tuple[str, ...]:
@@ -377,9 +377,11 @@ def probe_inputs(tokens: LayerTokens) -> dict[str, dict[str, Array]]:
      'attentive': {'patches': (2, 4, 3), 'both': (2, 5, 3)}}
     """
     first, patches = tokens
+    patches = jnp.asarray(patches)
     mean = jnp.mean(patches, axis=1)
     linear, attentive = {"patches": mean}, {"patches": patches}
     if first is not None:
+        first = jnp.asarray(first)
         linear |= {"class": first, "both": jnp.concatenate([first, mean], axis=1)}
         attentive["both"] = jnp.concatenate([first[:, None], patches], axis=1)
     return {"linear": linear, "attentive": attentive}
@@ -401,10 +403,10 @@ def _measure(subject: Subject) -> Row:
     network, variables = method.encoder, (subject.encoder.params, subject.encoder.state)
     size = method.views[0].size
     image = jax.ShapeDtypeStruct((1, size, size, subject.sources[0].channels), jnp.float32)
-    own = jax.eval_shape(method.encoder_variables, *variables)
+    own: tuple[Params, State] = jax.eval_shape(method.encoder_variables, *variables)
     rows: list[Row] = []
     counts: tuple[int, int] = (0, 0)
-    layers = choose_layers(layer_names(network, *own, image))
+    layers = choose_layers(layer_names(network, own[0], own[1], image))
     shapes = [_shapes_of(network, own, image, layer) for layer in layers]
     fit = min(MIB * 2**20 // (4 * shape[0] * shape[1]) for shape in shapes)
     parts = [take_evenly(source, max(min(IMAGES, fit), 2)) for source in subject.sources]
@@ -415,10 +417,10 @@ def _measure(subject: Subject) -> Row:
             first = [] if found.class_token is None else [found.class_token[:, None]]
             return jnp.concatenate([*first, found.patches], axis=1).reshape(len(images), -1)
 
-        encoded = (subject.encode(part, encode) for part in parts)
-        arrays = probe_arrays(*encoded, subject.sources[0].classes)
+        train, test = (subject.encode(part, encode) for part in parts)
+        arrays = probe_arrays(train, test, subject.sources[0].classes)
         counts = (len(arrays[1]), len(arrays[3]))
-        tokens = [np.asarray(arrays[side]).reshape(-1, places, width) for side in (0, 2)]
+        tokens = [np.asarray(part).reshape(-1, places, width) for part in (arrays[0], arrays[2])]
         rows += _probe_layer(layer, tokens, arrays[1::2], has_class=has_class, classes=subject.classes)
     best = {
         head: max((row for row in rows if row["head"] == head), key=lambda row: row["validation"])

@@ -186,11 +186,9 @@ def summarize_matches(parts: Sequence[Matches], radii: Sequence[float]) -> Corre
         raise ValueError("views: no patch of a first view lies in the second")
     limits = np.asarray(radii, np.float32)[:, None]
     shares, ceiling = ((part[visible] <= limits).mean(axis=1) for part in (distance, least))
-    expected = chance[visible].mean(axis=0)
-    return CorrespondenceResult(
-        *(tuple(float(share) for share in column) for column in (shares, expected, ceiling)),
-        float(visible.mean()),
-    )
+    columns = (shares, chance[visible].mean(axis=0), ceiling)
+    within, expected, best = (tuple(float(share) for share in column) for column in columns)
+    return CorrespondenceResult(within, expected, best, float(visible.mean()))
 
 
 def _measure(subject: Subject) -> Row:

@@ -90,7 +90,8 @@ def propagate_labels(
         check.require(frame.shape[:2] == labels.shape[:2], f"features[{time}]", frame.shape[:2], allowed)
         target, slot = normalize(jnp.asarray(frame, jnp.float32)), 0
         if time == 0:
-            context = tuple(jnp.zeros((len(present), *part.shape), jnp.float32) for part in (target, labels))
+            kept = len(present)
+            context = jnp.zeros((kept, *target.shape)), jnp.zeros((kept, *labels.shape))
         else:
             labels = _propagate(target, *context, jnp.asarray(present), **given)
             yield np.asarray(labels)
@@ -376,7 +377,8 @@ def propagate_video(
 
     if not objects:
         return VideoResult(np.zeros((0, 2)), np.zeros((0, 2)))
-    propagated, ceiling = [], []
+    propagated: list[np.ndarray] = []
+    ceiling: list[np.ndarray] = []
     start = labels_of_mask(first.element["target"], objects, grid, covered)
     for labels in propagate_labels(frames(), start, options):
         target = targets.pop()

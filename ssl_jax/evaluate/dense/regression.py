@@ -31,7 +31,7 @@ class Moments(NamedTuple):
       products: ``[d + k, d + k]``, sum of its outer products with itself, float64.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     origin: Float[np.ndarray, " m"]
     total: Float[np.ndarray, " m"]
     products: Float[np.ndarray, "m m"]
