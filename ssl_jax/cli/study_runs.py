@@ -5,7 +5,9 @@ copied into the file of each.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import fcntl
 import json
 import multiprocessing
 import operator
@@ -175,6 +177,10 @@ def missing_tasks(
             made = [row["seed"] for row in results[variant.name].rows] if variant.name in results else []
             key = _config_key(study, variant)
             left = [seed for seed in seeds if seed not in made and (key, seed) not in planned]
+            if study.prepare is not None and left:
+                # Runs at a time begin with different seeds, each of which is prepared once.
+                turn = study.variants.index(variant) % len(left)
+                left = left[turn:] + left[:turn]
             planned.update((key, seed) for seed in left)
             sharing = [extended[name] for name, _ in by_config[key] if name != study.name]
             if left:
@@ -315,6 +321,14 @@ def _start_worker(cores: Any) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Let one process of this machine at a time do what has a name, such as the preparation of a seed."""
+    with (Path(tempfile.gettempdir()) / f"ssl_jax-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _run_seeds(task: Task, deadline: float | None) -> str:
     """Run the seeds of a task one after the other, as long as there is time."""
     study = measuring_more(task.study, task.sharing)
@@ -325,7 +339,8 @@ def _run_seeds(task: Task, deadline: float | None) -> str:
         if deadline is not None and start + longest > deadline:
             break
         if study.prepare is not None:
-            study.prepare(seed)
+            with _alone(f"{study.name}-{seed}"):
+                study.prepare(seed)
         row = run_variant(study, task.variant, seed)
         spent.append(row["cpu_seconds"])
         write_row(task.path, row, ROW_KEY)

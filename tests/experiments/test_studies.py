@@ -37,10 +37,10 @@ from ssl_jax.cli.study import (
 from ssl_jax.cli.study_pages import claim_line, describe_power, describe_runs, study_page, study_table
 from ssl_jax.cli.study_runs import (
     ROW_KEY,
-    demands_of,
     config_of_variant,
     copy_shared,
     current_configs,
+    demands_of,
     measuring_more,
     missing_tasks,
     read_results,
@@ -284,6 +284,12 @@ def test_a_shared_run_is_planned_once_and_measures_what_every_study_asks_for():
         assert set(demands_of(other, config)) <= asked
     assert study.rotation and set(study.extra(config)) == {"after", "hidden"}
     assert {"features hidden", "rotation", "spectrum after", "measured inverted"} <= asked
+
+
+def test_runs_that_are_prepared_begin_with_different_seeds():
+    study = STUDIES["staged_distillation"]
+    tasks = missing_tasks([study], (0, 1, 2), {study.name: RESULTS / "nowhere.jsonl"})
+    assert [list(task.seeds) for task in tasks] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
 
 
 def test_rows_of_other_studies_are_copied_if_they_have_what_is_asked_for(tmp_path):
