@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -116,6 +116,7 @@ def _keys_of(colors: np.ndarray) -> np.ndarray:
     return (red << 16) + (green << 8) + blue
 
 
+@runtime_checkable
 class Encoded(Protocol):
     """What reads stored files by number."""
 
@@ -266,7 +267,9 @@ def open_masks(
         images, stored, notes = _open_folders(Path(place).expanduser(), split, masks, options)
     else:
         images = open_source(spec, split, **options)
-        own = {name: options[name] for name in ("cache_dir", "data_dir", "splits") if name in options}
+        own: dict[str, Any] = {
+            name: options[name] for name in ("cache_dir", "data_dir", "splits") if name in options
+        }
         column = masks or (COLUMN if kind == "parquet" else _find_feature(spec, split, own))
         try:
             stored, notes = _encoded(open_source(spec, split, image=column, label="", **own)), ()
@@ -296,7 +299,7 @@ def _find_feature(spec: str, split: str, options: dict[str, Any]) -> str:
 def _encoded(source: Source) -> Encoded:
     if isinstance(source, Subset):
         return _Part(_encoded(source.source), source.indices)
-    assert hasattr(source, "read_encoded")
+    assert isinstance(source, Encoded)
     return source
 
 
@@ -315,9 +318,11 @@ def _open_folders(
     for folder in (root, other):
         check.require(folder.is_dir(), "masks", str(folder), f"a folder that exists{hint}")
     images = open_source(f"folder:{root}", split, **options)
-    whole, indices = images, np.arange(len(images))
+    whole: Source = images
+    indices = np.arange(len(images))
     while isinstance(whole, Subset):
-        whole, indices = whole.source, whole.indices[indices]
+        indices = whole.indices[indices]
+        whole = whole.source
     assert isinstance(whole, FolderSource)
     by_stem: dict[str, str] = {}
     for name in list_files(other).names:

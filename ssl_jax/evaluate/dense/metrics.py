@@ -159,8 +159,8 @@ class Scores:
             return
         self.images += 1
         self.counts += counts
-        small = (resize_target(part, REDUCED, REDUCED) for part in (predicted, target))
-        self._reduced += confusion(*small, classes)
+        small = [resize_target(part, REDUCED, REDUCED) for part in (predicted, target)]
+        self._reduced += confusion(small[0], small[1], classes)
         for absent in ABSENT:
             self._sums[absent] += mean_iou(counts, absent=absent)
         if self._boundaries:

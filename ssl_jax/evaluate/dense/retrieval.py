@@ -104,8 +104,8 @@ def collect_patches(
         indices = np.unique(np.linspace(0, count - 1, memory).round().astype(int))
     quota = max(memory // count, 1)
     kept: list[Patches] = []
-    given = {"framing": framing, "batch_size": batch_size, "indices": indices.tolist()}
-    for found in map_features(encoder, source, **given):
+    maps = map_features(encoder, source, framing=framing, batch_size=batch_size, indices=indices.tolist())
+    for found in maps:
         kept.append(draw_patches(found, classes=classes, count=quota, seed=seed))
     if not sum(len(part.images) for part in kept):
         raise ValueError(f"{source.name}: no pixel of its masks has a class")
@@ -113,23 +113,25 @@ def collect_patches(
     return Patches(*(np.concatenate(column) for column in zip(*kept, strict=True)))
 
 
-def draw_patches(found: ImageMap, *, classes: int, count: int, seed: int) -> Patches:
+def draw_patches(image_map: ImageMap, *, classes: int, count: int, seed: int) -> Patches:
     """Draw patches of one image that have a class, without replacement; the draw follows from the seed and the image.
 
     Args:
-      found: map of an image, with its ``target``.
+      image_map: map of an image, with its ``target``.
       classes: number of classes.
       count: patches at most.
       seed: seed.
     """
-    features = found.features.reshape(-1, found.features.shape[-1])
-    shares = patch_shares(found.element["target"], found.features.shape[:2], classes, found.covered)
+    features = image_map.features.reshape(-1, image_map.features.shape[-1])
+    shares = patch_shares(
+        image_map.element["target"], image_map.features.shape[:2], classes, image_map.covered
+    )
     shares = shares.reshape(-1, classes)
     rows = np.flatnonzero(shares.sum(1) > 0)
     if len(rows) > count:
-        generator = np.random.default_rng((seed, found.index))
+        generator = np.random.default_rng((seed, image_map.index))
         rows = np.sort(generator.choice(rows, count, replace=False))
-    return Patches(features[rows], shares[rows], np.full(len(rows), found.index, np.int32))
+    return Patches(features[rows], shares[rows], np.full(len(rows), image_map.index, np.int32))
 
 
 def retrieve(

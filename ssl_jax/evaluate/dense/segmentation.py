@@ -283,7 +283,8 @@ def segment(
     Raises:
       ValueError: no pixel with a class, or an option out of range.
     """
-    classes = max(len(train.mask_classes), len(test.mask_classes))
+    names = train.mask_classes if len(train.mask_classes) >= len(test.mask_classes) else test.mask_classes
+    classes = len(names)
     check.require(classes >= 2, "mask classes", classes, "two or more: what is foreground needs --palette")
     given: dict[str, Any] = {"framing": framing, "batch_size": options.batch_size}
     patches = collect_patches(
@@ -334,7 +335,7 @@ def segment(
         "grid": list(grid),
         "patches": len(patches.features),
         "memory": len(bank.features),
-        "classes": list(max(train.mask_classes, test.mask_classes, key=len)),
+        "classes": list(names),
     }
     return results
 
