@@ -12,7 +12,7 @@ DEFINITION = re.compile(r"^(?:def|class) ([A-Za-z]\w*)", re.MULTILINE)
 
 @functools.cache
 def public_names(package: str) -> dict[str, str]:
-    """Map each public function and class that the modules of a package define to its module.
+    """Map each public function and class that the modules of a package define to its module, and packages in it to themselves.
 
     A module hides what has its own name: ``koleo`` is the module, ``koleo.koleo`` the function in it. Nothing is imported.
 
@@ -25,7 +25,10 @@ def public_names(package: str) -> dict[str, str]:
     names = {
         name: modules[path.stem] for path in files for name in DEFINITION.findall(path.read_text("utf-8"))
     }
-    return {**names, **modules}
+    packages = {
+        path.parent.name: f"{package}.{path.parent.name}" for path in Path(folder).glob("*/__init__.py")
+    }
+    return {**names, **modules, **packages}
 
 
 def load_public(package: str, name: str) -> Any:
