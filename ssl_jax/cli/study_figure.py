@@ -118,7 +118,7 @@ def _ours(
     name: str,
 ) -> None:
     compared = name in OF_UNTRAINED
-    axes.set_title(f"ours: {heading} in %{' (dotted: untrained)' if compared else ''}", fontsize=9)
+    axes.set_title(f"ours: {heading} in %{' (dotted: before training)' if compared else ''}", fontsize=9)
     if compared:
         axes_line = axes.axvline if bars else axes.axhline
         for initial in untrained(results).values():
@@ -202,7 +202,7 @@ def _spectra(axes: Any, results: Results, rows: Sequence[Variant], name: str, he
 
 
 def _layers(axes: Any, study: Study, results: Results, rows: Sequence[Variant]) -> None:
-    axes.set_title("ours: linear in % by layer (dotted: untrained)", fontsize=9)
+    axes.set_title("ours: linear in % by layer (dotted: before training)", fontsize=9)
     axes.set_xlabel("layer")
     axes.set_xticks(range(1, 1 + len(study.layers)))
     complete = [results[v.name] for v in rows if results[v.name].has(f"{study.layers[-1]}_linear")]
