@@ -1,5 +1,6 @@
 """experiments.invert: picture, tables, refusals; a run from the command line that goes on where it was stopped."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -9,7 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_jax.cli.invert import CELL, Wanted, draw_grid, inversion_table, transformation_table
+from ssl_jax.cli.invert import (
+    CELL,
+    Wanted,
+    draw_grid,
+    inversion_table,
+    invert_run,
+    transformation_table,
+)
+from ssl_jax.cli.pretrain import pretrain
+from ssl_jax.config import build
+from ssl_jax.config.find import find_config
+from ssl_jax.config.load import load_config
+from ssl_jax.evaluate import transformations
+from ssl_jax.evaluate.inversion import Training
 
 
 def test_the_picture_has_each_image_where_its_row_and_column_are():
@@ -72,47 +86,48 @@ def invert(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of SimCLR with two steps."""
+    small = {"steps": 2, "watch.health.batch": 0, "watch.health.sample": 0, "watch.online.every": 9}
+    config = load_config(f"{find_config('simclr')}:embedded,smoke", small)
+    pretrain(build.to_dict(config), tmp_path / "run")
+    return tmp_path / "run"
+
+
 @pytest.mark.long
-def test_a_run_is_inverted_goes_on_and_refuses_other_decoders(tmp_path):
-    workdir, parts = tmp_path / "run", ("--train_split=train[:3%]", "--test_split=test[:3%]")
-    pretrain = [
-        sys.executable,
-        "-m",
-        "experiments.pretrain",
-        "--config=configs/simclr.py:smoke",
-        f"--workdir={workdir}",
-    ]
-    done = subprocess.run([*pretrain, "--config.steps=2"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    given = (
-        f"--workdir={workdir}",
-        *parts,
-        "--steps=3",
-        "--batch_size=16",
-        "--width=4",
-        "--images=3",
-        "--samples=2",
-    )
-    made = invert(*given, "--solver_steps=2")
-    assert made.returncode == 0, made.stderr
-    assert "pixels explained" in made.stdout and "rotation" in made.stdout
+def test_a_run_is_inverted_once_and_other_decoders_are_refused(workdir, monkeypatch, capsys):
+    few = {name: transformations.TRANSFORMATIONS[name] for name in ("flip", "brightness")}
+    monkeypatch.setattr(transformations, "TRANSFORMATIONS", few)
+    training = Training(steps=3, batch_size=16, width=4)
+    given = {"splits": ("train[:3%]", "test[:3%]"), "training": training}
+    wanted = Wanted(images=3, samples=2, solver="euler", solver_steps=2)
+    invert_run(workdir, wanted=wanted, **given)
+    said = capsys.readouterr().out
+    assert "pixels explained" in said and "brightness" in said
     folder = workdir / "inversion"
     result = json.loads((folder / "inversion.json").read_text())
     assert [row["read"] for row in result["rows"]] == ["backbone", "projector"]
     assert all({"mse", "explained", "free", "reciprocal_rank"} <= row.keys() for row in result["rows"])
+    assert [row["transformation"] for row in result["transformations"]] == list(few)
     assert {"chance", "backbone", "projector"} <= result["transformations"][0].keys()
-    picture = Image.open(folder / "inversion.png")
-    assert (
-        picture.size[0] > picture.size[1]
-    )  # the image, then a decoded one and two samples of each of two readings
-    # The same command trains nothing again, and makes the same of it.
+    # The image, one decoded from each of two readings, and two samples of each.
+    assert Image.open(folder / "inversion.png").size[0] == 7 * (4 * 28 + 4) + 4
+    # Another picture of the same decoders trains nothing again.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*/*")}
-    again = invert(*given, "--solver_steps=2")
-    assert again.returncode == 0, again.stderr
+    again = dataclasses.replace(wanted, kinds=("deterministic",), images=4)
+    invert_run(workdir, wanted=again, **given)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*/*")} == before
-    assert json.loads((folder / "inversion.json").read_text())["rows"] == result["rows"]
+    rows = json.loads((folder / "inversion.json").read_text())["rows"]
+    assert [row["mse"] for row in rows] == [row["mse"] for row in result["rows"]]
     # Other decoders are refused, and what the encoder does not have.
-    other = invert(*given[:-5], "--steps=4")
-    assert other.returncode == 1 and "training.steps: 3 -> 4" in other.stderr and "--out" in other.stderr
-    assert "read='head'" in invert(*given, "--read=head").stderr
-    assert "allowed is one of them" in invert(*given, "--encoder=x").stderr
+    other = {**given, "training": training._replace(steps=4)}
+    with pytest.raises(ValueError, match=r"training\.steps: 3 -> 4(.|\n)*--out"):
+        invert_run(workdir, wanted=wanted, **other)
+
+
+@pytest.mark.long
+def test_errors_of_the_command_line_are_one_message():
+    assert "read='head'" in invert("--workdir=runs/none", "--read=head").stderr
+    failed = invert("--workdir=runs/none", "--encoder=x")
+    assert failed.returncode == 1 and failed.stderr.startswith("error: --workdir and --encoder")
