@@ -150,7 +150,7 @@ def attentive_sweep(
       ValueError: labels, a rate, a decay, a size or a number of heads out of range, an empty grid or part.
 
     >>> x, y = np.eye(2, dtype=np.float32)[np.arange(64) % 2][:, None], np.arange(64) % 2
-    >>> attentive_sweep(x, y, x, y, classes=2, learning_rates=(0.1,), weight_decays=(0.0,), batch_size=16).accuracy
+    >>> attentive_sweep(x, y, x, y, classes=2, learning_rates=(0.1,), weight_decays=(0.0,), epochs=5, batch_size=16).accuracy
     1.0
 
     Reference: Darcet et al., CAPI (2025), whose probe and grid in one program it is; El-Nouby et al., AIM (2024), for the
@@ -337,10 +337,11 @@ def layer_tokens(network: Network, params: Params, state: State, images: Array, 
       layer: name of :func:`layer_names`.
 
     >>> from ssl_jax.models import build
-    >>> network, images = build("vit_micro", width=16, depth=1, heads=2, patch=4, image_size=8), jnp.zeros((2, 8, 8, 3))
-    >>> found = layer_tokens(network, *network.init(jax.random.key(0), images), images, "tokens")
-    >>> found.class_token.shape, found.patches.shape
-    ((2, 16), (2, 4, 16))
+    >>> network, images = build("convnet", widths=(4, 6), grid=1), jnp.zeros((2, 8, 12, 3))
+    >>> variables = network.init(jax.random.key(0), images)
+    >>> name = layer_names(network, *variables, images)[0]
+    >>> jax.eval_shape(lambda *given: layer_tokens(network, *given, name), *variables, images).patches.shape
+    (2, 24, 4)
     """
     own = layer == "tokens"
     outputs, _ = network.apply(params, state, images, train=False, output="tokens" if own else "layers")

@@ -23,6 +23,8 @@ from ssl_jax.evaluate.measure import Candidate, Options, Subject
 from ssl_jax.methods.method import Method
 from ssl_jax.train.features import Features
 
+compute_logits = jax.jit(attentive_logits)
+
 
 def random_heads(width=6, heads=2, classes=3, cells=2):
     params = init_heads(jax.random.key(0), width=width, heads=heads, classes=classes, cells=cells)
@@ -53,18 +55,18 @@ def logits_by_hand(params, tokens, cell):
 
 def test_logits_are_those_of_attention_written_out():
     params, tokens = random_heads(), np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
-    found = attentive_logits(params, tokens)
+    found = compute_logits(params, tokens)
     for cell in range(2):
         np.testing.assert_allclose(found[:, cell], logits_by_hand(params, tokens, cell), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(attentive_logits(params, tokens[:, ::-1]), found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(compute_logits(params, tokens[:, ::-1]), found, rtol=1e-4, atol=1e-4)
 
 
 def test_a_query_of_zeros_takes_the_mean_of_the_values():
-    params, tokens = random_heads(), np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)
+    params, tokens = random_heads(), np.random.default_rng(1).normal(size=(4, 5, 6)).astype(np.float32)
     params["query"] = jnp.zeros_like(params["query"])
-    mean = np.repeat(tokens.mean(axis=1, keepdims=True), 4, axis=1)
+    mean = np.repeat(tokens.mean(axis=1, keepdims=True), 5, axis=1)
     np.testing.assert_allclose(
-        attentive_logits(params, tokens), attentive_logits(random_heads(), mean), rtol=1e-4, atol=1e-4
+        compute_logits(params, tokens), compute_logits(random_heads(), mean), rtol=1e-4, atol=1e-4
     )
 
 
@@ -116,6 +118,7 @@ def marked_tokens(n, rng, length=6, classes=4):
     return tokens, labels
 
 
+@pytest.mark.long
 def test_attention_reads_what_the_mean_of_the_tokens_hides():
     rng = np.random.default_rng(3)
     train, labels = marked_tokens(600, rng)
@@ -131,6 +134,7 @@ def test_attention_reads_what_the_mean_of_the_tokens_hides():
     assert ridge(train.mean(1), labels, test.mean(1), right, classes=4).accuracy < 0.75
 
 
+@pytest.mark.long
 def test_scale_and_shift_of_the_tokens_and_the_test_set_change_nothing_that_is_chosen():
     rng = np.random.default_rng(4)
     train, labels = marked_tokens(60, rng)
@@ -213,6 +217,7 @@ def make_subject(network):
     return Subject(*features, (train, test), options, Candidate("e", "encoder", method, *variables))
 
 
+@pytest.mark.long
 def test_the_measure_fits_both_heads_to_the_places_of_maps():
     row = MEASURE.run(make_subject(models.build("convnet", widths=(4,), grid=1)))
     assert [(r["head"], r["tokens"]) for r in row["attentive_sweep"]["rows"]] == [
