@@ -79,7 +79,10 @@ def _read(rows: Sequence[Row], budget: str | None) -> list[Measured]:
     for row in rows:
         if "measures" in row:
             run = Measured(
-                *(row[name] for name in ("method", "encoder", "seed", "step")),
+                row["method"],
+                row["encoder"],
+                row["seed"],
+                row["step"],
                 bool(row["last"]),
                 values_of(row["measures"]),
                 accuracy_of(row["measures"]),
@@ -140,7 +143,7 @@ def join_segmentation(runs: Sequence[Measured], path: Path) -> list[Measured]:
     scores: dict[tuple[str, str, int], list[float]] = {}
     for row in read_rows(path):
         if isinstance(row.get(SEGMENTATION), float):
-            method = {"random encoder": UNTRAINED}.get(row["method"], row["method"])
+            method = UNTRAINED if row["method"] == "random encoder" else str(row["method"])
             key = (method, row["encoder"].partition(",")[0], row["seed"])
             scores.setdefault(key, []).append(row[SEGMENTATION])
     joined = []

@@ -246,14 +246,20 @@ def average_seeds(runs: Sequence[Measured]) -> Points:
             groups.setdefault((run.method, run.encoder), []).append(run)
     accuracies = dict.fromkeys(name for run in runs for name in run.accuracy)
 
-    def column(number: Callable[[Measured], float]) -> np.ndarray:
-        return np.array([np.mean([number(run) for run in group]) for group in groups.values()])
+    def column(numbers: Sequence[Sequence[float]]) -> np.ndarray:
+        return np.array([np.mean(of_seeds) for of_seeds in numbers])
 
     return Points(
         tuple(method for method, _ in groups),
         tuple(encoder for _, encoder in groups),
-        {name: column(lambda run, name=name: orient(name, run.values.get(name))) for name in ORIENT},
-        {name: column(lambda run, name=name: run.accuracy.get(name, math.nan)) for name in accuracies},
+        {
+            name: column([[orient(name, run.values.get(name)) for run in group] for group in groups.values()])
+            for name in ORIENT
+        },
+        {
+            name: column([[run.accuracy.get(name, math.nan) for run in group] for group in groups.values()])
+            for name in accuracies
+        },
     )
 
 
