@@ -152,6 +152,7 @@ STUDY = Study(
         "batch_size": 128,
         "steps": 94,
         "watch.log.every": 10,
+        "watch.evaluate.train_split": "train",
     },
     arguments="folder,vit_micro,short",
     images="4,024 photographs of clothes of 15 classes (alexeygrigorev/clothing-dataset, CC0) and 1,006 to test on, 48 pixels",
