@@ -393,12 +393,13 @@ def choose_rule(
 
     Reference: the rule of one standard error is of Breiman et al., Classification and Regression Trees (1984).
     """
-    points = _comparable(_trained(average_seeds(runs), ("rotation",)))
+    trained = _trained(average_seeds(runs), ("rotation",))
+    points, methods = _comparable(trained), f"{len(trained.methods)} methods"
     missing = [target for target in targets if target not in points.accuracy]
     check.require(not missing, "runs", f"no {', '.join(missing)}", f"runs with {', '.join(targets)}")
     usable = usable_rules(points, rules)
     allowed = f"runs of {LEAST_GROUPS} methods or more with one encoder, with measures without labels"
-    check.require(bool(usable), "runs", f"{len(points.methods)} methods", allowed)
+    check.require(bool(usable), "runs", methods, allowed)
     standards = {measures: standards_of(points, measures) for measures in usable}
     found = {
         measures: [
