@@ -177,9 +177,8 @@ def teacher_folder(run: TableRun, runs: Path) -> Path:
 def run_measures(run: TableRun) -> tuple[str, ...]:
     """List what is measured of a run's encoder."""
     if run.dataset:
-        tuned = run.seed == 0
-    else:
-        tuned = run.method in FINE_TUNED or ".masked." in names()[run.method]
+        return (*MEASURES, "label_free", "finetune") if run.seed == 0 else (*MEASURES, "label_free")
+    tuned = run.method in FINE_TUNED or ".masked." in names()[run.method]
     return (*MEASURES, "finetune") if tuned else MEASURES
 
 
@@ -369,7 +368,9 @@ def pretrain_command(run: TableRun, workdir: Path) -> list[str]:
     """Arguments of ``python -m experiments.<verb>`` that train a run, the verb first."""
     config = f"--config=configs/{run.method}.py:{run.arguments}"
     source = [f"--config.data.source={run.source}"] if run.source else []
-    return ["pretrain", config, *source, f"--config.seed={run.seed}", f"--workdir={workdir}"]
+    # Which of its checkpoints is best, is asked of the first seed.
+    keep = ["--config.watch.checkpoint.keep=5"] if run.dataset and run.seed == 0 else []
+    return ["pretrain", config, *source, f"--config.seed={run.seed}", *keep, f"--workdir={workdir}"]
 
 
 def baselines_of(run: TableRun) -> tuple[str, ...]:

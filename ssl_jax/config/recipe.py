@@ -159,7 +159,7 @@ def at_64_pixels(recipes: Mapping[str, Recipe], /, *, source: str = BENCH_64, **
 
 def _with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Replace fields of a recipe, mappings entry by entry."""
-    merged = {
+    merged: dict[str, Any] = {
         name: {**getattr(recipe, name), **value} if isinstance(value, Mapping) else value
         for name, value in changes.items()
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssl_jax.cli import results
-from ssl_jax.cli.results import row_key, TableRun
+from ssl_jax.cli.results import TableRun, row_key
 from ssl_jax.cli.tables import DATASET, ELSEWHERE, dataset_of, method_table, results_table
 from ssl_jax.config.datasets import DATASETS
 from ssl_jax.core.rows import read_rows, write_row
