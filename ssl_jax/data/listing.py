@@ -2,13 +2,18 @@
 
 import collections
 import dataclasses
+import logging
 import os
+import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ssl_jax.data import listing_cache
 from ssl_jax.data.files import SUFFIXES, UNREAD_FORMATS, counted, identify_file, printable
+
+_log = logging.getLogger(__name__)
 
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "unlabeled"})
 """Where all sub-folders of a folder have such names (in any case), they are splits, not classes."""
@@ -49,6 +54,10 @@ _LOOKED_AT = 16
 """How many of them are opened to see whether they are images."""
 _SHOWN = 5
 """How many names a sentence lists."""
+CACHED = 10_000
+"""From so many images on, the list of a folder is kept."""
+_SAID = 5.0
+"""Seconds between two messages about a list that is being made."""
 
 
 class LeftOut:
@@ -89,6 +98,7 @@ class Listing:
       without_image: sub-folders of the first level without an image file in them.
       leaves: folders without sub-folders.
       others: number of files in each folder that are left out.
+      folders: folders that were read, each with what changes when an entry of it does.
     """
 
     names: list[str] = dataclasses.field(default_factory=list)
@@ -99,6 +109,7 @@ class Listing:
     without_image: list[str] = dataclasses.field(default_factory=list)
     leaves: list[str] = dataclasses.field(default_factory=list)
     others: dict[str, int] = dataclasses.field(default_factory=dict)
+    folders: dict[str, listing_cache.Stamp] = dataclasses.field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -117,15 +128,68 @@ def list_files(root: Path, start: str = "", *, beside: Sequence[str] = ()) -> Li
       start: the sub-folder to look in, "" for all.
       beside: other sub-folders, of which only the files that are left out are of interest.
     """
+    whole = os.path.realpath(root)
+    request = {"start": start, "beside": list(beside), "rules": _rules()}
+    kept = listing_cache.read_list(whole, request)
+    if kept is not None:
+        _log.info(
+            "folder:%s: the list of %s images is taken from the cache: no folder has changed",
+            printable(os.path.join(root, start)),
+            f"{len(kept['names']):,}",
+        )
+        return _from_cache(kept)
+    began = time.time_ns()
     listing = Listing()
     if start:
         _add_beside(listing, root, beside)
-    _list_below(root, start, listing)
+    _list_below(root, start, listing, progress=_Progress(os.path.join(root, start)))
     listing.names.sort()
+    # What a link leads to, and what may be read, can change without a change of the folder.
+    if len(listing.names) >= CACHED and not listing.broken and not listing.unreadable:
+        listing_cache.write_list(whole, request, _to_cache(listing), folders=listing.folders, started=began)
     return listing
 
 
-def _list_below(root: Path, start: str, listing: Listing | None = None) -> Listing:
+def _rules() -> list[str]:
+    """What decides which files are listed."""
+    return sorted({*SUFFIXES, *SYSTEM_FOLDERS, *SYSTEM_FILES})
+
+
+def _to_cache(listing: Listing) -> dict[str, Any]:
+    left_out = {reason: [part.count, part.names] for reason, part in listing.left_out.items()}
+    fields = {field.name: getattr(listing, field.name) for field in dataclasses.fields(listing)}
+    return {**fields, "left_out": left_out, "folders": {}}
+
+
+def _from_cache(kept: Mapping[str, Any]) -> Listing:
+    listing = Listing(**{**kept, "left_out": collections.defaultdict(LeftOut)})
+    listing.repeated = [(name, first) for name, first in listing.repeated]
+    for reason, (count, names) in kept["left_out"].items():
+        listing.left_out[reason].count, listing.left_out[reason].names = count, names
+    return listing
+
+
+class _Progress:
+    """Says every few seconds how far a list has come; nothing of one that is soon made."""
+
+    def __init__(self, path: str) -> None:
+        self._path = printable(path)
+        self._next = time.monotonic() + _SAID
+
+    def show(self, images: int, folders: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SAID
+            _log.info(
+                "folder:%s: listing: %s images in %s folders so far",
+                self._path,
+                f"{images:,}",
+                f"{folders:,}",
+            )
+
+
+def _list_below(
+    root: Path, start: str, listing: Listing | None = None, *, progress: _Progress | None = None
+) -> Listing:
     listing = Listing() if listing is None else listing
     tops: set[str] = set()
     read_as: dict[str, str] = {}
@@ -138,7 +202,10 @@ def _list_below(root: Path, start: str, listing: Listing | None = None) -> Listi
             listing.repeated.append((folder, read_as[real]))
             continue
         read_as[real] = folder
+        if progress is not None:
+            progress.show(len(listing.names), len(read_as))
         try:
+            listing.folders[folder] = listing_cache.stamp(path)
             entries = _entries(path)
         except OSError as error:
             listing.unreadable.append((folder, error.strerror or str(error)))
@@ -146,9 +213,9 @@ def _list_below(root: Path, start: str, listing: Listing | None = None) -> Listi
         inner = []
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            is_folder = _is_folder(entry)
+            is_folder = entry.is_folder
             reason = _reason(entry.name, is_folder)
-            broken = not is_folder and _is_broken_link(entry)
+            broken = entry.is_link and not is_folder and not os.path.exists(os.path.join(path, entry.name))
             if is_folder and reason is None:
                 inner.append(name)
             elif reason is None:
@@ -170,18 +237,29 @@ def _list_below(root: Path, start: str, listing: Listing | None = None) -> Listi
 
 def _add_beside(listing: Listing, root: Path, folders: Sequence[str]) -> None:
     """Add what is left out beside the splits of a folder."""
+    listing.folders[""] = listing_cache.stamp(root)
     for entry in _entries(root):
-        reason = _reason(entry.name, _is_folder(entry))
+        reason = _reason(entry.name, entry.is_folder)
         if reason is not None:
             listing.left_out[reason].add(entry.name)
     for folder in folders:
-        for reason, part in _list_below(root, folder).left_out.items():
+        below = _list_below(root, folder)
+        listing.folders |= below.folders
+        for reason, part in below.left_out.items():
             listing.left_out[reason].join(part)
 
 
-def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+class _Entry(NamedTuple):
+    """A file or folder, in less memory than an entry of the system takes."""
+
+    name: str
+    is_folder: bool
+    is_link: bool
+
+
+def _entries(folder: str | os.PathLike[str]) -> list[_Entry]:
     with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(_Entry(entry.name, _is_folder(entry), entry.is_symlink()) for entry in found)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -189,16 +267,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _is_broken_link(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_symlink():
-        return False
-    try:
-        entry.stat()
-    except OSError:
-        return True
-    return False
 
 
 def _reason(name: str, is_folder: bool) -> str | None:
@@ -244,8 +312,8 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
     """
     entries = _entries(root)
     visible = [entry for entry in entries if _reason(entry.name, is_folder=True) is None]
-    folders = [entry.name for entry in visible if _is_folder(entry)]
-    loose = [entry.name for entry in visible if not _is_folder(entry) and _reason(entry.name, False) is None]
+    folders = [entry.name for entry in visible if entry.is_folder]
+    loose = [entry.name for entry in visible if not entry.is_folder and _reason(entry.name, False) is None]
     known = SPLITS | {split.lower() for split in (name, *splits)}
     named = [folder for folder in folders if folder.lower() in known]
     where = f"{kind}:{root}"
@@ -398,21 +466,21 @@ def outline(root: Path, start: str, *, depth: int = 1) -> Outline:
     except OSError:
         entries = []
     for entry in entries:
-        is_folder = _is_folder(entry)
-        if _reason(entry.name, is_folder) is not None:
+        if _reason(entry.name, entry.is_folder) is not None:
             continue
         name = f"{start}/{entry.name}" if start else entry.name
-        if not is_folder:
+        if not entry.is_folder:
             loose.append(name)
             continue
-        real = os.path.realpath(entry.path)
+        path = os.path.join(root, name)
+        real = os.path.realpath(path)
         if real in seen:
             continue
         seen.add(real)
         if depth > 1:
-            inner = (e for e in _unsorted_entries(entry.path) if not _is_folder(e))
+            inner = (e for e in _unsorted_entries(path) if not _is_folder(e))
             loose += [f"{name}/{e.name}" for e in inner if _reason(e.name, False) is None][:1]
-        if holds_image(entry.path, depth=depth):
+        if holds_image(path, depth=depth):
             found.add(entry.name)
     return Outline(frozenset(found), min(loose, default=None))
 

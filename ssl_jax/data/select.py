@@ -199,8 +199,8 @@ def hierarchical_kmeans(
     (4, True)
 
     Reference: Vo et al., "Automatic Data Curation for Self-Supervised Learning: A Clustering-Based Approach", TMLR 2024,
-    section 3 (10 rounds; levels of 10M, 500k, 50k and 10k clusters for 743M images). Deviation: a round starts from the centroids of
-    the one before, and keeps one point a cluster at least, so that clusters that coincide do not leave too few points.
+    section 3 (10 rounds; levels of 10M, 500k, 50k and 10k clusters for 743M images). Deviation: a round starts from the
+    centroids of the one before, and keeps one point a cluster at least, so that clusters that coincide do not leave too few.
     """
     _require_points(points)
     sizes = [len(points), *clusters]
