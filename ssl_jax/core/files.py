@@ -1,14 +1,17 @@
 """Files that are complete or absent."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+from ssl_jax.core.bucket import BucketPath, to_path
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file that is complete whenever it is there: a temporary file, flushed to disk, then renamed.
 
-    Text is written as UTF-8.
+    In a bucket: an object, which its store shows when the upload has ended. Text is written as UTF-8.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -16,7 +19,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     ...     sorted(os.listdir(folder))
     ['a']
     """
-    path = Path(path)
+    path = to_path(path)
+    if isinstance(path, BucketPath):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -36,8 +42,16 @@ def require_folder(name: str, path: Path) -> None:
     Raises:
       FileNotFoundError: names the argument and the file.
     """
-    if not path.absolute().parent.is_dir():
+    if not isinstance(path, BucketPath) and not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"{name}={str(path)!r}: its folder does not exist")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, or what is below a name in a bucket, if it is there."""
+    if isinstance(path, BucketPath):
+        path.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -20,6 +20,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ssl_jax.core import check
+from ssl_jax.core.bucket import is_bucket, to_path
+from ssl_jax.core.files import remove_tree
 from ssl_jax.core.trees import unflatten
 from ssl_jax.core.types import Params, PyTree, State
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
@@ -57,9 +59,10 @@ def steps(directory: str | Path) -> list[int]:
     >>> steps("/nowhere")
     []
     """
-    directory = Path(directory)
-    names = [path.name for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    directory = to_path(directory)
+    paths = directory.iterdir() if directory.is_dir() else ()
+    numbered = [path for path in paths if path.name.isascii() and path.name.isdigit()]
+    return sorted(int(path.name) for path in numbered if storage.is_whole(path))
 
 
 class Checkpoints:
@@ -265,7 +268,10 @@ class Checkpoints:
             yield
         except (OSError, ValueError) as error:
             reason = str(storage.innermost(error)).strip().split("\n")[0][:300]
-            free = shutil.disk_usage(self.directory).free / 2**20
+            space = ""
+            if not is_bucket(self.directory):
+                free = shutil.disk_usage(self.directory).free / 2**20
+                space = f", where {free:,.1f} MiB are free"
             whole = steps(self.directory)
             after = (
                 f"Those of steps {whole} are whole: the same command goes on from the last one"
@@ -273,7 +279,7 @@ class Checkpoints:
                 else "None was written before: the same command starts anew"
             )
             raise CannotSaveError(
-                f"a checkpoint cannot be written to {self.directory}, where {free:,.1f} MiB are free: {reason}. {after}"
+                f"a checkpoint cannot be written to {self.directory}{space}: {reason}. {after}"
             ) from error
 
     def _open(self) -> ocp.training.Checkpointer:
@@ -282,10 +288,10 @@ class Checkpoints:
             on_disk = {step: _recorded_rank(self.directory, step) for step in steps(self.directory)}
             self._policy.values = on_disk | self._policy.values
             self._checkpointer = ocp.training.Checkpointer(
-                storage.LiteralPath(self.directory),
+                storage.orbax_path(self.directory),
                 preservation_policy=self._policy,
                 cleanup_tmp_directories=True,
-                context=storage.patient(),
+                context=storage.patient(self.directory),
             )
         return self._checkpointer
 
@@ -430,5 +436,5 @@ def _unusable(directory: Path, damaged: Mapping[int, str]) -> NoUsableCheckpoint
 def _set_aside(directory: Path, damaged: Mapping[int, str]) -> None:
     for step in damaged:
         aside = directory / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
         (directory / str(step)).rename(aside)

@@ -1,6 +1,5 @@
 """Dump of a step that went wrong: what is needed to run it again, exactly."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from ssl_jax.core.files import remove_tree
 from ssl_jax.core.types import Batch
 from ssl_jax.train import storage
 from ssl_jax.train.state import TrainState
@@ -36,11 +36,11 @@ def write_dump(
     path = storage.resolve_directory(directory) / f"step_{step}"
     scalars = {name: float(value) for name, value in metrics.items()}
     facts = {"step": step, "metrics": scalars, "command": command, "batch": _skeleton(batch)}
-    storage.on_first_process(lambda: shutil.rmtree(path, ignore_errors=True))
+    storage.on_first_process(lambda: remove_tree(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     items = {"state": state, "batch": batch}
-    with storage.patient():
-        ocp.save_checkpointables(storage.LiteralPath(path), storage.packed(items, facts))
+    with storage.patient(path):
+        ocp.save_checkpointables(storage.orbax_path(path), storage.packed(items, facts))
     return path
 
 

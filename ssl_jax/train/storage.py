@@ -5,7 +5,9 @@ whole. It does not notice bytes that change afterwards. Each directory therefore
 the shape, dtype and CRC-32 of every array, and a CRC-32 of itself. The manifest also tells a damaged
 directory from one that belongs to another configuration, which orbax reports alike.
 
-Before a directory gets its name, its index is read back and held against the manifest (:class:`LiteralPath`).
+Before a directory gets its name, its index is read back and held against the manifest (:class:`LiteralPath`). A
+bucket cannot rename: there it is written where it stays, and a last object says that it is whole
+(:class:`ssl_jax.train.object_store.CheckpointPath`).
 """
 
 import asyncio
@@ -25,9 +27,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
+from ssl_jax.core.bucket import COMMIT, BucketPath, is_bucket, to_path
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.trees import flatten, unflatten
 from ssl_jax.core.types import PyTree
+from ssl_jax.train.object_store import CheckpointPath, kvstore_of, let_orbax_write_to_buckets
 
 MANIFEST = "manifest"
 TEN_YEARS = 315_576_000
@@ -99,6 +103,13 @@ def resolve_directory(directory: str | Path) -> Path:
     ...
     ValueError: '/runs/a.__lock': arrays cannot be written below a folder whose name ends with '.__lock': rename it
     """
+    if is_bucket(directory):
+        bucket = to_path(directory)
+        if "\\" in str(bucket):
+            raise ValueError(
+                f"{str(bucket)!a}: arrays cannot be written below a name with a backslash: rename it"
+            )
+        return bucket
     path = Path(directory).absolute()
     # The library takes "link/.." for the folder that the link is in, the file system for the one above what it points to.
     path = path.resolve() if ".." in path.parts else path
@@ -132,7 +143,7 @@ class Manifest:
         return self._save(directory)
 
     async def _save(self, directory: Any) -> None:
-        path = Path(await directory.await_creation())
+        path = to_path(await directory.await_creation())
         if jax.process_index() == 0:
             await asyncio.to_thread(self._write, path / f"{MANIFEST}.json")
         self._arrays.clear()
@@ -231,16 +242,29 @@ def _stored(flat: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({path: leaf for path, leaf in flat.items() if 0 not in leaf.shape})
 
 
-def literal() -> ocp.Context:
+def orbax_path(directory: Path) -> LiteralPath | CheckpointPath:
+    """Return a path as orbax is given it."""
+    if not is_bucket(directory):
+        return LiteralPath(directory)
+    let_orbax_write_to_buckets()
+    return CheckpointPath(directory)
+
+
+def is_whole(directory: Path) -> bool:
+    """Tell whether a directory was written to its end: on a file system by its name, in a bucket by its last object."""
+    return (directory / COMMIT).is_file() if isinstance(directory, BucketPath) else directory.is_dir()
+
+
+def literal(directory: Path) -> ocp.Context:
     """Return orbax's settings for paths in which every character stands for itself."""
     context = ocp.Context()
-    context.file.path_class = LiteralPath
+    context.file.path_class = type(orbax_path(directory))
     return context
 
 
-def patient() -> ocp.Context:
+def patient(directory: Path) -> ocp.Context:
     """Return orbax's settings for writing, without a time-out; a write that hangs is the watchdog's to tell."""
-    context = literal()
+    context = literal(directory)
     context.asynchronous.timeout_secs = TEN_YEARS
     return context
 
@@ -321,7 +345,9 @@ def require_complete(directory: Path) -> None:
 
 def _index(directory: Path) -> dict[str, list[int]]:
     """The shape of every array of which the index has all parts."""
-    base = {"driver": "file", "path": f"{directory}/"}
+    base = (
+        kvstore_of(f"{directory}/") if is_bucket(directory) else {"driver": "file", "path": f"{directory}/"}
+    )
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     parts: dict[str, int] = {}
     for key in store.list().result():
@@ -393,11 +419,11 @@ def load(directory: Path, manifest: Mapping[str, Any], items: Items) -> dict[str
 
 def _read(directory: Path, item: str, abstract: dict[str, Any]) -> PyTree:
     # Whatever of the item is not asked for is passed over.
-    context = literal()
+    context = literal(directory)
     context.pytree.loading.partial_load = True
     try:
         with context:
-            return ocp.load_checkpointables(LiteralPath(directory), {item: abstract})[item]
+            return ocp.load_checkpointables(orbax_path(directory), {item: abstract})[item]
     except Exception as error:
         cause = innermost(error)
         # These say nothing about the files.
