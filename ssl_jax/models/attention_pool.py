@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
-from ssl_jax.models.transformer import Mlp, attend, dense, hidden_units, layer_norm, linear_init
+from ssl_jax.models.attention import attend
+from ssl_jax.models.transformer import Mlp, dense, hidden_units, layer_norm, linear_init
 
 
 class AttentionPool(nn.Module):
@@ -32,8 +33,7 @@ class AttentionPool(nn.Module):
         query = jnp.broadcast_to(
             query.reshape(1, 1, self.heads, -1), (len(x), 1, self.heads, width // self.heads)
         )
-        absent = None if present is None else jnp.where(present, 0.0, -jnp.inf)[:, None, None, :]
-        mixed = attend(query, key, value, absent).reshape(len(x), width)
+        mixed = attend(query, key, value, present=present).reshape(len(x), width)
         y = dense(width, dtype=dtype, kernel_init=init, name="proj")(mixed)
         mlp = Mlp(hidden_units(width, self.mlp_ratio), self.mlp, self.scheme, self.dtype, name="mlp")
         return y + mlp(layer_norm(dtype, "norm", self.norm_epsilon)(y))

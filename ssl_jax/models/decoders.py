@@ -182,14 +182,14 @@ class JepaPredictor(nn.Module):
         seen = jnp.broadcast_to(x[:, None], (batch, blocks, *x.shape[1:]))
         x = jnp.concatenate([seen, queries], axis=2).reshape(batch * blocks, -1, self.width)
         attended = jnp.broadcast_to(present[:, None], (batch, blocks, present.shape[1]))
-        attended = jnp.concatenate([attended, counted], axis=2).reshape(batch * blocks, 1, 1, -1)
+        attended = jnp.concatenate([attended, counted], axis=2).reshape(batch * blocks, -1)
         x = apply_blocks(
             x,
             depth=self.depth,
             train=train,
             remat=self.remat,
             remat_keeps=self.remat_keeps,
-            positions=lambda: Positions(jnp.where(attended, 0.0, -jnp.inf)),
+            positions=lambda: Positions(present=attended),
             heads=self.heads,
             scheme=self.scheme,
             dtype=self.dtype,

@@ -27,12 +27,15 @@ class Network(NamedTuple):
       features: width of the last axis of the outputs.
       config: ``{"name": ..., **options}``: ``models.build(**config)`` builds the same encoder again. ``{}``
         for heads.
+      packed: methods pass crops of several sizes through it as one sequence, see
+        :func:`ssl_jax.models.packing.pack_crops`.
     """
 
     init: Callable[..., tuple[Params, State]]
     apply: Callable[..., tuple[Any, State]]
     features: int
     config: Mapping[str, Any]
+    packed: bool = False
 
 
 def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | None = None) -> Network:
@@ -40,7 +43,8 @@ def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | 
 
     The module's ``__call__`` is ``(inputs, *, train, **options)``. Collection ``params`` becomes the params;
     all other collections become the state, of which training changes ``batch_stats`` only (``frozen`` stays
-    as it is). What training draws comes from the random stream ``"train"``.
+    as it is). What training draws comes from the random stream ``"train"``; where the inputs are a tuple, from ``"train_0"``,
+    ``"train_1"``, ..., whose keys are ``fold_in(key, i)``.
 
     Args:
       module: the Linen module.
@@ -69,7 +73,7 @@ def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | 
     def apply(
         params: Params,
         state: State,
-        inputs: Array,
+        inputs: Any,
         *,
         train: bool = False,
         key: Key | None = None,
@@ -78,7 +82,10 @@ def from_linen(module: nn.Module, *, features: int, config: Mapping[str, Any] | 
         variables = {"params": params, **state}
         if not train:
             return module.apply(variables, inputs, train=False, **options), state
-        rngs = {} if key is None else {"train": key}
+        if isinstance(inputs, tuple) and key is not None:
+            rngs = {f"train_{i}": jax.random.fold_in(key, i) for i in range(len(inputs))}
+        else:
+            rngs = {} if key is None else {"train": key}
         outputs, updated = module.apply(
             variables, inputs, train=True, rngs=rngs, mutable=["batch_stats"], **options
         )

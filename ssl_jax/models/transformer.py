@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ssl_jax.core.types import Array
+from ssl_jax.models.attention import attend, attention_weights
+from ssl_jax.models.packing import Layout, pack, unpack
 from ssl_jax.models.positions import relative_rows, resize_relative_table
 from ssl_jax.models.remat import rematerialize
 from ssl_jax.models.rope import rotate
@@ -86,25 +88,6 @@ def layer_norm(dtype: Any, name: str, epsilon: float = 1e-6) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
-    """Compute ``softmax(q kᵀ / √d + bias)``, ``[b, heads, queries, keys]``, of ``[b, length, heads, d]``, at least in float32.
-
-    The bias is ``[b or 1, heads or 1, queries or 1, keys]``, −∞ for keys that do not count.
-
-    ``jax.nn.dot_product_attention`` takes its softmax in float32 always, which loses float64.
-    """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    scores = scores * query.shape[-1] ** -0.5
-    return jax.nn.softmax(scores if bias is None else scores + bias.astype(wide), axis=-1)
-
-
-def attend(query: Array, key: Array, value: Array, bias: Array | None = None) -> Array:
-    """Compute ``softmax(q kᵀ / √d + bias) v`` of ``[b, length, heads, d]``."""
-    weights = attention_weights(query, key, bias)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
-
-
 Grid = tuple[int, int]
 
 
@@ -112,15 +95,17 @@ class Positions(NamedTuple):
     """What attention knows of the tokens' positions, besides the tokens.
 
     Attributes:
-      bias: added to the scores, see :func:`attention_weights`.
+      bias: added to the scores, see :func:`ssl_jax.models.attention.attention_weights`.
       rotation: cosines and sines by which queries and keys are turned, each ``[b or 1, length, 1, width / heads]``, see
         :func:`ssl_jax.models.rope.rotate`.
       relative: rows of the block's own table of relative positions, ``[b or 1, length, length]``.
+      present: bool ``[b or 1, length]``, tokens that are attended to; ``None``: all.
     """
 
     bias: Array | None = None
     rotation: tuple[Array, Array] | None = None
     relative: Array | None = None
+    present: Array | None = None
 
 
 NO_POSITIONS = Positions()
@@ -160,7 +145,9 @@ class Attention(nn.Module):
     """Multi-head self-attention of ``[b, length, width]``, queries, keys and values from one linear layer.
 
     Queries and keys are normalised for each head (``qk_norm``), then turned. With ``weights=True`` the result is who attends
-    to whom, ``[b, heads, length, length]``, and nothing is mixed.
+    to whom, ``[b, heads, length, length]``, and nothing is mixed. With a ``layout`` the tokens are those of several crops, see
+    :mod:`ssl_jax.models.packing`, which attend to their own crop; there are positions for each size. ``relative_grids`` are the
+    grid of the table, then that of each size.
     """
 
     heads: int
@@ -171,10 +158,16 @@ class Attention(nn.Module):
     key_bias: bool = True
     qk_norm: bool = False
     norm_epsilon: float = 1e-6
-    relative_grids: tuple[Grid, Grid] | None = None
+    relative_grids: tuple[Grid, ...] | None = None
 
     @nn.compact
-    def __call__(self, x: Array, weights: bool = False, positions: Positions = NO_POSITIONS) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        weights: bool = False,
+        positions: Positions | tuple[Positions, ...] = NO_POSITIONS,
+        layout: Layout | None = None,
+    ) -> Array:
         width, init, dtype = x.shape[-1], self.scheme, jnp.dtype(self.dtype)
         layer: nn.Module
         if self.key_bias:
@@ -188,21 +181,42 @@ class Attention(nn.Module):
         if self.qk_norm:
             query = layer_norm(dtype, "q_norm", self.norm_epsilon)(query)
             key = layer_norm(dtype, "k_norm", self.norm_epsilon)(key)
+        table = self.table()
+        if layout is None:
+            query, key, bias, present = self.apply_positions(query, key, positions, table, 0)
+            if weights:
+                return attention_weights(query, key, bias, present)
+            mixed = attend(query, key, value, bias, present)
+        else:
+            divided = zip(*(unpack(part, layout) for part in (query, key, value)), positions, strict=True)
+            parts = []
+            for i, (q, k, v, own) in enumerate(divided):
+                q, k, bias, present = self.apply_positions(q, k, own, table, i)
+                parts.append(attend(q, k, v, bias, present))
+            mixed = pack(parts, x.shape[0])
+        last = linear_init(init, layer=self.layer)
+        return dense(width, dtype=dtype, kernel_init=last, name="proj")(mixed.reshape(x.shape))
+
+    def table(self) -> Array | None:
+        if self.relative_grids is None:
+            return None
+        shape = (relative_rows(*self.relative_grids[0]), self.heads)
+        return self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
+
+    def apply_positions(
+        self, query: Array, key: Array, positions: Positions, table: Array | None, size: int
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        """Turn queries and keys of one size; what is added to their scores, and which keys count."""
         if positions.rotation is not None:
             query, key = rotate(query, *positions.rotation), rotate(key, *positions.rotation)
-        bias = self.bias(positions)
-        if weights:
-            return attention_weights(query, key, bias)
-        mixed = attend(query, key, value, bias).reshape(x.shape)
-        return dense(width, dtype=dtype, kernel_init=linear_init(init, layer=self.layer), name="proj")(mixed)
-
-    def bias(self, positions: Positions) -> Array | None:
-        if self.relative_grids is None or positions.relative is None:
-            return positions.bias
-        shape = (relative_rows(*self.relative_grids[0]), self.heads)
-        table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
-        own = relative_bias(table, positions.relative, self.relative_grids)
-        return own if positions.bias is None else own + positions.bias
+        bias = positions.bias
+        if table is not None and positions.relative is not None:
+            assert self.relative_grids is not None
+            own = relative_bias(
+                table, positions.relative, (self.relative_grids[0], self.relative_grids[1 + size])
+            )
+            bias = own if bias is None else own + bias
+        return query, key, bias, positions.present
 
 
 def gelu(x: Array) -> Array:
@@ -274,6 +288,10 @@ class LayerScale(nn.Module):
         return x * gamma.astype(x.dtype)
 
 
+Branch = Callable[[Array, Any, Layout | None], Array]
+"""Of a block: tokens, positions and layout to what is added."""
+
+
 class Block(nn.Module):
     """``x + DropPath(γ₁ · Attention(LN(x)))``, then ``x + DropPath(γ₂ · MLP(LN(x)))``; or the attention's weights."""
 
@@ -284,7 +302,7 @@ class Block(nn.Module):
     key_bias: bool = True
     qk_norm: bool = False
     norm_epsilon: float = 1e-6
-    relative_grids: tuple[Grid, Grid] | None = None
+    relative_grids: tuple[Grid, ...] | None = None
     layer_scale: float | None = None
     drop_path: float = 0.0
     drop_path_kind: str = "bernoulli"
@@ -294,7 +312,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, train: bool, weights: bool = False, positions: Positions = NO_POSITIONS
+        self,
+        x: Array,
+        train: bool,
+        weights: bool = False,
+        positions: Positions | tuple[Positions, ...] = NO_POSITIONS,
+        layout: Layout | None = None,
     ) -> Array:
         width, dtype = x.shape[-1], jnp.dtype(self.dtype)
         attention = Attention(
@@ -316,28 +339,55 @@ class Block(nn.Module):
             hidden_units(width, self.mlp_ratio), self.mlp, self.scheme, self.dtype, self.layer, name="mlp"
         )
         scale1, scale2 = self.scale("ls1"), self.scale("ls2")
-        x = self.residual(lambda y, p: scale1(attention(norm1(y), positions=p)), x, positions, train)
-        return self.residual(lambda y, _: scale2(mlp(norm2(y))), x, positions, train)
+
+        def mix(y: Array, positions: Any, layout: Layout | None) -> Array:
+            return scale1(attention(norm1(y), positions=positions, layout=layout))
+
+        def transform(y: Array, positions: Any, layout: Layout | None) -> Array:
+            del positions, layout
+            return scale2(mlp(norm2(y)))
+
+        x = self.residual(mix, x, positions, train, layout)
+        return self.residual(transform, x, positions, train, layout)
 
     def scale(self, name: str) -> Callable[[Array], Array]:
         if self.layer_scale is None:
             return lambda y: y
         return LayerScale(self.layer_scale, name=name)
 
-    def residual(
-        self, branch: Callable[[Array, Positions], Array], x: Array, positions: Positions, train: bool
-    ) -> Array:
+    def residual(self, branch: Branch, x: Array, positions: Any, train: bool, layout: Layout | None) -> Array:
         if not train or self.drop_path == 0.0:
-            return x + branch(x, positions)
-        if not self.has_rng("train"):
+            return x + branch(x, positions, layout)
+        streams = ["train"] if layout is None else [f"train_{i}" for i in range(len(layout))]
+        if not self.has_rng(streams[0]):
             raise ValueError("key=None: allowed is a key, as drop_path > 0 draws in training")
-        key = self.make_rng("train")
+        keys = [self.make_rng(stream) for stream in streams]
+        parts = [x] if layout is None else unpack(x, layout)
         if self.drop_path_kind == "bernoulli":
-            return x + drop_path(key, branch(x, positions), rate=self.drop_path)
-        chosen = kept_examples(key, x.shape[0], rate=self.drop_path)
-        chosen_positions = jax.tree.map(lambda p: p if p.shape[0] == 1 else p[chosen], positions)
-        y = branch(x[chosen], chosen_positions) * jnp.asarray(x.shape[0] / len(chosen), x.dtype)
-        return x.at[chosen].add(y)
+            y = branch(x, positions, layout)
+            branches = [y] if layout is None else unpack(y, layout)
+            kept = [drop_path(key, y, rate=self.drop_path) for key, y in zip(keys, branches, strict=True)]
+            return x + (kept[0] if layout is None else pack(kept, x.shape[0]))
+        chosen = [
+            kept_examples(key, len(part), rate=self.drop_path) for key, part in zip(keys, parts, strict=True)
+        ]
+        taken = [part[rows] for part, rows in zip(parts, chosen, strict=True)]
+        if layout is None:
+            branches = [branch(taken[0], chosen_positions(positions, chosen[0]), None)]
+        else:
+            own = tuple(chosen_positions(p, rows) for p, rows in zip(positions, chosen, strict=True))
+            small = tuple((len(part), part.shape[1]) for part in taken)
+            branches = unpack(branch(pack(taken, 1), own, small), small)
+        added = [
+            part.at[rows].add(y * jnp.asarray(part.shape[0] / len(rows), x.dtype))
+            for part, rows, y in zip(parts, chosen, branches, strict=True)
+        ]
+        return added[0] if layout is None else pack(added, x.shape[0])
+
+
+def chosen_positions(positions: Positions, rows: Array) -> Positions:
+    """Take what attention knows of some examples of a batch; what is the same for all examples stays."""
+    return jax.tree.map(lambda p: p if p.shape[0] == 1 else p[rows], positions)
 
 
 def kept_examples(key: Array, count: int, *, rate: float) -> Array:
@@ -387,23 +437,25 @@ def apply_blocks(
     drop_path_uniform: bool = False,
     last_weights: bool = False,
     every: bool = False,
-    positions: Callable[[], Positions] = Positions,
+    positions: Callable[[], Positions | tuple[Positions, ...]] = Positions,
+    layout: Layout | None = None,
     **options: Any,
 ) -> Any:
     """Apply ``blocks_0 … blocks_{depth−1}`` in the calling module; drop-path rates rise linearly from 0, or are all equal.
 
-    ``positions`` is called for every block, and draws where they differ.
+    ``positions`` is called for every block, and draws where they differ. With a ``layout`` the tokens are those of several
+    crops, see :mod:`ssl_jax.models.packing`.
 
     With ``last_weights`` the result is the attention weights of the last block, ``[b, heads, length,
     length]``; with ``every`` it is the output of every block by its name.
     """
-    block = rematerialize(Block, remat, remat_keeps, static=(2, 3))
+    block = rematerialize(Block, remat, remat_keeps, static=(2, 3, 5))
     layers: dict[str, Array] = {}
     for index in range(depth):
         rate = drop_path if drop_path_uniform else drop_path * index / max(depth - 1, 1)
         weights = last_weights and index == depth - 1
         module = block(drop_path=rate, layer=index + 1, name=f"blocks_{index}", **options)
-        x = module(x, train, weights, positions())
+        x = module(x, train, weights, positions(), layout)
         if every:
             layers[f"blocks_{index}"] = x
     return layers if every else x

@@ -1,7 +1,7 @@
 """Vision transformers (Dosovitskiy et al. 2021) with the options that self-supervised methods use."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.models.attention_pool import AttentionPool
 from ssl_jax.models.network import DTYPES, Network, from_linen
+from ssl_jax.models.packing import Layout, pack, unpack
 from ssl_jax.models.positions import RESIZES, relative_index, relative_rows, resize_table, sincos_table
 from ssl_jax.models.remat import require_remat
 from ssl_jax.models.rope import augment_coordinates, patch_coordinates, rotation
@@ -106,7 +107,7 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "b h w c"],
+        images: Float[Array, "b h w c"] | tuple[Float[Array, "b v h w c"], ...],
         *,
         train: bool = False,
         keep: Int[Array, "b k"] | None = None,
@@ -114,25 +115,42 @@ class VisionTransformer(nn.Module):
         present: Bool[Array, "b k"] | None = None,
         output: str = "features",
     ) -> Any:
-        check.choice("output", output, ("features", "tokens", "attention", "layers"))
+        packed = isinstance(images, tuple)
+        outputs = ("features", "tokens") if packed else ("features", "tokens", "attention", "layers")
+        check.choice("output", output, outputs)
+        check.require(
+            not packed or (keep is None and present is None), "keep", keep, "None with crops of several sizes"
+        )
         if mask is not None:
             check.require(self.mask_token, "mask_token", self.mask_token, "True, to hide patches by a mask")
         # All parameters are made at the start, whichever output is asked for.
         attention = output == "attention" and not self.is_initializing()
         layers = output == "layers" and not self.is_initializing()
-        patches = patchify(jnp.asarray(images), patch=self.patch)
-        grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        added = self.added_positions(*grid)
-        positions = self.attended_positions(grid, keep, present, train)
+        sizes = [merge(crops) for crops in images] if packed else [images]
+        batch = images[0].shape[0] if packed else images.shape[0]
+        patches = [patchify(jnp.asarray(x), patch=self.patch) for x in sizes]
+        grids = [(x.shape[1] // self.patch, x.shape[2] // self.patch) for x in sizes]
+        table, relative = self.position_table(), self.shared_table()
+        positions = [
+            self.attended_positions(grid, keep, present, train, relative, f"train_{i}" if packed else "train")
+            for i, grid in enumerate(grids)
+        ]
         if keep is not None:
-            patches = gather_tokens(patches, keep)
+            patches = [gather_tokens(patches[0], keep)]
         embed = PatchEmbedding(
             self.width, self.has_patch_bias(), self.freeze_patch, self.scheme, self.dtype, name="patch_embed"
         )
-        x = self.hide(embed(patches), mask)
-        if added is not None:
-            x = x + (added[None] if keep is None else added[keep]).astype(x.dtype)
-        x = self.prepend(x)
+        x = embed(pack(patches, batch) if packed else patches[0])
+        parts = unpack(x, layout_of(patches, batch)) if packed else [x]
+        parts[0] = self.hide(parts[0], mask)
+        for i, grid in enumerate(grids):
+            added = self.added_positions(table, grid)
+            if added is not None:
+                parts[i] = parts[i] + (added[None] if keep is None else added[keep]).astype(parts[i].dtype)
+        first = self.prefix_tokens()
+        parts = [prepend(first, x) for x in parts]
+        layout = layout_of(parts, batch) if packed else None
+        x = pack(parts, batch) if packed else parts[0]
         if self.pre_norm:
             x = layer_norm(x.dtype, "norm_pre", self.norm_epsilon)(x)
         side = self.image_size // self.patch
@@ -148,7 +166,8 @@ class VisionTransformer(nn.Module):
             drop_path_uniform=self.drop_path_uniform,
             last_weights=attention,
             every=layers,
-            positions=positions,
+            positions=(lambda: tuple(own() for own in positions)) if packed else positions[0],
+            layout=layout,
             heads=self.heads,
             mlp=self.mlp,
             mlp_ratio=self.mlp_ratio,
@@ -156,37 +175,42 @@ class VisionTransformer(nn.Module):
             key_bias=self.key_bias,
             qk_norm=self.qk_norm,
             norm_epsilon=self.norm_epsilon,
-            relative_grids=((side, side), grid) if own_tables else None,
+            relative_grids=((side, side), *grids) if own_tables else None,
             layer_scale=self.layer_scale,
             scheme=self.scheme,
             dtype=self.dtype,
         )
         if layers:
             return x
-        return at_least_float32(x) if attention else self.finish(x, output, present)
-
-    def finish(self, x: Array, output: str, present: Array | None) -> Array:
+        if attention:
+            return at_least_float32(x)
         tokens = at_least_float32(x) if self.fc_norm else final_norm(x, "norm", self.norm_epsilon)
+        parts = [tokens] if layout is None else unpack(tokens, layout)
         if output == "tokens" and not self.is_initializing():
-            return tokens
+            crops = tuple(part.reshape(batch, -1, *part.shape[1:]) for part in parts)
+            return crops if packed else parts[0]
+        pooled = self.pool_tokens(parts, present)
+        features = pack([x[:, None] for x in pooled], batch) if packed else pooled[0]
+        return final_norm(features, "fc_norm", self.norm_epsilon) if self.fc_norm else features
+
+    def pool_tokens(self, parts: list[Array], present: Array | None) -> list[Array]:
+        """Features ``[b, width]`` of tokens ``[b, prefix + patches, width]``, for each size."""
         prefix = self.class_token + self.registers
         if self.pool == "cls":
-            features = tokens[:, 0]
-        elif self.pool == "mean":
+            return [tokens[:, 0] for tokens in parts]
+        if self.pool == "mean":
             where = None if present is None else present[..., None]
-            features = jnp.mean(tokens[:, prefix:], axis=1, where=where)
-        else:
-            pool = AttentionPool(
-                self.heads,
-                self.mlp,
-                self.mlp_ratio,
-                self.norm_epsilon,
-                self.scheme,
-                self.dtype,
-                name="attn_pool",
-            )
-            features = at_least_float32(pool(tokens[:, prefix:], present))
-        return final_norm(features, "fc_norm", self.norm_epsilon) if self.fc_norm else features
+            return [jnp.mean(tokens[:, prefix:], axis=1, where=where) for tokens in parts]
+        pool = AttentionPool(
+            self.heads,
+            self.mlp,
+            self.mlp_ratio,
+            self.norm_epsilon,
+            self.scheme,
+            self.dtype,
+            name="attn_pool",
+        )
+        return [at_least_float32(pool(tokens[:, prefix:], present)) for tokens in parts]
 
     def has_patch_bias(self) -> bool:
         return not self.pre_norm if self.patch_bias is None else self.patch_bias
@@ -198,53 +222,62 @@ class VisionTransformer(nn.Module):
         token = self.param("mask_token", start, (1, 1, self.width), jnp.float32)
         return x if mask is None else jnp.where(mask[..., None], token.astype(x.dtype), x)
 
-    def added_positions(self, height: int, width: int) -> Array | None:
-        """What is added to the embedded patches."""
+    def position_table(self) -> Array | None:
+        """The table of positions that are added to the embedded patches, for ``image_size``."""
         if self.position not in ("learned", "sincos"):
             return None
         side = self.image_size // self.patch
         if self.position == "sincos":
             dtype = jnp.promote_types(self.dtype, jnp.float32)
-            table = jnp.asarray(sincos_table(side, side, self.width), dtype)
-        else:
-            table = self.param(
-                "pos_embed", nn.initializers.normal(0.02), (1, side * side, self.width), jnp.float32
-            )[0]
-        return resize_table(table, source=(side, side), target=(height, width), resize=self.position_resize)
+            return jnp.asarray(sincos_table(side, side, self.width), dtype)
+        start = nn.initializers.normal(0.02)
+        return self.param("pos_embed", start, (1, side * side, self.width), jnp.float32)[0]
+
+    def added_positions(self, table: Array | None, grid: Grid) -> Array | None:
+        """What is added to the embedded patches of a grid."""
+        if table is None:
+            return None
+        side = self.image_size // self.patch
+        return resize_table(table, source=(side, side), target=grid, resize=self.position_resize)
 
     def attended_positions(
-        self, grid: Grid, keep: Array | None, present: Array | None, train: bool
+        self,
+        grid: Grid,
+        keep: Array | None,
+        present: Array | None,
+        train: bool,
+        table: Array | None,
+        stream: str,
     ) -> Callable[[], Positions]:
-        """What attention knows of positions: relative ones, rotations, and −∞ for keys that are not there."""
+        """What attention knows of positions: relative ones, rotations, and which keys are there."""
         prefix, bias = self.class_token + self.registers, None
         if present is not None:
-            attended = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
-            bias = jnp.where(attended, 0.0, -jnp.inf)[:, None, None, :]
+            present = jnp.pad(present, ((0, 0), (prefix, 0)), constant_values=True)
         if self.position == "relative":
             pairs = self.relative_pairs(grid, keep)
-            if self.relative_per_block:
-                return lambda: Positions(bias, relative=pairs)
-            shared = self.shared_bias(pairs, grid)
-            bias = shared if bias is None else shared + bias
+            if table is None:
+                return lambda: Positions(relative=pairs, present=present)
+            side = self.image_size // self.patch
+            bias = relative_bias(table, pairs, ((side, side), grid))
         if self.position != "rope":
-            return lambda: Positions(bias)
+            return lambda: Positions(bias, present=present)
         coordinates = jnp.asarray(patch_coordinates(*grid), jnp.promote_types(self.dtype, jnp.float32))
         drawn = [name for name, value in ROPE_OFF.items() if getattr(self, name) != value]
         if not train or not drawn:
             turns = self.rotation(coordinates, keep)
-            return lambda: Positions(bias, turns)
-        if not self.has_rng("train"):
+            return lambda: Positions(bias, turns, present=present)
+        if not self.has_rng(stream):
             raise ValueError(f"key=None: allowed is a key, as {', '.join(drawn)} draws in training")
 
         def draw() -> Positions:
             moved = augment_coordinates(
-                self.make_rng("train"),
+                self.make_rng(stream),
                 coordinates,
                 shift=self.rope_shift,
                 jitter=self.rope_jitter,
                 rescale=self.rope_rescale,
             )
-            return Positions(bias, self.rotation(moved, keep))
+            return Positions(bias, self.rotation(moved, keep), present=present)
 
         return draw
 
@@ -258,11 +291,13 @@ class VisionTransformer(nn.Module):
         tokens = jnp.concatenate([first, keep + prefix], axis=1)
         return index[tokens[:, :, None], tokens[:, None, :]]
 
-    def shared_bias(self, pairs: Array, grid: Grid) -> Array:
+    def shared_table(self) -> Array | None:
+        """The table of relative positions that all blocks share."""
+        if self.position != "relative" or self.relative_per_block:
+            return None
         side = self.image_size // self.patch
         shape = (relative_rows(side, side), self.heads)
-        table = self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
-        return relative_bias(table, pairs, ((side, side), grid))
+        return self.param("relative_bias", nn.initializers.zeros, shape, jnp.float32)
 
     def rotation(self, coordinates: Array, keep: Array | None) -> tuple[Array, Array]:
         """Cosines and sines ``[b or 1, prefix + patches, 1, width / heads]``; those of prefix tokens turn nothing."""
@@ -275,7 +310,8 @@ class VisionTransformer(nn.Module):
         )
         return cosines, sines
 
-    def prepend(self, x: Array) -> Array:
+    def prefix_tokens(self) -> list[Array]:
+        """The tokens in front of the patches, each ``[1, number, width]``."""
         small = nn.initializers.normal(1e-6 if self.scheme == "xavier_split" else 0.02)
         prefix = []
         if self.class_token:
@@ -286,8 +322,23 @@ class VisionTransformer(nn.Module):
                     "reg_token", nn.initializers.normal(1e-6), (1, self.registers, self.width), jnp.float32
                 )
             )
-        parts = [jnp.broadcast_to(p.astype(x.dtype), (x.shape[0], *p.shape[1:])) for p in prefix]
-        return jnp.concatenate([*parts, x], axis=1) if parts else x
+        return prefix
+
+
+def merge(crops: Array) -> Array:
+    """Reshape ``[b, v, h, w, c]`` to ``[b v, h, w, c]``."""
+    return crops.reshape(-1, *crops.shape[2:])
+
+
+def layout_of(parts: Sequence[Array], batch: int) -> Layout:
+    """Read the layout of tokens ``[b v, n, ...]`` of each size; see :mod:`ssl_jax.models.packing`."""
+    return tuple((part.shape[0] // batch, part.shape[1]) for part in parts)
+
+
+def prepend(prefix: Sequence[Array], x: Array) -> Array:
+    """Put tokens ``[1, number, width]`` in front of those of each example, ``[b, length, width]``."""
+    parts = [jnp.broadcast_to(p.astype(x.dtype), (x.shape[0], *p.shape[1:])) for p in prefix]
+    return jnp.concatenate([*parts, x], axis=1) if parts else x
 
 
 def vit(
@@ -342,7 +393,8 @@ def vit(
     patch, before the position is added (iBOT); with ``keep`` it is about the kept ones, ``[b, k]``. ``present [b, k]`` (bool,
     with ``keep``): patches where it is False are not attended to and do not count in the mean; their own outputs mean
     nothing (I-JEPA, whose contexts differ in size). ``h`` and ``w`` may differ from ``image_size`` and from each other: the
-    position table is interpolated. ``key`` is for ``drop_path`` and for what draws coordinates.
+    position table is interpolated. ``key`` is for ``drop_path`` and for what draws coordinates. Instead of images a tuple with
+    crops ``[b, v, h, w, c]`` of each size may be given, see :func:`ssl_jax.models.packing.pack_crops`.
 
     Args:
       name: name under which ``models.build`` finds the sizes.

@@ -329,8 +329,13 @@ def encode_crops(
     key: Key,
     mask: Array | None,
 ) -> tuple[Array, Array | None, State]:
-    """Encode all crops: features ``[b, v, d]``, with a patch head also patch tokens ``[b, g, l, d]`` of the first size."""
+    """Encode all crops: features ``[b, v, d]``, with a patch head also patch tokens ``[b, g, l, d]`` of the first size.
+
+    A network of :func:`ssl_jax.models.packing.pack_crops` takes all of them as one sequence an example, with the same result.
+    """
     encoder, features, tokens = networks.encoder, [], None
+    if encoder.packed and len(crops) > 1:
+        return encode_packed_crops(networks, params, state, crops, key, mask)
     for i, group in enumerate(crops):
         options: dict[str, Any] = {"train": True, "key": jax.random.fold_in(key, i)}
         count, images = group.shape[1], merge_views(group)
@@ -344,6 +349,28 @@ def encode_crops(
             tokens = split_views(patches, count) if i == 0 else tokens
         features.append(split_views(output, count))
     return jnp.concatenate(features, axis=1), tokens, state
+
+
+def encode_packed_crops(
+    networks: Networks,
+    params: Params,
+    state: State,
+    crops: tuple[Array, ...],
+    key: Key,
+    mask: Array | None,
+) -> tuple[Array, Array | None, State]:
+    """Do what :func:`encode_crops` does with one pass of the encoder."""
+    encoder = networks.encoder
+    if networks.patch_head is None:
+        features, state = encoder.apply(params, state, crops, train=True, key=key)
+        return features, None, state
+    masked = {} if mask is None else {"mask": mask}
+    every, state = encoder.apply(params, state, crops, train=True, key=key, output="tokens", **masked)
+    patches = [tokens[:, :, prefix_of(encoder) :] for tokens in every]
+    pooled = (
+        [x[:, :, 0] for x in every] if encoder.config["pool"] == "cls" else [x.mean(axis=2) for x in patches]
+    )
+    return jnp.concatenate(pooled, axis=1), patches[0], state
 
 
 def patch_logits(networks: Networks, params: Params, state: State, tokens: Array) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ssl_jax.augment.views import View
@@ -32,6 +33,8 @@ def embed_each_size(
 ) -> tuple[list[Float[Array, "b v f"]], State]:
     """Compute the features of crops of several sizes, those of one size as one batch: batch statistics are per size.
 
+    A network of :func:`ssl_jax.models.packing.pack_crops` takes all of them as one sequence an example, with the same result.
+
     Args:
       encoder: f, in training mode.
       params: its parameters.
@@ -42,6 +45,10 @@ def embed_each_size(
     Returns:
       ``(for each size [b, v, f], state)``.
     """
+    if encoder.packed and len(crops) > 1:
+        every, state = encoder.apply(params, state, tuple(crops), train=True, key=key)
+        ends = np.cumsum([group.shape[1] for group in crops])[:-1].tolist()
+        return jnp.split(every, ends, axis=1), state
     features = []
     for i, group in enumerate(crops):
         size_key = jax.random.fold_in(key, i)
