@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
 from ssl_jax.data.sources import CorruptImage, Source
+from ssl_jax.data.stored_image import read_stored
 
 
 class Duplicates(NamedTuple):
@@ -20,10 +21,13 @@ class Duplicates(NamedTuple):
 
     Attributes:
       kept_as: int32 ``[n]``, the image that is kept in place of each: itself where it is kept.
-      similarity: float32 ``[n]``, cosine of the features of both; 1 where an image is kept, or has the same bytes.
+      closest: int32 ``[n]``, the nearest image that stands before each and is kept, -1 where none was compared; of a removed
+        one ``kept_as``.
+      similarity: float32 ``[n]``, cosine of the features of both; 1 of the same bytes, -1 where none was compared.
     """
 
     kept_as: Int[np.ndarray, " n"]
+    closest: Int[np.ndarray, " n"]
     similarity: Float[np.ndarray, " n"]
 
     @property
@@ -64,11 +68,11 @@ def content_digests(source: Source, indices: Int[np.ndarray, " n"], *, threads: 
 
 
 def _digest(source: Source, index: int) -> bytes:
-    read = getattr(source, "read_encoded", None)
     digest = hashlib.blake2b(digest_size=16)
     try:
-        if read is not None:
-            digest.update(read(index))
+        content = read_stored(source, index)
+        if content is not None:
+            digest.update(content)
         else:
             image = np.ascontiguousarray(source[index]["image"])
             digest.update(f"{image.dtype.str}{image.shape}".encode())
@@ -85,8 +89,12 @@ def exact_duplicates(digests: Sequence[bytes]) -> Duplicates:
     [0, 1, 0, 3, 4]
     """
     first: dict[bytes, int] = {}
-    kept_as = [first.setdefault(digest, i) if digest else i for i, digest in enumerate(digests)]
-    return Duplicates(np.array(kept_as, np.int32), np.ones(len(kept_as), np.float32))
+    numbers = [first.setdefault(digest, i) if digest else i for i, digest in enumerate(digests)]
+    kept_as = np.array(numbers, np.int32)
+    removed = kept_as != np.arange(len(kept_as))
+    return Duplicates(
+        kept_as, np.where(removed, kept_as, -1), np.where(removed, 1.0, -1.0).astype(np.float32)
+    )
 
 
 def near_duplicates(
@@ -122,50 +130,53 @@ def near_duplicates(
     )
     count, width = features.shape
     size = max(min(block_size, count), 1)
-    kept_as, similarity = np.arange(count, dtype=np.int32), np.ones(count, np.float32)
-    bank: list[Array] = []  # chunks of `size` kept rows on the device; the last is filled up with zeros
-    kept: list[np.ndarray] = []
-    tail = np.zeros((0, width), np.float32)
+    closest, similarity = np.full(count, -1, np.int32), np.full(count, -1.0, np.float32)
+    kept = np.zeros(count, bool)
+    bank: list[Array] = []  # chunks of `size` kept rows on the device
+    tail = np.zeros((0, width), np.float32)  # kept rows that do not fill a chunk yet
     for start in range(0, count, size):
         rows = features[start : start + size].astype(np.float32)
+        here = slice(start, start + len(rows))
         block = _unit(jnp.asarray(_pad(rows, size)))
-        best, where = np.full(size, -np.inf, np.float32), np.zeros(size, np.int64)
-        filled = [*bank, *([jnp.asarray(_pad(tail, size))] if len(tail) else [])]
-        total = len(bank) * size + len(tail)
-        for number, chunk in enumerate(filled):
-            cosine, row = map(np.asarray, _nearest(block, chunk, jnp.int32(min(total - number * size, size))))
-            better = cosine > best
-            best, where = np.where(better, cosine, best), np.where(better, number * size + row, where)
-        order = np.concatenate(kept) if kept else np.zeros(0, np.int64)
-        inside = np.asarray(_cosines(block, block))
-        own = _among_themselves(inside, best, threshold, len(rows))
-        for row in range(len(rows)):
-            inner = own[row]
-            if inner >= 0:
-                kept_as[start + row], similarity[start + row] = start + inner, inside[row, inner]
-            elif best[row] >= threshold:
-                kept_as[start + row], similarity[start + row] = order[where[row]], best[row]
-        stays = np.flatnonzero(kept_as[start : start + len(rows)] == np.arange(start, start + len(rows)))
-        kept.append(start + stays)
-        tail = np.concatenate([tail, np.asarray(block)[stays]])
+        best, which = _nearest_in_bank(block, bank, tail, len(rows))
+        inside = np.asarray(_cosines(block, block))[: len(rows), : len(rows)]
+        kept[here] = _keep(inside, best, threshold)
+        before = np.where(np.tril(np.ones_like(inside, bool), -1) & kept[here], inside, -np.inf)
+        inner = before.argmax(axis=1)
+        nearer = before.max(axis=1) > best
+        order = np.append(np.flatnonzero(kept[:start]), -1)  # -1: the bank is empty
+        closest[here] = np.where(nearer, start + inner, order[which])
+        similarity[here] = np.where(nearer, before.max(axis=1), np.where(closest[here] < 0, -1.0, best))
+        tail = np.concatenate([tail, np.asarray(block)[: len(rows)][kept[here]]])
         if len(tail) >= size:
             bank.append(jnp.asarray(tail[:size]))
             tail = tail[size:]
-    return Duplicates(kept_as, np.minimum(similarity, 1.0))
+    kept_as = np.where(kept, np.arange(count), closest).astype(np.int32)
+    return Duplicates(kept_as, closest, np.clip(similarity, -1.0, 1.0))
 
 
-def _among_themselves(cosines: np.ndarray, best: np.ndarray, threshold: float, count: int) -> np.ndarray:
-    """For each row of a block the kept row before it that is closer than any kept before the block; -1: there is none."""
-    close = np.tril(cosines[:count, :count] >= threshold, -1)
-    nearest = np.full(count, -1)
-    kept = best[:count] < threshold
+def _nearest_in_bank(
+    block: Array, bank: list[Array], tail: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest cosine of each row with a kept one before the block, and which of the kept that is; -1: there is none."""
+    size = len(block)
+    best, which = np.full(count, -np.inf, np.float32), np.full(count, -1)
+    chunks = [*bank, jnp.asarray(_pad(tail, size))] if len(tail) else bank
+    for number, chunk in enumerate(chunks):
+        filled = size if number < len(bank) else len(tail)
+        cosine, row = (np.asarray(x)[:count] for x in _nearest(block, chunk, jnp.int32(filled)))
+        better = cosine > best
+        best, which = np.where(better, cosine, best), np.where(better, number * size + row, which)
+    return best, which
+
+
+def _keep(cosines: np.ndarray, best: np.ndarray, threshold: float) -> np.ndarray:
+    """Which rows of a block are kept: those that are not close to one kept before the block, or before them in it."""
+    close = np.tril(cosines >= threshold, -1)
+    kept = best < threshold
     for row in np.flatnonzero(close.any(axis=1)):
-        candidates = np.flatnonzero(close[row] & kept)
-        if len(candidates):
-            inner = candidates[np.argmax(cosines[row, candidates])]
-            kept[row] = False
-            nearest[row] = inner if cosines[row, inner] > best[row] else -1
-    return nearest
+        kept[row] &= not (close[row] & kept).any()
+    return kept
 
 
 def _pad(rows: np.ndarray, size: int) -> np.ndarray:
@@ -202,16 +213,27 @@ def join_duplicates(first: Duplicates, second: Duplicates) -> Duplicates:
     Raises:
       ValueError: another number of images in ``second``.
 
-    >>> first = Duplicates(np.array([0, 0, 2, 2]), np.ones(4, np.float32))
-    >>> second = Duplicates(np.array([0, 0]), np.array([1.0, 0.9], np.float32))
-    >>> joined = join_duplicates(first, second)
-    >>> joined.kept_as.tolist(), joined.similarity.round(1).tolist()
-    ([0, 0, 0, 0], [1.0, 1.0, 0.8999999761581421, 0.8999999761581421])
+    >>> first = exact_duplicates([b"a", b"a", b"b", b"b"])
+    >>> joined = join_duplicates(first, near_duplicates(np.array([[1.0, 0.0], [1.0, 0.1]]), 0.9))
+    >>> joined.kept_as.tolist(), joined.similarity.round(3).tolist()
+    ([0, 0, 0, 0], [-1.0, 1.0, 0.9950000047683716, 0.9950000047683716])
     """
     kept = first.kept
     check.require(len(second.kept_as) == len(kept), "second", len(second.kept_as), f"{len(kept)} images")
-    place = np.zeros(len(first.kept_as), np.int64)
-    place[kept] = np.arange(len(kept))
-    through = place[first.kept_as]
-    kept_as = kept[second.kept_as[through]].astype(np.int32)
-    return Duplicates(kept_as, np.minimum(first.similarity, second.similarity[through]))
+    number = np.zeros(len(first.kept_as), np.int64)
+    number[kept] = np.arange(len(kept))
+    through = number[first.kept_as]  # the image that the first removal keeps, as the second counts
+    stays = second.kept_as[through] == through
+    same = first.closest < 0
+    closest = np.where(second.closest[through] < 0, -1, kept[second.closest[through]])
+    closest = np.where(stays & ~same, first.kept_as, closest)
+    similarity = np.where(
+        same,
+        second.similarity[through],
+        np.where(stays, first.similarity, np.minimum(first.similarity, second.similarity[through])),
+    )
+    return Duplicates(
+        kept[second.kept_as[through]].astype(np.int32),
+        closest.astype(np.int32),
+        similarity.astype(np.float32),
+    )

@@ -45,8 +45,12 @@ def test_near_duplicates_are_those_of_the_rule_image_by_image(block_size):
         found = near_duplicates(features, threshold, block_size=block_size)
         np.testing.assert_array_equal(found.kept_as, keep_greedily(features, threshold))
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-        cosines = (unit * unit[found.kept_as]).sum(axis=1)
-        np.testing.assert_allclose(found.similarity, cosines, atol=1e-5)
+        assert found.closest[0] == -1 == found.similarity[0]
+        for i in range(1, 100):
+            before = found.kept[found.kept < i]
+            assert found.closest[i] == before[np.argmax(unit[before] @ unit[i])]
+        cosines = (unit * unit[found.closest]).sum(axis=1)
+        np.testing.assert_allclose(found.similarity[1:], cosines[1:], atol=1e-5)
 
 
 def test_planted_duplicates_are_found_and_nothing_else():
@@ -119,5 +123,8 @@ def test_two_removals_follow_each_other():
     for i in range(40):
         through = int(np.flatnonzero(exact.kept == exact.kept_as[i])[0])
         assert joined.kept_as[i] == exact.kept[near.kept_as[through]]
+        if joined.kept_as[i] != i:
+            assert joined.closest[i] == joined.kept_as[i]
+            assert joined.similarity[i] >= 0.95
     with pytest.raises(ValueError, match=r"^second"):
-        join_duplicates(exact, Duplicates(np.arange(3), np.ones(3)))
+        join_duplicates(exact, Duplicates(np.arange(3), np.arange(3), np.ones(3)))
