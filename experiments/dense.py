@@ -32,7 +32,7 @@ _PIXELS = pixel_targets.define_flags()
 def main() -> None:
     """Measure what is missing, and print the table."""
     source = launch.require_flag("source", _SOURCE.value, "parquet:PATH")
-    out = launch.require_path("out", _OUT.value, "results/dense.jsonl")
+    out = launch.require_path("out", _OUT.value, "results/dense.jsonl", local=True)
     rows = measure_dense(
         source,
         out,

@@ -26,7 +26,7 @@ _MINUTES = flags.DEFINE_float("minutes", None, "No run is begun after so many.",
 
 def main() -> None:
     """Measure what is missing, and print the table."""
-    folder = launch.require_path("runs", _RUNS.value, "FOLDER")
+    folder = launch.require_path("runs", _RUNS.value, "FOLDER", local=True)
     out = Path(_OUT.value)
     require_folder("out", out)
     minutes = math.inf if _MINUTES.value is None else _MINUTES.value

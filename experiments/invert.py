@@ -61,7 +61,7 @@ _CORRUPT = flags.DEFINE_float(
 def main() -> None:
     """Invert the run in ``--workdir``, or the encoder ``--encoder``."""
     given: dict[str, Any] = {
-        "out": None if _OUT.value is None else launch.require_path("out", _OUT.value, "DIR"),
+        "out": None if _OUT.value is None else launch.require_path("out", _OUT.value, "DIR", local=True),
         "splits": (_TRAIN.value, _TEST.value),
         "training": Training(_STEPS.value, _BATCH.value, _RATE.value, _WIDTH.value, _SEED.value),
         "wanted": Wanted(
@@ -85,7 +85,7 @@ def main() -> None:
         return
     if _SIZE.value is not None:
         raise ValueError(f"--size={_SIZE.value}: allowed with --encoder only")
-    workdir = launch.require_path("workdir", _WORKDIR.value, "DIR")
+    workdir = launch.require_path("workdir", _WORKDIR.value, "DIR", local=_OUT.value is None)
     invert_run(workdir, step=_STEP.value, source=_SOURCE.value, **given)
 
 

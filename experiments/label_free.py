@@ -74,8 +74,8 @@ def main() -> None:
     if _FIX.value and not _ROWS.value:
         raise ValueError("--fix: allowed with --rows, on which the rule is chosen")
     if _RUNS.value is not None:
-        out = launch.require_path("out", _OUT.value, "FILE.jsonl")
-        workdirs = runs_below(launch.require_path("runs", _RUNS.value, "FOLDER"))
+        out = launch.require_path("out", _OUT.value, "FILE.jsonl", local=True)
+        workdirs = runs_below(launch.require_path("runs", _RUNS.value, "FOLDER", local=True))
         left = measure_runs(
             list_checkpoints(workdirs, source=_SOURCE.value, last_only=_LAST.value),
             out,

@@ -11,7 +11,7 @@ from absl import flags
 
 from ssl_jax.cli import config_flag, launch, pretrain, processes
 from ssl_jax.config import build
-from ssl_jax.train.workdir import local_path
+from ssl_jax.train.workdir import workdir_path
 
 _CONFIG = config_flag.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
@@ -27,7 +27,7 @@ _CLUSTER = processes.define_flags()
 def main() -> None:
     """Train, or replay one dumped step."""
     if _REPLAY.value is not None:
-        pretrain.replay(local_path(_REPLAY.value))
+        pretrain.replay(workdir_path(_REPLAY.value))
         return
     folder = launch.require_path("workdir", _WORKDIR.value, "DIR")
     config = build.to_dict(_CONFIG.load(recorded=pretrain.previous_config(folder)))

@@ -8,12 +8,11 @@ the method has to show. Several: curves and evaluations side by side, and the op
 there yet, such as an evaluation, is named with the command that makes it.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from ssl_jax.cli import launch
 from ssl_jax.cli.report import Pictures, write_report
+from ssl_jax.core.bucket import to_path
 from ssl_jax.report.embedding import MAPS, MOST
 
 _WORKDIRS = flags.DEFINE_multi_string("workdirs", None, "Folder of the run; to be repeated for several.")
@@ -48,7 +47,7 @@ def main() -> None:
     folders = launch.parse_folders("workdirs", _WORKDIRS.value)
     launch.require_flag("workdirs", folders, "DIR, once for each run")
     pictures = Pictures(_STEP.value, _SOURCE.value, _SPLIT.value, _POINTS.value, _MAP.value, _CORRUPT.value)
-    write_report([str(folder) for folder in folders], Path(_OUT.value) if _OUT.value else None, pictures)
+    write_report([str(folder) for folder in folders], to_path(_OUT.value) if _OUT.value else None, pictures)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
     """Make what is missing, stage by stage, and evaluate the last one."""
     config = launch.require_flag("first", _FIRST.value, "configs/dvae.py")
     option = launch.require_flag("option", _OPTION.value, "method.tokenizer")
-    root = launch.require_path("workdir", _WORKDIR.value, "DIR")
+    root = launch.require_path("workdir", _WORKDIR.value, "DIR", local=True)
     first = Stage(config, config_flags("set_first", _SET_FIRST.value))
     later_flags = config_flags("set_second", _SET_SECOND.value)
     if _SECOND.value is None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ssl_jax.augment.views import View, normalize_for_evaluation
 from ssl_jax.config import build
 from ssl_jax.config.options import SMALL
 from ssl_jax.core import check
+from ssl_jax.core.bucket import is_bucket, to_path
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array, Params, State
 from ssl_jax.core.version import LAYOUT_KEY
@@ -265,7 +267,7 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
 
     Args:
       name: folder of a run (its encoder, with the evaluation's preprocessing); a folder or file that ``experiments.export``
-        wrote; or whatever :func:`ssl_jax.interop.pretrained.load_pretrained` takes: a file, ``hf:owner/name[@revision]``,
+        wrote, both also of a bucket, ``gs://bucket/run``; or whatever :func:`ssl_jax.interop.pretrained.load_pretrained` takes: a file, ``hf:owner/name[@revision]``,
         ``timm:name``.
       step: of a run: ``latest``, ``best`` (by the online kNN) or a number of steps.
 
@@ -287,14 +289,25 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
     """
     text = os.fspath(name)
     check.require(bool(text), "name", text, "a folder, a file, hf:owner/name or timm:name")
-    folder = Path(text).expanduser()
+    folder = to_path(text).expanduser()
     if is_run(folder):
         return _of_run(folder, str(step))
     check.require(str(step) == "latest", "step", step, f"latest: {text!r} is no folder of a run")
     file = folder / ENCODER if folder.is_dir() else folder
+    if is_bucket(file):
+        return _of_bucket(file)
     if _is_export(file):
         return _of_export(file)
     return _of_others(str(folder) if folder.exists() else text)
+
+
+def _of_bucket(file: Path) -> Model:
+    check.require(file.is_file(), "name", str(file), f"a run, or a folder with {ENCODER}: there is none")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / file.name
+        copy.write_bytes(file.read_bytes())
+        check.require(_is_export(copy), "name", str(file), "what experiments.export wrote")
+        return _of_export(copy)
 
 
 def _of_others(name: str) -> Model:

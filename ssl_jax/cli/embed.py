@@ -12,6 +12,7 @@ import numpy as np
 from ssl_jax.cli.encoders import config_without_run, describe_encoder, load_encoder
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
+from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.core.types import Array, Params, State
@@ -80,19 +81,9 @@ def embed_images(
     """
     choice("out", out.suffix, (".npz", ".parquet"))
     require_folder("out", out)
-    if isinstance(name, Path):
-        config, method, model = build.restore(name, step)
-        variables, ratio = (model.params, model.state), config["watch"]["evaluate"]["crop_ratio"]
-        images = open_images(config, source, split)
-    else:
-        config = config_without_run(source, (split, split), None)
-        images = open_images(config, source, split)
-        encoder = load_encoder(name, images, size=size)
-        print(describe_encoder(encoder), flush=True)
-        method, params, state = encoder.candidate[2:5]
-        variables, ratio, images = (params, state), 1.0, encoder.candidate.see(images)
-    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
-    embedder = Embedder(method, variables, ratio, config)
+    embedder, images = open_embedder(
+        name, source, split=split, step=step, size=size, max_corrupt_fraction=max_corrupt_fraction
+    )
     encoded, found = encode_images(embedder, images, tokens=tokens, batch_size=batch_size)
     corrupt = len(images) - len(encoded.index)
     names = [images.file_name(int(i)) for i in encoded.index]
@@ -104,6 +95,38 @@ def embed_images(
         rows, columns = found.grid
         of_patches = f" and {rows} x {columns} patches of {found.patches.shape[2]} each"
     print(f"{len(names)} x {encoded.features.shape[1]} features{of_patches} in {out}{left_out}")
+
+
+def open_embedder(
+    name: Path | str,
+    source: str,
+    *,
+    split: str = "train",
+    step: str = "latest",
+    size: int | None = None,
+    max_corrupt_fraction: float | None = None,
+) -> tuple[Embedder, Source]:
+    """Load the encoder of a run, or one by its name, and open images as it sees them.
+
+    Args:
+      name, source, split, step, size, max_corrupt_fraction: as of :func:`embed_images`.
+
+    Raises:
+      ValueError: what the run, the encoder or the source finds wrong.
+    """
+    if isinstance(name, Path | BucketPath):
+        config, method, model = build.restore(name, step)
+        variables, ratio = (model.params, model.state), config["watch"]["evaluate"]["crop_ratio"]
+        images = open_images(config, source, split)
+    else:
+        config = config_without_run(source, (split, split), None)
+        images = open_images(config, source, split)
+        encoder = load_encoder(name, images, size=size)
+        print(describe_encoder(encoder), flush=True)
+        method, params, state = encoder.candidate[2:5]
+        variables, ratio, images = (params, state), 1.0, encoder.candidate.see(images)
+    config = build.with_corrupt_fraction(config, max_corrupt_fraction)
+    return Embedder(method, variables, ratio, config), images
 
 
 def encode_images(

@@ -22,6 +22,7 @@ from ssl_jax.cli.processes import print_once
 from ssl_jax.cli.tables import evaluation_table, invariance_table, measure_table
 from ssl_jax.config import build, weights
 from ssl_jax.config.images import open_images
+from ssl_jax.core.bucket import to_path
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.core.machine import machine
@@ -232,8 +233,9 @@ def beside_candidates(
     """
     candidates, known = [], {}
     for name in map(str, names):
-        if is_run(Path(name)) or (Path(name).is_dir() and not any(Path(name).glob("*.*"))):
-            candidates.append(run_candidate(*build.restore(Path(name), "latest")))
+        folder = to_path(name)
+        if is_run(folder) or (folder.is_dir() and not any(folder.glob("*.*"))):
+            candidates.append(run_candidate(*build.restore(folder, "latest")))
             continue
         encoder = load_encoder(name, images)
         print_once(describe_encoder(encoder))

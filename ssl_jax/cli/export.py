@@ -15,7 +15,9 @@ from ssl_jax.augment.color import normalize
 from ssl_jax.cli.tables import evaluation_table
 from ssl_jax.config import build
 from ssl_jax.config.weights import RECORD
+from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.check import choice, require
+from ssl_jax.core.files import write_atomically
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
 from ssl_jax.interop import snippets, write_onnx, write_timm, write_torchvision, write_transformers
@@ -303,6 +305,17 @@ def evaluation_of(workdir: Path, step: int) -> str:
         return ""
 
 
+def _write_to_bucket(subject: Subject, out: Path, formats: Sequence[str]) -> None:
+    """Write to a folder here, then copy file by file, the facts last."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "export"
+        write(subject, made, formats)
+        files = sorted(path for path in made.rglob("*") if path.is_file())
+        for path in sorted(files, key=lambda path: path.suffix in (".json", ".md")):
+            write_atomically(out / str(path.relative_to(made)), path.read_bytes())
+    print(f"copied to {out}")
+
+
 def write(subject: Subject, out: Path, formats: Sequence[str]) -> None:
     """Write an encoder in several formats: all of them, or nothing.
 
@@ -318,6 +331,9 @@ def write(subject: Subject, out: Path, formats: Sequence[str]) -> None:
     for name in formats:
         if name in FOLDERS:
             FOLDERS[name].check(subject.encoder)
+    if isinstance(out, BucketPath):
+        _write_to_bucket(subject, out, formats)
+        return
     require_free(out, formats)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,12 @@ from absl import app, flags, logging
 from ssl_jax.cli.config_flag import NAME, ConfigError, gather_overrides
 from ssl_jax.config.images import forget_descriptions
 from ssl_jax.config.ranges import SEED
+from ssl_jax.core.bucket import is_bucket
 from ssl_jax.core.check import shorten
 from ssl_jax.core.commands import spoken
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.train.checkpoint import NoUsableCheckpointError
-from ssl_jax.train.workdir import WorkdirInUseError, local_path
+from ssl_jax.train.workdir import WorkdirInUseError, local_path, workdir_path
 
 USER_ERRORS = (
     ValueError,
@@ -146,13 +147,19 @@ def require_flag(name: str, value: Any, example: str) -> Any:
     return value
 
 
-def require_path(name: str, value: Any, example: str) -> Path:
-    """Return the path of a flag that has no default, see :func:`ssl_jax.train.workdir.local_path`.
+def require_path(name: str, value: Any, example: str, *, local: bool = False) -> Path:
+    """Return the path of a flag that has no default, see :func:`ssl_jax.train.workdir.workdir_path`.
+
+    Args:
+      name: of the flag.
+      value: of the flag.
+      example: a value, for the message.
+      local: whether it has to be of this file system.
 
     Raises:
-      ValueError: it was not given, or is no local path.
+      ValueError: it was not given, or is no path.
     """
-    return local_path(require_flag(name, value, example))
+    return (local_path if local else workdir_path)(require_flag(name, value, example))
 
 
 def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
@@ -164,8 +171,10 @@ def parse_folders(name: str, values: Sequence[str] | None) -> list[Path]:
     >>> parse_folders("beside", ["runs/a=1,b=2", ""])
     [PosixPath('runs/a=1,b=2')]
     """
-    folders = [local_path(value) for value in values or [] if value]
+    folders = [workdir_path(value) for value in values or [] if value]
     for folder in folders:
+        if is_bucket(folder):
+            continue
         parts = str(folder).split(",")
         if len(parts) > 1 and not folder.exists() and any(part and Path(part).exists() for part in parts):
             again = " ".join(f"--{name}={part}" for part in parts)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import tempfile
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from ssl_jax.config import build, weights
 from ssl_jax.config.images import open_images
 from ssl_jax.core import commands, trees
+from ssl_jax.core.bucket import is_bucket
 from ssl_jax.data.fingerprint import compare, fingerprint
 from ssl_jax.data.labels import with_all_labels
 from ssl_jax.data.sources import Source
@@ -223,7 +225,9 @@ def open_writer(folder: Path, config: build.Config, method: Method, step: int) -
     if log["tensorboard"]:
         writers.append(TensorBoardWriter(folder / "tensorboard", resume_step=step + 1))
     if log["wandb"]:
-        writers.append(WandbWriter(project=log["wandb"], name=folder.name, config=config, dir=str(folder)))
+        # Its own files, which it sends by itself, cannot lie in a bucket.
+        local = tempfile.mkdtemp(prefix="ssl_jax-wandb-") if is_bucket(folder) else str(folder)
+        writers.append(WandbWriter(project=log["wandb"], name=folder.name, config=config, dir=local))
     return MultiWriter(writers)
 
 

@@ -1,19 +1,22 @@
 """A grid or a random search over options of a config: which trials are missing, made together or one by one."""
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import json
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ssl_jax.cli import search_space, vectorized_runs
 from ssl_jax.cli.search_space import RESULT, Grid, LoadConfig, Trial
 from ssl_jax.config import build
 from ssl_jax.core import commands
+from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.check import require
 from ssl_jax.core.files import write_atomically
 from ssl_jax.train.signals import StopRequest
@@ -139,14 +142,14 @@ def run_process(trial: Trial, stop: StopRequest, arguments: Sequence[str]) -> in
     options = [f"--config.{path}={value}" for path, value in trial.overrides.items()]
     command = [*commands.launcher("pretrain"), *arguments, *options]
     trial.folder.mkdir(parents=True, exist_ok=True)
-    with (trial.folder / "pretrain.log").open("a") as log:
+    with _open_log(trial.folder / "pretrain.log") as log:
         process = subprocess.Popen([*command, f"--workdir={trial.folder}"], stdout=log, stderr=log)
-    terminated = False
-    while process.poll() is None:
-        if stop.requested and not terminated:
-            process.terminate()
-            terminated = True
-        time.sleep(0.2)
+        terminated = False
+        while process.poll() is None:
+            if stop.requested and not terminated:
+                process.terminate()
+                terminated = True
+            time.sleep(0.2)
     code = process.returncode
     diverged = code != 0 and (trial.folder / "nonfinite").exists()
     records = trial.folder / "metrics.jsonl"
@@ -156,6 +159,21 @@ def run_process(trial: Trial, stop: StopRequest, arguments: Sequence[str]) -> in
     ended = "diverged" if diverged else "failed" if code else "done" if complete else "stopped"
     print(f"{trial.folder.name}: {ended}", flush=True)
     return 0 if diverged else code
+
+
+@contextlib.contextmanager
+def _open_log(path: Path) -> Iterator[IO[bytes]]:
+    """Append to a log; in a bucket, which cannot append, it is written anew when the process has ended."""
+    if not isinstance(path, BucketPath):
+        with path.open("ab") as log:
+            yield log
+        return
+    with tempfile.TemporaryFile() as log:
+        log.write(path.read_bytes() if path.exists() else b"")
+        log.flush()
+        yield log
+        log.seek(0)
+        path.write_bytes(log.read())
 
 
 def _read_result(trial: Trial) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Several runs of one shape as one vmapped program: what ``experiments.sweep`` compiles once."""
 
 import functools
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ from ssl_jax.cli import pretrain
 from ssl_jax.cli.search_space import SEED, Trial
 from ssl_jax.config import build
 from ssl_jax.core.check import require
+from ssl_jax.core.files import remove_tree
 from ssl_jax.core.types import Batch, PyTree
 from ssl_jax.data.fingerprint import fingerprint
 from ssl_jax.data.labels import with_all_labels
@@ -208,7 +208,7 @@ def train(trials: Sequence[Trial], scratch: Path) -> Trained:
             return Trained(fitted.stopped_by, finite)
         for number, trial in enumerate(trials):
             save_last(trial, state_of(fitted.state, number))
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch)
     return Trained("", finite)
 
 

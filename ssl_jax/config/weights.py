@@ -15,6 +15,7 @@ import numpy as np
 from ssl_jax import interop, models
 from ssl_jax.config.options import Options, defaults_of, fitting_options, typed
 from ssl_jax.core import trees
+from ssl_jax.core.bucket import is_bucket
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Params, State
 from ssl_jax.methods.parts.ema_teacher import EmaTeacher
@@ -108,7 +109,7 @@ def open_weights(name: str) -> "Pretrained":
       ValueError: they cannot be loaded, or hold an encoder that this cannot train on.
     """
     path = Path(name) / "checkpoints" if (Path(name) / "checkpoints").is_dir() else Path(name)
-    key = (name, path.stat().st_mtime if path.exists() else 0.0)
+    key = (name, path.stat().st_mtime if path.exists() and not is_bucket(name) else 0.0)
     if key not in _OPENED:
         _OPENED.clear()
         loaded = interop.load_pretrained(name)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_jax.core.bucket import is_bucket, to_path
 from ssl_jax.core.check import choice, require
 from ssl_jax.core.types import Params, State
 from ssl_jax.interop import (
@@ -100,7 +101,7 @@ def load_pretrained(name: str, **architecture: Any) -> Pretrained:
     (1, 16)
     """
     file, part = split_part(name)
-    loaded = None if file.startswith(("hf:", "timm:")) else _load_own(Path(file), name)
+    loaded = None if file.startswith(("hf:", "timm:")) else _load_own(to_path(file), name)
     if loaded is not None:
         require(part is None, "name", name, f"{file!r}: it has one network and no parts")
         require(not architecture, "architecture", architecture, "nothing: files of ssl_jax say what they are")
@@ -132,7 +133,7 @@ def split_part(name: str) -> tuple[str, str | None]:
     (('checkpoint.pth', 'student'), ('hf:owner/name', None))
     """
     file, mark, part = name.rpartition("#")
-    if not mark or Path(name).exists():
+    if not mark or is_bucket(name) or Path(name).exists():
         return name, None
     require(bool(file and part), "name", name, "NAME#PART, such as checkpoint.pth#student")
     return file, part
@@ -142,6 +143,7 @@ def _load_own(path: Path, name: str) -> Pretrained | None:
     """Load what ssl_jax wrote: the folder of a run, an exported encoder; ``None`` for all else."""
     if (path / "checkpoints").is_dir():
         return _load_run(path, name)
+    require(not is_bucket(path), "name", name, "a run, or a path of this file system: there is no run in it")
     file = path / OWN if (path / OWN).is_file() else path
     if not file.is_file() or read_header(file).get("format") != FORMAT:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_jax.core.bucket import to_path
 from ssl_jax.train.checkpoint import steps
 from ssl_jax.train.workdir import INCIDENTAL, read_config
 from ssl_jax.train.writers import read_jsonl
@@ -56,7 +57,7 @@ def read_run(workdir: str | os.PathLike[str], *, name: str = "") -> Run:
     Raises:
       ValueError: no run in the folder, or a file that cannot be read.
     """
-    folder = Path(workdir)
+    folder = to_path(workdir)
     config = read_config(folder)
     file = folder / "evaluation.json"
     try:
@@ -76,7 +77,7 @@ def unique_names(workdirs: Sequence[str | os.PathLike[str]]) -> list[str]:
     >>> unique_names(["runs/a/0", "runs/b/0", "runs/c"])
     ['a/0', 'b/0', 'c']
     """
-    paths = [Path(workdir).absolute().parts for workdir in workdirs]
+    paths = [to_path(workdir).absolute().parts for workdir in workdirs]
     names = []
     for parts in paths:
         for depth in range(1, len(parts) + 1):

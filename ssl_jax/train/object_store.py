@@ -1,8 +1,8 @@
 """Checkpoints in object stores: where tensorstore finds a bucket, and what orbax must be told of S3.
 
 Orbax 0.12 writes to ``gs://`` by tensorstore's own driver, and takes every other path for one of the file system. Tensorstore
-has a driver for S3 as well. :func:`let_orbax_write_to_buckets` gives orbax that, in the three functions in which it asks whether
-a path is in a bucket and where.
+has a driver for S3 as well. :func:`let_orbax_write_to_buckets` gives orbax that, in the three functions in which it asks
+whether a path is in a bucket and where.
 """
 
 import functools

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ssl_jax.core.bucket import to_path
 from ssl_jax.core.types import Batch
 from ssl_jax.train import storage
 from ssl_jax.train.dump import write_dump
@@ -31,7 +32,7 @@ from ssl_jax.train.signals import Stopped, StopRequest
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.step import StepFn
 from ssl_jax.train.watchdog import Watchdog
-from ssl_jax.train.writers import Writer
+from ssl_jax.train.writers import Writer, flush
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Session:
         self._of_hooks: dict[int, dict[str, float]] = {}
         self._called: set[int] = set()
         self._failures: dict[str, list[tuple[int, str]]] = {}
-        self._dumps = None if watch.dumps is None else Path(watch.dumps).absolute()
+        self._dumps = None if watch.dumps is None else to_path(watch.dumps).absolute()
 
     def __enter__(self) -> "Session":
         watch = self._watch
@@ -272,6 +273,8 @@ class Session:
     def _save(self, step: int, *, pending_hooks: bool = False) -> None:
         checkpoints = self._watch.checkpoints
         if checkpoints is not None:
+            # A run that goes on here does not write the records before it again.
+            self._flush_writer(step)
             with self._watchdog.waiting(f"a checkpoint in {checkpoints.directory}"):
                 checkpoints.save(step, self.state, metrics=self._all_scalars(), pending_hooks=pending_hooks)
 
@@ -292,6 +295,13 @@ class Session:
             return
         try:
             self._writer.write(step, scalars)
+        except Exception as error:
+            self._note_failure("writing metrics", step, error)
+
+    def _flush_writer(self, step: int) -> None:
+        try:
+            if self._writer is not None:
+                flush(self._writer)
         except Exception as error:
             self._note_failure("writing metrics", step, error)
 

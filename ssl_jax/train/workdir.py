@@ -13,10 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ssl_jax.core.bucket import BucketPath, is_bucket, to_path
 from ssl_jax.core.check import shorten
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.version import LAYOUT, LAYOUT_KEY, require_layout
 from ssl_jax.data.fingerprint import Changes, Fingerprint, compare
+from ssl_jax.train.lease import Lease, WorkdirInUseError
 
 _log = logging.getLogger(__name__)
 
@@ -61,19 +63,15 @@ class Difference(NamedTuple):
         return f"{self.path}: {_text(self.old)} -> {_text(self.new)}"
 
 
-class WorkdirInUseError(RuntimeError):
-    """Another live run holds the directory."""
-
-
 class Workdir:
     """A run's directory, locked until it is closed or the process ends, however it ends.
 
     Args:
-      path: a local or mounted directory; created with its parents.
+      path: a local or mounted directory, created with its parents, or ``gs://bucket/run`` or ``s3://bucket/run``.
       primary: whether this process locks and writes: of a run of several processes, the first one only.
 
     Raises:
-      ValueError: the path is a file, remote, or cannot be written to.
+      ValueError: the path is a file, or cannot be written to.
       WorkdirInUseError: another live run holds it; says which.
 
     >>> import tempfile
@@ -85,13 +83,16 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path, *, primary: bool = True) -> None:
-        self.path = local_path(path).absolute()
+        self.path = workdir_path(path).absolute()
         self._primary = primary
         self._lock: int | None = None
+        self._lease: Lease | None = None
         self._began_before = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if primary:
+            if isinstance(self.path, BucketPath):
+                self._lease = Lease(self.path) if primary else None
+            elif primary:
                 self._lock = _lock(self.path)
         except (FileExistsError, NotADirectoryError) as error:
             found = Path(error.filename)
@@ -194,6 +195,9 @@ class Workdir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            lease.close()
 
     def __enter__(self) -> "Workdir":
         return self
@@ -204,11 +208,33 @@ class Workdir:
         self.close()
 
 
+def workdir_path(workdir: str | Path) -> Path:
+    """Return the path of the folder of a run from how it was typed: of this file system, or in a bucket.
+
+    Raises:
+      ValueError: it is of another store, or no path of this file system.
+
+    >>> workdir_path("gs://runs/first/")
+    BucketPath('gs://runs/first')
+    >>> workdir_path("http://runs/first")
+    Traceback (most recent call last):
+    ...
+    ValueError: workdir='http://runs/first': allowed is a local path, gs://bucket/run or s3://bucket/run
+    """
+    if is_bucket(workdir):
+        path = to_path(workdir)
+        if len(path.parts) < 4:
+            raise ValueError(f"workdir={str(path)!r}: allowed is a name in the bucket, as in {path}/run")
+        return path
+    if "://" in str(workdir):
+        raise ValueError(
+            f"workdir={str(workdir)!r}: allowed is a local path, gs://bucket/run or s3://bucket/run"
+        )
+    return local_path(workdir)
+
+
 def local_path(workdir: str | Path) -> Path:
-    """Return the path of the folder of a run from how it was typed.
-
-
-
+    """Return the path of a folder of this file system from how it was typed.
 
     Raises:
       ValueError: it is remote, or no path of this file system.
@@ -216,10 +242,10 @@ def local_path(workdir: str | Path) -> Path:
     >>> local_path("gs://runs/first")
     Traceback (most recent call last):
     ...
-    ValueError: workdir='gs://runs/first': allowed is a local path; mount remote storage
+    ValueError: workdir='gs://runs/first': allowed is a local path
     """
     if "://" in str(workdir):
-        raise ValueError(f"workdir={str(workdir)!r}: allowed is a local path; mount remote storage")
+        raise ValueError(f"workdir={str(workdir)!r}: allowed is a local path")
     path = Path(os.path.expanduser(workdir))
     try:
         path.exists()
@@ -234,7 +260,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: there is none, it cannot be read, or another version of ssl_jax wrote it.
     """
-    path = Path(workdir) / CONFIG
+    path = to_path(workdir) / CONFIG
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -254,7 +280,7 @@ def read_images(workdir: str | Path) -> Fingerprint | None:
     Raises:
       ValueError: it cannot be read.
     """
-    path = Path(workdir) / IMAGES
+    path = to_path(workdir) / IMAGES
     try:
         return Fingerprint.from_bytes(path.read_bytes())
     except FileNotFoundError:

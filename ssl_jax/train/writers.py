@@ -5,15 +5,21 @@ import importlib
 import json
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from ssl_jax.core.bucket import BucketPath, to_path
+
+PUBLISH_SECONDS = 10.0
+"""In a bucket, where nothing can be appended, a file of records is written anew, this often at most."""
+
 
 class Writer(Protocol):
-    """Takes named scalars at steps, and is closed once."""
+    """Takes named scalars at steps, and is closed once; :func:`flush` calls its ``flush``, if it has one."""
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars (Python numbers, numpy or JAX scalars) of one step."""
@@ -30,7 +36,8 @@ class JsonlWriter:
     in one step; a record of the step before, which a hook that is made up for writes once more, is not doubled.
 
     Args:
-      path: the file; missing folders are made, an existing file is appended to.
+      path: the file; missing folders are made, an existing file is appended to. In a bucket it is written as a whole, every
+        :data:`PUBLISH_SECONDS` and with :meth:`flush`.
       resume_step: drop records with a step at or after this one; ``None``: keep all. A last line cut off by a kill
         is dropped, and with a warning lines that are no records.
 
@@ -44,12 +51,13 @@ class JsonlWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
-        self.path = Path(path).absolute()
+        self.path = to_path(path).absolute()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._written: set[str] = set()
         if self.path.exists():
             self._rewrite(resume_step)
-        self._file = self.path.open("a", encoding="utf-8")
+        bucket = isinstance(self.path, BucketPath)
+        self._file = _Published(self.path) if bucket else self.path.open("a", encoding="utf-8")
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Append one record; on disk, as far as this process is concerned, when it returns."""
@@ -57,7 +65,12 @@ class JsonlWriter:
         line = json.dumps(record, allow_nan=False)
         if line not in self._written:
             self._file.write(line + "\n")
-            self._file.flush()
+            if not isinstance(self._file, _Published):
+                self._file.flush()
+
+    def flush(self) -> None:
+        """Return when all records are where another process reads them."""
+        self._file.flush()
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -81,12 +94,54 @@ class JsonlWriter:
         content = b"".join(line + b"\n" for line in remaining)
         if content == text:
             return
+        if isinstance(self.path, BucketPath):
+            self.path.write_bytes(content)
+            return
         temporary = self.path.with_name(self.path.name + ".tmp")
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
+
+
+class _Published:
+    """A text of a bucket that grows: kept here, and written there as a whole by a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = [path.read_text()] if path.exists() else []
+        self._changed, self._ended = threading.Event(), threading.Event()
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._publish, name="publish", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+        self._changed.set()
+
+    def flush(self) -> None:
+        with self._writing:
+            if self._changed.is_set():
+                self._changed.clear()
+                try:
+                    self._path.write_text("".join(self._lines))
+                except BaseException:
+                    self._changed.set()
+                    raise
+
+    def close(self) -> None:
+        if not self._ended.is_set():
+            self._ended.set()
+            self._thread.join()
+            self.flush()
+
+    def _publish(self) -> None:
+        while not self._ended.wait(PUBLISH_SECONDS):
+            try:
+                self.flush()
+            except OSError as error:
+                warnings.warn(f"{error}; it is tried again", stacklevel=2)
 
 
 class TensorBoardWriter:
@@ -103,12 +158,16 @@ class TensorBoardWriter:
 
     def __init__(self, folder: str | os.PathLike[str], *, resume_step: int | None = None) -> None:
         module = _optional("tensorboardX", extra="tensorboard")
-        self._writer = module.SummaryWriter(str(Path(folder).absolute()), purge_step=resume_step)
+        self._writer = module.SummaryWriter(str(to_path(folder).absolute()), purge_step=resume_step)
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Record scalars of one step."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, float(value), step)
+
+    def flush(self) -> None:
+        """Write the events so far."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Flush and close the event file."""
@@ -160,9 +219,21 @@ class MultiWriter:
         """Record scalars of one step everywhere."""
         call_all(functools.partial(writer.write, step, scalars) for writer in self.writers)
 
+    def flush(self) -> None:
+        """Flush all."""
+        call_all(functools.partial(flush, writer) for writer in self.writers)
+
     def close(self) -> None:
         """Close all."""
         call_all(writer.close for writer in self.writers)
+
+
+def flush(writer: Writer) -> None:
+    """Let a writer bring all it was given to where it stays; one without ``flush`` does so by itself.
+
+    >>> flush(MultiWriter([]))
+    """
+    getattr(writer, "flush", lambda: None)()
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -174,7 +245,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     >>> read_jsonl(path)
     [{'step': 0, 'loss': None}]
     """
-    lines = Path(path).read_bytes().split(b"\n")
+    lines = to_path(path).read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1] if _step(line) is not None]
 
 
