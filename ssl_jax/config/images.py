@@ -11,6 +11,9 @@ from ssl_jax.data.sources import Source, parse_split
 
 VALUES = ("max_value", "percentiles", "max_image_mib")
 """Options of ``data`` that say how values are read, and how large an image may be; see :class:`ssl_jax.data.values.Values`."""
+TAR = ("tar:", "tar_in_order:")
+CONVERTING = ("folder:", "frames:", "parquet:", *TAR)
+"""Kinds of sources that convert gray images and those in color to each other."""
 _log = logging.getLogger(__name__)
 _said: set[tuple[str, str]] = set()
 
@@ -30,11 +33,11 @@ def open_images(config: Mapping[str, Any], source: str, split: str) -> Source:
     """
     data = config["data"]
     channels = data["channels"]
-    converts = channels is not None and source.startswith(("folder:", "parquet:", "frames:"))
+    converts = channels is not None and source.startswith(CONVERTING)
     options = {"channels": channels} if converts else {}
     if source.startswith("frames:"):
         options |= {name: data[name] for name in ("window", "stride") if name in data}
-    if source.startswith(("folder:", "frames:", "parquet:")):
+    if source.startswith(CONVERTING):
         options["splits"] = split_names(config, split)
     options |= _columns(data, source) | _values(data, source)
     try:
@@ -62,11 +65,11 @@ def _columns(data: Mapping[str, Any], source: str) -> dict[str, str]:
     """The columns of a table that a config names; those of its training images say nothing of images of another kind."""
     names = {column: data.get(f"{column}_column") for column in ("image", "label")}
     given = {column: name for column, name in names.items() if name is not None}
-    if source.startswith(("parquet:", "tfds:")):
+    if source.startswith(("parquet:", "tfds:", *TAR)):
         return given
     for column, name in given.items() if source == data.get("source") else ():
         raise ValueError(
-            f"config.data.{column}_column={name!r}: allowed is None for {source}; only parquet: and tfds: have columns"
+            f"config.data.{column}_column={name!r}: allowed is None for {source}; only parquet:, tfds: and tar: have columns"
         )
     return {}
 
@@ -74,7 +77,7 @@ def _columns(data: Mapping[str, Any], source: str) -> dict[str, str]:
 def _values(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     """How values are read, where a config says so; images that the package makes have values of their own."""
     given = {name: data[name] for name in VALUES if data.get(name) is not None}
-    if source.startswith(("folder:", "frames:", "parquet:", "tfds:")) and source != f"frames:{MOVING}":
+    if source.startswith((*CONVERTING, "tfds:")) and source != f"frames:{MOVING}":
         return given
     for name in ("max_value", "percentiles") if source == data.get("source") else ():
         if name in given:

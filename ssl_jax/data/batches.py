@@ -26,13 +26,14 @@ from ssl_jax.core import check
 from ssl_jax.core.types import Batch
 from ssl_jax.data.frames import Clips
 from ssl_jax.data.labels import labels_of
-from ssl_jax.data.sources import CorruptImage, Element, Source
+from ssl_jax.data.shard_order import ShardOrder
+from ssl_jax.data.sources import CorruptImage, Element, Source, Subset
 
 SEARCH = 1000
 """How many examples in a row may be corrupt before the search for a substitute gives up."""
 MAX_CORRUPT_FRACTION = 0.1
 """Share of corrupt images that is put up with where nothing else is said: the default of every ``max_corrupt_fraction``."""
-ORDER, CROPS, WINDOWS, LABELED, UNLABELED = range(5)  # what a random stream is for: no two share one
+ORDER, CROPS, WINDOWS, LABELED, UNLABELED, SHARDS = range(6)  # what a random stream is for: no two share one
 
 
 class TooManyCorrupt(RuntimeError):
@@ -76,6 +77,61 @@ def example_indices(seed: int, start: int, count: int, length: int, *, purpose: 
         parts.append(part)
         start, count = start + len(part), count - len(part)
     return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_of_shards(seed: int, epoch: int, shards: ShardOrder) -> np.ndarray:
+    sequence = np.random.SeedSequence(seed, spawn_key=(SHARDS, epoch))
+    order = shards.indices(np.random.Generator(np.random.Philox(sequence)))
+    order.flags.writeable = False
+    return order
+
+
+def indices_in_shards(seed: int, start: int, count: int, shards: ShardOrder) -> np.ndarray:
+    """Return the examples at the positions ``start ... start + count - 1`` of the endless sequence of shards in order.
+
+    Args:
+      seed: seed of the order.
+      start: first position, of any size.
+      count: number of positions.
+      shards: which order an epoch has.
+
+    Returns:
+      ``[count]`` int32.
+
+    >>> sorted(indices_in_shards(0, 5 * 10**6, 5, ShardOrder(np.array([2, 5]))).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    parts, length = [np.zeros(0, np.int32)], int(shards.ends[-1])
+    while count > 0:
+        epoch, offset = divmod(start, length)
+        part = _epoch_of_shards(seed, epoch, shards)[offset : offset + count]
+        parts.append(part)
+        start, count = start + len(part), count - len(part)
+    return np.concatenate(parts)
+
+
+def shard_order_of(source: Source) -> ShardOrder | None:
+    """Return the order of shards in which training takes a source; ``None``: all examples are shuffled.
+
+    >>> from ssl_jax.data.sources import ArraySource
+    >>> shard_order_of(ArraySource(np.zeros([2, 4, 4], np.uint8))) is None
+    True
+    """
+    inner: object = source
+    while hasattr(inner, "source") and not isinstance(inner, Subset):
+        inner = inner.source
+    return getattr(inner, "order", None)
+
+
+def read_ahead(source: Source, indices: np.ndarray) -> None:
+    """Let a source that reads from a store begin with examples that are asked for next."""
+    inner: object = source
+    while hasattr(inner, "source"):
+        indices = inner.indices[indices] if isinstance(inner, Subset) else indices
+        inner = inner.source
+    if hasattr(inner, "read_ahead"):
+        inner.read_ahead(indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +280,9 @@ class TrainingBatches:
     def __call__(self, step: int) -> Batch:
         start, source = self.part.start(step), self.reader.source
         met: set[int] = set()
-        examples = [self.reader.read_first(self.substitutes(int(i)), met) for i in self.order(step)]
+        order = self.order(step)
+        read_ahead(source, order)
+        examples = [self.reader.read_first(self.substitutes(int(i)), met) for i in order]
         images = [element["image"] for _, element in examples]
         batch: Batch = {
             "label": np.array([element["label"] for _, element in examples], np.int32),
@@ -277,6 +335,9 @@ class TrainingBatches:
         if self.among is not None:
             return self.among[example_indices(self.seed, start, rows, len(self.among))]
         if not isinstance(source, Clips):
+            shards = shard_order_of(source)
+            if shards is not None:
+                return indices_in_shards(self.seed, start, rows, shards)
             return example_indices(self.seed, start, rows, len(source))
         # The windows that these positions lie in, whole ones, of which the positions are a part.
         first, last = start // source.window, (start + rows - 1) // source.window
@@ -311,7 +372,9 @@ class EvaluationBatches:
         }
         start = self.part.start(step)
         met: set[int] = set()
-        for row, index in enumerate(range(start, min(start + rows, len(source)))):
+        taken = range(start, min(start + rows, len(source)))
+        read_ahead(source, np.array(taken, np.int64))
+        for row, index in enumerate(taken):
             example = self.reader.read(index)
             if example is None:
                 met.add(index)

@@ -29,6 +29,7 @@ from ssl_jax.data.batches import (
     TooManyCorrupt,
     TrainingBatches,
     mixture_of,
+    shard_order_of,
 )
 from ssl_jax.data.sources import Source, Subset
 
@@ -280,6 +281,10 @@ def stream(
         inside = among.ndim == 1 and len(among) > 0 and among.min() >= 0 and among.max() < len(source)
         check.require(bool(inside), "among", among, f"one index or more from 0 to {len(source) - 1}")
     host_views = tuple(views or ()) if host else ()
+    if shard_order_of(source) is not None:
+        own = "None for tar_in_order:, which has an order of its own; tar: takes it"
+        check.require(among is None, "among", among, own)
+        check.require(labeled_fraction is None, "labeled_fraction", labeled_fraction, own)
     mixture = None
     if labeled_fraction is not None:
         check.require(among is None, "labeled_fraction", labeled_fraction, "None where among is given")

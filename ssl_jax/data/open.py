@@ -10,6 +10,7 @@ from ssl_jax.data.folder import open_folder
 from ssl_jax.data.frames import open_frames
 from ssl_jax.data.parquet import open_parquet
 from ssl_jax.data.sources import CorruptImage, Source
+from ssl_jax.data.tar import open_tar, open_tar_in_order
 from ssl_jax.data.tfds import open_tfds
 
 _PLAIN: dict[str, Callable[..., Source]] = {
@@ -22,10 +23,13 @@ _WITH_PLACE: dict[str, Callable[..., Source]] = {
     "folder": open_folder,
     "parquet": open_parquet,
     "frames": open_frames,
+    "tar": open_tar,
+    "tar_in_order": open_tar_in_order,
 }
 FORMS = (
     *("embedded", "embedded_color", "fashion_mnist", "tfds:<name>", "folder:<path>"),
-    *("parquet:<path or hub name>", "frames:<path>", "frames:moving"),
+    *("parquet:<path or hub name>", "tar:<shards>", "tar_in_order:<shards>"),
+    *("frames:<path>", "frames:moving"),
 )
 """What a name of a source looks like."""
 
@@ -41,6 +45,8 @@ def open_source(spec: str, split: str = "train", *, min_size: int = 1, **options
     | ``tfds:<name>[/config]`` | prepared by TensorFlow Datasets as array_record | image, label, data_dir; of values |
     | ``folder:<path>`` | image files, of any depth | channels, dtype, splits; of values |
     | ``parquet:<path or hub name>`` | Hugging Face sets | image, label, channels, dtype, splits, cache_dir; of values |
+    | ``tar:<shards>`` | tar files of WebDataset's convention | image, label, channels, dtype, splits, cache_dir; of values |
+    | ``tar_in_order:<shards>`` | the same, read shard after shard | shuffle_buffer; as above without cache_dir |
     | ``frames:<path>`` | a folder a clip, frames in natural order | window, stride, channels, dtype, splits; of values |
     | ``frames:moving`` | clips of the shipped images | window, stride |
 
@@ -118,7 +124,7 @@ def _what_is_allowed(spec: str) -> str:
     if kind in _PLAIN:
         return f"{kind} takes nothing after a colon; the split and the options are arguments"
     if kind in _WITH_PLACE:
-        form = next(form for form in FORMS if form.startswith(kind))
+        form = next(form for form in FORMS if form.startswith(f"{kind}:"))
         return f"say which: {form}"
     if "/" in kind or "." in kind or "~" in kind:
         return f"a path needs its kind in front: folder:{spec} or parquet:{spec}"
