@@ -17,6 +17,7 @@ VERBS = (
     "finetune",
     "invert",
     "embed",
+    "pack",
     "export",
     "report",
     "show",

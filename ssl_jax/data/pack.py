@@ -164,8 +164,7 @@ def pack(
     _require_format(source, shards)
     chosen = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64)
     check.require(chosen.ndim == 1 and len(chosen) > 0, "indices.shape", chosen.shape, "(n,), n >= 1")
-    name = re.sub(r"[^\w]+", "_", parse_split(split)[0])
-    work = out / f".pack-{name}"
+    name, work = split_name(split), work_folder(out, split)
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work):
         plan = _plan(source, chosen, shards)
@@ -193,6 +192,25 @@ def pack(
     files = tuple(out / shard["file"] for shard in found)
     examples, size = (sum(shard[key] for shard in found) for key in ("examples", "bytes"))
     return Packed(files, examples, size, corrupt, reused)
+
+
+def split_name(split: str) -> str:
+    """Return what the files of a split are named by.
+
+    >>> split_name("train[:90%]"), split_name("train+test")
+    ('train', 'train_test')
+    """
+    return re.sub(r"\W+", "_", parse_split(split)[0])
+
+
+def work_folder(out: Path, split: str) -> Path:
+    """Return where :func:`pack` keeps what it needs to go on: a hidden folder beside the shards.
+
+    Args:
+      out: folder of the shards.
+      split: their split.
+    """
+    return out / f".pack-{split_name(split)}"
 
 
 class _Job(NamedTuple):
