@@ -107,7 +107,7 @@ def expand_braces(pattern: str) -> list[str]:
     return [f"{pattern[: match.start()]}{middle}{end}" for middle in middles for end in rest]
 
 
-def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], str]:
+def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], list[str], str]:
     """Find the files that somebody means.
 
     Args:
@@ -116,8 +116,8 @@ def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], str]:
       suffix: such as ``.tar``.
 
     Returns:
-      The files, in the order given and sorted by their names where a folder or an asterisk stands for several, and what all
-      their locations begin with, up to a ``/``.
+      The files, in the order given and sorted by their names where a folder or an asterisk stands for several; their names
+      relative to the folder that holds them all; and that folder, with ``/`` at its end.
 
     Raises:
       ValueError: a pattern without a file.
@@ -144,11 +144,17 @@ def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], str]:
         looked_at = pool.map(lambda i: look_at(found[i].location), places)
         for i, file in zip(places, looked_at, strict=True):
             found[i] = file
-    if len(folders) == 1 and all(file.location.startswith(folders[0]) for file in found):
-        return found, folders[0]
-    above = [file.location.split("/")[:-1] for file in found]
-    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*above, strict=False))
-    return found, "".join(f"{parts[0]}/" for parts in shared)
+    plain = [_without_query(file.location) for file in found]
+    root = folders[0] if len(folders) == 1 else ""
+    if not root or not all(location.startswith(root) for location in plain):
+        above = [location.split("/")[:-1] for location in plain]
+        shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*above, strict=False))
+        root = "".join(f"{parts[0]}/" for parts in shared)
+    return found, [location.removeprefix(root) for location in plain], root
+
+
+def _without_query(location: str) -> str:
+    return location.partition("?")[0] if location.startswith(("http://", "https://")) else location
 
 
 def look_at(location: str) -> StoredFile:
@@ -407,6 +413,8 @@ def _final(error: BaseException, location: str) -> OSError | None:
 
 
 def _status(error: BaseException) -> int | None:
+    if type(error).__module__ == "aiohttp.http_exceptions":
+        return None  # an answer that was cut off has the code 400
     for name in ("status", "code", "status_code"):
         try:
             value = int(getattr(error, name, ""))

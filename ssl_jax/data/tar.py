@@ -134,10 +134,9 @@ def _open(
     pattern, base = os.fspath(shards), parse_split(split)[0]
     place = shown(pattern)
     try:
-        files, root = find_files(pattern, ".tar")
+        files, names, root = find_files(pattern, ".tar")
     except FileNotFoundError as error:
         raise ValueError(f"tar:{place}: {_spoken(error)}") from error
-    names = [file.location.removeprefix(root) for file in files]
     by_split, notes = files_by_split(names, base, {s.lower() for s in splits}, kind="tar", where=place)
     wanted = [name.lower() for name in base.split("+")]
     class_names = _class_names(root) if label != "" else ()

@@ -1,0 +1,167 @@
+"""Files behind URLs, read from a server on loopback that fails in the ways in which servers fail."""
+
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from ssl_jax.data import stores
+from ssl_jax.data.encoded import ReadAhead, read_piece
+from ssl_jax.data.loader import stream
+from ssl_jax.data.open import open_source
+from ssl_jax.data.sources import CorruptImage
+from tests.data.images import encode
+from tests.data.shards import serve, write_tar
+
+pytest.importorskip("aiohttp")
+IMAGES = [np.full([6, 7, 3], 10 * i, np.uint8) for i in range(12)]
+SAMPLES = [(f"{i:02d}", {"png": encode(x), "cls": str(i % 3).encode()}) for i, x in enumerate(IMAGES)]
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stores, "DELAYS", (0.01,) * 3)
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for part in range(3):
+        write_tar(folder / f"train-{part}.tar", SAMPLES[4 * part : 4 * part + 4])
+    with serve(folder) as server:
+        yield server
+
+
+def test_shards_behind_a_url_are_those_on_disk(server, tmp_path):
+    local = open_source(f"tar:{tmp_path}/served")
+    # A pattern, a folder that the server shows as a page of links, and a list.
+    for place in (
+        f"{server.url}/train-{{0..2}}.tar",
+        server.url,
+        "::".join(f"{server.url}/train-{i}.tar" for i in range(3)),
+    ):
+        remote = open_source(f"tar:{place}")
+        assert [remote.file_name(i) for i in range(12)] == [local.file_name(i) for i in range(12)]
+        with (
+            stream(local, seed=0, batch_size=5, threads=0) as a,
+            stream(remote, seed=0, batch_size=5, threads=0) as b,
+        ):
+            for x, y in zip((next(a) for _ in range(3)), (next(b) for _ in range(3)), strict=True):
+                np.testing.assert_array_equal(x["image"], y["image"])
+                np.testing.assert_array_equal(x["label"], y["label"])
+
+
+def test_an_image_is_one_read_of_its_range_and_the_second_is_none(server, tmp_path):
+    place = f"tar:{server.url}/train-{{0..2}}.tar"
+    open_source(place)
+    server.requests.clear()
+    source = open_source(place)
+    # Indices and images are there; whether names of classes lie beside the shards is asked again.
+    assert {path for path, _ in server.requests} == {"/classnames.txt"}
+    shutil.rmtree(tmp_path / "cache" / "ssl_jax" / "data")
+    server.requests.clear()
+    assert (source[5]["image"] == 50).all()
+    start, size = int(source._starts[5]), int(source._sizes[5])
+    assert server.requests == [("/train-1.tar", f"bytes={start}-{start + size - 1}")]
+    assert (source[5]["image"] == 50).all() and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("faults", [[503], [429, 500, 502], ["cut"], ["cut", 503, "cut"]])
+def test_what_passes_is_tried_again(server, faults):
+    file = stores.look_at(f"{server.url}/train-0.tar")
+    whole = stores.read_range(file, 0, file.size)
+    server.faults += faults
+    assert stores.read_range(file, 600, 700) == whole[600:700]
+    assert not server.faults
+
+
+def test_what_does_not_pass_is_no_corrupt_image(server):
+    source = open_source(f"tar:{server.url}/train-{{0..2}}.tar")
+    file = source._files[0]
+    server.faults += [503] * 4
+    with pytest.raises(
+        ConnectionError, match=r"train-0\.tar cannot be read: the server answers 503 \(4 attempts"
+    ):
+        stores.read_range(file, 0, 10)
+    server.faults += [403]
+    with pytest.raises(PermissionError, match="may not be read: the server answers 403"):
+        stores.read_range(file, 0, 10)
+    assert not server.faults
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ConnectionError, match=r"train-0\.tar cannot be read: "):
+        read_piece(file, 1, 3)
+
+
+def test_what_is_gone_is_a_corrupt_image_or_said_at_the_opening(server, tmp_path):
+    source = open_source(f"tar:{server.url}/train-{{0..2}}.tar")
+    with pytest.raises(ValueError, match=r"tar:http://127.*/train-3\.tar does not exist"):
+        open_source(f"tar:{server.url}/train-{{0..3}}.tar")
+    with pytest.raises(ValueError, match="does not exist"):
+        open_source(f"tar:{server.url}/none/")
+    os.remove(tmp_path / "served" / "train-1.tar")
+    with pytest.raises(CorruptImage, match="it is gone"):
+        read_piece(source._files[1], 3, 5)
+
+
+def test_a_server_without_ranges_is_said_and_read_in_order(server):
+    server.ranges = False
+    with pytest.raises(
+        ConnectionError, match=r"answers no ranges: read whole shards \(tar_in_order:\), or download"
+    ):
+        stores.read_range(stores.look_at(f"{server.url}/train-0.tar"), 600, 700)
+    source = open_source(f"tar_in_order:{server.url}/train-{{0..2}}.tar")
+    assert (source[5]["image"] == 50).all()
+
+
+def test_a_shard_that_was_replaced_is_indexed_again(server, tmp_path):
+    place = f"tar:{server.url}/train-{{0..2}}.tar"
+    open_source(place)
+    write_tar(tmp_path / "served" / "train-1.tar", [("new", {"png": encode(IMAGES[3]), "cls": b"2"})])
+    source = open_source(place)
+    assert len(source) == 9 and (source[4]["image"] == 30).all() and source[4]["label"] == 2
+
+
+def test_names_hold_no_password_and_no_signature(server):
+    port = server.server_address[1]
+    source = open_source(f"tar:http://me:secret@127.0.0.1:{port}/train-0.tar?X-Signature=hidden")
+    texts = [source.name, source.file_name(0), *source.notes, str(source.files)]
+    server.faults += [503] * 4
+    with pytest.raises(ConnectionError) as caught:
+        stores.read_range(source._files[0], 0, 10)
+    assert not any(word in text for text in (*texts, str(caught.value)) for word in ("secret", "hidden"))
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(stores.PACKAGES, "s3", "a_package_that_is_not_there")
+    with pytest.raises(
+        ImportError, match=r"s3:// needs a_package_that_is_not_there: pip install 'ssl-jax\[stores\]'"
+    ):
+        open_source("tar:s3://bucket/a.tar")
+
+
+def test_a_file_is_read_in_order_and_anywhere(server):
+    file = stores.look_at(f"{server.url}/train-0.tar")
+    whole = stores.read_range(file, 0, file.size)
+    opened = io.BufferedReader(stores.RangeFile(file, chunk=700), 100)
+    assert opened.read() == whole
+    rng = np.random.default_rng(0)
+    for start, count in zip(
+        rng.integers(0, file.size + 99, 30).tolist(), rng.integers(1, 2000, 30).tolist(), strict=True
+    ):
+        opened.seek(start)
+        assert opened.read(count) == whole[start : start + count]
+    target = io.BytesIO()
+    stores.download(file, target)
+    assert target.getvalue() == whole
+
+
+def test_what_is_read_ahead_is_read_once_whatever_is_asked_for():
+    read = []
+    ahead = ReadAhead(lambda index: read.append(index) or bytes([index]))
+    ahead.start([3, 1, 3])
+    assert [ahead.take(i) for i in (1, 3, 2)] == [b"\1", b"\3", b"\2"] and sorted(read) == [1, 2, 3]
