@@ -28,6 +28,7 @@ from ssl_jax.data.sources import Source
 from ssl_jax.methods.method import Method
 from ssl_jax.methods.registry import method_module
 from ssl_jax.models.network import Network
+from ssl_jax.models.packing import pack_crops
 from ssl_jax.optim.optimizer import Optimizer
 from ssl_jax.train import workdir as directory
 from ssl_jax.train.checkpoint import RestoredModel, restore_model
@@ -229,6 +230,12 @@ def method(config: Config, network: Network | None = None) -> Method:
     network = encoder(config) if network is None else network
     with options_that_fit("config.views", config["views"]):
         views = call(presets.build, where="config.views", options=config["views"])
+    # Runs that were recorded before there was the option have none.
+    if config.get("host", {}).get("packed_crops"):
+        sizes = [view.size for view in views]
+        several = len(set(sizes)) > 1
+        require(several, "config.host.packed_crops", True, f"False where all views have one size, {sizes[0]}")
+        network = pack_crops(network)
     with options_that_fit("config.method", config["method"]):
         options = {**config["method"], "views": views}
         name = options.pop("name")

@@ -219,7 +219,7 @@ def _make(entry: Entry, basis: Basis, choices: Mapping[str, Any], recorded: Mapp
         config.refresh_every = max(in_steps(recipe.refresh_epochs), 1)
         if in_epochs(recipe.refresh_epochs, epochs) == epochs:
             config.refresh_every = _following(config, "steps")
-    config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0})
+    config.host = ConfigDict({"data": -1, "fsdp": 1, "workers": 0, "packed_crops": False})
     config.data = data
     config.encoder = ConfigDict(_encoder(basis, choices))
     config.views = ConfigDict(_views_part(basis, images, choices))

@@ -50,7 +50,7 @@ def pack_crops(encoder: Network) -> Network:
     computed crop by crop, that is on the blocks of its block-diagonal matrix only. Results and gradients are those of a pass
     for each size, to rounding, and the draws of training are the same: nothing but speed changes.
 
-    ``apply(params, state, crops, ...)`` of a vision transformer takes a tuple with ``[b, v, h, w, c]`` for each size. It returns
+    ``apply(params, state, crops, ...)`` of a vision transformer takes a tuple of ``[b, v, h, w, c]`` for each size. It returns
     features ``[b, Σ v, width]``, or with ``output="tokens"`` a tuple with ``[b, v, prefix + patches, width]`` for each size;
     ``mask [b v, patches]`` is about the first size.
 
