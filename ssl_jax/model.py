@@ -267,8 +267,8 @@ def load(name: str | os.PathLike[str], *, step: str | int = "latest") -> Model:
 
     Args:
       name: folder of a run (its encoder, with the evaluation's preprocessing); a folder or file that ``experiments.export``
-        wrote, both also of a bucket, ``gs://bucket/run``; or whatever :func:`ssl_jax.interop.pretrained.load_pretrained` takes: a file, ``hf:owner/name[@revision]``,
-        ``timm:name``.
+        wrote, both also of a bucket, ``gs://bucket/run``; or whatever :func:`ssl_jax.interop.pretrained.load_pretrained`
+        takes: a file, ``hf:owner/name[@revision]``, ``timm:name``.
       step: of a run: ``latest``, ``best`` (by the online kNN) or a number of steps.
 
     Raises:

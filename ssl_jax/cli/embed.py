@@ -12,7 +12,6 @@ import numpy as np
 from ssl_jax.cli.encoders import config_without_run, describe_encoder, load_encoder
 from ssl_jax.config import build
 from ssl_jax.config.images import open_images
-from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.check import choice
 from ssl_jax.core.files import require_folder, write_atomically
 from ssl_jax.core.types import Array, Params, State
@@ -114,7 +113,7 @@ def open_embedder(
     Raises:
       ValueError: what the run, the encoder or the source finds wrong.
     """
-    if isinstance(name, Path | BucketPath):
+    if isinstance(name, Path):
         config, method, model = build.restore(name, step)
         variables, ratio = (model.params, model.state), config["watch"]["evaluate"]["crop_ratio"]
         images = open_images(config, source, split)

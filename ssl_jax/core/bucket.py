@@ -12,7 +12,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any, TypeVar, cast
 
 from etils.epath.gpath import PosixGPath
@@ -61,8 +61,7 @@ def to_path(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{text!r}: the bucket is missing, as in {scheme}://bucket/run")
     if ".." in rest.split("/") or "?" in rest or "#" in rest or "*" in rest or "[" in rest:
         raise ValueError(f"{text!r}: allowed are names in a bucket without '..', '?', '#', '*' and '['")
-    # Functions say Path: of its methods, those that are used here are there.
-    return cast(Path, BucketPath(f"{scheme}://{'/'.join(part for part in rest.split('/') if part)}"))
+    return BucketPath(f"{scheme}://{'/'.join(part for part in rest.split('/') if part)}")
 
 
 def _explained(method: _Method) -> _Method:
@@ -107,10 +106,11 @@ def _without_listings() -> None:
         fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
 
 
-class BucketPath(PosixGPath):
+class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
     """A path in an object store. Folders are there while something is below them; :meth:`mkdir` does nothing.
 
-    Errors of the store are ``OSError`` of one line.
+    It is a ``pathlib.Path``, so that what takes one takes it; of its methods, those below and those that only look at the name
+    are meant for it. Errors of the store are ``OSError`` of one line.
 
     >>> path = BucketPath("s3://runs/first/config.json")
     >>> path.scheme, path.bucket, path.key, path.parent.name

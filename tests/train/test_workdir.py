@@ -172,7 +172,7 @@ def test_paths_that_cannot_be_a_workdir_are_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="cannot be written to"):
         Workdir("/proc/ssl_jax")
     for other in ("http://bucket/run", "gs://", "gs://bucket", "s3://user:word@bucket/run"):
-        with pytest.raises(ValueError, match="allowed is|the bucket is missing"):
+        with pytest.raises(ValueError, match=r"allowed is|the bucket is missing"):
             Workdir(other)
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(ValueError, match="link is a link that leads nowhere"):
