@@ -5,7 +5,6 @@ import io
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ssl_jax.data import npy
 from ssl_jax.data.files import SUFFIXES
 from ssl_jax.data.label_column import Column, read_labels
+from ssl_jax.data.stores import StoredFile, open_to_read, shown
 
 LOOKED_AT = 256
 """Rows of a column of strings that tell whether they are paths of images."""
@@ -33,7 +33,7 @@ def optional_import(module: str) -> Any:
         raise ImportError(f"parquet sources need {package}: pip install 'ssl-jax[parquet]'") from error
 
 
-def read_schema(file: Path) -> Any:
+def read_schema(file: StoredFile) -> Any:
     """Read the schema of a parquet file.
 
     Raises:
@@ -42,7 +42,7 @@ def read_schema(file: Path) -> Any:
     return _read_foot("read_schema", file)
 
 
-def read_metadata(file: Path) -> Any:
+def read_metadata(file: StoredFile) -> Any:
     """Read what the foot of a parquet file says, such as ``num_rows``.
 
     Raises:
@@ -51,19 +51,25 @@ def read_metadata(file: Path) -> Any:
     return _read_foot("read_metadata", file)
 
 
-def _read_foot(function: str, file: Path) -> Any:
+def _read_foot(function: str, file: StoredFile) -> Any:
     try:
-        return getattr(optional_import("pyarrow.parquet"), function)(file)
+        return getattr(optional_import("pyarrow.parquet"), function)(open_to_read(file))
+    except ConnectionError:
+        raise
     except (optional_import("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise ValueError(f"{shown(file.location)} cannot be read: {error}") from error
 
 
-def first_strings(file: Path) -> Any:
+def first_strings(file: StoredFile) -> Any:
     """Read the first rows of the columns of strings of a parquet file."""
     types = optional_import("pyarrow").types
     schema = read_schema(file)
     names = [field.name for field in schema if _is_string(field.type, types)]
-    batches = optional_import("pyarrow.parquet").ParquetFile(file).iter_batches(LOOKED_AT, columns=names)
+    batches = (
+        optional_import("pyarrow.parquet")
+        .ParquetFile(open_to_read(file))
+        .iter_batches(LOOKED_AT, columns=names)
+    )
     return next(batches, optional_import("pyarrow").table({}))
 
 

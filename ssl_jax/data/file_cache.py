@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,7 @@ DEFAULT_GIB = 20.0
 DIGEST = 16
 """Bytes of the checksum behind what :meth:`FileCache.read` keeps."""
 _LEFT = 0.9  # what stays of the bound once something has to go
+_WAIT = 0.02  # seconds until room is looked for again
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
@@ -182,7 +184,8 @@ class FileCache:
                     part.unlink(missing_ok=True)
                     return
                 try:
-                    self._reserve(descriptor, size)
+                    while not self._reserve(descriptor, size):
+                        time.sleep(_WAIT)
                     with open(os.dup(descriptor), "wb") as file:
                         file.seek(0)
                         write(file)
@@ -201,16 +204,19 @@ class FileCache:
             finally:
                 os.close(descriptor)
 
-    def _reserve(self, descriptor: int, size: int) -> None:
-        """Give an unfinished file its length, once there is room for it."""
+    def _reserve(self, descriptor: int, size: int) -> bool:
+        """Give an unfinished file its length, if there is room for it; there is none while others write that much."""
         with self._locked() as sum_file:
             os.ftruncate(descriptor, 0)
             text = os.pread(sum_file, 32, 0)
             used = int(text) if text.strip().isdigit() else None
             if used is None or used + size > self.max_bytes:
                 used = self._evict(size)
+            if used + size > self.max_bytes:
+                return False
             os.ftruncate(descriptor, size)
             os.pwrite(sum_file, b"%32d" % (used + size), 0)
+        return True
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:

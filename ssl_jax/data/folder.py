@@ -32,7 +32,9 @@ from ssl_jax.data.listing import (
     outline,
     outline_of_names,
 )
+from ssl_jax.data.remote_folder import open_remote_folder
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
+from ssl_jax.data.stores import is_url
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values
 
 
@@ -60,7 +62,7 @@ def open_folder(
     every class.
 
     Args:
-      path: the folder.
+      path: the folder, or its URL (:func:`ssl_jax.data.remote_folder.open_remote_folder`).
       split: split, or part of one.
       channels: channels of the elements; None: 1 where all of a sample of headers are gray, 3 where any has colour, N
         where all have N.
@@ -73,6 +75,17 @@ def open_folder(
     Raises:
       ValueError: no such folder, no such split, no image, or none that can be read; says what to do.
     """
+    if is_url(path):
+        return open_remote_folder(
+            os.fspath(path),
+            split,
+            channels=channels,
+            dtype=dtype,
+            splits=splits,
+            max_value=max_value,
+            percentiles=percentiles,
+            max_image_mib=max_image_mib,
+        )
     values = Values(max_value, percentiles, max_image_mib)
     root = Path(path).expanduser()
     if not root.exists():

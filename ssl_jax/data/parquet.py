@@ -1,8 +1,8 @@
 """Hugging Face datasets: local parquet files, or a set of the hub.
 
-Parquet is compressed by groups of hundreds of rows, so that one random row costs a whole group. The column of
-images of local files is therefore copied once into an Arrow file in a cache, which is memory-mapped: shared by all
-worker processes, of any size, and read at the speed of the disk. The column of labels is read whole, of all splits,
+Parquet is compressed by groups of hundreds of rows, so that one random row costs a whole group. The column of images of
+files, on disk or behind URLs, is therefore copied once into an Arrow file in a cache, which is memory-mapped: shared by
+all worker processes, of any size, and read at the speed of the disk. The column of labels is read whole, of all splits,
 which share one table of classes.
 """
 
@@ -48,10 +48,10 @@ from ssl_jax.data.files import (
 )
 from ssl_jax.data.label_column import Column, number_classes, one_sided_classes, read_labels
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
+from ssl_jax.data.split_files import files_by_split
+from ssl_jax.data.stores import StoredFile, find_files, is_url, look_at, open_to_read, relative_name, shown
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values
 
-SPLITS = frozenset({"train", "test", "val", "valid", "validation", "dev", "unlabeled", "unsupervised"})
-"""A word of the path of a file that is one of these says which split the file belongs to."""
 NO_LABELS = ""
 """As ``label``: the images are opened without labels."""
 _COPY_ROWS = 64  # copied at once: bounds the memory
@@ -75,7 +75,8 @@ def open_parquet(
     """Open a Hugging Face set: a parquet file, a folder of them, or ``owner/name[:config]`` of the hub.
 
     Args:
-      path: file, folder, or name of the hub (needs the network once, and the package ``datasets``).
+      path: file, folder, URLs of these as :func:`ssl_jax.data.stores.find_files` takes them (``hf://datasets/owner/name``
+        reads a set of the hub without the package ``datasets``), or name of the hub (needs the network once, and that package).
       split: split, part of one, or several joined by ``+``. Files belong to a split where their path has its name,
         such as ``data/train-00000-of-00002.parquet``; where none has, all are ``train``. A part such as
         ``train[:90%]`` is a fixed pseudo-random choice of the rows.
@@ -103,16 +104,20 @@ def open_parquet(
         raise ValueError(f"split={split!r}: allowed is a part of one split, or whole splits joined by +")
     local = Path(path).expanduser()
     table: _LocalTable | _HubTable
-    if local.exists():
-        files, notes = _files_by_split(local, base, {name.lower() for name in splits})
-        table = _LocalTable(local, base.lower().split("+"), files, (image, label), _cache_folder(cache_dir))
+    remote = any(is_url(place) for place in str(path).split("::"))
+    if remote or local.exists():
+        files, names, root = _remote_files(str(path)) if remote else _local_files(local)
+        further = {name.lower() for name in splits}
+        sorted_files, notes = files_by_split(names, base, further, kind="parquet", where=shown(str(path)))
+        by_split = {name: [files[i] for i in places] for name, places in sorted_files.items()}
+        table = _LocalTable(root, base.lower().split("+"), by_split, (image, label), _cache_folder(cache_dir))
         table.notes = (*notes, *table.notes)
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", str(path)) and local.suffix != ".parquet":
         table = _HubTable(str(path), base, image, label)
     else:
         raise ValueError(f"parquet:{path} does not exist (looked in {local.absolute()})")
     source = ParquetSource(
-        table, name=f"parquet:{path}/{base}", channels=channels, dtype=dtype, values=values
+        table, name=f"parquet:{shown(str(path))}/{base}", channels=channels, dtype=dtype, values=values
     )
     return take_part(source, split, scattered=True)
 
@@ -259,18 +264,18 @@ class _SplitLabels(NamedTuple):
 
 
 class _LocalTable:
-    """The images of local parquet files, through a memory-mapped Arrow copy, and the labels of all their splits."""
+    """The images of parquet files, through a memory-mapped Arrow copy, and the labels of all their splits."""
 
     def __init__(
         self,
-        path: Path,
+        root: str,
         wanted: list[str],
-        by_split: dict[str, list[Path]],
+        by_split: dict[str, list[StoredFile]],
         columns: tuple[str | None, str | None],
         cache: Path,
     ):
         image, label = columns
-        self._root = path if path.is_dir() else path.parent
+        self._root = root
         self._files, self._wanted = by_split, wanted
         self.all_splits = tuple(sorted(name for name in by_split if name)) if len(by_split) > 1 else ()
         files = [file for name in wanted for file in by_split[name]]
@@ -278,19 +283,19 @@ class _LocalTable:
         filled = [file for file, count in zip(files, rows, strict=True) if count] or files[:1]
         schema = read_schema(filled[0])
         self.image = find_image_column(
-            schema, features_of(schema), image, filled[0], lambda: first_strings(filled[0])
+            schema, features_of(schema), image, shown(filled[0].location), lambda: first_strings(filled[0])
         )
         self._path = _arrow_copy(filled, schema.field(self.image.column), cache)
-        self.files = tuple((self._shown(file), file.stat().st_size) for file in files)
-        self._folders = [str(file.parent) for file in filled]
+        self.files = tuple((self._shown(file), file.size) for file in files)
+        self._folders = [os.path.dirname(file.location) for file in filled]
         self._ends = list(itertools.accumulate(count for count in rows if count))
         self._table: Any = None
         self._bytes = 0
         self.label_column, notes = self._label_column([*files, *itertools.chain(*by_split.values())], label)
         self.notes: tuple[str, ...] = (*self.image.notes, *notes)
 
-    def _shown(self, file: Path) -> str:
-        return printable(file.relative_to(self._root).as_posix())
+    def _shown(self, file: StoredFile) -> str:
+        return printable(relative_name(file, self._root))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}  # each process maps the file itself
@@ -320,7 +325,7 @@ class _LocalTable:
         """Folder of the file that has a row: paths in it are relative to this."""
         return self._folders[bisect.bisect_right(self._ends, index)]
 
-    def _label_column(self, files: list[Path], given: str | None) -> tuple[str | None, list[str]]:
+    def _label_column(self, files: list[StoredFile], given: str | None) -> tuple[str | None, list[str]]:
         """Find the column in the first file that has one, those of the split first."""
         if given == NO_LABELS:
             return None, []
@@ -336,8 +341,8 @@ class _LocalTable:
                 return column, notes
         if given is not None:
             raise ValueError(
-                f"label={given!r} is not a column of parquet:{self._root}: these are {names}; on the command line "
-                "--config.data.label_column"
+                f"label={given!r} is not a column of parquet:{shown(self._root).rstrip('/')}: these are {names}; on the "
+                "command line --config.data.label_column"
             )
         return None, label_candidates(read_schema(files[0]), self.image.column)
 
@@ -442,44 +447,41 @@ class _HubTable:
         return [self._split]
 
 
-def _files_by_split(path: Path, split: str, further: set[str]) -> tuple[dict[str, list[Path]], list[str]]:
-    """The parquet files of every split, and what to say of files that belong to none."""
+def _local_files(path: Path) -> tuple[list[StoredFile], list[str], str]:
+    """The parquet files of a file or folder, their names relative to their folder, and that folder."""
     root = path if path.is_dir() else path.parent
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    hidden = [file for file in files if any(part.startswith(".") for part in file.relative_to(root).parts)]
-    files = [file for file in files if file not in hidden] if path.is_dir() else files
-    if not files:
+    names = [file.relative_to(root) for file in files]
+    pairs = [
+        (file, name.as_posix())
+        for file, name in zip(files, names, strict=True)
+        if not path.is_dir() or not any(part.startswith(".") for part in name.parts)
+    ]
+    if not pairs:
         raise ValueError(f"parquet:{path} has no file that ends in .parquet, at any depth")
-    wanted = [name.lower() for name in split.split("+")]
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        words = re.split(r"[^a-z0-9]+", str(file.relative_to(root)).lower())
-        names = [word for word in words if word in SPLITS | further or word in wanted]
-        by_split.setdefault(names[-1] if names else "", []).append(file)
-    if set(by_split) == {""} and wanted == ["train"]:
-        return {"train": files}, []
-    if all(name in by_split for name in wanted):
-        without = [printable(str(file.relative_to(root))) for file in by_split.pop("", [])]
-        if not without:
-            return by_split, []
-        files_left = f"{len(without)} parquet file{'s' * (len(without) > 1)}"
-        return by_split, [f"left out {files_left} whose path names no split, such as {without[0]}"]
-    have = ", ".join(sorted(name for name in by_split if name)) or "no splits in its file names"
-    raise ValueError(
-        f"split={split!r}: parquet:{path} has {have}. Name the files of a split {split}-0.parquet, or "
-        "take parts, such as train[:90%] and train[90%:]"
-    )
+    stored = [look_at(str(file)) for file, _ in pairs]
+    return stored, [name for _, name in pairs], os.path.join(root, "")
 
 
-def _read_label_column(file: Path, column: str, name: str, shown: str) -> Column:
+def _remote_files(path: str) -> tuple[list[StoredFile], list[str], str]:
+    try:
+        return find_files(path, ".parquet")
+    except FileNotFoundError as error:
+        raise ValueError(f"parquet:{error}") from error
+
+
+def _read_label_column(file: StoredFile, column: str, name: str, shown: str) -> Column:
     """The labels of a file; none where it lacks the column."""
     schema = read_schema(file)
     if column not in schema.names:
         return read_labels(np.full(read_metadata(file).num_rows, -1), where=shown)
     try:
-        values = optional_import("pyarrow.parquet").ParquetFile(file).read(columns=[column]).column(column)
+        table = optional_import("pyarrow.parquet").ParquetFile(open_to_read(file)).read(columns=[column])
+        values = table.column(column)
+    except ConnectionError:
+        raise
     except (optional_import("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise ValueError(f"{shown(file.location)} cannot be read: {error}") from error
     return read_label_column(values, column, class_names(schema, column), name, shown)
 
 
@@ -515,6 +517,8 @@ def _path_inside(folder: str, path: str) -> str:
     Raises:
       ValueError: absolute, a URL, or outside of the folder once links are followed.
     """
+    if is_url(folder):
+        raise ValueError("paths in a table behind a URL are not followed: store the images in it")
     if _URL.match(path):
         raise ValueError("a URL is not fetched: store the images, or download them beside the table")
     if os.path.isabs(path):
@@ -552,10 +556,15 @@ def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ssl_jax" / "parquet"
 
 
-def _arrow_copy(files: list[Path], field: Any, cache: Path) -> Path:
+def _arrow_copy(files: list[StoredFile], field: Any, cache: Path) -> Path:
     """The Arrow file with one column of parquet files, made where the cache does not have it."""
     pyarrow, parquet = optional_import("pyarrow"), optional_import("pyarrow.parquet")
-    stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stamps = [
+        (file.location, file.size, file.stamp)
+        if is_url(file.location)
+        else (os.path.abspath(file.location), file.size, int(file.stamp))
+        for file in files
+    ]
     key = hashlib.blake2b(json.dumps([stamps, [field.name]]).encode(), digest_size=12).hexdigest()
     target = cache / f"{key}.arrow"
     if target.exists():
@@ -570,13 +579,15 @@ def _arrow_copy(files: list[Path], field: Any, cache: Path) -> Path:
     try:
         with pyarrow.ipc.new_file(unfinished, wanted) as writer:
             for file in files:
-                for batch in parquet.ParquetFile(file).iter_batches(_COPY_ROWS, columns=[field.name]):
+                for batch in parquet.ParquetFile(open_to_read(file)).iter_batches(
+                    _COPY_ROWS, columns=[field.name]
+                ):
                     column = storage_of(batch.column(field.name)).cast(kind)
                     writer.write_table(pyarrow.Table.from_arrays([column], schema=wanted))
         os.replace(unfinished, target)
     except (pyarrow.ArrowException, KeyError) as error:
         raise ValueError(
-            f"{file} cannot be read, or its columns differ from those of {files[0]}: {error}"
+            f"{shown(file.location)} cannot be read, or its columns differ from those of {shown(files[0].location)}: {error}"
         ) from error
     finally:
         Path(unfinished).unlink(missing_ok=True)

@@ -150,7 +150,7 @@ def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], list[str], 
         above = [location.split("/")[:-1] for location in plain]
         shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*above, strict=False))
         root = "".join(f"{parts[0]}/" for parts in shared)
-    return found, [location.removeprefix(root) for location in plain], root
+    return found, [relative_name(file, root) for file in found], root
 
 
 def _without_query(location: str) -> str:
@@ -195,14 +195,30 @@ def list_below(folder: str) -> list[StoredFile]:
         root += "/"  # a page of links is that of the folder's own name
     listed = _persist(lambda: system.find(root, detail=True), folder)
     files = [_of_info(_url_of(folder, name), info, known=False) for name, info in listed.items()]
-    files = [file for file in files if not _is_hidden(file.location[len(root) :])]
+    # Pages of links hold some that sort the page.
+    names = {file: file.location[len(root) :] for file in files}
+    files = [
+        file
+        for file in files
+        if not _is_hidden(names[file]) and not ("?" in names[file] and "http" in root[:4])
+    ]
     if not files:
         raise FileNotFoundError(f"{shown(folder)} has no file, or does not exist")
     unknown = [i for i, file in enumerate(files) if file.size < 0]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for i, file in zip(unknown, pool.map(lambda i: look_at(files[i].location), unknown), strict=True):
             files[i] = file
-    return sorted(files)
+    return sorted(files, key=lambda file: relative_name(file, root))
+
+
+def relative_name(file: StoredFile, folder: str) -> str:
+    """Return the name of a file relative to its folder or URL, without what stands in a URL for other characters.
+
+    >>> relative_name(StoredFile("http://host/a/b%20c.png?x=1", 0, ""), "http://host/a/")
+    'b c.png'
+    """
+    name = file.location.removeprefix(folder)
+    return unquote(name.partition("?")[0]) if file.location.startswith(("http://", "https://")) else name
 
 
 def read_range(file: StoredFile, start: int, stop: int) -> bytes:

@@ -5,6 +5,7 @@ import difflib
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from ssl_jax.data.arrow import npy_bytes
 from ssl_jax.data.decode import Header, decode
+from ssl_jax.data.file_cache import cache_root, key_of
 from ssl_jax.data.files import (
     describe_unreadable,
     infer_format,
@@ -24,6 +26,7 @@ from ssl_jax.data.files import (
 from ssl_jax.data.label_column import number_classes, one_sided_classes, read_labels
 from ssl_jax.data.npy import channels_first
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
+from ssl_jax.data.stores import download, is_url, list_below, relative_name, shown
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values, require_range
 
 _FLAG = "on the command line --config.data.image_column"
@@ -91,6 +94,8 @@ def open_tfds(
         it does not have, no image in it, several, or labels that are no classes.
     """
     values = Values(max_value, percentiles, max_image_mib)
+    if is_url(name):
+        name = str(_fetch_prepared(name))
     folder = (
         Path(name) if (Path(name) / "dataset_info.json").is_file() else find_prepared(name, data_dir=data_dir)
     )
@@ -109,6 +114,40 @@ def open_tfds(
             splits = ", ".join(sorted(builder.info.splits))
             raise ValueError(f"split={split!r}: tfds:{shown} has {splits}, and parts such as train[:90%]")
     return TfdsSource(builder, split, image=image, label=label, values=values)
+
+
+def _fetch_prepared(url: str) -> Path:
+    """Copy a prepared set into the user's cache, unless it lies there as it is now in its store."""
+    try:
+        files = list_below(url)
+    except FileNotFoundError as error:
+        raise ValueError(f"tfds:{error}") from error
+    root = url.rstrip("/") + "/"
+    names = {relative_name(file, root): file for file in files}
+    if "dataset_info.json" not in names:
+        raise ValueError(
+            f"tfds:{shown(url)} has no dataset_info.json: give the folder of one version of a prepared set, such as "
+            f"{shown(url).rstrip('/')}/1.0.0"
+        )
+    key = key_of(*(part for name, file in sorted(names.items()) for part in (name, file.size, file.stamp)))
+    folder = cache_root() / "tfds" / key_of(url, key)
+    for name, file in names.items():
+        target = folder / name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"tfds:{shown(url)}: {name!r} leaves its folder, and is not fetched")
+        if target.is_file() and target.stat().st_size == file.size:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as opened:
+            try:
+                download(file, opened)
+                opened.flush()
+                os.fsync(opened.fileno())
+                os.replace(opened.name, target)
+            except BaseException:
+                os.unlink(opened.name)
+                raise
+    return folder
 
 
 def _require_stock_features(folder: Path) -> None:

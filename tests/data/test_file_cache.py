@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +50,23 @@ def test_the_bound_holds_at_every_moment(tmp_path):
     assert cache.read(key_of("large"), 30_000, lambda: content_of(0, 30_000)) == content_of(0, 30_000)
     with pytest.raises(ValueError, match=rf"{SIZE}: the cache .* allow more"):
         cache.open(key_of("large"), 30_000, lambda file: None)
+
+
+def test_who_finds_no_room_waits_until_others_have_finished(tmp_path):
+    cache = FileCache(tmp_path, 2500)
+    used = []
+
+    def write(file):
+        time.sleep(0.03)
+        used.append(cache.used_bytes())
+        file.write(content_of(0))
+
+    with ThreadPoolExecutor(6) as pool:
+        files = list(pool.map(lambda i: cache.open(key_of(i), 1000, write), range(6)))
+    assert len(used) == 6 and max(used) == 2000
+    for file in files:
+        assert file.read() == content_of(0)
+        file.close()
 
 
 def test_a_damaged_copy_is_fetched_again(tmp_path):

@@ -5,10 +5,13 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ssl_jax.data import stores
 from ssl_jax.data.encoded import ReadAhead, read_piece
+from ssl_jax.data.fashion_mnist import EMBEDDED
 from ssl_jax.data.loader import stream
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage
@@ -134,6 +137,69 @@ def test_names_hold_no_password_and_no_signature(server):
     with pytest.raises(ConnectionError) as caught:
         stores.read_range(source._files[0], 0, 10)
     assert not any(word in text for text in (*texts, str(caught.value)) for word in ("secret", "hidden"))
+
+
+def test_folder_table_and_prepared_set_behind_a_url_are_those_on_disk(tmp_path):
+    served = tmp_path / "served"
+    for i, (key, parts) in enumerate(SAMPLES):
+        path = served / "photos" / ("train" if i % 4 else "test") / f"class {i % 3}" / f"{key} ä.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(parts["png"])
+    (served / "photos" / "train" / "notes.txt").write_text("no image")
+    table = {
+        "image": [parts["png"] for _, parts in SAMPLES],
+        "label": [int(parts["cls"]) for _, parts in SAMPLES],
+    }
+    for split, rows in (("train", slice(0, 9)), ("test", slice(9, 12))):
+        columns = {name: values[rows] for name, values in table.items()}
+        pq.write_table(pa.table(columns), served / f"{split}.parquet", row_group_size=2)
+    (served / "prepared").symlink_to(EMBEDDED)
+    with serve(served) as server:
+        for kind, place, options in (
+            ("folder", "photos", {}),
+            ("parquet", "test.parquet::{}/train.parquet", {"cache_dir": tmp_path / "arrow"}),
+            ("tfds", "prepared", {}),
+        ):
+            for split in ("train", "test", "test[:50%]"):
+                local = {
+                    "folder": f"{kind}:{served}/{place}",
+                    "parquet": f"parquet:{served}",
+                    "tfds": f"tfds:{EMBEDDED}",
+                }
+                one = open_source(local[kind], split, **options)
+                other = open_source(
+                    f"{kind}:{server.url}/{place}".replace("{}", server.url), split, **options
+                )
+                assert (len(one), one.classes, one.shape, one.dtype) == (
+                    len(other),
+                    other.classes,
+                    other.shape,
+                    other.dtype,
+                )
+                if "[" in split and kind == "parquet":
+                    continue  # which rows are in a part follows from the name of the source
+                for i in range(min(len(one), 5)):
+                    np.testing.assert_array_equal(one[i]["image"], other[i]["image"])
+                    assert one[i]["label"] == other[i]["label"]
+                if kind == "folder":
+                    assert [one.file_name(i) for i in range(len(one))] == [
+                        other.file_name(i) for i in range(len(one))
+                    ]
+        with pytest.raises(ValueError, match=r"folder:http://.*/photos has test, train; give one of these"):
+            open_source(f"folder:{server.url}/photos", "val")
+        with pytest.raises(ValueError, match=r"parquet:http://.*/none\.parquet does not exist"):
+            open_source(f"parquet:{server.url}/none.parquet")
+        with pytest.raises(
+            ValueError, match=r"tfds:http://.*/photos has no dataset_info\.json: give the folder"
+        ):
+            open_source(f"tfds:{server.url}/photos")
+        server.requests.clear()
+        open_source(f"tfds:{server.url}/prepared")
+        open_source(f"parquet:{server.url}/train.parquet", cache_dir=tmp_path / "arrow")
+        fetched = [
+            path for path, _ in server.requests if path.startswith("/prepared/") and path != "/prepared/"
+        ]
+        assert not fetched, "the copy in the cache is taken"
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
