@@ -10,7 +10,7 @@
 makes larger ones smaller. Run again with the same flags it goes on where it was interrupted, and checks what is there by its
 SHA-256. ``--dedup=exact`` leaves out images with the bytes of another, ``near`` those with features close to another's too, and
 shows them on a page. ``--balance=K`` takes images evenly from K clusters of features. ``--select=N`` takes N images: far from
-each other (``--selection=k_center``), evenly from clusters of clusters (``hierarchical``), or evenly from those of ``--balance``.
+each other (``--selection=k_center``), evenly from clusters of clusters (``hierarchical``), or from those of ``--balance``.
 """
 
 import os
@@ -100,7 +100,7 @@ def main() -> None:
         encoder = Encoder(name, size=_SIZE.value, batch_size=_BATCH.value)
     pack_images(
         launch.require_flag("source", _SOURCE.value, "folder:PATH"),
-        launch.require_path("out", _OUT.value, "DIR"),
+        launch.require_path("out", _OUT.value, "DIR", local=True),
         Shards(
             _FORMAT.value, _MIB.value, _IMAGES.value, Encoding(_SIDE.value, _QUALITY.value, _VERIFY.value)
         ),

@@ -32,7 +32,7 @@ from ssl_jax.data.dedup import (
 from ssl_jax.data.fingerprint import fingerprint
 from ssl_jax.data.labels import labels_of
 from ssl_jax.data.open import open_source
-from ssl_jax.data.pack import Shards, pack, split_name, work_folder
+from ssl_jax.data.pack import Shards, pack, work_folder
 from ssl_jax.data.select import balance, hierarchical_kmeans, k_center, sample_hierarchy
 from ssl_jax.data.sources import CorruptImage, Source, Subset
 from ssl_jax.ops.kmeans import kmeans
@@ -236,7 +236,7 @@ def _curate_once(
         curation,
         split=split,
         encoder=encoder,
-        page=out / f"duplicates-{split_name(split)}.html",
+        page=work_folder(out, split) / "duplicates.html",
         threads=threads,
         max_corrupt_fraction=max_corrupt_fraction,
     )

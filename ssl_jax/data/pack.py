@@ -41,6 +41,8 @@ from ssl_jax.data.tar import CLASS_NAMES
 FORMATS = ("tar", "parquet", "array_record")
 SHARD_MIB = 256
 """Size of a shard where nothing else is asked for."""
+MANIFEST = "manifest.json"
+"""File that is there when all shards of a split are."""
 VERSION = 1
 _AHEAD = 4
 """Images in work for each thread."""
@@ -128,8 +130,9 @@ def pack(
 ) -> Packed:
     """Write images of a source as shards.
 
-    ``out`` gets the shards of the split, and ``pack-SPLIT.json`` when all of them are there: options, classes, and for every
-    shard its file, number of images, bytes and SHA-256. Called again with the same images and options it goes on: shards whose
+    ``out`` gets the shards of the split. Its hidden folder ``.pack-SPLIT``, which no reader of the shards looks at, gets
+    ``manifest.json`` when all of them are there: options, classes, and for every shard its file, number of images, bytes and
+    SHA-256. Called again with the same images and options it goes on: shards whose
     checksum is right are kept. The bytes of the shards follow from images and options, not from threads or interruptions.
 
     Args:
@@ -138,7 +141,7 @@ def pack(
       shards: what is written.
       split: split that the files are named by; of ``train[:90%]`` its name.
       indices: ``[n]`` which images, in this order; ``None``: all, in the order of the source.
-      about: what else is told in ``pack-SPLIT.json``, as JSON takes it.
+      about: what else is told in ``manifest.json``, as JSON takes it.
       threads: images that are read, resized and encoded at a time.
       max_corrupt_fraction: share of images that cannot be read above which nothing is finished.
       say: takes a line on progress every few seconds.
@@ -397,7 +400,7 @@ def _finish(
         "shards": list(found),
         **more,
     }
-    write_atomically(out / f"pack-{name}.json", json.dumps(told, indent=1))
+    write_atomically(work_folder(out, name) / MANIFEST, json.dumps(told, indent=1))
     if more["plan"]["format"] == "tar" and source.classes:
         write_atomically(out / CLASS_NAMES, "".join(f"{name}\n" for name in source.classes))
     if more["plan"]["format"] == "array_record":
@@ -460,9 +463,9 @@ class _ParquetWriter:
             features["label"] = {"_type": "ClassLabel", "names": list(job.source.classes)}
         told = {"huggingface": json.dumps({"info": {"features": features}})}
         self._schema = pyarrow.schema(fields, metadata=told)
-        # Encoded images do not become smaller.
+        # Encoded images do not become smaller, and the least and the largest of a column are whole images.
         self._writer = optional_import("pyarrow.parquet").ParquetWriter(
-            path, self._schema, compression="none"
+            path, self._schema, compression="none", use_dictionary=False, write_statistics=False
         )
         self._rows: list[Record] = []
 
@@ -544,7 +547,7 @@ def _tfds_features(source: Source) -> Any:
 def _describe_to_tfds(out: Path, source: Source) -> None:
     """Write what TensorFlow Datasets reads, of all splits that are there."""
     splits = []
-    for path in sorted(out.glob("pack-*.json")):
+    for path in sorted(out.glob(f".pack-*/{MANIFEST}")):
         told = json.loads(path.read_text())
         name = tfds.core.ShardedFileTemplate(
             str(out), dataset_name=_DATASET, split=told["split"], filetype_suffix="array_record"
