@@ -154,6 +154,7 @@ class Lease:
             try:
                 if self._object(self._number + 1).is_file():
                     self._end()
+                    return
                 self._write()
                 failed = False
             except Exception as error:

@@ -19,8 +19,10 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 class Fault(NamedTuple):
-    """What happens to requests: ``of(method, path)`` says to which; ``status`` is answered, or 0: the connection is cut, or -1: the
-    answer is an old one. ``after_upload`` cuts when half of the body has been read."""
+    """What happens to requests: ``of(method, path)`` says to which.
+
+    ``status`` is answered; or 0: the connection is cut when half of the body has come; or -1: the answer is an old one.
+    """
 
     of: Callable[[str, str], bool]
     status: int
