@@ -32,9 +32,8 @@ def encoder_step(network: models.Network, images: jax.Array, keep: jax.Array | N
     return lambda: jax.block_until_ready(gradient(params))
 
 
-def method_step(method: Method, images: jax.Array) -> Callable[[], Any]:
-    """Loss and gradient of a method."""
-    batch = {"views": (images[:, None],)}
+def method_step(method: Method, batch: dict[str, Any]) -> Callable[[], Any]:
+    """Loss and gradient of a method on a batch of views."""
     params, state = method.init(jax.random.key(0), batch)
     gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     return lambda: jax.block_until_ready(gradient(params, state, batch, jax.random.key(1), jnp.int32(0)))
@@ -52,13 +51,14 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     network = models.build(**sizes)
     whole = models.build(**sizes, mask_token=True)
     decoder = {"decoder_width": 128, "decoder_depth": 2, "decoder_heads": 4}
+    views = {"views": (images[:, None],)}
     told = f"ViT-tiny, {batch} images, {keep.shape[1]} of {length} patches"
     times = pairs.alternate(
         encoder_step(network, images, keep), encoder_step(network, images, None), pairs=count, warmup=2
     )
     steps = pairs.alternate(
-        method_step(mae.build(network, mask_ratio=1 - VISIBLE, **decoder), images),
-        method_step(simmim.build(whole, mask_ratio=1 - VISIBLE, unit=1), images),
+        method_step(mae.build(network, mask_ratio=1 - VISIBLE, **decoder), views),
+        method_step(simmim.build(whole, mask_ratio=1 - VISIBLE, unit=1), views),
         pairs=count,
         warmup=2,
     )
