@@ -481,7 +481,7 @@ def _read_label_column(file: StoredFile, column: str, name: str, shown: str) -> 
     except ConnectionError:
         raise
     except (optional_import("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{shown(file.location)} cannot be read: {error}") from error
+        raise ValueError(f"{printable(file.name)} cannot be read: {error}") from error
     return read_label_column(values, column, class_names(schema, column), name, shown)
 
 

@@ -15,13 +15,15 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import IO, Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ssl_jax.data.files import open_file, printable
 
 PACKAGES = {"http": "aiohttp", "https": "aiohttp", "gs": "gcsfs", "s3": "s3fs", "hf": "huggingface_hub"}
 """Schemes of URLs that are read, and the package that each needs beside fsspec."""
+EXTRAS = {"http": "http", "https": "http", "gs": "gs", "s3": "s3", "hf": "hub"}
+"""Extra of this package that installs it."""
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between two attempts, each times a random number from 0.5 to 1.5."""
 CHUNK = 4 * 2**20
@@ -195,13 +197,9 @@ def list_below(folder: str) -> list[StoredFile]:
         root += "/"  # a page of links is that of the folder's own name
     listed = _persist(lambda: system.find(root, detail=True), folder)
     files = [_of_info(_url_of(folder, name), info, known=False) for name, info in listed.items()]
-    # Pages of links hold some that sort the page.
-    names = {file: file.location[len(root) :] for file in files}
-    files = [
-        file
-        for file in files
-        if not _is_hidden(names[file]) and not ("?" in names[file] and "http" in root[:4])
-    ]
+    files = [file for file in files if not _is_hidden(file.location[len(root) :])]
+    if folder.startswith("http"):  # pages of links hold some that sort the page
+        files = [file for file in files if "?" not in file.location[len(root) :]]
     if not files:
         raise FileNotFoundError(f"{shown(folder)} has no file, or does not exist")
     unknown = [i for i, file in enumerate(files) if file.size < 0]
@@ -315,7 +313,7 @@ def open_to_read(file: StoredFile) -> str | BinaryIO:
     return io.BufferedReader(RangeFile(file)) if is_url(file.location) else file.location
 
 
-def download(file: StoredFile, target: BinaryIO) -> None:
+def download(file: StoredFile, target: IO[bytes]) -> None:
     """Write the whole of a file to an open one, chunk by chunk.
 
     Raises:
@@ -345,7 +343,7 @@ def file_system(location: str) -> Any:
         importlib.import_module(PACKAGES[scheme])
     except ImportError as error:
         raise ImportError(
-            f"{scheme}:// needs {error.name or PACKAGES[scheme]}: pip install 'ssl-jax[stores]'"
+            f"{scheme}:// needs {error.name or PACKAGES[scheme]}: pip install 'ssl-jax[{EXTRAS[scheme]}]'"
         ) from error
     options: dict[str, Any] = {}
     if scheme.startswith("http"):

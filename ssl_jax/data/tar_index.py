@@ -103,8 +103,9 @@ def scan(file: StoredFile, *, image: str | None = None, label: str | None = None
         _require_plain(opened, file)
         try:
             with tarfile.open(fileobj=opened, mode="r:") as archive:
+                known: list[tarfile.TarInfo] = vars(archive)["members"]
                 while (member := archive.next()) is not None:
-                    archive.members.clear()  # not needed again: a million take a gigabyte
+                    known.clear()  # not needed again: a million take a gigabyte
                     found.add(member, opened)
                 opened.seek(archive.offset)
                 if any(opened.read(tarfile.BLOCKSIZE)):  # the module takes any damage for the end

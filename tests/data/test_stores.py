@@ -17,6 +17,7 @@ from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage
 from tests.data.images import encode
 from tests.data.shards import serve, write_tar
+from tests.train.object_servers import SECRET, Fault, serving
 
 pytest.importorskip("aiohttp")
 IMAGES = [np.full([6, 7, 3], 10 * i, np.uint8) for i in range(12)]
@@ -205,7 +206,7 @@ def test_folder_table_and_prepared_set_behind_a_url_are_those_on_disk(tmp_path):
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(stores.PACKAGES, "s3", "a_package_that_is_not_there")
     with pytest.raises(
-        ImportError, match=r"s3:// needs a_package_that_is_not_there: pip install 'ssl-jax\[stores\]'"
+        ImportError, match=r"s3:// needs a_package_that_is_not_there: pip install 'ssl-jax\[s3\]'"
     ):
         open_source("tar:s3://bucket/a.tar")
 
@@ -231,3 +232,56 @@ def test_what_is_read_ahead_is_read_once_whatever_is_asked_for():
     ahead = ReadAhead(lambda index: read.append(index) or bytes([index]))
     ahead.start([3, 1, 3])
     assert [ahead.take(i) for i in (1, 3, 2)] == [b"\1", b"\3", b"\2"] and sorted(read) == [1, 2, 3]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_images_in_a_bucket_are_those_on_disk(tmp_path, scheme):
+    local = tmp_path / "local"
+    for part in range(3):
+        write_tar(local / f"train-{part}.tar", SAMPLES[4 * part : 4 * part + 4])
+    for i, (key, parts) in enumerate(SAMPLES):
+        path = local / "photos" / f"class {i % 3}" / f"{key}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(parts["png"])
+    columns = {"image": [p["png"] for _, p in SAMPLES], "label": [int(p["cls"]) for _, p in SAMPLES]}
+    pq.write_table(pa.table(columns), local / "table.parquet")
+    shutil.copytree(EMBEDDED, local / "prepared")
+    with serving(scheme) as store:
+        system = stores.file_system(store.root)
+        for path in sorted(path for path in local.rglob("*") if path.is_file()):
+            system.pipe_file(f"{store.root}/{path.relative_to(local)}", path.read_bytes())
+        texts = []
+        for spec in (
+            *("tar:{}/train-{{0..2}}.tar", "tar:{}/train-*.tar", "tar_in_order:{}"),
+            *("folder:{}/photos", "parquet:{}/table.parquet", "tfds:{}/prepared"),
+        ):
+            one, other = open_source(spec.format(local)), open_source(spec.format(store.root))
+            assert (len(one), one.classes) == (len(other), other.classes)
+            with (
+                stream(one, seed=0, batch_size=5, threads=0) as a,
+                stream(other, seed=0, batch_size=5, threads=0) as b,
+            ):
+                for x, y in zip((next(a) for _ in range(3)), (next(b) for _ in range(3)), strict=True):
+                    for name in ("image", "label", "index"):
+                        np.testing.assert_array_equal(x[name], y[name])
+            texts += [other.name, *other.notes]
+        file = stores.look_at(f"{store.root}/train-0.tar")
+        assert file.stamp
+        whole = (local / "train-0.tar").read_bytes()
+        for status in (503, 429, 0):
+            store.proxy.faults[:] = [Fault(lambda method, path: "train-0.tar" in path, status, 1)]
+            assert stores.read_range(file, 600, 700) == whole[600:700]
+            assert len(store.proxy.made) > 0
+            store.proxy.made.clear()
+        store.proxy.faults[:] = [Fault(lambda method, path: "train-0.tar" in path, 403, 9)]
+        with pytest.raises(PermissionError) as caught:
+            stores.read_range(file, 600, 700)
+        texts.append(str(caught.value))
+        store.proxy.faults.clear()
+        system.pipe_file(f"{store.root}/train-0.tar", (local / "train-1.tar").read_bytes())
+        again = open_source(f"tar:{store.root}/train-{{0..2}}.tar")
+        assert (again[0]["image"] == 40).all()
+        assert not any(SECRET in text for text in texts)
+        with pytest.raises(ValueError, match="none.tar does not exist"):
+            open_source(f"tar:{store.root}/none.tar")
