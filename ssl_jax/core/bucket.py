@@ -8,6 +8,7 @@ A bucket has no folders, no appending and no renaming. An object appears at once
 :func:`ssl_jax.core.files.write_atomically` needs. Listings are not kept: what another process writes is seen.
 """
 
+import fnmatch
 import functools
 import os
 import re
@@ -180,10 +181,17 @@ class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
             yield self / name
 
     def glob(self, pattern: str) -> Iterator["BucketPath"]:  # type: ignore[override]
-        """Yield what is directly below and matches a pattern of one part."""
-        for path in self.iterdir():
-            if path.match(pattern):
-                yield path
+        """Yield what matches a pattern, of which each part is a pattern of names, as in ``*/process_*``."""
+        first, _, rest = pattern.partition("/")
+        try:
+            names = self._names()
+        except FileNotFoundError:
+            return
+        for name in fnmatch.filter(names, first):
+            if rest:
+                yield from (self / name).glob(rest)
+            else:
+                yield self / name
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: folders need not be made."""

@@ -164,15 +164,18 @@ def test_every_leaf_comes_back_bit_for_bit(tmp_path):
     assert_same_bits(restored(tmp_path), states[20])
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_a_state_saved_on_eight_devices_restores_on_fewer(tmp_path, count):
+@pytest.mark.parametrize(
+    ("written", "read"), [((2, 4), (1, 1)), ((2, 4), (1, 4)), ((1, 8), (2, 2)), ((1, 8), (1, 1))]
+)
+def test_a_state_saved_on_eight_devices_restores_on_fewer(tmp_path, written, read):
+    """Numbers of devices along ``data`` and ``fsdp``."""
     state = make_state(1, step=20)
-    eight = make_mesh(data=2, fsdp=4)
+    eight = make_mesh(data=written[0], fsdp=written[1])
     placed = jax.device_put(state, state_shardings(state, eight, rules=RULES))
     assert not placed.params["encoder"]["kernel"].is_fully_replicated
     with Checkpoints(tmp_path, every=20, metadata=CONFIG) as checkpoints:
         checkpoints.save(20, placed)
-        fewer = make_mesh(fsdp=count, devices=jax.devices()[:count])
+        fewer = make_mesh(data=read[0], fsdp=read[1], devices=jax.devices()[: read[0] * read[1]])
         wanted = abstract(state, fewer)
         found = checkpoints.restore(wanted)
     assert_same_bits(found, state)

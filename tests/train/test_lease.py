@@ -198,13 +198,16 @@ def test_paths_of_buckets_behave_as_paths(objects):
     write_atomically(path / "b" / "c.json", "é")
     assert (path / "b" / "c.json").read_text() == "é" and (path / "b").is_dir() and not path.is_file()
     assert [str(found) for found in path.iterdir()] == ["s3://runs/a/b"]
+    assert list(path.glob("*/c.*")) == [path / "b" / "c.json"] and not list((path / "none").glob("*"))
     path.rename("s3://runs/d")
     assert list(objects.content) == ["runs/d/b/c.json"] and not path.exists()
     with pytest.raises(FileNotFoundError, match="s3://runs/a/none"):
         (path / "none").read_text()
 
 
-@pytest.mark.parametrize("path", ["gs://", "s3://runs", "s3://key:hunter2@runs/a", "gs://runs/../a", "gs://runs/a?b"])
+@pytest.mark.parametrize(
+    "path", ["gs://", "s3://runs", "s3://key:hunter2@runs/a", "gs://runs/../a", "gs://runs/a?b"]
+)
 def test_what_is_no_folder_of_a_bucket_is_refused(path):
     with pytest.raises(ValueError, match="allowed|missing") as told:
         workdir_path(path)
