@@ -21,6 +21,7 @@ NEEDS = {
     "seeds": (),
     "clustering": ("sklearn",),
     "masking": (),
+    "scanning": (),
 }
 
 
