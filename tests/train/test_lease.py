@@ -1,5 +1,6 @@
 """The lock of a folder in a bucket, on a store that is a dict: who holds it, who may take it, what a lost one does."""
 
+import contextlib
 import json
 import os
 import threading
@@ -94,10 +95,8 @@ def test_of_many_that_start_at_once_one_gets_the_folder(objects):
 
     def start():
         barrier.wait()
-        try:
+        with contextlib.suppress(WorkdirInUseError):
             found.append(Lease(to_path("gs://runs/a")))
-        except WorkdirInUseError:
-            pass
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
@@ -209,7 +208,7 @@ def test_paths_of_buckets_behave_as_paths(objects):
     "path", ["gs://", "s3://runs", "s3://key:hunter2@runs/a", "gs://runs/../a", "gs://runs/a?b"]
 )
 def test_what_is_no_folder_of_a_bucket_is_refused(path):
-    with pytest.raises(ValueError, match="allowed|missing") as told:
+    with pytest.raises(ValueError, match=r"allowed|missing") as told:
         workdir_path(path)
     assert "hunter2" not in str(told.value)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import resource
 import signal
 import subprocess
@@ -475,7 +476,7 @@ def test_a_clock_that_is_set_back_or_on_changes_nothing(program, whole, tmp_path
     bars = [f"step {step}/4" for step in (1, 2, 3, 4)] + [f"step {step}/6" for step in (5, 6)]
     assert [line.split(" |")[0] for line in lines] == bars
     assert all("ETA 0:00" in line and "input stall 0%" in line for line in lines)
-    assert storage.patient(Path("runs")).asynchronous.timeout_secs > 1e8
+    assert storage.patient(pathlib.Path("runs")).asynchronous.timeout_secs > 1e8
 
 
 @pytest.mark.long
