@@ -1,7 +1,7 @@
 """A folder of a million images: seconds and memory until it is open, listed anew and from the kept list.
 
-The files are stand-ins: names for a few images of one pixel (hard links), in 1,000 folders and in one. Each opening is a process
-of its own with an empty cache for lists, then another one with what that has left. Memory is the most that the process
+The files are stand-ins: names of a few images of one pixel (hard links), in 1,000 folders and in one. Each opening is a
+process of its own with an empty cache for lists, then another one with what that has left. Memory is the most that the process
 held, its imports included. What the kernel remembers of the folders is not taken from it: they have just been made.
 """
 
