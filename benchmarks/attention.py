@@ -1,8 +1,8 @@
 """Planned memory of a ViT-S on images of 1,024 and 4,096 patches, loss and gradient: attention in blocks and the plain form.
 
-What XLA plans for the temporaries of the compiled program: nothing is run, so a GPU-less laptop can plan what it cannot hold. The
-growth is the exponent p in memory ∝ tokens^p: 1 is linear, 2 quadratic. The parts of a ViT that are not attention grow
-linearly, so the plain form's exponent lies below 2.
+What XLA plans for the temporaries of the compiled program, which is not run: also what this machine could not hold. The growth
+is the exponent p in memory ∝ tokens^p: 1 is linear, 2 quadratic. The parts of a ViT that are not attention grow linearly, so
+the plain form's exponent lies below 2.
 """
 
 import argparse

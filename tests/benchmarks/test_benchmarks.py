@@ -21,6 +21,8 @@ NEEDS = {
     "seeds": (),
     "clustering": ("sklearn",),
     "masking": (),
+    "attention": (),
+    "multi_crop": (),
     "scanning": (),
 }
 
