@@ -30,6 +30,7 @@ from ssl_jax.data.files import counted, open_file, sample_indices, sampled_heade
 from ssl_jax.data.listing import find_splits, list_files
 from ssl_jax.data.open import FORMS, open_source
 from ssl_jax.data.sources import CorruptImage, Source
+from ssl_jax.data.stores import is_url
 from ssl_jax.train.input import open_stream
 from ssl_jax.train.program import make_program, sample_batch
 from ssl_jax.train.sharding import batch_sharding
@@ -153,11 +154,16 @@ def start(images: str, workdir: Path | None = None, wishes: Wishes = Wishes()) -
 
 
 def as_source(images: str) -> str:
-    """Name the source of what was given: a folder by its path, all else as it is.
+    """Name the source of what was given: a folder by its path or URL, tar and parquet files behind URLs, all else as it is.
 
     >>> as_source("photos/"), as_source("parquet:cats.parquet"), as_source("embedded")
     ('folder:photos', 'parquet:cats.parquet', 'embedded')
+    >>> as_source("gs://bucket/photos"), as_source("s3://bucket/{0..9}.tar")
+    ('folder:gs://bucket/photos', 'tar:s3://bucket/{0..9}.tar')
     """
+    if is_url(images):
+        suffix = images.partition("?")[0].rpartition(".")[2].lower()
+        return f"{suffix if suffix in ('tar', 'parquet') else 'folder'}:{images}"
     kinds = {form.partition(":")[0] for form in FORMS}
     kind, colon, _ = images.partition(":")
     if kind in kinds and (colon or not Path(images).exists()):
@@ -612,7 +618,8 @@ def describe_next(folder: Path, source: str) -> str:
     """
     quoted = shlex.quote(str(folder))
     place = source.removeprefix("folder:")
-    images = f'"{place}"' if place != source else f'ssl_jax.data.open_source("{source}")'
+    on_disk = place != source and not is_url(place)
+    images = f'"{place}"' if on_disk else f'ssl_jax.data.open_source("{source}")'
     if _has_unreadable(folder):
         images = "paths"
     lines = [

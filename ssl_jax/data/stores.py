@@ -421,7 +421,7 @@ def _final(error: BaseException, location: str) -> OSError | None:
         return FileNotFoundError(f"{shown(location)} does not exist")
     if isinstance(error, FileNotFoundError) and not location.startswith("http"):
         return FileNotFoundError(f"{shown(location)} does not exist")
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs says so
         return PermissionError(f"{shown(location)} may not be read: {_reason(error)}")
     return None
 
