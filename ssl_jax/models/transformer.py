@@ -183,6 +183,7 @@ class Attention(nn.Module):
             key = layer_norm(dtype, "k_norm", self.norm_epsilon)(key)
         table = self.table()
         if layout is None:
+            assert isinstance(positions, Positions)
             query, key, bias, present = self.apply_positions(query, key, positions, table, 0)
             if weights:
                 return attention_weights(query, key, bias, present)

@@ -126,8 +126,8 @@ class VisionTransformer(nn.Module):
         # All parameters are made at the start, whichever output is asked for.
         attention = output == "attention" and not self.is_initializing()
         layers = output == "layers" and not self.is_initializing()
-        sizes = [merge(crops) for crops in images] if packed else [images]
-        batch = images[0].shape[0] if packed else images.shape[0]
+        sizes = [merge(crops) for crops in images] if isinstance(images, tuple) else [images]
+        batch = images[0].shape[0] if isinstance(images, tuple) else images.shape[0]
         patches = [patchify(jnp.asarray(x), patch=self.patch) for x in sizes]
         grids = [(x.shape[1] // self.patch, x.shape[2] // self.patch) for x in sizes]
         table, relative = self.position_table(), self.shared_table()
