@@ -107,7 +107,7 @@ def _without_listings() -> None:
         fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
 
 
-class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
+class BucketPath(PosixGPath, PosixPath):
     """A path in an object store. Folders are there while something is below them; :meth:`mkdir` does nothing.
 
     It is a ``pathlib.Path``, so that what takes one takes it; of its methods, those below and those that only look at the name
@@ -137,7 +137,7 @@ class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
     def files(self) -> Any:
         """The file system of fsspec that the path is in."""
         _without_listings()
-        return self._backend.fs(self._path_str)  # type: ignore[attr-defined]
+        return self._backend.fs(self._path_str)
 
     def absolute(self) -> "BucketPath":
         """Return the path: it is absolute."""
@@ -211,7 +211,7 @@ class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
         self.files.pipe_file(self._path_str, bytes(data))
         return len(data)
 
-    def write_text(  # type: ignore[override]
+    def write_text(
         self, data: str, encoding: str | None = None, errors: str | None = None, newline: str | None = None
     ) -> int:
         """Write the object as UTF-8, whole or not at all."""
@@ -256,7 +256,7 @@ class BucketPath(PosixGPath, PosixPath):  # type: ignore[misc]
                 self.files.rm(some)
 
     @_explained
-    def rename(self, target: Any) -> "BucketPath":  # type: ignore[override]
+    def rename(self, target: Any) -> "BucketPath":
         """Copy what is below, then delete it: not in one step."""
         target = type(self)(os.fspath(target))
         root = self._path_str.partition("://")[2]
