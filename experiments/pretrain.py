@@ -14,7 +14,9 @@ from ssl_jax.config import build
 from ssl_jax.train.workdir import workdir_path
 
 _CONFIG = config_flag.define_config()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is missing.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, here or in a bucket (gs://bucket/run); made if it is missing."
+)
 _ALLOW_CHANGES = flags.DEFINE_bool(
     "allow_changes", False, "Go on although the config differs from the one in the workdir."
 )
