@@ -1,6 +1,7 @@
 """The part of a page that shows what ``experiments.invert`` made: decoded images, samples, numbers."""
 
 import base64
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def inversion(workdir: Path) -> list[Section]:
     try:
         result = json.loads((folder / FILE).read_text("utf-8"))
         data = (folder / PICTURE).read_bytes()
-        with Image.open(folder / PICTURE) as opened:
+        with Image.open(io.BytesIO(data)) as opened:
             width = opened.size[0]
         body = _picture(data, width) + _numbers(result["rows"]) + _told(result["transformations"])
     except (OSError, ValueError, KeyError, TypeError) as error:
