@@ -68,7 +68,7 @@ def read_list(root: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
 def write_list(
     root: str,
     request: Mapping[str, Any],
-    found: Mapping[str, Any],
+    names: Mapping[str, Any],
     *,
     folders: Mapping[str, Stamp],
     started: int,
@@ -78,7 +78,7 @@ def write_list(
     Args:
       root: the folder.
       request: what else the list depends on.
-      found: the list, as JSON takes it.
+      names: the list, as JSON takes it.
       folders: for each folder that was read, relative to the root, its stamp before it was read.
       started: when the first of them was read, ``time.time_ns()``.
 
@@ -88,7 +88,7 @@ def write_list(
     """
     if any(max(changed) > started - SETTLED for _, *changed in folders.values()):
         return False
-    kept = {"request": _whole(root, request), "folders": folders, "found": found}
+    kept = {"request": _whole(root, request), "folders": folders, "found": names}
     path = _path(root, request)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
