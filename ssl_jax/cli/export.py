@@ -20,7 +20,7 @@ from ssl_jax.core.check import choice, require
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.numerics import at_least_float32
 from ssl_jax.core.types import Array
-from ssl_jax.data.stores import shown
+from ssl_jax.data.stores import redact
 from ssl_jax.interop import snippets, write_onnx, write_timm, write_torchvision, write_transformers
 from ssl_jax.interop.model_card import NO_LICENSE, Card, write_card
 from ssl_jax.interop.preprocessing import Preprocessing
@@ -280,7 +280,7 @@ def public_source(source: str) -> str:
     ('folder:photos', 'tfds:cifar10', 'embedded')
     """
     kind, colon, place = source.partition(":")
-    return f"{kind}{colon}{shown(place).rstrip('/').split('/')[-1]}"
+    return f"{kind}{colon}{redact(place).rstrip('/').split('/')[-1]}"
 
 
 def started_from(workdir: Path, config: build.Config) -> str:

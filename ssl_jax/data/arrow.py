@@ -12,7 +12,7 @@ import numpy as np
 from ssl_jax.data import npy
 from ssl_jax.data.files import SUFFIXES
 from ssl_jax.data.label_column import Column, read_labels
-from ssl_jax.data.stores import StoredFile, open_to_read, shown
+from ssl_jax.data.stores import StoredFile, open_to_read, redact
 
 LOOKED_AT = 256
 """Rows of a column of strings that tell whether they are paths of images."""
@@ -57,7 +57,7 @@ def _read_foot(function: str, file: StoredFile) -> Any:
     except ConnectionError:
         raise
     except (optional_import("pyarrow").ArrowException, OSError) as error:
-        raise ValueError(f"{shown(file.location)} cannot be read: {error}") from error
+        raise ValueError(f"{redact(file.location)} cannot be read: {error}") from error
 
 
 def first_strings(file: StoredFile) -> Any:

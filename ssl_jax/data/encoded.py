@@ -19,7 +19,7 @@ from ssl_jax.data.files import (
     sampled_headers,
 )
 from ssl_jax.data.sources import CorruptImage, Element
-from ssl_jax.data.stores import StoredFile, is_url, read_range, shown
+from ssl_jax.data.stores import StoredFile, is_url, read_range, redact
 from ssl_jax.data.values import Values
 
 READERS = 32
@@ -168,9 +168,9 @@ def read_piece(file: StoredFile, start: int, stop: int) -> bytes:
             key = key_of(file.location, file.size, file.stamp, start, stop)
             content = cache.read(key, stop - start, lambda: read_range(file, start, stop))
     except FileNotFoundError as error:
-        raise CorruptImage(shown(file.location), "it is gone") from error
+        raise CorruptImage(redact(file.location), "it is gone") from error
     if len(content) != stop - start:
         raise CorruptImage(
-            shown(file.location), f"it ends after {start + len(content)} bytes: changed since it was opened"
+            redact(file.location), f"it ends after {start + len(content)} bytes: changed since it was opened"
         )
     return content

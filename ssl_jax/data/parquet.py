@@ -49,7 +49,7 @@ from ssl_jax.data.files import (
 from ssl_jax.data.label_column import Column, number_classes, one_sided_classes, read_labels
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split, take_part
 from ssl_jax.data.split_files import files_by_split
-from ssl_jax.data.stores import StoredFile, find_files, is_url, look_at, open_to_read, relative_name, shown
+from ssl_jax.data.stores import StoredFile, find_files, is_url, open_to_read, redact, relative_name, stat_file
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values
 
 NO_LABELS = ""
@@ -108,7 +108,7 @@ def open_parquet(
     if remote or local.exists():
         files, names, root = _remote_files(str(path)) if remote else _local_files(local)
         further = {name.lower() for name in splits}
-        sorted_files, notes = files_by_split(names, base, further, kind="parquet", where=shown(str(path)))
+        sorted_files, notes = files_by_split(names, base, further, kind="parquet", where=redact(str(path)))
         by_split = {name: [files[i] for i in places] for name, places in sorted_files.items()}
         table = _LocalTable(root, base.lower().split("+"), by_split, (image, label), _cache_folder(cache_dir))
         table.notes = (*notes, *table.notes)
@@ -117,7 +117,7 @@ def open_parquet(
     else:
         raise ValueError(f"parquet:{path} does not exist (looked in {local.absolute()})")
     source = ParquetSource(
-        table, name=f"parquet:{shown(str(path))}/{base}", channels=channels, dtype=dtype, values=values
+        table, name=f"parquet:{redact(str(path))}/{base}", channels=channels, dtype=dtype, values=values
     )
     return take_part(source, split, scattered=True)
 
@@ -283,7 +283,7 @@ class _LocalTable:
         filled = [file for file, count in zip(files, rows, strict=True) if count] or files[:1]
         schema = read_schema(filled[0])
         self.image = find_image_column(
-            schema, features_of(schema), image, shown(filled[0].location), lambda: first_strings(filled[0])
+            schema, features_of(schema), image, redact(filled[0].location), lambda: first_strings(filled[0])
         )
         self._path = _arrow_copy(filled, schema.field(self.image.column), cache)
         self.files = tuple((self._shown(file), file.size) for file in files)
@@ -341,7 +341,7 @@ class _LocalTable:
                 return column, notes
         if given is not None:
             raise ValueError(
-                f"label={given!r} is not a column of parquet:{shown(self._root).rstrip('/')}: these are {names}; on the "
+                f"label={given!r} is not a column of parquet:{redact(self._root).rstrip('/')}: these are {names}; on the "
                 "command line --config.data.label_column"
             )
         return None, label_candidates(read_schema(files[0]), self.image.column)
@@ -459,7 +459,7 @@ def _local_files(path: Path) -> tuple[list[StoredFile], list[str], str]:
     ]
     if not pairs:
         raise ValueError(f"parquet:{path} has no file that ends in .parquet, at any depth")
-    stored = [look_at(str(file)) for file, _ in pairs]
+    stored = [stat_file(str(file)) for file, _ in pairs]
     return stored, [name for _, name in pairs], os.path.join(root, "")
 
 
@@ -587,7 +587,7 @@ def _arrow_copy(files: list[StoredFile], field: Any, cache: Path) -> Path:
         os.replace(unfinished, target)
     except (pyarrow.ArrowException, KeyError) as error:
         raise ValueError(
-            f"{shown(file.location)} cannot be read, or its columns differ from those of {shown(files[0].location)}: {error}"
+            f"{redact(file.location)} cannot be read, or its columns differ from those of {redact(files[0].location)}: {error}"
         ) from error
     finally:
         Path(unfinished).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from ssl_jax.data.listing import (
     outline_of_names,
 )
 from ssl_jax.data.sources import CorruptImage, Source, parse_split, take_part
-from ssl_jax.data.stores import StoredFile, is_url, list_below, relative_name, shown
+from ssl_jax.data.stores import StoredFile, is_url, list_below, redact, relative_name
 from ssl_jax.data.values import MAX_IMAGE_MIB, Values
 
 
@@ -53,20 +53,20 @@ def open_remote_folder(
     kept = {each: file for each, file in files.items() if _is_image(each)}
     if not kept:
         raise ValueError(
-            f"folder:{shown(url)} has no image among its {len(files)} files. Image files end in {' '.join(sorted(SUFFIXES))}"
+            f"folder:{redact(url)} has no image among its {len(files)} files. Image files end in {' '.join(sorted(SUFFIXES))}"
         )
     names = sorted(kept)
     all_splits = _splits(names, name, splits)
     if not all_splits and name != "train":
         raise ValueError(
-            f"split={name!r}: folder:{shown(url)} has no splits: give them sub-folders, and nothing beside, or take parts of "
+            f"split={name!r}: folder:{redact(url)} has no splits: give them sub-folders, and nothing beside, or take parts of "
             "the whole: train[:90%] and train[90%:]"
         )
     if all_splits and name not in all_splits:
         same = [each for each in all_splits if each.lower() == name.lower()]
         if len(same) != 1:
             raise ValueError(
-                f"split={name!r}: folder:{shown(url)} has {', '.join(map(printable, all_splits))}; give one of these, or a "
+                f"split={name!r}: folder:{redact(url)} has {', '.join(map(printable, all_splits))}; give one of these, or a "
                 "part such as train[:90%]"
             )
         (name,) = same
@@ -79,7 +79,7 @@ def open_remote_folder(
     )
     left = len(files) - len(names)
     source = RemoteFolder(
-        f"folder:{shown(root + start)}",
+        f"folder:{redact(root + start)}",
         [kept[each] for each in own],
         own,
         start=start,

@@ -30,7 +30,7 @@ class ShardOrder:
 
     >>> order = ShardOrder(np.array([3, 5]), buffer=1)
     >>> order.indices(np.random.default_rng(0)).tolist()
-    [3, 4, 0, 1, 2]
+    [0, 1, 2, 3, 4]
     """
 
     ends: np.ndarray

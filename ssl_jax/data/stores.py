@@ -66,10 +66,10 @@ def is_url(location: str | os.PathLike[str]) -> bool:
     return str(location).partition("://")[0] in PACKAGES and "://" in str(location)
 
 
-def shown(location: str) -> str:
+def redact(location: str) -> str:
     """Write a path or URL for people: without user, password and query, which may hold a signature.
 
-    >>> shown("https://me:secret@host/a.tar?token=1"), shown("/data/a.tar")
+    >>> redact("https://me:secret@host/a.tar?token=1"), redact("/data/a.tar")
     ('https://host/a.tar', '/data/a.tar')
     """
     if is_url(location):
@@ -140,10 +140,10 @@ def find_files(pattern: str, suffix: str) -> tuple[list[StoredFile], list[str], 
                 folders.append(os.path.expanduser(place).rstrip("/") + "/")
                 found += [file for file in below if file.name.lower().endswith(suffix)]
     if not found:
-        raise ValueError(f"{shown(pattern)} has no file that ends in {suffix}, at any depth")
+        raise ValueError(f"{redact(pattern)} has no file that ends in {suffix}, at any depth")
     places = [i for i, file in enumerate(found) if file.size < 0]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        looked_at = pool.map(lambda i: look_at(found[i].location), places)
+        looked_at = pool.map(lambda i: stat_file(found[i].location), places)
         for i, file in zip(places, looked_at, strict=True):
             found[i] = file
     plain = [_without_query(file.location) for file in found]
@@ -159,7 +159,7 @@ def _without_query(location: str) -> str:
     return location.partition("?")[0] if location.startswith(("http://", "https://")) else location
 
 
-def look_at(location: str) -> StoredFile:
+def stat_file(location: str) -> StoredFile:
     """Ask for the size and stamp of a file.
 
     Raises:
@@ -185,12 +185,12 @@ def list_below(folder: str) -> list[StoredFile]:
     if not is_url(folder):
         root = os.path.expanduser(folder)
         if not os.path.isdir(root):
-            raise FileNotFoundError(f"{shown(folder)} does not exist")
+            raise FileNotFoundError(f"{redact(folder)} does not exist")
         found = []
         for parent, folders, names in os.walk(root, followlinks=True):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
-        return [look_at(path) for path in sorted(found) if os.path.isfile(path)]
+        return [stat_file(path) for path in sorted(found) if os.path.isfile(path)]
     root = folder.rstrip("/")
     system = file_system(folder)
     if folder.startswith("http"):
@@ -201,10 +201,10 @@ def list_below(folder: str) -> list[StoredFile]:
     if folder.startswith("http"):  # pages of links hold some that sort the page
         files = [file for file in files if "?" not in file.location[len(root) :]]
     if not files:
-        raise FileNotFoundError(f"{shown(folder)} has no file, or does not exist")
+        raise FileNotFoundError(f"{redact(folder)} has no file, or does not exist")
     unknown = [i for i, file in enumerate(files) if file.size < 0]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for i, file in zip(unknown, pool.map(lambda i: look_at(files[i].location), unknown), strict=True):
+        for i, file in zip(unknown, pool.map(lambda i: stat_file(files[i].location), unknown), strict=True):
             files[i] = file
     return sorted(files, key=lambda file: relative_name(file, root))
 
@@ -230,7 +230,7 @@ def read_range(file: StoredFile, start: int, stop: int) -> bytes:
     if stop <= start:
         return b""
     if not is_url(file.location):
-        with open_file(file.location, name=shown(file.location)) as opened:
+        with open_file(file.location, name=redact(file.location)) as opened:
             opened.seek(start)
             return opened.read(stop - start)
     stop = min(stop, file.size)
@@ -249,7 +249,7 @@ def read_range(file: StoredFile, start: int, stop: int) -> bytes:
         return _persist(read, file.location)
     except _NoRanges:
         raise ConnectionError(
-            f"{shown(file.location)}: its server answers no ranges: read whole shards (tar_in_order:), or download them"
+            f"{redact(file.location)}: its server answers no ranges: read whole shards (tar_in_order:), or download them"
         ) from None
 
 
@@ -267,7 +267,7 @@ class RangeFile(io.RawIOBase):
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     _ = file.write(b"0123456789"), file.flush()
-    ...     opened = RangeFile(look_at(file.name), chunk=4)
+    ...     opened = RangeFile(stat_file(file.name), chunk=4)
     ...     opened.seek(5), opened.read(3)
     (5, b'567')
     """
@@ -281,9 +281,6 @@ class RangeFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
@@ -359,14 +356,14 @@ def file_system(location: str) -> Any:
 def _of_info(location: str, info: dict[str, Any], *, known: bool = True) -> StoredFile:
     size = info.get("size")
     if known and size is None:
-        raise ConnectionError(f"{shown(location)}: its server does not say how large it is")
+        raise ConnectionError(f"{redact(location)}: its server does not say how large it is")
     stamps = (str(info[name]) for name in _STAMPS if info.get(name))
     return StoredFile(location, -1 if size is None else int(size), next(stamps, ""))
 
 
 def _glob(pattern: str) -> list[StoredFile]:
     if not is_url(pattern):
-        return [look_at(path) for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]
+        return [stat_file(path) for path in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]
     listed = _persist(lambda: file_system(pattern).glob(pattern, detail=True), pattern)
     return sorted(_of_info(_url_of(pattern, name), info) for name, info in listed.items())
 
@@ -396,7 +393,7 @@ def _persist(action: Callable[[], T], location: str) -> T:
             if delay is None:
                 waited = time.monotonic() - begin
                 raise ConnectionError(
-                    f"{shown(location)} cannot be read: {_reason(error)} ({len(DELAYS) + 1} attempts in {waited:.0f} s)"
+                    f"{redact(location)} cannot be read: {_reason(error)} ({len(DELAYS) + 1} attempts in {waited:.0f} s)"
                 ) from error
             time.sleep(delay * random.uniform(0.5, 1.5))
     raise AssertionError
@@ -408,21 +405,21 @@ def _final(error: BaseException, location: str) -> OSError | None:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     if any(type(each).__name__ in _NO_CREDENTIALS for each in chain):
-        return PermissionError(f"{shown(location)}: its library finds no credentials")
+        return PermissionError(f"{redact(location)}: its library finds no credentials")
     statuses = [status for each in chain if (status := _status(each)) is not None]
     if statuses:
         status = statuses[-1]
         if status in (404, 410):
-            return FileNotFoundError(f"{shown(location)} does not exist")
+            return FileNotFoundError(f"{redact(location)} does not exist")
         if 400 <= status < 500 and status not in _PASSING:
-            return PermissionError(f"{shown(location)} may not be read: the server answers {status}")
+            return PermissionError(f"{redact(location)} may not be read: the server answers {status}")
         return None
     if isinstance(error, FileNotFoundError) and len(chain) == 1:
-        return FileNotFoundError(f"{shown(location)} does not exist")
+        return FileNotFoundError(f"{redact(location)} does not exist")
     if isinstance(error, FileNotFoundError) and not location.startswith("http"):
-        return FileNotFoundError(f"{shown(location)} does not exist")
+        return FileNotFoundError(f"{redact(location)} does not exist")
     if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs says so
-        return PermissionError(f"{shown(location)} may not be read: {_reason(error)}")
+        return PermissionError(f"{redact(location)} may not be read: {_reason(error)}")
     return None
 
 

@@ -26,9 +26,9 @@ from ssl_jax.data.stores import (
     download,
     find_files,
     is_url,
-    look_at,
     read_range,
-    shown,
+    redact,
+    stat_file,
 )
 from ssl_jax.data.tar_index import TarIndex, index_shards
 from ssl_jax.data.values import MAX_IMAGE_MIB, Values
@@ -132,7 +132,7 @@ def _open(
     values: Values,
 ) -> "TarSource":
     pattern, base = os.fspath(shards), parse_split(split)[0]
-    place = shown(pattern)
+    place = redact(pattern)
     try:
         files, names, root = find_files(pattern, ".tar")
     except FileNotFoundError as error:
@@ -182,7 +182,7 @@ def _spoken(error: FileNotFoundError) -> str:
 def _class_names(root: str) -> tuple[str, ...]:
     """The names beside the shards; () where there are none, or their server does not say so in a way that is understood."""
     try:
-        file = look_at(f"{root}{CLASS_NAMES}")
+        file = stat_file(f"{root}{CLASS_NAMES}")
         if not 0 < file.size <= _MOST_NAMES:
             return ()
         lines = read_range(file, 0, file.size).decode("utf-8").splitlines()
@@ -299,7 +299,7 @@ class TarSource(EncodedSource):
                 copy.seek(start)
                 return copy.read(stop - start)
         except FileNotFoundError as error:
-            raise CorruptImage(shown(file.location), "it is gone") from error
+            raise CorruptImage(redact(file.location), "it is gone") from error
 
     def _shard_of(self, index: int) -> int:
         return bisect.bisect_right(self.ends, index)

@@ -19,7 +19,7 @@ import numpy as np
 from ssl_jax.core.files import write_atomically
 from ssl_jax.data.file_cache import cache_root, key_of
 from ssl_jax.data.files import SUFFIXES
-from ssl_jax.data.stores import RangeFile, StoredFile, is_url, shown
+from ssl_jax.data.stores import RangeFile, StoredFile, is_url, redact
 
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 """Extensions that are images."""
@@ -112,7 +112,7 @@ def scan(file: StoredFile, *, image: str | None = None, label: str | None = None
                     found.count("damage, behind which nothing is read")
         except tarfile.TarError as error:
             if not found.names and not found.sample:
-                raise ValueError(f"{shown(file.location)} is no tar file: {error}") from error
+                raise ValueError(f"{redact(file.location)} is no tar file: {error}") from error
             found.count("an end in the middle of a file")
         found.finish(file.size)
     starts, sizes = np.array(found.places, np.int64).reshape(-1, 2).T
@@ -182,11 +182,11 @@ def _require_plain(opened: Any, file: StoredFile) -> None:
     for magic, kind in kinds.items():
         if head.startswith(magic):
             raise ValueError(
-                f"{shown(file.location)} is compressed by {kind}, so that it can be read in order only: unpack it to a plain "
+                f"{redact(file.location)} is compressed by {kind}, so that it can be read in order only: unpack it to a plain "
                 ".tar; images are compressed already"
             )
     if not head:
-        raise ValueError(f"{shown(file.location)} is empty: a tar file has 1,024 bytes or more")
+        raise ValueError(f"{redact(file.location)} is empty: a tar file has 1,024 bytes or more")
 
 
 def _split(name: str) -> tuple[str, str, str]:

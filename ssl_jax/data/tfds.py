@@ -26,7 +26,7 @@ from ssl_jax.data.files import (
 from ssl_jax.data.label_column import number_classes, one_sided_classes, read_labels
 from ssl_jax.data.npy import channels_first
 from ssl_jax.data.sources import CorruptImage, Element, Source, parse_split
-from ssl_jax.data.stores import download, is_url, list_below, relative_name, shown
+from ssl_jax.data.stores import download, is_url, list_below, redact, relative_name
 from ssl_jax.data.values import AS_STORED, MAX_IMAGE_MIB, Values, require_range
 
 _FLAG = "on the command line --config.data.image_column"
@@ -126,15 +126,15 @@ def _fetch_prepared(url: str) -> Path:
     names = {relative_name(file, root): file for file in files}
     if "dataset_info.json" not in names:
         raise ValueError(
-            f"tfds:{shown(url)} has no dataset_info.json: give the folder of one version of a prepared set, such as "
-            f"{shown(url).rstrip('/')}/1.0.0"
+            f"tfds:{redact(url)} has no dataset_info.json: give the folder of one version of a prepared set, such as "
+            f"{redact(url).rstrip('/')}/1.0.0"
         )
     key = key_of(*(part for name, file in sorted(names.items()) for part in (name, file.size, file.stamp)))
     folder = cache_root() / "tfds" / key_of(url, key)
     for name, file in names.items():
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"tfds:{shown(url)}: {name!r} leaves its folder, and is not fetched")
+            raise ValueError(f"tfds:{redact(url)}: {name!r} leaves its folder, and is not fetched")
         if target.is_file() and target.stat().st_size == file.size:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)

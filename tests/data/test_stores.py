@@ -76,7 +76,7 @@ def test_an_image_is_one_read_of_its_range_and_the_second_is_none(server, tmp_pa
 
 @pytest.mark.parametrize("faults", [[503], [429, 500, 502], ["cut"], ["cut", 503, "cut"]])
 def test_what_passes_is_tried_again(server, faults):
-    file = stores.look_at(f"{server.url}/train-0.tar")
+    file = stores.stat_file(f"{server.url}/train-0.tar")
     whole = stores.read_range(file, 0, file.size)
     server.faults += faults
     assert stores.read_range(file, 600, 700) == whole[600:700]
@@ -117,7 +117,7 @@ def test_a_server_without_ranges_is_said_and_read_in_order(server):
     with pytest.raises(
         ConnectionError, match=r"answers no ranges: read whole shards \(tar_in_order:\), or download"
     ):
-        stores.read_range(stores.look_at(f"{server.url}/train-0.tar"), 600, 700)
+        stores.read_range(stores.stat_file(f"{server.url}/train-0.tar"), 600, 700)
     source = open_source(f"tar_in_order:{server.url}/train-{{0..2}}.tar")
     assert (source[5]["image"] == 50).all()
 
@@ -212,7 +212,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_a_file_is_read_in_order_and_anywhere(server):
-    file = stores.look_at(f"{server.url}/train-0.tar")
+    file = stores.stat_file(f"{server.url}/train-0.tar")
     whole = stores.read_range(file, 0, file.size)
     opened = io.BufferedReader(stores.RangeFile(file, chunk=700), 100)
     assert opened.read() == whole
@@ -267,7 +267,7 @@ def test_images_in_a_bucket_are_those_on_disk(tmp_path, scheme):
                     for name in ("image", "label", "index"):
                         np.testing.assert_array_equal(x[name], y[name])
             texts += [other.name, *other.notes]
-        file = stores.look_at(f"{store.root}/train-0.tar")
+        file = stores.stat_file(f"{store.root}/train-0.tar")
         assert file.stamp
         whole = (local / "train-0.tar").read_bytes()
         for status in (503, 429, 0):

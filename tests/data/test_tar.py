@@ -107,7 +107,7 @@ def test_samples_are_groups_of_files_with_one_key(tmp_path):
             ("a.b/1", {"png": png}),
         ],
     )
-    index = scan(stores.look_at(str(path)))
+    index = scan(stores.stat_file(str(path)))
     assert index.names == ("a.b/1.PNG", "3.npy", "4.jpg", "5.png", "a.b/1.png")
     assert index.labels[:3] == (3, 2, None) and index.labels[4] is None
     assert index.odd == {
@@ -120,9 +120,9 @@ def test_samples_are_groups_of_files_with_one_key(tmp_path):
         for name, start, size in zip(index.names, index.starts, index.sizes, strict=True):
             member = archive.extractfile(name)
             assert member is not None and member.read() == content[start : start + size]
-    assert scan(stores.look_at(str(path)), image="seg.png").names == ("a.b/1.seg.png",)
-    assert scan(stores.look_at(str(path)), label="").labels == (None,) * 5
-    assert scan(stores.look_at(str(path)), label="txt").labels[0] == "a caption"
+    assert scan(stores.stat_file(str(path)), image="seg.png").names == ("a.b/1.seg.png",)
+    assert scan(stores.stat_file(str(path)), label="").labels == (None,) * 5
+    assert scan(stores.stat_file(str(path)), label="txt").labels[0] == "a caption"
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -270,5 +270,5 @@ def test_links_in_a_shard_are_not_followed(tmp_path):
         inside.size = 3
         archive.addfile(inside, io.BytesIO(b"abc"))
     (tmp_path / "a.tar").write_bytes(target.getvalue())
-    index = scan(stores.look_at(str(tmp_path / "a.tar")))
+    index = scan(stores.stat_file(str(tmp_path / "a.tar")))
     assert index.names == ("../../2.png",) and index.odd == {"links and special files": 1}
