@@ -88,14 +88,14 @@ class Record(NamedTuple):
       label: its number, -1 for none.
       class_name: name of the label, "" for none.
       file_name: its name in the source.
-      index: its position in the source.
+      position: where it stands in the source.
     """
 
     image: StoredImage
     label: int
     class_name: str
     file_name: str
-    index: int
+    position: int
 
 
 class Packed(NamedTuple):
@@ -436,7 +436,7 @@ class _TarWriter:
         self._tar.close()
 
     def write(self, record: Record) -> None:
-        key = f"{record.index:09d}"
+        key = f"{record.position:09d}"
         self._add(f"{key}.{record.image.extension}", record.image.content)
         if record.label >= 0:
             self._add(f"{key}.cls", str(record.label).encode())

@@ -76,9 +76,10 @@ def read_stored(source: Source, index: int) -> bytes | None:
     >>> read_stored(Subset(ArraySource(np.zeros([3, 2, 2], np.uint8)), [2, 0]), 1) is None
     True
     """
-    while isinstance(source, Subset):
-        source, index = source.source, int(source.indices[index])
-    read = getattr(source, "read_encoded", None)
+    inner: Source = source
+    while isinstance(inner, Subset):
+        index, inner = int(inner.indices[index]), inner.source
+    read = getattr(inner, "read_encoded", None)
     return None if read is None else read(index)
 
 
