@@ -226,6 +226,13 @@ def invert(subject: Subject, out: Path, training: Training, wanted: Wanted) -> N
                 decoded.append(Decoded(name, inverter, fitted.state))
         originals = read_raw(test, wanted.images, corrupt)
         rows, columns = _measure(decoded, test, originals, training, wanted, corrupt)
+        transformations = transformation_accuracies(
+            candidate,
+            (sources[0], sources[1]),
+            reads,
+            crop_ratio=crop_ratio,
+            max_corrupt_fraction=corrupt,
+        )
         result = {
             "encoder": subject.name,
             "step": subject.step,
@@ -233,18 +240,12 @@ def invert(subject: Subject, out: Path, training: Training, wanted: Wanted) -> N
             "splits": subject.splits,
             "training": training._asdict(),
             "rows": rows,
-            "transformations": transformation_accuracies(
-                candidate,
-                (sources[0], sources[1]),
-                reads,
-                crop_ratio=crop_ratio,
-                max_corrupt_fraction=corrupt,
-            ),
+            "transformations": transformations,
             "machine": machine(),
         }
         write_atomically(folder.path / PICTURE, draw_grid(originals, columns))
         write_atomically(folder.path / FILE, json.dumps(result, indent=2) + "\n")
-    print(f"\n{inversion_table(rows)}\n\n{transformation_table(result['transformations'])}")
+    print(f"\n{inversion_table(rows)}\n\n{transformation_table(transformations)}")
     print(f"\nwritten to {out / FILE} and {out / PICTURE}")
 
 
