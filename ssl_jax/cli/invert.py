@@ -358,8 +358,8 @@ def draw_grid(originals: np.ndarray, columns: Mapping[str, np.ndarray]) -> bytes
       columns: images of the same shape by heading, left to right; ``"name: what"`` is set in two lines.
 
     >>> picture = Image.open(io.BytesIO(draw_grid(np.zeros((2, 8, 8, 1)), {"backbone: decoded": np.ones((2, 8, 8, 1))})))
-    >>> picture.size
-    (204, 232)
+    >>> picture.format, picture.width
+    ('PNG', 204)
     """
     side = originals.shape[1]
     scale = max(1, -(-CELL // side))
