@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 from ssl_jax.cli import cpu
 
@@ -14,6 +15,7 @@ KNOWN = [f"--{name}={value}" for name, value in FAST_COMPILATION.items() if cpu.
 os.environ.setdefault("XLA_FLAGS", " ".join(KNOWN))
 
 import jax  # noqa: E402 (reads the environment)
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -24,6 +26,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 LIBC = ctypes.CDLL(None)
 LARGE = 800 * 2**20
 """Bytes from which on a worker forgets what it has compiled."""
+STATES: dict[str, dict[str, Any]] = {}
+"""States of the random generators of each file of tests, by name."""
 
 # Shapes and dtypes in signatures are checked in tests and free in production.
 CHECKED = ["core", "losses", "augment", "ops", "evaluate", "train.features"]
@@ -50,6 +54,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test the random numbers that it has when it runs alone: those of its file as they stand after the import."""
+    if not isinstance(item, pytest.Function) or item.module is None:
+        return
+    generators = {name: v for name, v in vars(item.module).items() if isinstance(v, np.random.Generator)}
+    states = STATES.setdefault(
+        item.module.__name__, {name: generator.bit_generator.state for name, generator in generators.items()}
+    )
+    for name, generator in generators.items():
+        generator.bit_generator.state = states[name]
 
 
 @pytest.hookimpl(trylast=True)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks import pairs
-from benchmarks.torch_augment import import_torchvision
+from benchmarks.torch_vision import import_torchvision
 from ssl_jax import models, optim
 from ssl_jax.augment import presets
 from ssl_jax.data.loader import stream

@@ -1,44 +1,15 @@
 """torchvision's two views: a SimCLR transform of a :class:`View`, image by image."""
 
-import functools
-import importlib
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.torch_vision import import_torchvision
 from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale, Operation
 from ssl_jax.augment.views import View
-
-
-@functools.cache
-def import_torchvision() -> Any:
-    """torchvision; where its C extension does not fit the PyTorch beside it, the operators that it registers
-    are declared.
-
-    Transforms do not use them.
-
-    Raises:
-      ImportError: it is not installed.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise ImportError("torchvision is not installed")
-    declared = None
-    try:
-        for extension in Path(spec.origin).parent.glob("_C*.so"):
-            torch.ops.load_library(extension)
-    except OSError:
-        declared = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    module = importlib.import_module("torchvision")
-    module.declared_operators = declared  # they last as long as this object
-    return module
 
 
 def transforms(module: Any, view: View) -> list[Any]:

@@ -1,10 +1,12 @@
 """torchvision beside a torch of another build."""
 
+import functools
 import importlib
 import sys
 from types import ModuleType
 
 
+@functools.cache
 def import_torchvision() -> ModuleType:
     """Import torchvision; where its own operators cannot be loaded, declare them: nothing here calls them."""
     try:

@@ -9,12 +9,13 @@ from nbclient import NotebookClient
 from ssl_jax.cli import cpu
 
 SAID = {
+    "dense": ("mIoU, linear", "masked autoencoder", "cosines of patch ("),
     "foundation": (
         "$ ssl-jax pretrain --config=simclr:folder --config.data.source=folder:photos",
         "started from hub/timm",
         "model.safetensors",
         "largest difference of a feature after the way through timm's format",
-    )
+    ),
 }
 """What the outputs of a notebook say, where it is not the name of a method."""
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))

@@ -37,15 +37,17 @@ def bench_table(results: Sequence[Row], kind: str, *, markdown: bool = False) ->
     Returns:
       Table, which differences count, and how it was made; a sentence that there is nothing if there is no row.
     """
-    chosen = [row for row in results if is_transformer(row["config"]) == KINDS[kind]]
+    chosen: list[Row] = []
+    others: list[Row] = []
+    for row in results:
+        (chosen if is_transformer(row["config"]) == KINDS[kind] else others).append(row)
     if not chosen:
         return "not measured yet"
-    pixels = [row for row in results if row not in chosen]
     groups = group_rows(chosen)
     # Pixels belong to the images, whichever run measured them.
     groups |= {
         name: rows
-        for name, rows in group_rows(pixels).items()
+        for name, rows in group_rows(others).items()
         if rows[0]["role"] == BASELINE and not name.startswith("random ")
     }
     baselines = sorted(name for name in groups if groups[name][0]["role"] == BASELINE)

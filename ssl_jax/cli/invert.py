@@ -226,6 +226,13 @@ def invert(subject: Subject, out: Path, training: Training, wanted: Wanted) -> N
                 decoded.append(Decoded(name, inverter, fitted.state))
         originals = read_raw(test, wanted.images, corrupt)
         rows, columns = _measure(decoded, test, originals, training, wanted, corrupt)
+        transformations = transformation_accuracies(
+            candidate,
+            (sources[0], sources[1]),
+            reads,
+            crop_ratio=crop_ratio,
+            max_corrupt_fraction=corrupt,
+        )
         result = {
             "encoder": subject.name,
             "step": subject.step,
@@ -233,18 +240,12 @@ def invert(subject: Subject, out: Path, training: Training, wanted: Wanted) -> N
             "splits": subject.splits,
             "training": training._asdict(),
             "rows": rows,
-            "transformations": transformation_accuracies(
-                candidate,
-                (sources[0], sources[1]),
-                reads,
-                crop_ratio=crop_ratio,
-                max_corrupt_fraction=corrupt,
-            ),
+            "transformations": transformations,
             "machine": machine(),
         }
         write_atomically(folder.path / PICTURE, draw_grid(originals, columns))
         write_atomically(folder.path / FILE, json.dumps(result, indent=2) + "\n")
-    print(f"\n{inversion_table(rows)}\n\n{transformation_table(result['transformations'])}")
+    print(f"\n{inversion_table(rows)}\n\n{transformation_table(transformations)}")
     print(f"\nwritten to {out / FILE} and {out / PICTURE}")
 
 
@@ -357,8 +358,8 @@ def draw_grid(originals: np.ndarray, columns: Mapping[str, np.ndarray]) -> bytes
       columns: images of the same shape by heading, left to right; ``"name: what"`` is set in two lines.
 
     >>> picture = Image.open(io.BytesIO(draw_grid(np.zeros((2, 8, 8, 1)), {"backbone: decoded": np.ones((2, 8, 8, 1))})))
-    >>> picture.size
-    (204, 232)
+    >>> picture.format, picture.width
+    ('PNG', 204)
     """
     side = originals.shape[1]
     scale = max(1, -(-CELL // side))

@@ -59,7 +59,7 @@ def choose_rate(trials: Sequence[Mapping[str, Any]], start: float) -> float:
     """
     accuracy = {trial["learning_rate"]: trial[MEASURED] for trial in trials if trial[MEASURED] is not None}
     best = max(accuracy, key=lambda rate: accuracy[rate], default=start)
-    return best if best not in accuracy or accuracy[best] > accuracy.get(start, 0.0) + MARGIN else start
+    return best if accuracy.get(best, 0.0) > accuracy.get(start, 0.0) + MARGIN else start
 
 
 def is_searched(run: TableRun, folder: Path) -> bool:

@@ -69,7 +69,7 @@ def import_config(method: str) -> ModuleType:
       ValueError: there is none.
 
     >>> sorted(import_config("simclr").RECIPES)
-    ['cifar10', 'fashion_mnist', 'folder', 'imagenet']
+    ['cifar10', 'color32', 'color64', 'fashion_mnist', 'folder', 'imagenet']
     """
     if method not in config_names():
         raise ValueError(f"there is no config of {method!r}: {did_you_mean(method, config_names())}")

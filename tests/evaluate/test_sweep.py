@@ -121,8 +121,8 @@ def test_constant_features_stay_finite_and_near_chance(normalization):
     ],
 )
 def test_a_best_value_at_an_end_of_the_grid_is_reported_except_no_decay_at_all(rate, decay, expected):
-    assert sweep._edges(rate, decay, [0.01, 0.1, 1.0], [0.0, 0.1, 0.5]) == expected
-    assert sweep._edges(rate, decay, [rate], [decay]) == ()
+    assert sweep.edges_of_grid(rate, decay, [0.01, 0.1, 1.0], [0.0, 0.1, 0.5]) == expected
+    assert sweep.edges_of_grid(rate, decay, [rate], [decay]) == ()
 
 
 def test_inputs_spread_over_devices_and_bfloat16_agree():

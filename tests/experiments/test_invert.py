@@ -112,7 +112,8 @@ def test_a_run_is_inverted_once_and_other_decoders_are_refused(workdir, monkeypa
     assert [row["transformation"] for row in result["transformations"]] == list(few)
     assert {"chance", "backbone", "projector"} <= result["transformations"][0].keys()
     # The image, one decoded from each of two readings, and two samples of each.
-    assert Image.open(folder / "inversion.png").size[0] == 7 * (4 * 28 + 4) + 4
+    with Image.open(folder / "inversion.png") as picture:
+        assert picture.size[0] == 7 * (4 * 28 + 4) + 4
     # Another picture of the same decoders trains nothing again.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*/*")}
     again = dataclasses.replace(wanted, kinds=("deterministic",), images=4)
