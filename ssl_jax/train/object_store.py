@@ -59,7 +59,7 @@ class CheckpointPath(BucketPath):
             from ssl_jax.train.storage import MANIFEST, require_complete
 
             if (self.parent / MANIFEST).is_dir():
-                require_complete(self.parent)  # type: ignore[arg-type]
+                require_complete(self.parent)
         return super().write_text(data, encoding, errors, newline)
 
 

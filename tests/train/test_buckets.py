@@ -168,6 +168,8 @@ def test_a_stale_listing_shows_no_lock_and_the_second_run_is_refused_all_the_sam
 
 RUN = """
     import os, signal, sys
+    import jax
+    jax.config.update("jax_num_cpu_devices", 8)  # as in the tests: the sums are those of as many devices
     from ssl_jax.train import storage
     if {kill!r}:
         original, left = storage.Manifest._write, [2]
