@@ -211,8 +211,8 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) 
     ...     return {"overrides": {"method.t": t, "seed": seed}, "diverged": False, "scalars": {"loss": loss}}
     >>> print(results_table([row(0.1, 0, 3.0), row(0.1, 1, 5.0), row(0.2, 0, 2.0), row(0.2, 1, 2.0)]))
     method.t         loss  runs  diverged
-    0.20      2.00 ± 0.00     2         0
-    0.10      4.00 ± 1.41     2         0
+    0.2       2.00 ± 0.00     2         0
+    0.1       4.00 ± 1.41     2         0
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -221,7 +221,8 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) 
     names = [name for name in COLUMNS if any(name in row["scalars"] for row in rows)]
     lines = []
     for key, group in groups.items():
-        cells = dict(json.loads(key)) or {"": "all"}
+        # Options as one types them: a rate of 0.003 is not 0.00.
+        cells = {name: json.dumps(value) for name, value in json.loads(key).items()} or {"": "all"}
         complete = [row for row in group if not row["diverged"]]
         for name in names:
             heading, factor = COLUMNS[name]
