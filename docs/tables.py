@@ -2,7 +2,7 @@
 
 * README.md, table ``quickstart``: from ``results/quickstart.jsonl``, the run of its first command;
 * ``docs/methods.md``, table ``methods``: from the first lines of the method files;
-* README.md, table ``families``: from ``results/fashion_mnist.jsonl``;
+* README.md, table ``families``: from ``results/color32.jsonl``;
 * ``docs/results.md``, tables ``results``, ``elsewhere``, ``cost``, those of the bench: from
   ``results/<dataset>.jsonl``, the rows of ``experiments.results``; ``searches``: from ``results/searches.jsonl``;
   ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
@@ -46,6 +46,7 @@ from ssl_jax.cli.tables import (
     ELSEWHERE,
     dataset_of,
     evaluation_table,
+    group_rows,
     method_table,
     results_table,
 )
@@ -53,6 +54,7 @@ from ssl_jax.cli.tuning import FILE as SEARCHES
 from ssl_jax.cli.tuning import searches_table
 from ssl_jax.core.check import is_group
 from ssl_jax.core.rows import Row, read_rows
+from ssl_jax.data.files import counted
 from ssl_jax.evaluate.measure import BASELINE
 from ssl_jax.methods.registry import method_module, names
 
@@ -113,33 +115,36 @@ def searches() -> str:
 
 
 def families() -> str:
-    """Tabulate the best method of each family by the linear probe, beside raw pixels: mean over seeds."""
-    rows, columns = rows_of(DATASET, "short"), ("knn", "linear", "linear_10")
-    measured: dict[tuple[str, str], list[Sequence[float]]] = {}
-    for result in rows:
-        for row in result["evaluation"]["rows"]:
-            if row["features"] == "random encoder" or not all(column in row for column in columns):
-                continue
-            family = "" if row["role"] == BASELINE else names()[result["method"]].split(".")[2]
-            name = row["features"] if row["role"] == BASELINE else result["method"]
-            measured.setdefault((family, name), []).append([100 * row[column] for column in columns])
-    means = {key: np.mean(values, axis=0) for key, values in measured.items()}
-    best = {
-        family: max((key for key in means if key[0] == family), key=lambda key: means[key][1])
-        for family, _ in means
-        if family
+    """Tabulate the best method of each family by the linear probe on color-32, beside the baselines: means over seeds."""
+    columns = {"knn": "kNN", "linear": "linear", "linear_100": "linear, 100 labels a class"}
+    groups = group_rows(rows_of("color32", "short"))
+    means = {
+        name: [float(np.mean([100 * row[column] for row in rows])) for column in columns]
+        for name, rows in groups.items()
     }
-    order = [key for key in means if not key[0]] + sorted(best.values(), key=lambda key: -means[key][1])
+    members: dict[str, list[str]] = {}
+    for name in groups:
+        method = name.partition(" (")[0]
+        family = names()[method].split(".")[2] if method in names() else ""
+        members.setdefault(family, []).append(name)
+    baselines = sorted(members.pop("", []), key=lambda name: means[name][1])
+    best = {family: max(of, key=lambda name: means[name][1]) for family, of in members.items()}
     lines = [
-        "| family | methods | best by the linear probe | kNN | linear | linear, 10 labels a class |",
-        "|---|---:|---|---:|---:|---:|",
+        f"| family | measured | best by the linear probe | {' | '.join(columns.values())} |",
+        f"|---|---:|---|{'---:|' * len(columns)}",
     ]
-    for family, name in order:
-        count = sum(key[0] == family for key in means) if family else ""
-        cells = " | ".join(f"{value:.1f}" for value in means[family, name])
-        method = f"[{name}](docs/methods/{name}.md)" if family else name
-        lines.append(f"| {family.replace('_', ' ') or '–'} | {count} | {method} | {cells} |")
-    return "\n".join(lines)
+    for name in baselines + sorted(best.values(), key=lambda name: -means[name][1]):
+        family = next((family for family in best if best[family] == name), "")
+        method, opening, encoder = name.partition(" (")
+        text = f"[{method}](docs/methods/{method}.md){opening}{encoder}" if family else name
+        cells = " | ".join(f"{value:.1f}" for value in means[name])
+        count = len(members[family]) if family else ""
+        lines.append(f"| {family.replace('_', ' ') or '–'} | {count} | {text} | {cells} |")
+    runs = sum(row["role"] != BASELINE for rows in groups.values() for row in rows)
+    seeds = len({row["seed"] for row in rows_of("color32", "short")})
+    measured = f"{sum(map(len, members.values()))} of {len(names())} methods"
+    note = f"{counted(runs, 'run')}: {measured}, {counted(seeds, 'seed')}."
+    return "\n".join([*lines, "", note])
 
 
 def label_free() -> str:
