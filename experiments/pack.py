@@ -82,8 +82,6 @@ _CORRUPT = flags.DEFINE_float(
     "max_corrupt_fraction",
     MAX_CORRUPT_FRACTION,
     "Share of unreadable images above which the packing fails.",
-    lower_bound=0.0,
-    upper_bound=1.0,
 )
 
 

@@ -203,7 +203,7 @@ def block_rows(matrices: int, queries: int, keys: int) -> int:
       keys: tokens attended to.
 
     >>> block_rows(6, 1025, 1025), block_rows(48, 4097, 4097), block_rows(4096, 4097, 4097)
-    (205, 85, 32)
+    (205, 84, 32)
     """
     least, most = BLOCK_ROWS
     rows = min(max(BLOCK_SCORES // (matrices * keys), least), most)
