@@ -222,7 +222,9 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) 
     lines = []
     for key, group in groups.items():
         # Options as one types them: a rate of 0.003 is not 0.00.
-        cells = {name: json.dumps(value) for name, value in json.loads(key).items()} or {"": "all"}
+        cells: dict[str, Any] = {name: json.dumps(value) for name, value in json.loads(key).items()} or {
+            "": "all"
+        }
         complete = [row for row in group if not row["diverged"]]
         for name in names:
             heading, factor = COLUMNS[name]
