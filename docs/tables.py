@@ -117,7 +117,8 @@ def searches() -> str:
 def families() -> str:
     """Tabulate the best method of each family by the linear probe on color-32, beside the baselines: means over seeds."""
     columns = {"knn": "kNN", "linear": "linear", "linear_100": "linear, 100 labels a class"}
-    groups = group_rows(rows_of("color32", "short"))
+    table_rows = rows_of("color32", "short")
+    groups = group_rows(table_rows)
     means = {
         name: [float(np.mean([100 * row[column] for row in rows])) for column in columns]
         for name, rows in groups.items()
@@ -128,20 +129,20 @@ def families() -> str:
         family = names()[method].split(".")[2] if method in names() else ""
         members.setdefault(family, []).append(name)
     baselines = sorted(members.pop("", []), key=lambda name: means[name][1])
-    best = {family: max(of, key=lambda name: means[name][1]) for family, of in members.items()}
+    best = [(family, max(of, key=lambda name: means[name][1])) for family, of in members.items()]
+    best.sort(key=lambda pair: -means[pair[1]][1])
     lines = [
         f"| family | measured | best by the linear probe | {' | '.join(columns.values())} |",
         f"|---|---:|---|{'---:|' * len(columns)}",
     ]
-    for name in baselines + sorted(best.values(), key=lambda name: -means[name][1]):
-        family = next((family for family in best if best[family] == name), "")
+    for family, name in [("", name) for name in baselines] + best:
         method, opening, encoder = name.partition(" (")
         text = f"[{method}](docs/methods/{method}.md){opening}{encoder}" if family else name
         cells = " | ".join(f"{value:.1f}" for value in means[name])
         count = len(members[family]) if family else ""
         lines.append(f"| {family.replace('_', ' ') or '–'} | {count} | {text} | {cells} |")
     runs = sum(row["role"] != BASELINE for rows in groups.values() for row in rows)
-    seeds = len({row["seed"] for row in rows_of("color32", "short")})
+    seeds = len({row["seed"] for row in table_rows})
     measured = f"{sum(map(len, members.values()))} of {len(names())} methods"
     note = f"{counted(runs, 'run')}: {measured}, {counted(seeds, 'seed')}."
     return "\n".join([*lines, "", note])
