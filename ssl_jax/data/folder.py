@@ -219,6 +219,8 @@ def all_notes(root: Path, layout: Layout, listing: Listing, table: ClassTable) -
 
 
 def _labels(names: Sequence[str], start: str, classes: Sequence[str], depth: int) -> np.ndarray:
+    if not classes:
+        return np.full(len(names), -1, np.int32)
     begin = len(start) + 1 if start else 0
     numbers = {name: number for number, name in enumerate(classes)}
     labels = [
