@@ -1,7 +1,7 @@
 """A folder of image files, of any depth and in any mixture of formats."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     SUFFIXES,
     UNREAD_FORMATS,
+    decode_element,
     describe_unreadable,
     identify_file,
     infer_format,
@@ -183,6 +184,12 @@ class FolderSource:
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
         }
+
+    def read_reduced(self, index: int, most: Callable[[int, int], float]) -> Element:
+        """Read an element for crops, see :func:`ssl_jax.data.files.decode_element`."""
+        name, label = self.file_name(index), int(self.labels[index])
+        with open_file(self.path(index), name=name) as file:
+            return decode_element(file, name=name, source=self, label=label, most=most)
 
     def file_name(self, index: int, /) -> str:
         return printable(self._names[index])
