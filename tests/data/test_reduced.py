@@ -82,7 +82,7 @@ def test_everything_else_is_read_whole():
     # One that is too large is reduced already.
     small = {**OPTIONS, "values": Values(max_image_mib=0.003)}
     np.testing.assert_array_equal(reduced(jpeg, 8.0, **small).image, decode(jpeg, **small))
-    with pytest.raises(CorruptImage, match="(?i)truncated"):
+    with pytest.raises(CorruptImage, match=r"(?i)truncated"):
         reduced(jpeg[: len(jpeg) // 2], 8.0)
 
 
