@@ -13,6 +13,7 @@ NEEDS = {
     "train_step": ("torch",),
     "augment": ("torch", "torchvision"),
     "input": ("torch", "torchvision"),
+    "loader": ("torch", "torchvision", "webdataset"),
     "loop": (),
     "compile": (),
     "gpu": (),
