@@ -28,6 +28,11 @@ from ssl_jax.data.open import open_source
 from ssl_jax.data.pack import Shards, pack
 from ssl_jax.data.sources import Source
 
+GAINS = {
+    "": "fewer CPU cores a GPU, whichever form the images are stored in",
+}
+"""What the user gains, by a part of a row's name."""
+
 KINDS = {"folder": "folder", "tar": "tar", "parquet": "parquet", "array_record": "tfds"}
 """Formats, and the kind of source that reads each."""
 GOAL = 2.0
