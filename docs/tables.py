@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import gpu
+from benchmarks.formats import formats_table
 from benchmarks.peers import peers_table
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
@@ -325,6 +326,7 @@ def fill(text: str) -> str:
         "invariance": invariance,
         "dense": lambda: tables_of(read_rows(RESULTS / "dense.jsonl"), markdown=True),
         "benchmarks": benchmarks,
+        "formats": lambda: formats_table(read_rows(RESULTS / "benchmarks.jsonl")),
         "gpu": lambda: gpu.markdown(read_rows(gpu.RESULTS)),
         "peers": lambda: peers_table(read_rows(RESULTS / "peers.jsonl")),
         "studies": studies_table,
@@ -352,6 +354,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/benchmarks.md",
         ROOT / "docs/studies.md",
         ROOT / "docs/road.md",
+        ROOT / "docs/guides/data.md",
         ROOT / "docs/guides/faults.md",
         ROOT / "docs/guides/foundation.md",
         ROOT / "docs/guides/planning.md",
