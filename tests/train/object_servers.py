@@ -204,6 +204,8 @@ def _amazon(patch: pytest.MonkeyPatch) -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
+        # What it holds is that of the process, not of the server.
+        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST")).close()
         urllib.request.urlopen(urllib.request.Request(f"{url}/runs", method="PUT")).close()
         yield url
     finally:
