@@ -2,7 +2,7 @@
 
 The images are decoded once; an epoch is one program, a scan over the rows of a random order, with crops and colours made on the
 device. After two epochs that are timed and thrown away, as many are planned as fit into the time, on a cosine; the rates come
-in as an argument, so nothing is compiled again.
+in as an argument, so nothing is compiled again. Should they take longer than planned, the run stops in time all the same.
 """
 
 import math
@@ -197,15 +197,18 @@ def train(
         state, finite = epoch(state, images, order(), planned[number])
         jax.block_until_ready(state)
         spent += time.perf_counter() - start
-        if number + 1 in measure_at:
+        late = time.perf_counter() - begin > seconds - one_knn
+        if late or number + 1 in measure_at:
             if not bool(finite):
                 raise FloatingPointError(f"the loss is not finite in epoch {number + 1}")
             found = knn(state)
             curve.append({"epoch": number + 1, "seconds": spent, **{f"knn{k}": v for k, v in found.items()}})
             say(f"CIFAR: epoch {number + 1}, {spent:.1f} s, kNN {found}")
+        if late:
+            break
     compile_seconds = compiled - compiling - one_epoch
     return measured(
-        curve, found, one_epoch, spent + compile_seconds, (steps * batch, batch, epochs), compile_seconds
+        curve, found, one_epoch, spent + compile_seconds, (steps * batch, batch, number + 1), compile_seconds
     )
 
 

@@ -28,7 +28,7 @@ from ssl_jax.train.state import TrainState
 from ssl_jax.train.writers import JsonlWriter
 
 GAINS = {
-    "loop": "training costs what its steps cost: logs, input and checks are free",
+    "loop": "training costs what its steps cost: logs, input and checks are next to free",
 }
 """What the user gains, by a part of a row's name."""
 

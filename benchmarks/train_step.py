@@ -26,7 +26,7 @@ from ssl_jax.train.program import Program, make_program
 from ssl_jax.train.sharding import make_mesh
 
 GAINS = {
-    "ResNet": "what the change to this library costs or saves where there is no GPU (convolutions)",
+    "ResNet": "what training a convolutional network without a GPU costs or saves against PyTorch",
     "ViT": "the same for vision transformers",
 }
 """What the user gains, by a part of a row's name."""
