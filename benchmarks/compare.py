@@ -47,10 +47,10 @@ class Comparison(NamedTuple):
     seconds: tuple[float, float]
 
 
-def sign_test(ratios: Sequence[float]) -> float:
+def binomial_p_value(ratios: Sequence[float]) -> float:
     """Probability of so many ratios on one side of 1, or more, where both sides are as likely; ratios of 1 are left out.
 
-    >>> sign_test([1.1, 1.2, 1.3, 1.1, 1.2, 1.3]), sign_test([0.9, 1.1]), sign_test([])
+    >>> binomial_p_value([1.1, 1.2, 1.3, 1.1, 1.2, 1.3]), binomial_p_value([0.9, 1.1]), binomial_p_value([])
     (0.03125, 1.0, 1.0)
     """
     above, below = sum(r > 1 for r in ratios), sum(r < 1 for r in ratios)
@@ -65,7 +65,7 @@ def verdict(ratios: Sequence[float]) -> str:
     >>> verdict([1.1] * 6), verdict([0.9] * 6), verdict([1.1] * 5), verdict([1.1] * 6 + [0.9])
     ('slower', 'faster', 'cannot be told', 'cannot be told')
     """
-    if sign_test(ratios) > LEVEL:
+    if binomial_p_value(ratios) > LEVEL:
         return "cannot be told"
     return "slower" if sum(r > 1 for r in ratios) > len(ratios) / 2 else "faster"
 
@@ -210,7 +210,7 @@ def line(comparison: Comparison) -> str:
     found = pairs.summary(comparison.ratios)
     ratio = f"{found['median']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
     old, new = comparison.seconds
-    told = f"({old:.3g} s -> {new:.3g} s, {len(comparison.ratios)} pairs, p = {sign_test(comparison.ratios):.3f})"
+    told = f"({old:.3g} s -> {new:.3g} s, {len(comparison.ratios)} pairs, p = {binomial_p_value(comparison.ratios):.3f})"
     return f"{comparison.name:<8} {ratio}  {verdict(comparison.ratios):<15} {told}"
 
 

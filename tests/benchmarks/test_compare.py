@@ -123,12 +123,12 @@ def test_wrong_arguments_are_named(repository):
     assert worktrees(repository) == 1
 
 
-def test_the_sign_test_is_that_of_scipy():
+def test_the_binomial_p_value_is_that_of_scipy():
     from scipy.stats import binomtest
 
     for slower in range(10):
         ratios = [1.5] * slower + [0.5] * (9 - slower)
-        assert compare.sign_test(ratios) == pytest.approx(binomtest(slower, 9).pvalue)
+        assert compare.binomial_p_value(ratios) == pytest.approx(binomtest(slower, 9).pvalue)
 
 
 def test_the_command_says_what_is_wrong_in_one_line():
