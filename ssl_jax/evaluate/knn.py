@@ -169,17 +169,19 @@ def check_labels(name: str, labels: AnyArray, classes: int) -> None:
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, ...], block: int) -> Array:
     bank, queries = normalize(jnp.asarray(train)), normalize(jnp.asarray(test))
+    finite = jnp.all(jnp.isfinite(bank))
 
     def score_block(rows: Array) -> Array:
         similarity, nearest, sure = largest_by_groups(rows @ bank.T, max(numbers))
         again = functools.partial(_search, rows, bank, max(numbers))
-        similarity, nearest = jax.lax.cond(sure, lambda: (similarity, nearest), again)
+        similarity, nearest = jax.lax.cond(sure & finite, lambda: (similarity, nearest), again)
         weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
         votes = [_vote(weight[:, :k], labels[nearest[:, :k]], classes) for k in numbers]
         return jnp.stack([v / jnp.sum(v, axis=-1, keepdims=True) for v in votes], axis=1)
 
     block = min(block, max(len(queries), 1))
-    padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)))
+    # Copies of a query: rows of zeros, equally near to all, would have the last block searched twice.
+    padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)), mode="edge")
     scores = jax.lax.map(score_block, padded.reshape(-1, block, queries.shape[-1]))
     return jnp.moveaxis(scores.reshape(-1, len(numbers), classes)[: len(queries)], 1, 0)
 

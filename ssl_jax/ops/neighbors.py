@@ -89,8 +89,8 @@ def largest_by_groups(
 
     A row is dealt into interleaved groups of 16. The k-th largest of the groups' maxima is no more than the k-th largest
     entry, so that the k lie in groups whose maximum reaches it. The k + 8 best groups are searched, which is exact, of equal
-    entries the earlier first, unless more than 8 further maxima equal the k-th or one is NaN: then the caller has to search
-    whole rows. Rows too short to gain are searched whole here.
+    entries the earlier first, if the last of their maxima is below the k-th. If not (equal maxima, a row of NaNs) the caller
+    has to search whole rows. Rows too short to gain are searched whole here. A NaN among numbers is the caller's to exclude.
 
     Args:
       x: ``[n, m]``, any float dtype.
@@ -118,8 +118,7 @@ def largest_by_groups(
     maxima = functools.reduce(jnp.maximum, [x[:, i * groups : (i + 1) * groups] for i in range(GROUP)])
     searched = k + SPARE
     reached, chosen = numerics.top_k(maxima, searched)
-    reaching = jnp.sum(maxima >= reached[:, k - 1 : k], axis=1)
-    sure = jnp.all((reaching >= k) & (reaching <= searched))
+    sure = jnp.all(reached[:, k - 1] > reached[:, -1])
     # In the order of the row, and the entries outside of groups after them: the earlier of equals stays the earlier.
     columns = jnp.sort(chosen, axis=1)[:, None] + groups * jnp.arange(GROUP, dtype=jnp.int32)[:, None]
     columns = columns.reshape(len(x), -1)
