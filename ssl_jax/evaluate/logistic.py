@@ -18,6 +18,10 @@ PENALTIES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 SOLVERS = ("bound", "lbfgs")
 CONVERGED = 1e-10
 """Squared gradient, in the coordinates of the solver, at which ``"bound"`` ends."""
+BLOCK = 2048
+"""Most examples whose gradient is computed at a time."""
+State = tuple[Array, Array, Array, Array, Array]
+"""Of ``"bound"``: weights, where the next gradient is taken, momentum, last squared gradient, iterations."""
 
 
 def logistic_probe(
@@ -180,27 +184,42 @@ def _descend_each(z: Array, target: Array, bound: Array, l2: Array, iterations: 
     """:func:`_descend` one penalty after the other, each until it has converged; ``target`` is ``[classes, n]``."""
     counted = jnp.append(jnp.ones_like(bound), 0.0)
     curvature = jnp.append(bound, 0.5)
+    # Both products of a block find it in the cache. The axis that may be spread over devices stays in front.
+    examples = len(z)
+    blocks = -(-examples // BLOCK)
+    size = -(-examples // blocks)
+    padding = blocks * size - examples
+    z = jnp.pad(z, ((0, padding), (0, 0))).reshape(size, blocks, -1).swapaxes(0, 1)
+    target = jnp.pad(target, ((0, 0), (0, padding))).reshape(-1, size, blocks).transpose(2, 0, 1)
+    share = jnp.pad(jnp.full(examples, 1.0 / examples, z.dtype), (0, padding)).reshape(size, blocks).T
+
+    def gradient(w: Array) -> Array:
+        def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            rows, labels, weight = part
+            # Examples come last: the softmax over classes then runs over whole vectors of examples.
+            error = (jax.nn.softmax(w[:, :-1] @ rows.T + w[:, -1:], axis=0) - labels) * weight
+            slope = jnp.concatenate([error @ rows, jnp.sum(error, axis=1, keepdims=True)], axis=1)
+            return total + slope, None
+
+        return jax.lax.scan(add, jnp.zeros_like(w), (z, target, share))[0]
 
     def one(penalty: Array) -> Array:
         precision = curvature + penalty * counted
 
-        def unfinished(carry: tuple[Array, Array, Array, Array, Array]) -> Array:
+        def unfinished(carry: State) -> Array:
             *_, decrement, count = carry
             return (count < iterations) & ~(decrement <= CONVERGED)
 
-        def step(carry: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, ...]:
+        def step(carry: State) -> State:
             w, ahead, momentum, _, count = carry
-            # Examples come last: the softmax over classes then runs over whole vectors of examples.
-            error = jax.nn.softmax(ahead[:, :-1] @ z.T + ahead[:, -1:], axis=0) - target
-            slope = jnp.concatenate([error @ z, jnp.sum(error, axis=1, keepdims=True)], axis=1) / len(z)
-            slope = slope + penalty * counted * ahead
+            slope = gradient(ahead) + penalty * counted * ahead
             new = ahead - slope / precision
             momentum = jnp.where(jnp.sum(slope * (new - w)) > 0, 1.0, momentum)
             following = 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * momentum**2))
             further = new + (momentum - 1.0) / following * (new - w)
             return new, further, following, jnp.sum(slope * slope / precision), count + 1
 
-        zero = jnp.zeros((len(target), z.shape[1] + 1), z.dtype)
+        zero = jnp.zeros((target.shape[1], z.shape[2] + 1), z.dtype)
         start = (zero, zero, jnp.ones((), z.dtype), jnp.asarray(jnp.inf, z.dtype), jnp.asarray(0))
         return jax.lax.while_loop(unfinished, step, start)[0]
 
