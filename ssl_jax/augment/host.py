@@ -219,7 +219,8 @@ def _crop_reduced(image: np.ndarray, box: Box, factor: int, view: View) -> np.nd
     for first, length, most in zip((top, left), (height, width), image.shape[:2], strict=True):
         start, stop = math.floor(first), min(math.ceil(first + length), most)
         spans.append(_Span(start, stop, first - start, min(first + length, stop) - start))
-    return _resample(image, *spans, view.size, view.size, view.crop.interpolation)
+    rows, columns = spans
+    return _resample(image, rows, columns, view.size, view.size, view.crop.interpolation)
 
 
 def most_reduction(rng: np.random.Generator, size: tuple[int, int], views: tuple[View, ...]) -> float:

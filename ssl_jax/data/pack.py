@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -341,7 +341,7 @@ class _Digest(io.RawIOBase):
 
 def _sha256(path: Path) -> str:
     digest = _Digest()
-    download(stat_file(str(path)), digest)
+    download(stat_file(str(path)), cast(IO[bytes], digest))
     return digest.sha256.hexdigest()
 
 
