@@ -18,6 +18,11 @@ from benchmarks.memory import growth
 from ssl_jax import models
 from ssl_jax.models import attention
 
+GAINS = {
+    "": "images of more pixels, or longer sequences, in the memory that there is",
+}
+"""What the user gains, by a part of a row's name."""
+
 FORMS = {"plain": math.inf, "blockwise": 0}
 """From how many queries and keys on attention is computed in blocks."""
 

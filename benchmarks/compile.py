@@ -20,6 +20,13 @@ from pathlib import Path
 
 from benchmarks import pairs
 
+GAINS = {
+    "compile, cold": "how long one waits for the first step, once on a machine",
+    "compile, cached": "how long one waits for it each time after",
+    "start with the cache": "a run that is resumed or tried again begins sooner",
+}
+"""What the user gains, by a part of a row's name."""
+
 BEGIN = time.perf_counter()
 
 

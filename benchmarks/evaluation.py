@@ -25,6 +25,13 @@ from ssl_jax.evaluate.knn import NEIGHBORS, knn_accuracy
 from ssl_jax.evaluate.logistic import PENALTIES, logistic_probe
 from ssl_jax.evaluate.sweep import LEARNING_RATES, WEIGHT_DECAYS, linear_sweep
 
+GAINS = {
+    "kNN": "a checkpoint is judged in seconds, so that it can be done while training",
+    "linear probe": "the usual measure of features, by the same optimum as scikit-learn's",
+    "linear sweep": "learning rate and weight decay are searched in one run instead of many",
+}
+"""What the user gains, by a part of a row's name."""
+
 K, TEMPERATURE, HOLDOUT = NEIGHBORS, 0.07, 0.1
 
 

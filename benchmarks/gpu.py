@@ -1,279 +1,539 @@
-"""On a GPU: images a second of whole steps with augmentation on the device, its share of the step, and FLOPs.
+"""What to do with an hour of a GPU: ``python -m benchmarks.gpu --minutes=9``, within so many minutes whatever hangs.
 
-1. SimCLR ViT-S/16, batch 256, 224 px, two views, against the same step in PyTorch: ``torch.compile``,
-   bfloat16 autocast, fused AdamW, kornia on the GPU. Without torch, kornia or CUDA only ours is measured.
-2. The share of that step that augmentation takes: the step on raw images against that on ready views.
-3. Model FLOP utilisation in bfloat16 of ViT-B/16: FLOPs of the matrix products of the model
-   (three times the forward pass, nothing for recomputation) over time and the peak of the device.
-4. Images a second of SimCLR ResNet-50, MAE ViT-B/16 and DINO ViT-S/16 with ten crops.
+In this order, each part in a process of its own that is killed when its share of the time is over, rows written as they come:
 
-Raw images are 8-bit and lie on the device, 256 x 256. ``--quick`` runs tiny models on any device, a CPU too.
+1. ``step``: SimCLR ViT-S/16, batch 256, 224 px, two views made on the device: images a second, and the share of augmentation
+   (the step on raw images against that on ready views).
+2. ``torch``: the same in PyTorch, in pairs: ``torch.compile``, bfloat16 autocast, fused AdamW, views by kornia on the device,
+   by torchvision where kornia is not installed; and its share of augmentation.
+3. ``mfu``: model FLOP utilisation in bfloat16 of MAE and DINO with ViT-B and ViT-L and of SimCLR with ResNet-50: operations of
+   the matrix products of loss and gradient over time and the peak of the device. On ready views: part 1 says what these cost.
+4. ``cifar10``: SimCLR ResNet-18 on CIFAR-10 as far as the time goes, kNN against time.
+5. ``seeds``: eight seeds in one vmapped program against eight runs in turn.
+
+What fails or is stopped leaves a line with the reason, and the rest goes on. A batch that the memory does not hold is halved.
+Time that a part leaves over is shared by those after it. ``--quick`` runs all of it, PyTorch's side included, at toy size on
+any device.
 """
 
 import argparse
-import importlib.util
+import contextlib
+import functools
+import operator
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
+from benchmarks import pairs, table
+from ssl_jax.cli import cpu
+from ssl_jax.core.rows import read_rows, write_row
 
-from benchmarks import pairs
-from ssl_jax import models, optim
-from ssl_jax.augment import presets
-from ssl_jax.augment.operations import Blur, ColorJitter, Flip, Grayscale
-from ssl_jax.augment.views import View, make_views
-from ssl_jax.cli.hardware import peak_flops
-from ssl_jax.methods.contrastive import simclr
-from ssl_jax.methods.distillation import dino
-from ssl_jax.methods.masked import mae
-from ssl_jax.methods.method import Method
-from ssl_jax.methods.parts.self_distillation import DinoHead
-from ssl_jax.models.network import Network
-from ssl_jax.train.program import make_program
-from ssl_jax.train.sharding import make_mesh
+RESULTS = table.RESULTS.with_name("gpu.jsonl")
+SHARES = {"step": 2.0, "torch": 2.5, "mfu": 5.0, "cifar10": 3.0, "seeds": 1.5}
+"""The parts in their order, and how they share the time."""
+GRACE = 5.0
+"""Seconds of a part's share that are kept for ending it."""
+SOURCE = "parquet:../shared/data/cifar10"
+NOT_MEASURED = "not measured yet: no GPU was lent"
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GAINS = {
+    "whole step": "how long a run on ImageNet takes: images a second of everything that a step does",
+    "share of augmentation": "the device trains instead of making views; no CPU cores are needed for them",
+    "FLOP utilisation": "how much of the rented accelerator does useful work: the rest is paid for and lost",
+    "kNN": "a usable encoder of small images within minutes",
+    "training with": "how long one waits for that encoder",
+    "speed": "how many recipes can be tried in an hour",
+    "seeds in one program": "error bars over seeds for less than the price of that many runs",
+}
+"""What the user gains, by a part of a row's name; the longest that fits counts."""
 
 
-def vit_flops(
-    *, width: int, depth: int, tokens: int, patch: int, channels: int = 3, mlp: float = 4.0
-) -> float:
-    """FLOPs of the matrix products of one forward pass of a ViT for one image; a multiply-add counts two.
+class Reference(NamedTuple):
+    """A figure that others published: a yardstick, measured neither here nor with this program.
 
-    >>> round(vit_flops(width=768, depth=12, tokens=197, patch=16) / 1e9, 1)
-    35.1
+    Attributes:
+      name: what was measured.
+      value: with its unit.
+      source: where it is published.
     """
-    linear = tokens * (4 + 2 * mlp) * width * width
-    attention = 2 * tokens * tokens * width
-    embedding = tokens * channels * patch * patch * width
-    return 2 * (depth * (linear + attention) + embedding)
+
+    name: str
+    value: str
+    source: str
 
 
-class Sizes(NamedTuple):
-    """What shrinks in a quick run."""
-
-    size: int
-    raw: int
-    batch: int
-    patch: int
-    steps: int
-    pairs: int
-    models: dict[str, dict[str, Any]]
-
-
-FULL = Sizes(224, 256, 256, 16, 10, 8, {})
-TINY = {"width": 32, "depth": 2, "heads": 2}
-QUICK = Sizes(
-    16,
-    20,
-    4,
-    4,
-    2,
-    2,
-    {"vit_small": TINY, "vit_base": TINY, "resnet50": {"stem": "small", "width": 0.0625}},
+REFERENCES = (
+    Reference(
+        "PyTorch step of ViT-S/16, two views, 224 px, on the same card",
+        "870.9 images/s, 70 % of it in augmentation",
+        "issue 21 of this project, which gives no address",
+    ),
+    Reference(
+        "SimCLR ResNet-18 on CIFAR-10, batch 512, 200 epochs: best kNN (k = 200) of all epochs, one card",
+        "84.8 % in 87.1 min",
+        "https://docs.lightly.ai/self-supervised-learning/getting_started/benchmarks.html",
+    ),
 )
 
-
-def encoder(name: str, sizes: Sizes, **options: Any) -> Network:
-    """An encoder in bfloat16, tiny in a quick run."""
-    shape = {"patch": sizes.patch, "image_size": sizes.size} if name.startswith("vit") else {}
-    return models.build(name, **{**shape, "dtype": "bfloat16", **options, **sizes.models.get(name, {})})
+Item = tuple[str, Callable[[float], Sequence[pairs.Measurement]]]
+"""A name, and what measures within so many seconds (what compiles is not bounded by them; the process is)."""
 
 
-def steps(method: Method, batch: dict[str, Any], count: int) -> Callable[[], None]:
-    """So many steps a call, on one batch that lies on the device."""
-    optimizer = optim.from_options(
-        "adamw", steps=10**6, learning_rate=1e-4, batch_size=256, scaling="none", schedule="constant"
+def step_items(options: argparse.Namespace) -> Iterator[Item]:
+    """Whole steps of SimCLR ViT-S/16, and the share of augmentation."""
+    from benchmarks import steps_gpu as ours
+    from ssl_jax.methods.contrastive import simclr
+
+    sizes = sizes_of(options)
+    network, views, count = ours.make_encoder("vit_small", sizes), ours.simclr_views(sizes), sizes.steps
+    whole, batch = ours.fit_memory(
+        lambda b: started(
+            ours.make_steps(simclr.build(network, views=views), ours.raw_batch(sizes, b), count)
+        ),
+        sizes.batch,
     )
-    program = make_program(method, optimizer, batch, make_mesh())
-    held = [program.init(0)]
-    batch = jax.device_put(batch)
+    name = step_name(sizes, batch)
 
-    def call() -> None:
-        for _ in range(count):
-            held[0], metrics = program.step(held[0], batch)
-        jax.block_until_ready(metrics)
+    def rate(seconds: float) -> list[pairs.Measurement]:
+        times = ours.time_calls(whole, sizes.repeats, seconds)
+        found = [count * batch / t for t in times]
+        goal = None if options.quick else 3500.0
+        return [
+            pairs.valued(f"{name}: whole step", found, unit="images/s", at_least=goal, raw={"seconds": times})
+        ]
 
-    return call
+    def share(seconds: float) -> list[pairs.Measurement]:
+        plain = ours.passing(views)
+        method = simclr.build(network, views=plain)
+        bare = ours.make_steps(method, ours.made_batch(sizes, batch, plain), count)
+        return [share_of(name, bare, whole, sizes.repeats, seconds)]
 
-
-def timed(call: Callable[[], object], count: int) -> tuple[float, ...]:
-    """Seconds of each of so many calls, after one that is not timed."""
-    call()
-    found = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return tuple(found)
+    yield f"{name}: whole step", rate
+    yield f"{name}: share of augmentation", share
 
 
-def raw_batch(sizes: Sizes, batch: int) -> dict[str, Any]:
-    images = np.random.default_rng(0).integers(0, 256, (batch, sizes.raw, sizes.raw, 3), dtype=np.uint8)
-    return {"image": images}
+def torch_items(options: argparse.Namespace) -> Iterator[Item]:
+    """The same against PyTorch, and PyTorch's share of augmentation."""
+    from benchmarks import steps_gpu as ours
+    from benchmarks.torch_gpu import make_torch_steps
+    from ssl_jax.methods.contrastive import simclr
+
+    sizes = sizes_of(options)
+    views, name, count = ours.simclr_views(sizes), step_name(sizes, sizes.batch), sizes.steps
+    made: dict[str, Any] = {}
+
+    def against(seconds: float) -> list[pairs.Measurement]:
+        import jax
+        import torch
+
+        if jax.default_backend() != "cpu" and not torch.cuda.is_available():
+            raise RuntimeError("JAX has an accelerator, this PyTorch has none")
+        batch = ours.raw_batch(sizes, sizes.batch)
+        made["torch"] = other = make_torch_steps(sizes, views[0], batch["image"], count)
+        method = simclr.build(ours.make_encoder("vit_small", sizes), views=views)
+        whole = ours.make_steps(method, batch, count)
+        times = pairs.alternate(whole, other.whole, pairs=sizes.repeats, seconds=seconds, least=1)
+        return [
+            pairs.paired(
+                f"{name}: whole step",
+                times,
+                against=other.label,
+                at_least=1.5,
+                items=count * sizes.batch,
+                tensorfloat32="high",
+            )
+        ]
+
+    def share(seconds: float) -> list[pairs.Measurement]:
+        other = made["torch"]
+        label = f"{name}, PyTorch"
+        return [share_of(label, other.bare, other.whole, sizes.repeats, seconds, what=other.label)]
+
+    yield f"{name}: whole step against PyTorch", against
+    yield f"{name}: share of augmentation in PyTorch", share
 
 
-def made_batch(sizes: Sizes, batch: int, views: tuple[View, ...]) -> dict[str, Any]:
-    """Views made before: what the step is without augmentation."""
-    return {"crops": make_views(jax.random.key(0), raw_batch(sizes, batch), views)}
+def mfu_items(options: argparse.Namespace) -> Iterator[Item]:
+    """Utilisation of larger recipes."""
+    import jax
 
+    from benchmarks import steps_gpu as ours
+    from ssl_jax.cli.hardware import peak_flops
 
-def passing(views: tuple[View, ...]) -> tuple[View, ...]:
-    """Views of the same sizes on which nothing random is done."""
-    return tuple(View(size=view.size) for view in views)
+    sizes = sizes_of(options)
+    top = options.peak * 1e12 if options.peak else peak_flops(jax.devices()[0].device_kind)
 
-
-def whole_step(sizes: Sizes) -> list[pairs.Measurement]:
-    """SimCLR ViT-S/16 against PyTorch, and the share of augmentation."""
-    views = presets.simclr(sizes.size, mean=MEAN, std=STD)
-    network, count = encoder("vit_small", sizes), sizes.steps
-    batch = raw_batch(sizes, sizes.batch)
-    name = f"SimCLR ViT-S/{sizes.patch}, batch {sizes.batch}, {sizes.size} px"
-    whole = steps(simclr.build(network, views=views), batch, count)
-    plain = passing(views)
-    bare = steps(simclr.build(network, views=plain), made_batch(sizes, sizes.batch, plain), count)
-    items = count * sizes.batch
-    against = torch_steps(sizes, views[0], batch["image"], count)
-    found = []
-    if against is None:
-        rates = [items / t for t in timed(whole, sizes.pairs)]
-        found.append(pairs.valued(f"{name}: whole step", rates, unit="images/s"))
-    else:
-        times = pairs.alternate(whole, against, pairs=sizes.pairs)
-        other = "PyTorch, torch.compile and kornia"
-        found.append(pairs.paired(f"{name}: whole step", times, against=other, at_least=1.5, items=items))
-    times = pairs.alternate(bare, whole, pairs=sizes.pairs)
-    shares = [1 - a / b for a, b in zip(times.ours, times.other, strict=True)]
-    raw = {"without_seconds": times.ours, "with_seconds": times.other}
-    found.append(pairs.valued(f"{name}: share of augmentation", shares, unit="share", at_most=0.1, raw=raw))
-    return found
-
-
-def torch_steps(sizes: Sizes, view: View, images: np.ndarray, count: int) -> Callable[[], None] | None:
-    """The same step in PyTorch; ``None`` without torch or kornia, or where JAX has a GPU and PyTorch none."""
-    if not all(importlib.util.find_spec(package) for package in ("torch", "kornia")):
-        return None
-    import kornia
-    import torch
-
-    from benchmarks import torch_models
-
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu and jax.default_backend() != "cpu":
-        return None
-    device = "cuda" if on_gpu else "cpu"
-
-    ops: dict[type, Any] = {type(op): op for op in view.ops}
-    flip, jitter, grayscale, blur = (ops[kind] for kind in (Flip, ColorJitter, Grayscale, Blur))
-    taps = blur.taps(view.size)
-    augment = kornia.augmentation.AugmentationSequential(
-        kornia.augmentation.RandomResizedCrop(
-            (view.size,) * 2, scale=view.crop.area, ratio=view.crop.ratio, resample="bicubic"
-        ),
-        kornia.augmentation.RandomHorizontalFlip(p=flip.prob),
-        kornia.augmentation.ColorJitter(
-            jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.prob
-        ),
-        kornia.augmentation.RandomGrayscale(p=grayscale.prob),
-        kornia.augmentation.RandomGaussianBlur((taps, taps), blur.sigma, p=blur.prob),
-        kornia.augmentation.Normalize(mean=torch.tensor(view.mean), std=torch.tensor(view.std)),
-        same_on_batch=False,
-    ).to(device)
-    shape = sizes.models.get("vit_small", {"width": 384, "depth": 12, "heads": 6})
-    network = torch_models.VisionTransformer(**shape, patch=sizes.patch, size=sizes.size)
-    model = torch_models.Simclr(network).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
-    compiled = torch.compile(model) if on_gpu else model
-    raw = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-    torch.set_float32_matmul_precision("high")
-
-    def call() -> None:
-        for _ in range(count):
-            with torch.no_grad():
-                floats = raw.float() / 255
-                views = torch.stack([augment(floats), augment(floats)], dim=1).flatten(0, 1)
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, torch.bfloat16):
-                loss = compiled(views)
-            loss.backward()
-            optimizer.step()
-        loss.item()
-
-    return call
-
-
-def utilisation(sizes: Sizes, top: float | None) -> list[pairs.Measurement]:
-    """SimCLR ViT-B/16 on views made before: FLOPs a second, and their share of the peak."""
-    batch = sizes.batch // 2
-    views = passing(presets.simclr(sizes.size))
-    network = encoder("vit_base", sizes)
-    call = steps(simclr.build(network, views=views), made_batch(sizes, batch, views), sizes.steps)
-    config = network.config
-    tokens = (sizes.size // sizes.patch) ** 2 + 1
-    forward = vit_flops(width=config["width"], depth=config["depth"], tokens=tokens, patch=sizes.patch)
-    flops = 3 * forward * 2 * batch * sizes.steps
-    seconds = timed(call, sizes.pairs)
-    name, raw = f"SimCLR ViT-B/{sizes.patch}, bfloat16", {"seconds": seconds}
-    rates = [flops / t / 1e12 for t in seconds]
-    found = [pairs.valued(f"{name}: model TFLOP/s", rates, unit="TFLOP/s", raw=raw)]
-    if top:
-        shares = [1e12 * rate / top for rate in rates]
-        found.append(
+    def measure(name: str, build: Callable[[], Any], batch: int, seconds: float) -> list[pairs.Measurement]:
+        method = build()
+        call, batch = ours.fit_memory(
+            lambda b: started(ours.make_steps(method, ours.made_batch(sizes, b, method.views), sizes.steps)),
+            batch,
+        )
+        flops = ours.step_flops(method, method.views, batch)
+        times = ours.time_calls(call, sizes.repeats, seconds)
+        rates = [sizes.steps * flops / t for t in times]
+        facts = {"batch": batch, "flops_a_step": flops, "raw": {"seconds": times}}
+        speed = sizes.steps * batch / min(times)
+        if top is None:
+            what, values = "FLOP utilisation, peak unknown: model TFLOP/s", [rate / 1e12 for rate in rates]
+            return [pairs.valued(f"{name}: {what}", values, unit="TFLOP/s", images_a_second=speed, **facts)]
+        return [
             pairs.valued(
-                f"{name}: model FLOP utilisation",
-                shares,
+                f"{name}, batch {batch}: model FLOP utilisation",
+                [rate / top for rate in rates],
                 unit="share",
                 against=f"peak of {top / 1e12:g} TFLOP/s",
                 at_least=0.5,
-                raw=raw,
+                images_a_second=speed,
+                **facts,
             )
+        ]
+
+    for name, (build, batch) in ours.large_recipes(sizes).items():
+        yield f"{name}: model FLOP utilisation", functools.partial(measure, name, build, batch)
+
+
+def cifar_items(options: argparse.Namespace) -> Iterator[Item]:
+    """CIFAR-10 as far as the time goes."""
+    from benchmarks import cifar_gpu
+
+    def run(seconds: float) -> list[pairs.Measurement]:
+        begin = time.perf_counter()
+        spec = options.source or ("embedded" if options.quick else SOURCE)
+        few = 96 if options.quick else None
+        images, test = (cifar_gpu.decode(spec, split, few) for split in ("train", "test"))
+        if options.quick:
+            images, test = (part._replace(images=part.images[:, ::3, ::3]) for part in (images, test))
+        print(
+            f"CIFAR: {len(images.labels)} images decoded in {time.perf_counter() - begin:.1f} s", flush=True
         )
-    return found
+        left = min(options.seconds - (time.monotonic() - STARTED), 10.0 if options.quick else 1e9)
+        return cifar_gpu.train(
+            sizes_of(options),
+            images,
+            test,
+            batch=32 if options.quick else 512,
+            seconds=left,
+            say=functools.partial(print, flush=True),
+        )
+
+    yield "SimCLR ResNet-18 on CIFAR-10: kNN", run
 
 
-def rates(sizes: Sizes) -> list[pairs.Measurement]:
-    """Images a second of three recipes, whole steps."""
-    local = {"local_size": sizes.size // 2, "local_count": 2} if sizes is QUICK else {}
-    small = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2} if sizes is QUICK else {}
-    head = DinoHead(prototypes=64, hidden_dim=32, bottleneck=16) if sizes is QUICK else DinoHead()
-    normal = {"mean": MEAN, "std": STD}
+def seeds_items(options: argparse.Namespace) -> Iterator[Item]:
+    """Eight seeds in one program against eight in turn."""
+    import jax
+    import numpy as np
+
+    from benchmarks import steps_gpu as ours
+    from ssl_jax.augment import presets
+    from ssl_jax.methods.contrastive import simclr
+    from ssl_jax.methods.masked import mae
+    from ssl_jax.train.step import make_init, make_train_step
+
+    sizes, seeds = sizes_of(options), np.arange(2 if options.quick else 8)
+    side, batch = sizes.small, sizes.batch
+    small = sizes.decoder or {"decoder_width": 192, "decoder_depth": 2, "decoder_heads": 3}
     recipes = {
-        "SimCLR ResNet-50": simclr.build(
-            encoder("resnet50", sizes), views=presets.simclr(sizes.size, **normal)
+        "SimCLR convnet": lambda: simclr.build(
+            ours.make_encoder("convnet", sizes), views=presets.simclr(side, blur_prob=0.0)
         ),
-        f"MAE ViT-B/{sizes.patch}": mae.build(
-            encoder("vit_base", sizes, position="sincos"), views=presets.mae(sizes.size, **normal), **small
-        ),
-        f"DINO ViT-S/{sizes.patch}, multi-crop": dino.build(
-            encoder("vit_small", sizes), views=presets.dino(sizes.size, **local, **normal), head=head
+        "MAE ViT-tiny/4": lambda: mae.build(
+            ours.small_vit(sizes, position="sincos"), views=presets.mae(side), **small
         ),
     }
-    found = []
-    for name, method in recipes.items():
-        batch = sizes.batch // 4 if "DINO" in name else sizes.batch
-        seconds = timed(steps(method, raw_batch(sizes, batch), sizes.steps), sizes.pairs)
-        speeds = [batch * sizes.steps / t for t in seconds]
-        found.append(
-            pairs.valued(f"{name}, batch {batch}", speeds, unit="images/s", raw={"seconds": seconds})
-        )
-    return found
+
+    def measure(name: str, build: Callable[[], Any], seconds: float) -> list[pairs.Measurement]:
+        images = ours.raw_batch(sizes._replace(raw=side), batch)
+        method, optimizer = build(), ours.adamw()
+        step, init = make_train_step(method, optimizer), make_init(method, optimizer, images)
+        together = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
+        alone = jax.jit(step, donate_argnums=0)
+        stacked, first = jax.jit(jax.vmap(init))(seeds), jax.jit(init)
+        held, single, placed = [stacked], [first(seed) for seed in seeds], jax.device_put(images)
+
+        def vectorized() -> None:
+            for _ in range(sizes.steps):
+                held[0], metrics = together(held[0], placed)
+            jax.block_until_ready(metrics)
+
+        def in_turn() -> None:
+            for i in range(len(single)):
+                for _ in range(sizes.steps):
+                    single[i], metrics = alone(single[i], placed)
+            jax.block_until_ready(metrics)
+
+        times = pairs.alternate(vectorized, in_turn, pairs=sizes.repeats, seconds=seconds, least=1)
+        items = sizes.steps * batch * len(seeds)
+        label = f"{len(seeds)} seeds in one program, {name}, {side} px, batch {batch}"
+        return [pairs.paired(label, times, against="one program a seed, in turn", items=items)]
+
+    for name, build in recipes.items():
+        yield f"{len(seeds)} seeds in one program, {name}", functools.partial(measure, name, build)
 
 
-def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
-    sizes = QUICK if options.quick else FULL
-    if options.batch:
-        sizes = sizes._replace(batch=options.batch)
-    device = jax.devices()[0]
-    if not options.quick and device.platform == "cpu":
+PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[Item]]] = {
+    "step": step_items,
+    "torch": torch_items,
+    "mfu": mfu_items,
+    "cifar10": cifar_items,
+    "seeds": seeds_items,
+}
+STARTED = time.monotonic()
+
+
+def sizes_of(options: argparse.Namespace) -> Any:
+    from benchmarks import steps_gpu as ours
+
+    sizes = ours.QUICK if options.quick else ours.FULL
+    return sizes._replace(batch=options.batch) if options.batch else sizes
+
+
+def step_name(sizes: Any, batch: int) -> str:
+    return f"SimCLR ViT-S/{sizes.patch}, batch {batch}, {sizes.size} px"
+
+
+def started(call: Callable[[], None]) -> Callable[[], None]:
+    """Call once, so that what does not fit into memory fails here."""
+    call()
+    return call
+
+
+def share_of(
+    name: str,
+    bare: Callable[[], None],
+    whole: Callable[[], None],
+    repeats: int,
+    seconds: float,
+    what: str = "",
+) -> pairs.Measurement:
+    """Measure what part of the step goes to augmentation, from pairs with and without it; ours (no ``what``) has a target."""
+    times = pairs.alternate(bare, whole, pairs=repeats, seconds=seconds, least=1)
+    shares = [1 - a / b for a, b in zip(times.ours, times.other, strict=True)]
+    raw = {"without_seconds": times.ours, "with_seconds": times.other}
+    at_most = None if what else 0.1
+    return pairs.valued(
+        f"{name}: share of augmentation", shares, unit="share", against=what, at_most=at_most, raw=raw
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Say what went wrong in one line.
+
+    >>> one_line(ValueError("x=1: allowed is 2\\nand more"))
+    'ValueError: x=1: allowed is 2'
+    """
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}"[:300].rstrip(": ")
+
+
+def write(out: Path, row: Mapping[str, Any]) -> None:
+    write_row(out, pairs.rounded(row), operator.itemgetter("benchmark"))
+
+
+def part_row(out: Path, name: str) -> dict[str, Any]:
+    """Read a part's row; an empty one where it has not begun."""
+    found = [row for row in read_rows(out) if row["benchmark"] == f"gpu: {name}"]
+    return found[0] if found else {"benchmark": f"gpu: {name}", "measurements": [], "failures": []}
+
+
+def run_items(name: str, items: Iterator[Item], row: dict[str, Any], out: Path, seconds: float) -> None:
+    """Measure a part's items one by one, and write the row after each.
+
+    Args:
+      name: of the part, for what fails between items.
+      items: what to measure.
+      row: head of the row; gets ``measurements``, ``failures``, and ``running``, the item that is being measured.
+      out: file of rows.
+      seconds: no item begins after this time from the start of the process.
+    """
+    row |= {"measurements": [], "failures": [], "running": name}
+    write(out, row)
+    while True:
+        try:
+            item = next(items, None)
+        except Exception as error:
+            row["failures"].append({"name": name, "reason": one_line(error)})
+            item = None
+        if item is None:
+            break
+        row["running"] = item[0]
+        write(out, row)
+        left = seconds - (time.monotonic() - STARTED)
+        try:
+            if left <= 0:
+                raise TimeoutError("no time was left")
+            for measurement in item[1](max(left / 4, 1.0)):
+                row["measurements"].append(measurement)
+                print(" | ".join(cell for cell in table.cells(measurement) if cell), flush=True)
+        except Exception as error:
+            row["failures"].append({"name": item[0], "reason": one_line(error)})
+            print(f"{item[0]}: {one_line(error)}", flush=True)
+        write(out, row)
+    row["running"] = None
+    write(out, row)
+
+
+def run_child(options: argparse.Namespace) -> None:
+    """Measure one part in this process."""
+    import jax
+
+    if not options.quick and jax.devices()[0].platform == "cpu":
         raise SystemExit("no accelerator here: give --quick to see that the benchmark runs")
-    top = options.peak * 1e12 if options.peak else peak_flops(device.device_kind)
-    return [*whole_step(sizes), *utilisation(sizes, top), *rates(sizes)]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    head = pairs.describe(f"gpu: {options.child}", quick=options.quick)
+    head["command"] = options.said
+    run_items(options.child, PARTS[options.child](options), head, options.out, options.seconds)
+
+
+def run_process(command: Sequence[str], limit: float, environment: Mapping[str, str]) -> str | None:
+    """Run a process for so many seconds at most, then kill it and what it started; say what went wrong, if anything.
+
+    Its error output passes through; the last line of it is the reason of a process that failed. Should the killed process not
+    end, as one that hangs in a driver may not, it is left behind after a few seconds.
+    """
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            env=dict(environment),
+            cwd=table.RESULTS.parent.parent,
+        )
+        reason = None
+        try:
+            if code := child.wait(timeout=max(limit, 0.1)):
+                errors.seek(0)
+                lines = [line for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+                reason = f"ended with code {code}: {lines[-1].strip()[:300] if lines else 'no message'}"
+        except subprocess.TimeoutExpired:
+            reason = f"stopped after {limit:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=GRACE - 1)
+        return reason
+
+
+def run_parts(
+    names: Sequence[str],
+    out: Path,
+    seconds: float,
+    start: Callable[[str, float], str | None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Run parts one after another within a time, and write what went wrong with each into its row.
+
+    Args:
+      names: of the parts.
+      out: file of rows.
+      seconds: for all of them together.
+      start: ``(name, limit) -> reason``: runs a part for ``limit`` seconds at most.
+      clock: seconds.
+    """
+    end = clock() + seconds
+    for place, name in enumerate(names):
+        weights = [SHARES[rest] for rest in names[place:]]
+        limit = (end - clock()) * weights[0] / sum(weights) - GRACE
+        reason = start(name, limit) if limit > 0 else "no time was left"
+        row = part_row(out, name)
+        if reason is not None:
+            row["failures"].append({"name": row.get("running") or name, "reason": reason})
+            print(f"{name}: {reason}", flush=True)
+        row["running"] = None
+        write(out, row)
+
+
+def forget(out: Path, names: Sequence[str]) -> None:
+    """Take what an earlier run measured of these parts out of a file."""
+    for name in names:
+        if any(row["benchmark"] == f"gpu: {name}" for row in read_rows(out)):
+            write(out, {"benchmark": f"gpu: {name}", "measurements": [], "failures": []})
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """Tabulate what was measured, what could not be and why, and below it the figures of others."""
+    real = [result for result in results if not result.get("quick", False)]
+    real.sort(key=lambda result: list(SHARES).index(result["benchmark"].removeprefix("gpu: ")))
+    lines = [NOT_MEASURED]
+    if real:
+        lines = table.head_lines()
+        for result in real:
+            lines += table.lines_of(result)
+            lines += [
+                f"| {failure['name']} |  |  | not measured: {failure['reason'].replace('|', '/')} |  |  |"
+                for failure in result["failures"]
+            ]
+        where = [f"- {table.where(result)}" for result in real if "machine" in result]
+        lines += ["", *where] if where else []
+    lines += ["", "Figures of others, for comparison:", "", "| what | figure | source |", "|---|---|---|"]
+    lines += [f"| {reference.name} | {reference.value} | {reference.source} |" for reference in REFERENCES]
+    return "\n".join(lines)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = pairs.parser("gpu", __doc__)
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything together")
+    parser.add_argument(
+        "--source", default="", help=f"images of the part cifar10, such as folder:<path>; default: {SOURCE}"
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="which ones, with commas between them")
+    parser.add_argument("--batch", type=int, default=0, help="images a step; default 256")
+    parser.add_argument("--peak", type=float, default=0.0, help="dense bfloat16 TFLOP/s of the device")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=0.0, help=argparse.SUPPRESS)
+    parser.add_argument("--said", default="", help=argparse.SUPPRESS)
+    return parser
+
+
+def interrupt(number: int, frame: types.FrameType | None) -> None:
+    """End as by Ctrl-C, so that the running part is killed too."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the parts, each in a process, and print where the rows are."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    names = [name for name in options.parts.split(",") if name]
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"--parts={','.join(unknown)}: allowed are {', '.join(PARTS)}")
+    if not options.minutes > 0:
+        parser.error(f"--minutes={options.minutes:g}: allowed is a number above 0")
+    if options.child:
+        run_child(options)
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    with tempfile.TemporaryDirectory() as folder:
+        out = options.out or (Path(folder) / "gpu.jsonl" if options.quick else RESULTS)
+        out = out.absolute()
+        forget(out, names)
+        said = " ".join(["python -m benchmarks.gpu", *arguments])
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "programs"), **os.environ}
+        if options.quick and not cpu.accelerated() and cpu.jaxlib_knows(b"xla_backend_optimization_level"):
+            flags = environment.get("XLA_FLAGS", "")
+            environment["XLA_FLAGS"] = f"{flags} {cpu.UNOPTIMISED}".strip()
+
+        def start(name: str, limit: float) -> str | None:
+            own = [f"--child={name}", f"--seconds={0.9 * limit:.1f}", f"--out={out}", f"--said={said}"]
+            command = [sys.executable, "-m", "benchmarks.gpu", *arguments, *own]
+            return run_process(command, limit, environment)
+
+        run_parts(names, out, 60 * options.minutes, start)
+        print(markdown([{**row, "quick": False} for row in read_rows(out)]))
 
 
 if __name__ == "__main__":
-    parser = pairs.parser("gpu", __doc__)
-    parser.add_argument("--batch", type=int, default=0, help="images a step; default 256")
-    parser.add_argument("--peak", type=float, default=0.0, help="dense bfloat16 TFLOP/s of the device")
-    pairs.main("gpu", parser, run)
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was measured is kept")

@@ -17,6 +17,11 @@ from ssl_jax.evaluate.online import Health
 from ssl_jax.train.program import make_program, sample_batch
 from ssl_jax.train.sharding import make_mesh
 
+GAINS = {
+    "": "collapse is seen while it happens, at next to no price",
+}
+"""What the user gains, by a part of a row's name."""
+
 
 def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     config = build.to_dict(simclr.get_config("smoke" if options.quick else ""))

@@ -27,6 +27,11 @@ from ssl_jax.train.sharding import make_mesh
 from ssl_jax.train.state import TrainState
 from ssl_jax.train.writers import JsonlWriter
 
+GAINS = {
+    "loop": "training costs what its steps cost: logs, input and checks are next to free",
+}
+"""What the user gains, by a part of a row's name."""
+
 
 class Alternate:
     """The hook: bare steps after each stretch of the loop."""

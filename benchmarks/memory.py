@@ -20,6 +20,13 @@ from typing import Any
 
 from benchmarks import pairs
 
+GAINS = {
+    "plain form: growth of": "for comparison: the batch grows with the square root of the memory only",
+    "growth of": "the batch can grow with the memory instead of its square root",
+    "plain over blockwise": "large contrastive batches on one device",
+}
+"""What the user gains, by a part of a row's name."""
+
 FORMS = {"plain": None, "blockwise": 256}
 FEATURES = 128
 

@@ -23,6 +23,11 @@ from ssl_jax.methods.method import Method
 from ssl_jax.methods.parts.self_distillation import DinoHead
 from ssl_jax.models.packing import pack_crops
 
+GAINS = {
+    "": "multi-crop without small batches that leave a device idle",
+}
+"""What the user gains, by a part of a row's name."""
+
 
 def count_flops(method: Method, batch: dict[str, Any]) -> int:
     """Count the operations of the matrix products of a method's loss and gradient."""

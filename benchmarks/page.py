@@ -19,6 +19,11 @@ from ssl_jax.report.page import Report, render
 from ssl_jax.report.sample import Sample
 from ssl_jax.report.verdict import Line
 
+GAINS = {
+    "": "the report of a whole data set is looked at in a browser, without a server",
+}
+"""What the user gains, by a part of a row's name."""
+
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",

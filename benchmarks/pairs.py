@@ -21,7 +21,18 @@ from benchmarks import environment, table
 from ssl_jax.core.rows import write_row
 
 Measurement = dict[str, Any]
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "kornia", "scikit-learn")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "torch",
+    "torchvision",
+    "kornia",
+    "scikit-learn",
+    "webdataset",
+)
 
 
 class Times(NamedTuple):
@@ -222,20 +233,25 @@ def parser(name: str, text: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def record(
-    name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace], Sequence[Measurement]]
-) -> dict[str, Any]:
-    """Run a benchmark, write down what was measured and where; a quick run only where ``--out`` says."""
-    head = {
+def describe(name: str, *, quick: bool) -> dict[str, Any]:
+    """The head of a row: what is about to be measured, when and where."""
+    return {
         "benchmark": name,
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "quick": options.quick,
+        "quick": quick,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "machine": machine(),
         "versions": versions(),
         "environment": environment.describe_environment(),
     }
+
+
+def record(
+    name: str, options: argparse.Namespace, run: Callable[[argparse.Namespace], Sequence[Measurement]]
+) -> dict[str, Any]:
+    """Run a benchmark, write down what was measured and where; a quick run only where ``--out`` says."""
+    head = describe(name, quick=options.quick)
     begin = time.perf_counter()
     measurements = list(run(options))
     result = {**head, "seconds": round(time.perf_counter() - begin, 1), "measurements": measurements}

@@ -1,5 +1,7 @@
 """The rows of all benchmarks as one table: ``python -m benchmarks.table``. Nothing in it is typed by hand."""
 
+import ast
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from ssl_jax.core.rows import read_rows
 
 RESULTS = Path(__file__).parent.parent / "results/benchmarks.jsonl"
-HEAD = ("benchmark", "against", "measured (quartiles)", "target", "met")
+HEAD = ("benchmark", "what you gain", "against", "measured (quartiles)", "target", "met")
 
 
 def number(value: float, unit: str) -> str:
@@ -58,18 +60,63 @@ def met(value: Mapping[str, float], bounds: Mapping[str, float] | None) -> str:
     return "met" if within else "missed"
 
 
+@functools.cache
+def gains(benchmark: str) -> Mapping[str, str]:
+    """Read ``GAINS`` of a benchmark's module: what the user gains, by a part of a row's name. Nothing is imported.
+
+    Args:
+      benchmark: name of the module; after a colon may stand the name of a part of it.
+
+    >>> gains("loop")["loop"].startswith("training costs")
+    True
+    """
+    source = Path(__file__).with_name(f"{benchmark.partition(':')[0]}.py")
+    if not source.exists():
+        return {}
+    for statement in ast.parse(source.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "GAINS":
+            return ast.literal_eval(statement.value)
+    return {}
+
+
+def gain(benchmark: str, name: str) -> str:
+    """Say what the user gains by what a row measures: the text of the longest key of ``GAINS`` that its name contains.
+
+    >>> gain("compile", "(e) byol: start with the cache") == gains("compile")["start with the cache"]
+    True
+    >>> gain("no such benchmark", "a")
+    ''
+    """
+    texts = gains(benchmark)
+    fitting = [key for key in texts if key in name]
+    return texts[max(fitting, key=len)] if fitting else ""
+
+
+def cells(measurement: Mapping[str, Any], benchmark: str = "") -> tuple[str, ...]:
+    """Write a measurement in the order of ``HEAD``."""
+    return (
+        measurement["name"],
+        gain(benchmark, measurement["name"]),
+        measurement["against"],
+        measured(measurement["value"], measurement["unit"]),
+        target(measurement["target"], measurement["unit"]),
+        met(measurement["value"], measurement["target"]),
+    )
+
+
 def rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Tabulate one benchmark, in the order of ``HEAD``."""
-    return [
-        (
-            m["name"],
-            m["against"],
-            measured(m["value"], m["unit"]),
-            target(m["target"], m["unit"]),
-            met(m["value"], m["target"]),
-        )
-        for m in result["measurements"]
-    ]
+    return [cells(m, result["benchmark"]) for m in result["measurements"]]
+
+
+def head_lines() -> list[str]:
+    """The first two lines of the table in Markdown."""
+    return ["| " + " | ".join(HEAD) + " |", "|---|---|---|---:|---:|---|"]
+
+
+def lines_of(result: Mapping[str, Any]) -> list[str]:
+    """The lines of one benchmark in Markdown."""
+    return ["| " + " | ".join(row) + " |" for row in rows(result)]
 
 
 def where(result: Mapping[str, Any]) -> str:
@@ -88,8 +135,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     Quick runs are left out: their numbers mean nothing.
     """
     real = [result for result in results if not result["quick"]]
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---:|---:|---|"]
-    lines += ["| " + " | ".join(cells) + " |" for result in real for cells in rows(result)]
+    lines = head_lines() + [line for result in real for line in lines_of(result)]
     return "\n".join([*lines, "", *(f"- {where(result)}" for result in real)])
 
 

@@ -8,7 +8,8 @@
   ``label_free``: from all of these, ``results/clothing.jsonl`` and ``results/label_free.jsonl``, the rows of
   ``experiments.label_free``;
 * ``docs/results.md``, table ``invariance``: from ``results/invariance.jsonl``, the rows of ``experiments.invariance``;
-* ``docs/benchmarks.md``, tables ``benchmarks`` and ``peers``: from ``results/benchmarks.jsonl`` and ``results/peers.jsonl``;
+* ``docs/benchmarks.md``, tables ``benchmarks``, ``gpu`` and ``peers``: from ``results/benchmarks.jsonl``,
+  ``results/gpu.jsonl`` and ``results/peers.jsonl``;
 * ``docs/studies.md``, tables ``studies`` and ``study plan``, and ``docs/studies/<name>.md``: from the modules of
   ``experiments.studies`` and ``results/studies/<name>.jsonl``;
 * ``docs/road.md``, tables ``road <study>``: each study's claims and figure, from the same;
@@ -28,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import gpu
+from benchmarks.formats import formats_table
 from benchmarks.peers import peers_table
 from benchmarks.table import markdown as benchmarks_table
 from experiments.studies import SEEDS, studies
@@ -329,6 +332,8 @@ def fill(text: str) -> str:
         "invariance": invariance,
         "dense": lambda: tables_of(read_rows(RESULTS / "dense.jsonl"), markdown=True),
         "benchmarks": benchmarks,
+        "formats": lambda: formats_table(read_rows(RESULTS / "benchmarks.jsonl")),
+        "gpu": lambda: gpu.markdown(read_rows(gpu.RESULTS)),
         "peers": lambda: peers_table(read_rows(RESULTS / "peers.jsonl")),
         "studies": studies_table,
         "study plan": lambda: plan_table(markdown=True),
@@ -355,6 +360,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/benchmarks.md",
         ROOT / "docs/studies.md",
         ROOT / "docs/road.md",
+        ROOT / "docs/guides/data.md",
         ROOT / "docs/guides/faults.md",
         ROOT / "docs/guides/foundation.md",
         ROOT / "docs/guides/planning.md",

@@ -2,6 +2,7 @@
 
     python -m experiments.pack --source=folder:photos --out=shards
     python -m experiments.pack --source=folder:photos --out=shards --format=parquet --shorter_side=256 --threads=8
+    python -m experiments.pack --source=folder:photos --out=gs://my-images/shards
     python -m experiments.pack --source=folder:photos --out=shards --dedup=near --encoder=timm:vit_small_patch14_dinov2
     python -m experiments.pack --source=folder:photos --out=shards --select=10000 --workdir=runs/first
 
@@ -30,7 +31,7 @@ _SOURCE = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
     "split", "train", "Split of the source; run again for another, with the same --out."
 )
-_OUT = flags.DEFINE_string("out", None, "Folder of the shards.")
+_OUT = flags.DEFINE_string("out", None, "Folder of the shards, or gs://bucket/folder, s3://bucket/folder.")
 _FORMAT = flags.DEFINE_enum("format", "tar", FORMATS, "Format of the shards.")
 _MIB = flags.DEFINE_float("shard_mib", SHARD_MIB, "MiB of a shard, about.", lower_bound=0.001)
 _IMAGES = flags.DEFINE_integer(
@@ -98,7 +99,7 @@ def main() -> None:
         encoder = Encoder(name, size=_SIZE.value, batch_size=_BATCH.value)
     pack_images(
         launch.require_flag("source", _SOURCE.value, "folder:PATH"),
-        launch.require_path("out", _OUT.value, "DIR", local=True),
+        launch.require_path("out", _OUT.value, "DIR"),
         Shards(
             _FORMAT.value, _MIB.value, _IMAGES.value, Encoding(_SIDE.value, _QUALITY.value, _VERIFY.value)
         ),

@@ -2,10 +2,11 @@
 # A run on a TPU slice that was rented with gcloud.
 #
 #   export TPU_NAME=ssl ZONE=us-west4-a ACCELERATOR_TYPE=v5litepod-64 RUNTIME_VERSION=v2-alpha-tpuv5-lite
-#   export REPOSITORY=https://github.com/me/ssl_jax   # and BUCKET=my-runs, to have it on /mnt/runs too
+#   export REPOSITORY=https://github.com/me/ssl_jax
 #   launch/tpu_pod.sh create      # ask for the slice (SPOT=1: cheaper, may be taken away)
 #   launch/tpu_pod.sh setup       # install on every host
-#   launch/tpu_pod.sh start --config=configs/mae.py:imagenet,vit_large --workdir=gs://my-runs/mae
+#   launch/tpu_pod.sh start --config=configs/mae.py:imagenet,vit_large \
+#     --config.data.source=tar:gs://my-images/imagenet --workdir=gs://my-runs/mae
 #   launch/tpu_pod.sh log         # what host 0 says
 #   launch/tpu_pod.sh stop        # save and stop; start with the same options goes on
 #   launch/tpu_pod.sh delete
@@ -43,10 +44,7 @@ setup() {
     [ -d ssl_jax ] || git clone --depth 1 '$REPOSITORY' ssl_jax
     cd ssl_jax
     [ -d .venv ] || python3 -m venv .venv
-    .venv/bin/pip install -q -e '.[tpu,gs]'
-    [ -z '${BUCKET:-}' ] || mountpoint -q /mnt/runs || {
-      sudo mkdir -p /mnt/runs && sudo chmod 777 /mnt/runs && gcsfuse --implicit-dirs '${BUCKET:-}' /mnt/runs
-    }"
+    .venv/bin/pip install -q -e '.[tpu,gs]'"
 }
 
 start() {
@@ -93,7 +91,7 @@ keep() {
 }
 
 usage() {
-  sed -n '2,14p' "$0" >&2
+  sed -n '2,13p' "$0" >&2
   exit 2
 }
 

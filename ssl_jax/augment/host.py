@@ -175,7 +175,12 @@ def prepare_for_evaluation(image: np.ndarray, size: int, ratio: float) -> np.nda
 
 
 def host_crops(
-    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
+    rng: np.random.Generator,
+    image: Shaped[np.ndarray, "h w c"],
+    views: tuple[View, ...],
+    *,
+    size: tuple[int, int] | None = None,
+    factor: int = 1,
 ) -> tuple[Shaped[np.ndarray, "v s s c"], ...]:
     """Crop one image on the host: for images that vary in size, or to send less to the device.
 
@@ -185,6 +190,8 @@ def host_crops(
       rng: advanced by 40 numbers a view, whatever they turn out to be.
       image: ``[h, w, c]``; uint8, uint16 or float in [0, 1].
       views: views to crop; ``antialias`` is on whatever they say.
+      size: height and width of the whole image, where ``image`` is smaller; ``None``: it is whole.
+      factor: by how much it is smaller; its pixel ``i`` shows the pixels ``factor * i ...`` of the whole.
 
     Returns:
       ``[v, s, s, c]`` for each size, in the grouping of `ssl_jax.augment.views.groups`; the dtypes of `host_crop`.
@@ -195,18 +202,54 @@ def host_crops(
       >>> [x.shape for x in host_crops(np.random.default_rng(0), image, (View(size=4), View(size=2)))]
       [(1, 4, 4, 3), (1, 2, 2, 3)]
     """
-    boxes = _sample_boxes(rng, image, views)
+    boxes = _sample_boxes(rng, size or image.shape[:2], views)
     crops = [
         host_crop(image, box, size=view.size, interpolation=view.crop.interpolation)
+        if factor == 1
+        else _crop_reduced(image, box, factor, view)
         for box, view in zip(boxes, views, strict=True)
     ]
     return tuple(np.stack([crops[i] for i in indices]) for indices in groups(views))
 
 
+def _crop_reduced(image: np.ndarray, box: Box, factor: int, view: View) -> np.ndarray:
+    """Crop a box of the whole image from a smaller one, in which its edges lie between pixels."""
+    top, left, height, width = (int(n) / factor for n in box)
+    spans = []
+    for first, length, most in zip((top, left), (height, width), image.shape[:2], strict=True):
+        start, stop = math.floor(first), min(math.ceil(first + length), most)
+        spans.append(_Span(start, stop, first - start, min(first + length, stop) - start))
+    rows, columns = spans
+    return _resample(image, rows, columns, view.size, view.size, view.crop.interpolation)
+
+
+def most_reduction(rng: np.random.Generator, size: tuple[int, int], views: tuple[View, ...]) -> float:
+    """Return by how much an image may be reduced so that no crop of it has fewer pixels than its view.
+
+    Args:
+      rng: generator of the crops, as of `host_crops`.
+      size: height and width of the image.
+      views: views to crop.
+
+    >>> from ssl_jax.augment.crop import RandomResizedCrop
+    >>> whole = RandomResizedCrop(area=(1.0, 1.0), ratio=(1.0, 1.0))
+    >>> most_reduction(np.random.default_rng(0), (64, 64), (View(size=16, crop=whole), View(size=8, crop=whole)))
+    4.0
+    """
+    boxes = _sample_boxes(rng, size, views)
+    return min(float(min(box.height, box.width)) / view.size for box, view in zip(boxes, views, strict=True))
+
+
 def host_boxes(
-    rng: np.random.Generator, image: Shaped[np.ndarray, "h w c"], views: tuple[View, ...]
+    rng: np.random.Generator,
+    image: Shaped[np.ndarray, "h w c"],
+    views: tuple[View, ...],
+    *,
+    size: tuple[int, int] | None = None,
 ) -> Float[np.ndarray, "v 4"]:
     """Return top, left, bottom and right of the crops that `host_crops` makes of an image with the same generator.
+
+    They are in pixels of the whole image, of ``size`` where ``image`` is smaller.
 
     >>> import numpy as np
     >>> from ssl_jax.augment.crop import RandomResizedCrop
@@ -214,10 +257,11 @@ def host_boxes(
     >>> host_boxes(np.random.default_rng(0), np.zeros((8, 6, 3), np.uint8), (view,)).tolist()
     [[0.0, 0.0, 8.0, 6.0]]
     """
-    return np.array([box_corners(box) for box in _sample_boxes(rng, image, views)], np.float32)
+    boxes = _sample_boxes(rng, size or image.shape[:2], views)
+    return np.array([box_corners(box) for box in boxes], np.float32)
 
 
-def _sample_boxes(rng: np.random.Generator, image: np.ndarray, views: tuple[View, ...]) -> list[Box]:
+def _sample_boxes(rng: np.random.Generator, size: tuple[int, ...], views: tuple[View, ...]) -> list[Box]:
     """Draw boxes with the distribution of those that a device draws: one implementation, ``view.crop.choose``."""
     uniforms = [rng.random(view.crop.draws, dtype=np.float32) for view in views]
-    return [view.crop.choose(u, *image.shape[:2], xp=np) for view, u in zip(views, uniforms, strict=True)]
+    return [view.crop.choose(u, *size, xp=np) for view, u in zip(views, uniforms, strict=True)]

@@ -1,6 +1,7 @@
 """A source as shards, without duplicates and balanced where it is asked for: the body of ``experiments.pack``."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import html
@@ -8,7 +9,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from jaxtyping import Float, Int
 from ssl_jax.cli.embed import encode_images, open_embedder
 from ssl_jax.config.images import log_description
 from ssl_jax.core import check
+from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.files import write_atomically
 from ssl_jax.core.types import Array
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION
@@ -37,6 +39,7 @@ from ssl_jax.data.select import balance, hierarchical_kmeans, k_center, sample_h
 from ssl_jax.data.sources import CorruptImage, Source, Subset
 from ssl_jax.ops.kmeans import kmeans
 from ssl_jax.report.pictures import data_uri, shrink
+from ssl_jax.train.lease import Lease, WorkdirInUseError
 
 DEDUP = ("none", "exact", "near")
 SELECTIONS = ("k_center", "hierarchical")
@@ -150,7 +153,7 @@ def pack_images(
 
     Args:
       source: images, as :func:`ssl_jax.data.open.open_source` takes them.
-      out: folder of the shards.
+      out: folder of the shards, or a path in a bucket.
       shards: what is written.
       curation: which images.
       split: split of the source.
@@ -172,19 +175,21 @@ def pack_images(
         )
     images = open_source(source, split)
     log_description(images, source, split)
-    work_folder(out, split).mkdir(parents=True, exist_ok=True)
-    curated = _curate_once(source, images, out, curation, split, encoder, threads, max_corrupt_fraction)
-    packed = pack(
-        images,
-        out,
-        shards,
-        split=split,
-        indices=curated.indices,
-        about=curated.about,
-        threads=threads,
-        max_corrupt_fraction=max_corrupt_fraction,
-        say=_say,
-    )
+    work = work_folder(out, split)
+    work.mkdir(parents=True, exist_ok=True)
+    with _held(work):
+        curated = _curate_once(source, images, out, curation, split, encoder, threads, max_corrupt_fraction)
+        packed = pack(
+            images,
+            out,
+            shards,
+            split=split,
+            indices=curated.indices,
+            about=curated.about,
+            threads=threads,
+            max_corrupt_fraction=max_corrupt_fraction,
+            say=_say,
+        )
     corrupt = f", {len(packed.corrupt)} unreadable left out" if packed.corrupt else ""
     again = f" ({packed.reused} were there)" if packed.reused else ""
     count = len(packed.files)
@@ -192,6 +197,22 @@ def pack_images(
         f"{packed.examples:,} images in {count} shard{'s' * (count > 1)} of {shards.form}{again}, "
         f"{packed.size / 2**20:,.1f} MiB, in {out}{corrupt}"
     )
+
+
+@contextlib.contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Let no other process pack there; a folder of the file system is locked by :func:`ssl_jax.data.pack.pack`."""
+    if not isinstance(work, BucketPath):
+        yield
+        return
+    try:
+        lease = Lease(work)
+    except WorkdirInUseError as error:
+        raise OSError(f"{work.parent} is being packed by another process") from error
+    try:
+        yield
+    finally:
+        lease.close()
 
 
 def _say(text: str) -> None:
@@ -220,7 +241,7 @@ def _curate_once(
     key = json.loads(json.dumps(key))
     kept = work_folder(out, split) / "curation.npz"
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(kept.read_bytes()), allow_pickle=False) as arrays:
             told = json.loads(str(arrays["told"]))
             if told["key"] == key:
                 if told["about"]["chosen"] < len(images):

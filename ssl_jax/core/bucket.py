@@ -218,6 +218,11 @@ class BucketPath(PosixGPath, PosixPath):
         return self.write_bytes(data.encode())
 
     @_explained
+    def upload(self, source: Path) -> None:
+        """Write a file of this machine as the object, whole or not at all, a part at a time."""
+        self.files.put_file(str(source), self._path_str)
+
+    @_explained
     def create(self, data: bytes) -> None:
         """Write an object that must not be there yet: of several that try at once, one succeeds.
 

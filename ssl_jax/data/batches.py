@@ -16,21 +16,23 @@ example.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ssl_jax.augment.host import host_boxes, host_crops, prepare_for_evaluation
+from ssl_jax.augment.host import host_boxes, host_crops, most_reduction, prepare_for_evaluation
 from ssl_jax.augment.views import View, asks_for_boxes
 from ssl_jax.core import check
 from ssl_jax.core.types import Batch
 from ssl_jax.data.frames import Clips
-from ssl_jax.data.labels import labels_of
+from ssl_jax.data.labels import FewLabels, labels_of
 from ssl_jax.data.shard_order import ShardOrder
 from ssl_jax.data.sources import CorruptImage, Element, Source, Subset
 
 SEARCH = 1000
 """How many examples in a row may be corrupt before the search for a substitute gives up."""
+MostReduction = Callable[[int, int], float]
+"""Given height and width of an image, by how much it may be reduced at most when it is decoded."""
 MAX_CORRUPT_FRACTION = 0.1
 """Share of corrupt images that is put up with where nothing else is said: the default of every ``max_corrupt_fraction``."""
 ORDER, CROPS, WINDOWS, LABELED, UNLABELED, SHARDS = range(6)  # what a random stream is for: no two share one
@@ -134,6 +136,25 @@ def read_ahead(source: Source, indices: np.ndarray) -> None:
         inner.read_ahead(indices)
 
 
+def read_reduced(source: Source, index: int, most: MostReduction) -> Element:
+    """Read an example, at a part of its size where its source can do that and ``most`` allows it.
+
+    Args:
+      source: the examples.
+      index: which of them.
+      most: given height and width of the image, by how much it may be reduced at most.
+
+    Returns:
+      The element; where it may have been reduced, also ``size`` and ``factor`` as of `ssl_jax.data.decode.Reduced`.
+    """
+    if isinstance(source, Subset):
+        return read_reduced(source.source, int(source.indices[index]), most)
+    if isinstance(source, FewLabels):
+        return {**read_reduced(source.source, index, most), "label": int(source.labels[index])}
+    read = getattr(source, "read_reduced", None)
+    return source[index] if read is None else read(index, most)
+
+
 @dataclasses.dataclass(frozen=True)
 class Part:
     """The rows of every global batch that one process loads."""
@@ -226,20 +247,23 @@ class Reader:
         self.source = source
         self.corrupt: dict[int, CorruptImage] = {}
 
-    def read(self, index: int) -> Element | None:
+    def read(self, index: int, most: MostReduction | None = None) -> Element | None:
+        """An example, at a part of its size where ``most`` is given and allows it; None: it is corrupt."""
         if index in self.corrupt:
             return None
         try:
-            return self.source[index]
+            return self.source[index] if most is None else read_reduced(self.source, index, most)
         except CorruptImage as error:
             self.corrupt[index] = error
             return None
 
-    def read_first(self, indices: Iterable[int], met: set[int]) -> tuple[int, Element]:
+    def read_first(
+        self, indices: Iterable[int], met: set[int], most: MostReduction | None = None
+    ) -> tuple[int, Element]:
         """The first readable one of some examples, with its own index; corrupt ones on the way are added to ``met``."""
         tried: list[int] = []
         for index in itertools.islice(indices, SEARCH):
-            example = self.read(index)
+            example = self.read(index, most)
             if example is not None:
                 return index, example
             met.add(index)
@@ -263,6 +287,7 @@ class TrainingBatches:
         *,
         seed: int,
         views: tuple[View, ...],
+        reduced: bool = False,
         among: np.ndarray | None = None,
         mixture: Mixture | None = None,
     ):
@@ -270,6 +295,7 @@ class TrainingBatches:
         self.part = part
         self.seed = seed
         self.views = views
+        self.reduced = reduced
         self.among = among
         self.mixture = mixture
         self.keys = {
@@ -282,7 +308,10 @@ class TrainingBatches:
         met: set[int] = set()
         order = self.order(step)
         read_ahead(source, order)
-        examples = [self.reader.read_first(self.substitutes(int(i)), met) for i in order]
+        examples = [
+            self.reader.read_first(self.substitutes(int(i)), met, self.most_reduction(start + row))
+            for row, i in enumerate(order)
+        ]
         images = [element["image"] for _, element in examples]
         batch: Batch = {
             "label": np.array([element["label"] for _, element in examples], np.int32),
@@ -292,14 +321,27 @@ class TrainingBatches:
         if isinstance(source, Clips):
             batch["clip"], batch["time"] = source.clips[batch["index"]], source.times[batch["index"]]
         if self.views:
-            crops = [host_crops(self.rng(start + i), image, self.views) for i, image in enumerate(images)]
+            sizes = [(element.get("size"), element.get("factor", 1)) for _, element in examples]
+            crops = [
+                host_crops(self.rng(start + i), image, self.views, size=sizes[i][0], factor=sizes[i][1])
+                for i, image in enumerate(images)
+            ]
             batch["crops"] = tuple(np.stack(group) for group in zip(*crops, strict=True))
             if asks_for_boxes(self.views):
-                boxes = [host_boxes(self.rng(start + i), image, self.views) for i, image in enumerate(images)]
+                boxes = [
+                    host_boxes(self.rng(start + i), image, self.views, size=sizes[i][0])
+                    for i, image in enumerate(images)
+                ]
                 batch["boxes"] = np.stack(boxes)
         else:
             batch["image"] = np.stack(images)
         return batch
+
+    def most_reduction(self, position: int) -> MostReduction | None:
+        """By how much the image at a position may be reduced for the crops that it will have there; None: not at all."""
+        if not (self.reduced and self.views):
+            return None
+        return lambda height, width: most_reduction(self.rng(position), (height, width), self.views)
 
     def substitutes(self, index: int) -> Iterator[int]:
         """The example, and then those that may stand in for it, in the order in which they are tried.

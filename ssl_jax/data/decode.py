@@ -43,6 +43,7 @@ _PLUGINS = (  # an import registers the readers
     WebPImagePlugin,
 )
 _GRAY = ("1", "L", "LA", "La", "I", "F")
+_JPEG_MAGIC = b"\xff\xd8"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -111,6 +112,85 @@ def decode(
         return _convert(values.scale(pixels) if values.scaled else pixels, channels, dtype)
 
     return _guarded(read, file, name)
+
+
+class Reduced(NamedTuple):
+    """An image that may have been decoded at a part of its size.
+
+    Attributes:
+      image: ``[ceil(h / factor), ceil(w / factor), c]``.
+      size: ``(h, w)`` of the whole image, upright.
+      factor: 1, 2, 4 or 8; pixel ``i`` of a line shows the pixels ``factor * i ... factor * (i + 1) - 1`` of the whole.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    factor: int
+
+
+def decode_reduced(
+    file: BinaryIO | bytes,
+    *,
+    name: str,
+    channels: int,
+    dtype: str,
+    values: Values = AS_STORED,
+    most: Callable[[int, int], float],
+) -> Reduced:
+    """Read an image as :func:`decode` does, a JPEG at a half, a quarter or an eighth of its size where that is enough.
+
+    The decoder then takes the inverse cosine transform of the low frequencies of each block only: what it gives is close to the
+    mean of so many pixels. Images of other formats, of other dtypes than uint8, and with values that are scaled, are read
+    whole; so is a JPEG whose orientation turns it and whose sides are no multiples of the factor.
+
+    Args:
+      file: open for reading at its start, or the bytes themselves.
+      name: for the error.
+      channels: 1 or more.
+      dtype: as of :func:`decode`.
+      values: how values are read, and how large an image may be.
+      most: given the height and width of the whole image, by how much it may be reduced at most.
+
+    Raises:
+      CorruptImage: as :func:`decode`.
+
+    >>> jpeg = io.BytesIO()
+    >>> Image.new("RGB", (33, 20), (7, 7, 7)).save(jpeg, "JPEG")
+    >>> options = {"name": "x.jpg", "channels": 3, "dtype": "uint8"}
+    >>> found = decode_reduced(jpeg.getvalue(), most=lambda height, width: 2.5, **options)
+    >>> found.image.shape, found.size, found.factor
+    ((10, 17, 3), (20, 33), 2)
+    """
+    check.choice("dtype", dtype, DTYPES)
+
+    def read(opened: BinaryIO) -> Reduced:
+        plain = dtype == "uint8" and not values.scaled and _start(opened)[:2] == _JPEG_MAGIC
+        image = _open(opened, values) if plain else None
+        if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("L", "RGB"):
+            opened.seek(0)
+            pixels = _pixels(opened, values)
+            pixels = values.scale(pixels) if values.scaled else pixels
+            return Reduced(_convert(pixels, channels, dtype), pixels.shape[:2], 1)
+        orientation, (width, height) = _orientation(Image.Image.getexif, image), image.size
+        size = (width, height) if orientation >= 5 else (height, width)
+        factor = _reduce(image, most(*size), turned=orientation != 1)
+        pixels = _upright(_plain_pixels(image, values), orientation)
+        return Reduced(_convert(pixels, channels, dtype), size, factor)
+
+    return _guarded(read, file, name)
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, most: float, *, turned: bool) -> int:
+    """Have the decoder reduce a JPEG by the largest factor of 8, 4, 2 that is at most ``most``; 1 where there is none."""
+    width, height = image.size
+    if image.decoderconfig:  # it is reduced already, as it would be too large
+        return 1
+    for factor in (8, 4, 2):
+        fits = factor <= most and min(width, height) >= factor
+        if fits and not (turned and (width % factor or height % factor)):
+            image.draft(None, (width // factor, height // factor))
+            return factor
+    return 1
 
 
 def decode_as_stored(

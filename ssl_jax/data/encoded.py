@@ -11,6 +11,7 @@ import numpy as np
 from ssl_jax.data.decode import decode
 from ssl_jax.data.file_cache import data_cache, key_of
 from ssl_jax.data.files import (
+    decode_element,
     describe_unreadable,
     infer_format,
     notes_on_values,
@@ -92,6 +93,11 @@ class EncodedSource:
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
         }
+
+    def read_reduced(self, index: int, most: Callable[[int, int], float]) -> Element:
+        """Read an element for crops, see :func:`ssl_jax.data.files.decode_element`."""
+        name, label = self.file_name(index), int(self.labels[index])
+        return decode_element(self._ahead.take(index), name=name, source=self, label=label, most=most)
 
     def read_ahead(self, indices: Sequence[int] | np.ndarray) -> None:
         """Begin to read images that are asked for next, many at a time; of those on disk nothing is read."""

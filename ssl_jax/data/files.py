@@ -3,14 +3,14 @@
 import collections
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from ssl_jax.core import check
-from ssl_jax.data.decode import Header, read_header
-from ssl_jax.data.sources import DTYPES, CorruptImage, Source
+from ssl_jax.data.decode import Header, decode_reduced, read_header
+from ssl_jax.data.sources import DTYPES, CorruptImage, Element, Source
 from ssl_jax.data.values import AS_STORED, Values, describe_dark, describe_saturated
 
 SUFFIXES = frozenset(
@@ -176,6 +176,32 @@ def require_promised_shape(image: np.ndarray, shape: tuple[int, int, int] | None
     if shape is not None and image.shape != shape:
         raise CorruptImage(name, f"shape {image.shape} where all others have {shape}")
     return image
+
+
+def decode_element(
+    file: BinaryIO | bytes, *, name: str, source: Any, label: int, most: Callable[[int, int], float]
+) -> Element:
+    """Decode an element for crops, at a part of its size where that is enough, see `ssl_jax.data.decode.decode_reduced`.
+
+    Args:
+      file: open for reading at its start, or the bytes themselves.
+      name: for the error.
+      source: has ``channels``, ``dtype``, ``values`` and ``shape``.
+      label: of the element.
+      most: given the height and width of the whole image, by how much it may be reduced at most.
+
+    Returns:
+      ``image``, ``label``, ``size`` and ``factor``.
+
+    Raises:
+      CorruptImage: it cannot be read, or has another size than the source says.
+    """
+    image, size, factor = decode_reduced(
+        file, name=name, channels=source.channels, dtype=source.dtype, values=source.values, most=most
+    )
+    if source.shape is not None and (*size, image.shape[2]) != source.shape:
+        raise CorruptImage(name, f"shape {(*size, image.shape[2])} where all others have {source.shape}")
+    return {"image": image, "label": label, "size": size, "factor": factor}
 
 
 def open_file(path: str | os.PathLike[str], *, name: str) -> BinaryIO:

@@ -1,7 +1,7 @@
 """A folder of image files, of any depth and in any mixture of formats."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
     SUFFIXES,
     UNREAD_FORMATS,
+    decode_element,
     describe_unreadable,
     identify_file,
     infer_format,
@@ -184,6 +185,12 @@ class FolderSource:
             "label": int(self.labels[index]),
         }
 
+    def read_reduced(self, index: int, most: Callable[[int, int], float]) -> Element:
+        """Read an element for crops, see :func:`ssl_jax.data.files.decode_element`."""
+        name, label = self.file_name(index), int(self.labels[index])
+        with open_file(self.path(index), name=name) as file:
+            return decode_element(file, name=name, source=self, label=label, most=most)
+
     def file_name(self, index: int, /) -> str:
         return printable(self._names[index])
 
@@ -219,6 +226,8 @@ def all_notes(root: Path, layout: Layout, listing: Listing, table: ClassTable) -
 
 
 def _labels(names: Sequence[str], start: str, classes: Sequence[str], depth: int) -> np.ndarray:
+    if not classes:
+        return np.full(len(names), -1, np.int32)
     begin = len(start) + 1 if start else 0
     numbers = {name: number for number, name in enumerate(classes)}
     labels = [

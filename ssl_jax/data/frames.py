@@ -21,6 +21,7 @@ from ssl_jax.data.folder import FolderSource, all_notes, shared_classes
 from ssl_jax.data.labels import labels_of
 from ssl_jax.data.listing import Listing, find_splits, list_files
 from ssl_jax.data.sources import Element, Source, Subset, parse_split, slice_bounds
+from ssl_jax.data.stores import is_url, redact
 from ssl_jax.data.values import MAX_IMAGE_MIB, Values
 
 MOVING = "moving"
@@ -187,6 +188,11 @@ def open_frames(
         moving = Moving(parse_split(split)[0])
         lengths = [LENGTH] * (len(moving) // LENGTH)
         return Clips(moving, lengths, window=window, stride=stride).part(split)
+    if is_url(location):
+        raise ValueError(
+            f"frames={redact(str(location))!r}: allowed is a folder of this machine: copy the clips here first (gcloud storage "
+            "cp -r, aws s3 sync, wget -r); folder: reads single images from URLs"
+        )
     root = Path(location).expanduser()
     check.require(root.is_dir(), "frames", str(location), "a folder with a folder for each clip, or moving")
     layout = find_splits(root, parse_split(split)[0], splits=splits, kind="frames")

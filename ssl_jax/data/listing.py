@@ -206,10 +206,11 @@ def _list_below(
             progress.show(len(listing.names), len(read_as))
         try:
             listing.folders[folder] = listing_cache.stamp(path)
-            entries = _entries(path)
+            images, entries = _scan(path)
         except OSError as error:
             listing.unreadable.append((folder, error.strerror or str(error)))
             continue
+        listing.names += [f"{folder}/{name}" for name in images] if folder else images
         inner = []
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -229,7 +230,7 @@ def _list_below(
         tops.update(inner if folder == start else ())
         waiting += reversed(inner)
     begin = len(start) + 1 if start else 0
-    used = {name[begin:].split("/", 1)[0] for name in listing.names}
+    used = {name[begin:].split("/", 1)[0] for name in listing.names} if tops else set()
     tops -= {name for name, _ in listing.repeated}
     listing.without_image = sorted(name for name in tops if name[begin:] not in used)
     return listing
@@ -260,6 +261,23 @@ class _Entry(NamedTuple):
 def _entries(folder: str | os.PathLike[str]) -> list[_Entry]:
     with os.scandir(folder) as found:
         return sorted(_Entry(entry.name, _is_folder(entry), entry.is_symlink()) for entry in found)
+
+
+def _scan(folder: str | os.PathLike[str]) -> tuple[list[str], list[_Entry]]:
+    """Names of the plain files that are images by their suffix, and all other entries, both sorted.
+
+    Of a million entries a text each is kept, no tuple: those cost the garbage collector more the more there are.
+    """
+    images, others = [], []
+    with os.scandir(folder) as found:
+        for entry in found:
+            name = entry.name
+            is_image = name[name.rfind(".") :].lower() in SUFFIXES and not name.startswith(".")
+            if is_image and entry.is_file(follow_symlinks=False):
+                images.append(name)
+            else:
+                others.append(_Entry(name, _is_folder(entry), entry.is_symlink()))
+    return sorted(images), sorted(others)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -310,10 +328,11 @@ def find_splits(root: Path, name: str, *, splits: Collection[str] = (), kind: st
     Raises:
       ValueError: there is no such split; says what there is, and why.
     """
-    entries = _entries(root)
+    images, entries = _scan(root)
     visible = [entry for entry in entries if _reason(entry.name, is_folder=True) is None]
     folders = [entry.name for entry in visible if entry.is_folder]
-    loose = [entry.name for entry in visible if not entry.is_folder and _reason(entry.name, False) is None]
+    others = [entry.name for entry in visible if not entry.is_folder and _reason(entry.name, False) is None]
+    loose = sorted([*images, *others]) if others else images
     known = SPLITS | {split.lower() for split in (name, *splits)}
     named = [folder for folder in folders if folder.lower() in known]
     where = f"{kind}:{root}"

@@ -33,6 +33,8 @@ from ssl_jax.data.batches import (
 )
 from ssl_jax.data.sources import Source, Subset
 
+CROP_ON = ("auto", "host", "host_reduced", "device")
+"""Where crops are taken."""
 SMALL = 96
 """``crop_on="auto"`` sends whole images of up to this side to the device, where cropping is faster."""
 ENOUGH = 100
@@ -179,10 +181,10 @@ def _read_ahead(
 
 
 def _crops_on_host(source: Source, crop_on: str) -> bool:
-    check.choice("crop_on", crop_on, ("auto", "host", "device"))
+    check.choice("crop_on", crop_on, CROP_ON)
     if crop_on == "auto":
         return source.shape is None or max(source.shape[:2]) > SMALL
-    return crop_on == "host"
+    return crop_on in ("host", "host_reduced")
 
 
 def _check(
@@ -231,9 +233,11 @@ def stream(
     Args:
       source: source of the examples.
       views: with crops on the host, the views to crop; None or (): images as they are.
-      crop_on: ``"host"`` crops here, from full-resolution images; ``"device"`` leaves it to
+      crop_on: ``"host"`` crops here, from full-resolution images; ``"host_reduced"`` too, but JPEGs are decoded at a half, a
+        quarter or an eighth of their size where every crop still has as many pixels as its view, see
+        :func:`ssl_jax.data.decode.decode_reduced`: faster for large photographs, other bits; ``"device"`` leaves it to
         ``augment.make_views``, from whole images of one shape; ``"auto"`` means the device for images of one
-        shape with sides up to 96.
+        shape with sides up to 96, else ``"host"``.
       seed: seed of order and crops, 0 to 2**32 - 1.
       batch_size: rows of the global batch.
       start_step: first step.
@@ -289,7 +293,15 @@ def stream(
     if labeled_fraction is not None:
         check.require(among is None, "labeled_fraction", labeled_fraction, "None where among is given")
         mixture = mixture_of(source, labeled_fraction, batch_size)
-    batches = TrainingBatches(source, part, seed=seed, views=host_views, among=among, mixture=mixture)
+    batches = TrainingBatches(
+        source,
+        part,
+        seed=seed,
+        views=host_views,
+        reduced=crop_on == "host_reduced",
+        among=among,
+        mixture=mixture,
+    )
     steps = range(start_step, ENDLESS)
     return Stream(batches, steps, workers=workers, threads=threads, max_corrupt_fraction=max_corrupt_fraction)
 

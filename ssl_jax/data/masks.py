@@ -1,7 +1,7 @@
 """Images with a target for each pixel: a class (a mask), or a number such as depth."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,11 +12,13 @@ from ssl_jax.augment.crop import Box
 from ssl_jax.augment.host import host_resize
 from ssl_jax.core import check
 from ssl_jax.data.decode import decode_numbers
-from ssl_jax.data.files import printable
+from ssl_jax.data.encoded import read_piece
+from ssl_jax.data.files import SUFFIXES, printable
 from ssl_jax.data.folder import FolderSource
 from ssl_jax.data.listing import list_files
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage, Element, Source, Subset
+from ssl_jax.data.stores import StoredFile, is_url, list_below, redact, relative_name
 from ssl_jax.data.values import AS_STORED
 
 VOID = -1
@@ -217,8 +219,8 @@ class _Part:
 class _Files:
     """Stored targets by the paths of their files."""
 
-    def __init__(self, source: FolderSource, root: Path, names: Sequence[str]):
-        self.source, self.root, self.names = source, str(root), names
+    def __init__(self, root: str, names: Sequence[str]):
+        self.root, self.names = root, names
 
     def read_encoded(self, index: int, /) -> bytes:
         path = os.path.join(self.root, self.names[index])
@@ -227,6 +229,17 @@ class _Files:
                 return file.read()
         except OSError as error:
             raise CorruptImage(printable(self.names[index]), f"cannot be opened: {error.strerror}") from error
+
+
+class _RemoteFiles:
+    """Stored targets behind URLs."""
+
+    def __init__(self, files: Sequence[StoredFile]):
+        self.files = files
+
+    def read_encoded(self, index: int, /) -> bytes:
+        file = self.files[index]
+        return read_piece(file, 0, file.size)
 
 
 def open_masks(
@@ -244,7 +257,7 @@ def open_masks(
 
     * ``parquet:<path>``: a column, of files as bytes or by their paths, or of numbers; default :data:`COLUMN`;
     * ``folder:<path>``: another folder, with a file of the name of each image, whatever the suffix; default: the images are
-      in ``<path>/images`` and the masks in ``<path>/masks``;
+      in ``<path>/images`` and the masks in ``<path>/masks``. Each of the two may be a URL;
     * ``tfds:<name>``: a feature; default: the first of :data:`FEATURES`.
 
     Splits, and parts of them such as ``train[:90%]``, are those of :func:`ssl_jax.data.open.open_source`. Images of a folder
@@ -264,7 +277,7 @@ def open_masks(
     kind, _, place = spec.partition(":")
     check.choice("kind of source with masks", kind, ("parquet", "folder", "tfds"))
     if kind == "folder":
-        images, stored, notes = _open_folders(Path(place).expanduser(), split, masks, options)
+        images, stored, notes = _open_folders(place, split, masks, options)
     else:
         images = open_source(spec, split, **options)
         own: dict[str, Any] = {
@@ -304,44 +317,67 @@ def _encoded(source: Source) -> Encoded:
 
 
 def _open_folders(
-    path: Path, split: str, masks: str | None, options: dict[str, Any]
+    path: str, split: str, masks: str | None, options: dict[str, Any]
 ) -> tuple[Source, Encoded, tuple[str, ...]]:
     """Open images of a folder, those of which there is a mask of the same name in another."""
-    root, other = (
-        (path / FOLDERS[0], path / FOLDERS[1]) if masks is None else (path, Path(masks).expanduser())
-    )
+    path = path.rstrip("/") if is_url(path) else str(Path(path).expanduser())
+    root, other = (f"{path}/{FOLDERS[0]}", f"{path}/{FOLDERS[1]}") if masks is None else (path, masks)
+    other = other.rstrip("/") if is_url(other) else str(Path(other).expanduser())
     hint = (
         ""
         if masks is not None
-        else f": give the folder of the masks, or have {' and '.join(FOLDERS)} below {path}"
+        else f": give the folder of the masks, or have {' and '.join(FOLDERS)} below {redact(path)}"
     )
     for folder in (root, other):
-        check.require(folder.is_dir(), "masks", str(folder), f"a folder that exists{hint}")
+        there = is_url(folder) or os.path.isdir(folder)
+        check.require(there, "masks", folder, f"a folder that exists{hint}")
     images = open_source(f"folder:{root}", split, **options)
     whole: Source = images
     indices = np.arange(len(images))
     while isinstance(whole, Subset):
         indices = whole.indices[indices]
         whole = whole.source
-    assert isinstance(whole, FolderSource)
+    names, stored = _stored_masks(other, hint)
     by_stem: dict[str, str] = {}
-    for name in list_files(other).names:
+    for name in names:
         stem = _stem(name)
         check.require(
             stem not in by_stem, "masks", [by_stem.get(stem), name], "one file of a name for each image"
         )
         by_stem[stem] = name
-    stems = [_stem(os.path.relpath(whole.path(int(index)), whole.root)) for index in indices]
+    # Of files on disk the names are as they are, not as they are shown.
+    local = isinstance(whole, FolderSource)
+    stems = [
+        _stem(os.path.relpath(whole.path(int(i)), whole.root) if local else whole.file_name(int(i)))  # type: ignore[attr-defined]
+        for i in indices
+    ]
     found = np.array([stem in by_stem for stem in stems], bool)
     if not found.any():
         raise ValueError(
-            f"masks={str(other)!r}: none of its {len(by_stem)} files has the name of an image, such as {stems[0]}"
+            f"masks={redact(other)!r}: none of its {len(by_stem)} files has the name of an image, such as {stems[0]}"
         )
-    names = [by_stem[stem] for stem in stems if stem in by_stem]
+    chosen = [by_stem[stem] for stem in stems if stem in by_stem]
     lacking = int((~found).sum())
-    notes = (f"{lacking:,} of {len(found):,} images have no mask in {other}: left out",) if lacking else ()
+    notes = (
+        (f"{lacking:,} of {len(found):,} images have no mask in {redact(other)}: left out",)
+        if lacking
+        else ()
+    )
     part = images if found.all() else Subset(images, np.flatnonzero(found))
-    return part, _Files(whole, other, names), notes
+    return part, stored(chosen), notes
+
+
+def _stored_masks(folder: str, hint: str) -> tuple[Sequence[str], Callable[[Sequence[str]], Encoded]]:
+    """Names of the files of a folder or below a URL, and what reads some of them."""
+    if not is_url(folder):
+        return list_files(Path(folder)).names, lambda names: _Files(folder, names)
+    try:
+        below = list_below(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"masks={redact(folder)!r}: allowed is a folder that exists{hint}") from error
+    files = {relative_name(file, f"{folder}/"): file for file in below}
+    files = {name: file for name, file in files.items() if os.path.splitext(name)[1].lower() in SUFFIXES}
+    return list(files), lambda names: _RemoteFiles([files[name] for name in names])
 
 
 def _stem(name: str) -> str:

@@ -1,7 +1,8 @@
 """Shards of images: a source written as tar, parquet or array_record files of about the same size.
 
 The order of the source is kept, so that the shards give the batches that the source gives. What has been written stays when the
-process is killed: a shard is there whole, with its checksum beside it, or not at all.
+process is killed: a shard is there whole, with its checksum beside it, or not at all. Shards of a bucket are made on this
+machine, one at a time, and uploaded.
 """
 
 import collections
@@ -15,11 +16,12 @@ import json
 import os
 import re
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,6 +30,7 @@ from jaxtyping import Int
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from ssl_jax.core import check
+from ssl_jax.core.bucket import BucketPath
 from ssl_jax.core.files import write_atomically
 from ssl_jax.data.arrow import optional_import
 from ssl_jax.data.batches import MAX_CORRUPT_FRACTION, TooManyCorrupt
@@ -36,6 +39,7 @@ from ssl_jax.data.fingerprint import fingerprint
 from ssl_jax.data.labels import labels_of
 from ssl_jax.data.sources import CorruptImage, Source, parse_split
 from ssl_jax.data.stored_image import Encoding, StoredImage, store_image
+from ssl_jax.data.stores import download, stat_file
 from ssl_jax.data.tar import CLASS_NAMES
 
 FORMATS = ("tar", "parquet", "array_record")
@@ -137,7 +141,8 @@ def pack(
 
     Args:
       source: the images.
-      out: folder of the shards, made where it is missing; other splits may lie in it.
+      out: folder of the shards, made where it is missing, or a path in a bucket; other splits may lie in it. A folder is
+        locked; in a bucket whoever calls sees to it that no other process packs there.
       shards: what is written.
       split: split that the files are named by; of ``train[:90%]`` its name.
       indices: ``[n]`` which images, in this order; ``None``: all, in the order of the source.
@@ -153,7 +158,7 @@ def pack(
       ValueError: options out of range, images that the format cannot hold, or a folder with shards of other images or options.
       TooManyCorrupt: too many images cannot be read.
       ImportError: a format whose package is not installed.
-      OSError: the disk is full, or another process packs into the folder.
+      OSError: the disk is full, another process packs into the folder, or the store refuses.
 
     >>> import tempfile
     >>> from ssl_jax.data.sources import ArraySource
@@ -243,6 +248,9 @@ class _Said:
 
 @contextlib.contextmanager
 def _locked(work: Path) -> Iterator[None]:
+    if isinstance(work, BucketPath):
+        yield
+        return
     with open(work / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -310,15 +318,31 @@ def _read_note(note: Path, path: Path) -> dict[str, Any] | None:
     """What is known of a shard; None where it is not there, or not as it was written."""
     try:
         done = json.loads(note.read_text())
-        same = path.stat().st_size == done["bytes"] and _sha256(path) == done["sha256"]
+        file = stat_file(str(path))
+        same = file.size == done["bytes"] and _sha256(path) == done["sha256"]
     except (OSError, ValueError, KeyError):
         return None
     return done if same else None
 
 
+class _Digest(io.RawIOBase):
+    """A file of which only the SHA-256 is kept."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any, /) -> int:
+        self.sha256.update(content)
+        return len(content)
+
+
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _Digest()
+    download(stat_file(str(path)), cast(IO[bytes], digest))
+    return digest.sha256.hexdigest()
 
 
 def _write_shard(
@@ -326,8 +350,13 @@ def _write_shard(
 ) -> dict[str, Any]:
     corrupt: list[tuple[str, str]] = []
     examples = 0
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with contextlib.ExitStack() as stack:
+        if isinstance(path, BucketPath):
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssl_jax_pack_")))
+            partial = place / path.name
+        else:
+            partial = path.with_name(f".{path.name}.partial")
+            stack.callback(partial.unlink, missing_ok=True)
         with _WRITERS[job.shards.form](partial, job) as writer:
             for record in _records(job, part, pool):
                 said.add(1)
@@ -345,9 +374,10 @@ def _write_shard(
             "sha256": _sha256(partial),
             "corrupt": corrupt,
         }
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if isinstance(path, BucketPath):
+            path.upload(partial)
+        else:
+            os.replace(partial, path)
     return done
 
 
@@ -546,11 +576,24 @@ def _tfds_features(source: Source) -> Any:
 
 def _describe_to_tfds(out: Path, source: Source) -> None:
     """Write what TensorFlow Datasets reads, of all splits that are there."""
+    manifests = [json.loads(path.read_text()) for path in sorted(out.glob(f".pack-*/{MANIFEST}"))]
+    if not isinstance(out, BucketPath):
+        _write_tfds_metadata(out, manifests, source)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        shards = {Path(place) / shard["file"] for told in manifests for shard in told["shards"]}
+        for path in shards:
+            path.touch()  # it looks at their names
+        _write_tfds_metadata(Path(place), manifests, source)
+        for path in sorted(set(Path(place).iterdir()) - shards):
+            write_atomically(out / path.name, path.read_bytes())
+
+
+def _write_tfds_metadata(place: Path, manifests: Sequence[Mapping[str, Any]], source: Source) -> None:
     splits = []
-    for path in sorted(out.glob(f".pack-*/{MANIFEST}")):
-        told = json.loads(path.read_text())
+    for told in manifests:
         name = tfds.core.ShardedFileTemplate(
-            str(out), dataset_name=_DATASET, split=told["split"], filetype_suffix="array_record"
+            str(place), dataset_name=_DATASET, split=told["split"], filetype_suffix="array_record"
         )
         splits.append(
             tfds.core.SplitInfo(
@@ -561,7 +604,7 @@ def _describe_to_tfds(out: Path, source: Source) -> None:
             )
         )
     tfds.folder_dataset.write_metadata(
-        data_dir=str(out),
+        data_dir=str(place),
         features=_tfds_features(source),
         split_infos=splits,
         filename_template=None,

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from ssl_jax.data.arrow import (
 )
 from ssl_jax.data.decode import decode
 from ssl_jax.data.files import (
+    decode_element,
     describe_unreadable,
     infer_format,
     notes_on_values,
@@ -196,6 +197,11 @@ class ParquetSource:
             "image": require_promised_shape(image, self.shape, name=name),
             "label": int(self.labels[index]),
         }
+
+    def read_reduced(self, index: int, most: Callable[[int, int], float]) -> Element:
+        """Read an element for crops, see :func:`ssl_jax.data.files.decode_element`."""
+        name, label = self.file_name(index), int(self.labels[index])
+        return decode_element(self.read_encoded(index), name=name, source=self, label=label, most=most)
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ssl_jax.data.arrow import npy_bytes
 from ssl_jax.data.decode import Header, decode
 from ssl_jax.data.file_cache import cache_root, key_of
 from ssl_jax.data.files import (
+    decode_element,
     describe_unreadable,
     infer_format,
     notes_on_values,
@@ -266,6 +268,14 @@ class TfdsSource:
         image = image if image.ndim == 3 else image[..., None]
         image = require_promised_shape(image, self.shape, name=self.file_name(index))
         return {"image": image, "label": self._label_of(record, index)}
+
+    def read_reduced(self, index: int, most: Callable[[int, int], float]) -> Element:
+        """Read an element for crops, see :func:`ssl_jax.data.files.decode_element`."""
+        if not self._encoded:
+            return self[index]
+        record, name = self._record(index), self.file_name(index)
+        label = self._label_of(record, index)
+        return decode_element(record[self._image], name=name, source=self, label=label, most=most)
 
     def file_name(self, index: int, /) -> str:
         return f"{self.name}/{index:08d}"

@@ -12,6 +12,7 @@ from ssl_jax.core import check
 from ssl_jax.core.numerics import normalize, top_k
 from ssl_jax.core.types import Array
 from ssl_jax.evaluate.measure import Column, Measure, Row, Subject
+from ssl_jax.ops.neighbors import largest_by_groups
 
 AnyArray = Array | np.ndarray
 NEIGHBORS = 20
@@ -168,17 +169,25 @@ def check_labels(name: str, labels: AnyArray, classes: int) -> None:
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _scores(train, labels, test, temperature, classes: int, numbers: tuple[int, ...], block: int) -> Array:
     bank, queries = normalize(jnp.asarray(train)), normalize(jnp.asarray(test))
+    finite = jnp.all(jnp.isfinite(bank))
 
     def score_block(rows: Array) -> Array:
-        similarity, nearest = top_k(rows @ bank.T, max(numbers))
+        similarity, nearest, sure = largest_by_groups(rows @ bank.T, max(numbers))
+        again = functools.partial(_search, rows, bank, max(numbers))
+        similarity, nearest = jax.lax.cond(sure & finite, lambda: (similarity, nearest), again)
         weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
         votes = [_vote(weight[:, :k], labels[nearest[:, :k]], classes) for k in numbers]
         return jnp.stack([v / jnp.sum(v, axis=-1, keepdims=True) for v in votes], axis=1)
 
     block = min(block, max(len(queries), 1))
-    padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)))
+    # Copies of a query: rows of zeros, equally near to all, would have the last block searched twice.
+    padded = jnp.pad(queries, ((0, -len(queries) % block), (0, 0)), mode="edge")
     scores = jax.lax.map(score_block, padded.reshape(-1, block, queries.shape[-1]))
     return jnp.moveaxis(scores.reshape(-1, len(numbers), classes)[: len(queries)], 1, 0)
+
+
+def _search(rows: Array, bank: Array, k: int) -> tuple[Array, Array]:
+    return top_k(rows @ bank.T, k)
 
 
 def _vote(weight: Array, labels: Array, classes: int) -> Array:

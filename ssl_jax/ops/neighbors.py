@@ -1,11 +1,20 @@
-"""Exact nearest neighbours by cosine."""
+"""Exact nearest neighbours by cosine, and the largest entries of long rows."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ssl_jax.core import check, numerics
 from ssl_jax.core.types import Array
+
+GROUP = 16
+"""Entries of a group of :func:`largest_by_groups`: its maxima are a sixteenth of the row."""
+SPARE = 8
+"""Groups that it searches beyond the k best, for equal maxima."""
+VECTOR = 16
+"""The number of groups is a multiple of this: slices then fill whole vectors of the processor."""
 
 
 def nearest_neighbors(
@@ -71,6 +80,52 @@ def nearest_neighbors(
     start = jnp.full((n, k), -jnp.inf, queries.dtype), jnp.zeros((n, k), jnp.int32)
     best, _ = jax.lax.scan(step, start, (blocks, block * jnp.arange(count, dtype=jnp.int32)))
     return best
+
+
+def largest_by_groups(
+    x: Float[Array, "n m"], k: int
+) -> tuple[Float[Array, "n k"], Int[Array, "n k"], Bool[Array, ""]]:
+    """Find the k largest entries of each row as ``numerics.top_k`` does, sooner where rows are long, and whether that is sure.
+
+    A row is dealt into interleaved groups of 16. The k-th largest of the groups' maxima is no more than the k-th largest
+    entry, so that the k lie in groups whose maximum reaches it. The k + 8 best groups are searched, which is exact, of equal
+    entries the earlier first, if the last of their maxima is below the k-th. If not (equal maxima, a row of NaNs) the caller
+    has to search whole rows. Rows too short to gain are searched whole here. A NaN among numbers is the caller's to exclude.
+
+    Args:
+      x: ``[n, m]``, any float dtype.
+      k: entries of each row, 1 to m.
+
+    Returns:
+      ``(entries, places, sure)``: ``[n, k]`` in descending order, their int32 places, and whether all rows are exact.
+
+    Raises:
+      ValueError: k out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> entries, places, sure = largest_by_groups(jnp.arange(1024.0)[None] % 1000, 2)
+      >>> entries.tolist(), places.tolist(), bool(sure)
+      ([[999.0, 998.0]], [[999, 998]], True)
+    """
+    size = x.shape[1]
+    check.require(1 <= k <= size, "k", k, f"an integer from 1 to the {size} entries of a row")
+    groups = size // GROUP // VECTOR * VECTOR
+    if groups < GROUP * k + SPARE:
+        return *numerics.top_k(x, k), jnp.asarray(True)
+    x = jax.lax.optimization_barrier(x)
+    # Slices, not a reshape, which would copy what is left after whole groups are cut off.
+    maxima = functools.reduce(jnp.maximum, [x[:, i * groups : (i + 1) * groups] for i in range(GROUP)])
+    searched = k + SPARE
+    reached, chosen = numerics.top_k(maxima, searched)
+    sure = jnp.all(reached[:, k - 1] > reached[:, -1])
+    # In the order of the row, and the entries outside of groups after them: the earlier of equals stays the earlier.
+    columns = jnp.sort(chosen, axis=1)[:, None] + groups * jnp.arange(GROUP, dtype=jnp.int32)[:, None]
+    columns = columns.reshape(len(x), -1)
+    inside = jnp.take_along_axis(x, columns, axis=1, mode="promise_in_bounds")
+    entries, ranks = numerics.top_k(jnp.concatenate([inside, x[:, GROUP * groups :]], axis=1), k)
+    places = jnp.take_along_axis(columns, jnp.minimum(ranks, GROUP * searched - 1), axis=1)
+    return entries, jnp.where(ranks < GROUP * searched, places, ranks + GROUP * (groups - searched)), sure
 
 
 def _cosines(x: Array, y: Array) -> Array:

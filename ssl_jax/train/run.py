@@ -40,7 +40,8 @@ class Run:
       seed: of the weights, the data order and everything random.
       accumulate: see :func:`ssl_jax.train.step.make_train_step`.
       cached_gradients: see there too.
-      crop_on: where crops are taken: ``"host"``, ``"device"`` or ``"auto"``.
+      crop_on: where crops are taken: ``"host"``, ``"host_reduced"``, ``"device"`` or ``"auto"``, see
+        :func:`ssl_jax.data.loader.stream`.
       max_corrupt_fraction: share of unreadable images above which the run ends with an error.
       labeled_fraction: share of labelled images in every batch, see :func:`ssl_jax.data.loader.stream`; ``None``: as they come.
       refresh_every: steps between calls of ``method.refresh``, the first of which comes before step 0; needed by methods

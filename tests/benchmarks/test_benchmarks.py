@@ -13,9 +13,9 @@ NEEDS = {
     "train_step": ("torch",),
     "augment": ("torch", "torchvision"),
     "input": ("torch", "torchvision"),
+    "loader": ("torch", "torchvision", "webdataset"),
     "loop": (),
     "compile": (),
-    "gpu": (),
     "health": (),
     "page": ("playwright",),
     "seeds": (),
@@ -55,14 +55,19 @@ def test_memory_grows_with_the_exponent_of_its_curve():
     assert growth((2.0, 3 * 2.0**1.5), (8.0, 3 * 8.0**1.5)) == pytest.approx(1.5)
 
 
-def test_flops_of_a_forward_pass_are_those_of_its_matrix_products():
-    from benchmarks.gpu import vit_flops
+def test_peaks_are_those_of_the_data_sheets():
     from ssl_jax.cli.hardware import peak_flops
 
-    # One token of width 1: qkv 3, proj 1, MLP 8, attention 2, embedding 1 multiply-adds.
-    assert vit_flops(width=1, depth=1, tokens=1, patch=1, channels=1) == 2 * (3 + 1 + 8 + 2 + 1)
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA L40S") == 362e12
+
+
+def test_every_row_says_what_the_user_gains():
+    from benchmarks import table
+    from ssl_jax.core.rows import read_rows
+
+    rows = [(row["benchmark"], m["name"]) for row in read_rows(table.RESULTS) for m in row["measurements"]]
+    assert [row for row in rows if not table.gain(*row)] == []
 
 
 def test_pytorch_models_have_the_parameters_of_ours():

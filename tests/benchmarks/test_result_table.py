@@ -17,7 +17,25 @@ def result(*measurements, quick=False, **machine):
 def test_a_row_has_the_median_its_quartiles_the_target_and_whether_it_is_met():
     times = pairs.Times((1.0, 1.0, 1.0), (0.5, 0.7, 0.9))
     (row,) = table.rows(result(pairs.paired("step", times, against="them", at_least=0.65)))
-    assert row == ("step", "them", "0.7 x [0.6, 0.8]", "≥ 0.65 x", "met")
+    assert row == ("step", "", "them", "0.7 x [0.6, 0.8]", "≥ 0.65 x", "met")
+
+
+def test_the_gain_stands_beside_the_definition_and_the_longest_key_counts(tmp_path, monkeypatch):
+    (tmp_path / "some.py").write_text(
+        "import nothing_that_exists\nGAINS = {'': 'all', 'step': 'few', 'a step': 'one'}\n"
+    )
+    (tmp_path / "other.py").write_text("x = 1\n")
+    monkeypatch.setattr(table, "__file__", str(tmp_path / "table.py"))
+    table.gains.cache_clear()
+    found = [table.gain("some", name) for name in ("loop", "step", "a step")]
+    assert (found, table.gain("some: part", "step"), table.gain("other", "step")) == (
+        ["all", "few", "one"],
+        "few",
+        "",
+    )
+    (row,) = table.rows(result(pairs.valued("a step", [1.0], unit="s")))
+    table.gains.cache_clear()
+    assert row[:3] == ("a step", "one", "")
 
 
 def test_targets_hold_from_their_own_side():

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ssl_jax.cli.pack import Curation, pack_images
+from ssl_jax.core.bucket import to_path
 from ssl_jax.data import pack as packing
 from ssl_jax.data.batches import TooManyCorrupt
 from ssl_jax.data.folder import open_folder
@@ -23,7 +26,9 @@ from ssl_jax.data.open import open_source
 from ssl_jax.data.pack import FORMATS, Shards, pack
 from ssl_jax.data.sources import ArraySource, CorruptImage, take_part
 from ssl_jax.data.stored_image import Encoding, encode_pixels, store_image
+from ssl_jax.train.lease import Lease
 from tests.data.images import encode, encode_npy
+from tests.train.object_servers import SECRET, Fault, serving
 
 KINDS = {"tar": "tar", "parquet": "parquet", "array_record": "tfds"}
 
@@ -367,3 +372,55 @@ def test_a_packing_that_is_killed_gives_the_same_bytes_when_it_goes_on(tmp_path,
     assert killed
     pack(open_folder(tmp_path / "in"), tmp_path / "out", Shards(form, images=20))
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # gcsfs, of an upload
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_shards_in_a_bucket_are_those_of_a_folder(folder, tmp_path, scheme, capsys):
+    for form in FORMATS:
+        for split in ("train[:70%]", "test"):
+            source = take_part(open_folder(folder), "train[:70%]")
+            pack(source, tmp_path / form, Shards(form, images=4), split=split)
+    with serving(scheme) as store:
+        for form in FORMATS:
+            out = to_path(f"{store.root}/sets/{form}")
+            shards = Shards(form, images=4)
+            for split in ("train[:70%]", "test"):
+                source = take_part(open_folder(folder), "train[:70%]")
+                pack(source, out, shards, split=split, threads=2)
+            names = {p.name: p.read_bytes() for p in (tmp_path / form).iterdir() if p.is_file()}
+            assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == names
+            assert not any("partial" in name for name in out.files.find(str(out)))
+            one, other = reopen(form, tmp_path / form, "test"), reopen(form, out, "test")
+            assert len(one) == len(other) == 7 and one.classes == other.classes
+            for i in range(7):
+                np.testing.assert_array_equal(one[i]["image"], other[i]["image"])
+                assert one[i]["label"] == other[i]["label"]
+        # It goes on: a shard that is gone, one of other bytes, an upload that is cut, a store that is busy.
+        files = sorted(p for p in out.iterdir() if "array_record-" in p.name and "train" in p.name)
+        before = [p.read_bytes() for p in files]
+        files[0].unlink()
+        files[1].write_bytes(before[1][:100] + bytes([before[1][100] ^ 1]) + before[1][101:])
+        source = take_part(open_folder(folder), "train[:70%]")
+        uploads = lambda method, path: method in ("POST", "PUT") and "array_record" in path  # noqa: E731
+        store.proxy.faults[:] = [Fault(uploads, 503, 1), Fault(uploads, 0, 1)]
+        packed = pack(source, out, shards, split="train[:70%]")
+        assert packed.reused == len(files) - 2 and [p.read_bytes() for p in files] == before
+        # One that may not be written: a line, and no word of completeness.
+        store.proxy.faults[:] = [Fault(lambda method, path: method in ("POST", "PUT"), 403, 99)]
+        with pytest.raises(OSError, match=re.escape(store.root)) as caught:
+            pack(source, to_path(f"{store.root}/refused"), shards)
+        assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
+        store.proxy.faults.clear()
+        assert not to_path(f"{store.root}/refused/.pack-train/manifest.json").exists()
+        # The launcher's body, with a choice that is kept, and a lock.
+        out = to_path(f"{store.root}/chosen")
+        for _ in range(2):
+            pack_images(f"folder:{folder}", out, Shards(images=4), Curation(dedup="exact", shuffle=True))
+        assert "10 images in 3 shards of tar (3 were there)" in capsys.readouterr().out
+        lease = Lease(out / ".pack-train")
+        with pytest.raises(OSError, match="being packed by another process"):
+            pack_images(f"folder:{folder}", out, Shards(images=4), Curation())
+        lease.close()
+        assert (out / ".pack-train/duplicates.html").exists()

@@ -13,6 +13,7 @@ from ssl_jax.data import stores
 from ssl_jax.data.encoded import ReadAhead, read_piece
 from ssl_jax.data.fashion_mnist import EMBEDDED
 from ssl_jax.data.loader import stream
+from ssl_jax.data.masks import open_masks
 from ssl_jax.data.open import open_source
 from ssl_jax.data.sources import CorruptImage
 from tests.data.images import encode
@@ -232,6 +233,48 @@ def test_what_is_read_ahead_is_read_once_whatever_is_asked_for():
     ahead = ReadAhead(lambda index: read.append(index) or bytes([index]))
     ahead.start([3, 1, 3])
     assert [ahead.take(i) for i in (1, 3, 2)] == [b"\1", b"\3", b"\2"] and sorted(read) == [1, 2, 3]
+
+
+def test_masks_behind_urls_are_those_on_disk(server, tmp_path):
+    local, numbers = tmp_path / "served", range(5)
+    masks = [np.array([[i, 1, 255], [0, 2, i]], np.uint8) for i in numbers]
+    for i in numbers:
+        for folder, name, content in (("images", f"{i}.png", IMAGES[i]), ("masks", f"{i}.png", masks[i])):
+            path = local / "pairs" / folder / f"cut {i % 2}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(content))
+    (local / "pairs/masks/cut 0/notes.txt").write_text("no mask")
+    (local / "pairs/masks/cut 1/3.png").unlink()
+    columns = {"image": [encode(IMAGES[i]) for i in numbers], "mask": [encode(mask) for mask in masks]}
+    pq.write_table(pa.table(columns), local / "masks.parquet")
+    for spec, options in (
+        ("folder:{}/pairs", {}),
+        ("folder:{}/pairs/images", {"masks": "{}/pairs/masks/"}),
+        ("parquet:{}/masks.parquet", {}),
+    ):
+        one, other = (
+            open_masks(spec.format(place), **{name: text.format(place) for name, text in options.items()})
+            for place in (local, server.url)
+        )
+        assert len(one) == len(other) == (5 if "parquet" in spec else 4)
+        assert one.mask_classes == other.mask_classes == ("0", "1", "2", "3", "4")
+        for i in range(len(one)):
+            np.testing.assert_array_equal(one[i]["image"], other[i]["image"])
+            np.testing.assert_array_equal(one[i]["target"], other[i]["target"])
+        for mixed in (f"{local}/pairs/masks", f"{server.url}/pairs/masks"):
+            both = open_masks(f"folder:{server.url}/pairs/images", masks=mixed)
+            np.testing.assert_array_equal(
+                both[2]["target"], np.where(masks[4] == 255, -1, masks[4].astype(int))
+            )
+    with pytest.raises(ValueError, match=r"^masks='http://.*/none': allowed is a folder that exists$"):
+        open_masks(f"folder:{server.url}/pairs/images", masks=f"{server.url}/none")
+
+
+def test_frames_behind_a_url_are_refused_with_what_to_do():
+    with pytest.raises(
+        ValueError, match=r"^frames='gs://bucket/clips': allowed is a folder of this machine: copy"
+    ):
+        open_source("frames:gs://bucket/clips")
 
 
 @pytest.mark.long

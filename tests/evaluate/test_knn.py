@@ -109,3 +109,14 @@ def test_unlabelled_training_examples_are_refused():
     train, train_labels, test, _ = data()
     with pytest.raises(ValueError, match="-1 means unlabelled"):
         knn_predict(train, np.where(train_labels == 0, -1, train_labels), test, classes=7)
+
+
+def test_a_bank_with_many_copies_votes_as_a_loop_does():
+    # More equal similarities than the search by groups can order: whole rows are searched, the earlier copy first.
+    rng = np.random.default_rng(0)
+    train, labels = np.tile(rng.normal(size=(8, 4)), (100, 1)), rng.integers(0, 3, 800)
+    test = rng.normal(size=(5, 4))
+    scores = knn_scores(train.astype(np.float32), labels, test.astype(np.float32), classes=3, k=(2,))
+    for row, x in zip(scores[0], test, strict=True):
+        best = np.argmax(train[:8] @ x / np.linalg.norm(train[:8], axis=1))
+        np.testing.assert_allclose(row, np.bincount(labels[[best, best + 8]], minlength=3) / 2, atol=1e-5)

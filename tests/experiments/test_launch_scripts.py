@@ -167,7 +167,7 @@ esac"""
     (tmp_path / "states").write_text("\nWAITING_FOR_RESOURCES\nACTIVE\nACTIVE\nSUSPENDED\n\nACTIVE\nACTIVE\n")
     (tmp_path / "alive").write_text("no\nyes\nno\nno\n")
     (tmp_path / "said").write_text("nothing yet\nstopped by preemption\ndone: 10 steps in x\n")
-    variables = {"ACCELERATOR_TYPE": "a", "RUNTIME_VERSION": "r", "REPOSITORY": "g", "BUCKET": "b"}
+    variables = {"ACCELERATOR_TYPE": "a", "RUNTIME_VERSION": "r", "REPOSITORY": "g"}
     done = pod(tmp_path, "keep", "--workdir=x", gcloud=gcloud, **variables)
     assert done.returncode == 0, done.stderr
     asked = (tmp_path / "asked").read_text().split("\n")

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ssl_jax.ops.kmeans import sample_clusters_evenly
-from ssl_jax.ops.neighbors import nearest_neighbors
+from ssl_jax.ops.neighbors import largest_by_groups, nearest_neighbors
 from ssl_jax.ops.queue import Queue, queue_init, queue_push
 from ssl_jax.train.sharding import batch_sharding, make_mesh
 from tests.golden_files import golden
@@ -183,3 +183,21 @@ def test_examples_without_a_cluster_are_not_drawn():
     assert np.bincount(labels[chosen]).tolist() == [3, 3]
     with pytest.raises(ValueError, match="clusters=0"):
         sample_clusters_evenly(jax.random.key(0), labels, 0)
+
+
+@pytest.mark.parametrize(("width", "k"), [(40, 3), (1000, 2), (1003, 2)])
+def test_the_search_by_groups_is_that_of_whole_rows_or_says_that_it_is_not_sure(width, k):
+    random = np.random.default_rng(0)
+    distinct = random.permuted(np.tile(np.arange(width, dtype=np.float32), (4, 1)), axis=1)
+    few_ties = np.minimum(distinct, width - 6)  # six equal entries at the top
+    for rows in (distinct, few_ties):
+        entries, places, sure = jax.jit(largest_by_groups, static_argnums=1)(rows, k)
+        order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+        assert sure
+        np.testing.assert_array_equal(places, order)
+        np.testing.assert_array_equal(entries, np.take_along_axis(rows, order, axis=1))
+
+
+def test_the_search_by_groups_is_not_sure_of_many_equal_maxima_or_a_nan():
+    for rows in (np.zeros((1, 1000), np.float32), np.full((1, 1000), np.nan, np.float32)):
+        assert not largest_by_groups(jnp.asarray(rows), 2)[2]
