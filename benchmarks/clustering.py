@@ -108,11 +108,12 @@ def run(options: argparse.Namespace) -> Sequence[pairs.Measurement]:
     quick = options.quick
     data = load("embedded", 1200, 1, 16) if quick else load("fashion_mnist", 60_000, 1, 128)
     points, clusters, count = np.ascontiguousarray(data.train), 20 if quick else 1000, 2 if quick else 5
+    most = 3 if quick else MOST
     placed, key = jax.device_put(points), jax.random.key(0)
     sample = min(6 * clusters, len(points))
     goal = inertia(placed, mini_batch(points, clusters))
-    enough = (n for n in range(1, MOST) if inertia(placed, ours(key, placed, clusters, n, sample)) <= goal)
-    iterations = next(enough, MOST)
+    enough = (n for n in range(1, most) if inertia(placed, ours(key, placed, clusters, n, sample)) <= goal)
+    iterations = next(enough, most)
     start = np.asarray(ours(key, placed, clusters, 1, sample))
     size = f"{len(points):,} x {points.shape[1]} into {clusters:,}"
     rows = [

@@ -550,7 +550,9 @@ class _ArrayRecordWriter:
         example: dict[str, Any] = {"image": record.image.content, "file_name": record.file_name.encode()}
         if self._labeled:
             example["label"] = record.label
-        self._writer.write(self._serializer.serialize_example(example))
+        # The order of a map in a message is the process's own unless it is asked for.
+        message = self._serializer.get_tf_example(example)
+        self._writer.write(message.SerializeToString(deterministic=True))
 
 
 _WRITERS: dict[str, Callable[[Path, _Job], _Writer]] = {
