@@ -95,7 +95,9 @@ class Byol(LightlyMethod):
 
     def __init__(self, encoder: nn.Module, method: Part, teacher: nn.Module) -> None:
         super().__init__()
-        require("method", method, predictor="mlp", projector_layers=2, hidden_norm="batch")
+        require(
+            "method", method, predictor="mlp", projector_layers=2, hidden_norm="batch", independent_init=False
+        )
         hidden, outputs = method["hidden_dim"], method["projection"]
         projector = (encoder.features, method["projector_width"] or hidden, outputs)
         self.encoder, self.teacher = encoder, teacher

@@ -74,7 +74,7 @@ LIGHTLY: dict[str, dict[str, Any]] = {
     "byol": {
         "source": CIFAR,
         "warmup_epochs": 0,
-        "method": {"decay": 0.99, "hidden_dim": 1024, "projection": 256},
+        "method": {"decay": 0.99, "hidden_dim": 1024, "projection": 256, "independent_init": False},
         "views": SIMCLR_VIEWS,
         # The loss of BYOL is four times lightly's: the same steps with a quarter of the rate and four times the decay.
         "optimizer": {**SGD, "learning_rate": 0.015, "weight_decay": 2e-3},

@@ -101,7 +101,8 @@ RECIPES = {
         },
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
-RECIPES["color64"] = at_64_pixels(RECIPES)
+# What a teacher of random weights adds fades in some hundred steps only, which is much of a short run (docs/benchmarks.md).
+RECIPES["color32"] = in_color(RECIPES, method={"independent_init": False})
+RECIPES["color64"] = at_64_pixels(RECIPES, method={"independent_init": False})
 SMOKE = {"projector_width": 32, "predictor_width": 32, "hidden_dim": 32, "projection": 16}
 get_config = entry("byol", RECIPES, smoke=SMOKE)

@@ -91,8 +91,12 @@ def draw_two_views(
         part, batch_size=64, size=view.size, crop_ratio=crop_ratio, max_corrupt_fraction=1.0
     ) as batches:
         raw = np.concatenate([batch["image"][batch["mask"]] for batch in batches])
-    views = jax.jit(lambda key: make_views(key, {"image": jnp.asarray(raw)}, (view, view))[0])
-    return np.asarray(views(jax.random.key(0))).swapaxes(0, 1)
+    # It runs once: on a CPU compiling it without optimisation is the sooner.
+    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    views = jax.jit(
+        lambda key, image: make_views(key, {"image": image}, (view, view))[0], compiler_options=options
+    )
+    return np.asarray(views(jax.random.key(0), raw)).swapaxes(0, 1)
 
 
 def _measure(subject: Subject) -> Row:

@@ -220,7 +220,7 @@ def test_a_sweep_goes_on_where_it_was_stopped_and_takes_further_values(tmp_path)
     shown = sweeping(first, *wider, *long)
     assert "4 of 6 runs are in" in shown
     assert len(json.loads((first / "sweep.json").read_text())) == 6
-    rows = [line for line in shown.splitlines() if re.match(r"0\.[15]0 ", line)]
+    rows = [line for line in shown.splitlines() if re.match(r"0\.[15] ", line)]
     assert len(rows) == 2 and all("±" in row for row in rows)
 
 

@@ -52,6 +52,21 @@ def test_projector_and_predictor_have_the_width_of_hidden_unless_they_are_given_
     assert widths(hidden_dim=7, projector_width=8) == [8, 7]
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_the_teacher_starts_from_weights_of_its_own_or_from_the_students(own):
+    params, state, _ = start(method_of("byol", independent_init=own))
+    teacher = state["teacher"].params
+    assert set(teacher) == {"encoder", "projector"}  # no predictor, and no statistics of one
+    assert set(state["teacher"].state) == set(state["online"]) - {"predictor"}
+    kernels = [
+        (leaf, trees.flatten(params)[path])
+        for path, leaf in trees.flatten(teacher).items()
+        if path.endswith("kernel")
+    ]
+    same = [np.array_equal(mine, students) for mine, students in kernels]
+    assert same and (not any(same) if own else all(same))
+
+
 def test_an_unknown_norm_or_predictor_is_refused_by_name():
     with pytest.raises(ValueError, match="hidden_norm='instance'"):
         byol.build(heads.mlp((6,)), hidden_norm="instance")
