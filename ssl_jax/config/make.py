@@ -62,6 +62,8 @@ SMOKE_ENCODER = {
 SMOKE_CONVNEXT = {"widths": (16, 32), "depths": (1, 1)}
 SMOKE_RESNET = {"width": 0.125}
 """There ``width`` is a factor."""
+SMOKE_SPLITS = {"train_split": 1000, "test_split": 500}
+"""Images of each split that a smoke run is evaluated on."""
 
 
 class Arguments(NamedTuple):
@@ -481,9 +483,17 @@ def smoke_values(config: ConfigDict, smoke: Mapping[str, Any]) -> dict[str, Any]
         small_encoder = SMOKE_CONVNEXT
     if "weights" in config.encoder:
         small_encoder = {}
+    evaluate = config.watch.evaluate
+    # A part of a split stays as it is; of a whole one some images, those of all classes.
+    parts = {
+        f"watch.evaluate.{name}": evaluate[name] if "[" in evaluate[name] else f"{evaluate[name]}[:{count}]"
+        for name, count in SMOKE_SPLITS.items()
+    }
     values = {
         "steps": 4,
         "batch_size": 8,
+        **parts,
+        "watch.evaluate.per_class": (1, 5, 10),
         "watch.online.every": 2,
         "watch.online.bank": 40,
         "watch.online.queries": 20,
