@@ -26,6 +26,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 LIBC = ctypes.CDLL(None)
 LARGE = 800 * 2**20
 """Bytes from which on a worker forgets what it has compiled."""
+GROWN = 300 * 2**20
+"""Bytes that it must have gained since it did so last: to look through all objects takes seconds."""
+limit = LARGE
+gc.set_threshold(100_000, 20, 50)  # programs are many objects, few of them garbage
 STATES: dict[str, dict[str, Any]] = {}
 """States of the random generators of each file of tests, by name."""
 
@@ -72,13 +76,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Forget compiled programs between groups of tests, where a worker has become large: it would keep those of every file."""
+    global limit
     group, following = (
         each.get_closest_marker("xdist_group") if each is not None else None for each in (item, nextitem)
     )
-    if group and (following is None or group.args != following.args) and resident_bytes() > LARGE:
+    if group and (following is None or group.args != following.args) and resident_bytes() > limit:
         jax.clear_caches()
         gc.collect()
         LIBC.malloc_trim(0)
+        limit = max(LARGE, resident_bytes() + GROWN)
 
 
 def resident_bytes() -> int:
