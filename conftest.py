@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FAST_COMPILATION = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "false"}
 KNOWN = [f"--{name}={value}" for name, value in FAST_COMPILATION.items() if cpu.jaxlib_knows(name.encode())]
 os.environ.setdefault("XLA_FLAGS", " ".join(KNOWN))
+# Programs are lowered sooner without the line of the source of each operation.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax  # noqa: E402 (reads the environment)
 import numpy as np  # noqa: E402
@@ -58,6 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every search for garbage what has been imported and collected."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
