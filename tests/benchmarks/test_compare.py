@@ -143,7 +143,9 @@ def test_worktrees_are_removed_when_it_is_stopped(repository, number):
     begun = repository.parent / "begun"
     script = repository.parent / "slow.py"
     script.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)\n")
-    command = [sys.executable, "-m", "benchmarks.compare", "first", "second", "--benchmarks=a"]
+    # Where the tests run in the background, their children would ignore SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable]
+    command += ["-m", "benchmarks.compare", "first", "second", "--benchmarks=a"]
     process = subprocess.Popen(
         [*command, f"--repository={repository}", f"--script={script}"],
         cwd=ROOT,
