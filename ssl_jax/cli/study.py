@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 from ssl_jax.config import build
 from ssl_jax.core.rows import Row
@@ -287,7 +287,7 @@ def smallest_difference(values: Sequence[np.ndarray], error: float | None = None
         return math.inf if values else 0.0
     error = 2 * len(values) / sum(map(len, values)) if error is None else error
     squares = sum(float(((of_variant - of_variant.mean()) ** 2).sum()) for of_variant in values)
-    quantile = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    quantile = float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return quantile * math.sqrt(squares / freedom * error)
 
 

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+import scipy
 from array_record.python import array_record_module
 from jaxtyping import Shaped
 from PIL import Image
-from scipy.ndimage import uniform_filter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ssl_jax.core import check
@@ -123,7 +123,7 @@ def tint(images: Shaped[np.ndarray, "n h w"]) -> Shaped[np.ndarray, "n h w 3"]:
     [[[[255, 191, 191]]]]
     """
     gray = images.astype(np.float32) / 255
-    mean = uniform_filter(gray, size=(1, 7, 7), mode="nearest")
+    mean = scipy.ndimage.uniform_filter(gray, size=(1, 7, 7), mode="nearest")
     turns = mean[..., None] - np.arange(3, dtype=np.float32) / 3
     colors = gray[..., None] * (1 + np.cos(2 * np.pi * turns) / 2)
     return np.round(255 * np.clip(colors, 0.0, 1.0)).astype(np.uint8)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 from ssl_jax.core import check
 from ssl_jax.evaluate.correlation import LEAST_GROUPS, BootstrapCorrelation, bootstrap_correlation

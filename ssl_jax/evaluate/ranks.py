@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ssl_jax.core import check
 
@@ -74,4 +74,4 @@ def rank_groups(values: Mapping[str, Sequence[float]], *, level: float = 0.95) -
 @functools.lru_cache
 def _range_quantile(level: float, groups: int, freedom: int) -> float:
     """Quantile of the studentized range; its integral takes a tenth of a second."""
-    return float(stats.studentized_range.ppf(level, groups, freedom))
+    return float(scipy.stats.studentized_range.ppf(level, groups, freedom))

@@ -1,7 +1,7 @@
 """Scores of a clustering: against classes, and against another clustering of the same images."""
 
 import numpy as np
-import scipy.optimize
+import scipy
 from jaxtyping import Float, Int
 
 from ssl_jax.core import check

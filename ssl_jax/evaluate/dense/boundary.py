@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool
-from scipy import ndimage
 
 from ssl_jax.core import check
 
@@ -109,4 +109,4 @@ def _share_near(pixels: np.ndarray, others: np.ndarray, radius: int) -> float:
         return 1.0
     if not others.any():
         return 0.0
-    return float(np.mean(ndimage.distance_transform_edt(~others)[pixels] <= radius))
+    return float(np.mean(scipy.ndimage.distance_transform_edt(~others)[pixels] <= radius))

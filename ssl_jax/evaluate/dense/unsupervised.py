@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.optimize
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from ssl_jax.core import check
