@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ LARGE = 800 * 2**20
 GROWN = 300 * 2**20
 """Bytes that it must have gained since it did so last: to look through all objects takes seconds."""
 limit = LARGE
-gc.set_threshold(100_000, 20, 50)  # programs are many objects, few of them garbage
 STATES: dict[str, dict[str, Any]] = {}
 """States of the random generators of each file of tests, by name."""
 
@@ -78,6 +78,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     )
     for name, generator in generators.items():
         generator.bit_generator.state = states[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Collect what a test leaves behind that may warn, while its own filters of warnings hold."""
+    result = yield
+    if item.get_closest_marker("filterwarnings"):
+        gc.collect()
+    return result
 
 
 @pytest.hookimpl(trylast=True)
