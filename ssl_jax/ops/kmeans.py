@@ -163,15 +163,20 @@ def assign(
     near = centroids - origin
     half = jnp.sum(near * near, axis=1) / 2
 
+    clusters = jnp.arange(len(near), dtype=jnp.int32)[:, None]
+
     def nearest(rows: Array) -> tuple[Array, Array]:
         moved = rows - origin
-        scores = jnp.matmul(moved, near.T, precision=jax.lax.Precision.HIGHEST) - half
-        labels = jnp.argmax(scores, axis=1).astype(jnp.int32)
+        # Clusters come first: their maxima then run over whole vectors of points, which argmax along a row does not.
+        scores = jnp.matmul(near, moved.T, precision=jax.lax.Precision.HIGHEST) - half[:, None]
+        best = jnp.max(scores, axis=0)
+        first = jnp.min(jnp.where(scores == best, clusters, len(near)), axis=0)
+        labels = jnp.where(first < len(near), first, 0)  # of a point that is not finite
         squares = jnp.sum((rows - centroids[labels]) ** 2, axis=1)
         # Where rounding hides more than 1 % of a distance and might have chosen, the differences themselves decide.
-        others = jnp.where(jnp.arange(len(near)) == labels[:, None], -jnp.inf, scores)
+        others = jnp.where(clusters == labels, -jnp.inf, scores)
         noise = 8 * jnp.finfo(scores.dtype).eps * (jnp.sum(moved * moved, axis=1) + 2 * jnp.max(half))
-        close = jnp.max(scores, axis=1) - jnp.max(others, axis=1) <= noise
+        close = best - jnp.max(others, axis=0) <= noise
         doubtful = close & (noise > 0.01 * squares) & (squares > 0)
 
         def compare() -> tuple[Array, Array]:
