@@ -104,7 +104,7 @@ def test_evaluate_measures_the_encoder_beside_pixels_and_its_start(tmp_path):
 def test_finetune_trains_the_encoder_and_its_random_start_on_a_share_of_the_labels(tmp_path):
     workdir = tmp_path / "run"
     succeed("pretrain", "--config=configs/mae.py:smoke", f"--workdir={workdir}")
-    asked = ("--recipe=mae", "--share=0.02", "--seeds=0,1", "--set=epochs=2", "--set=layer_decay=0.5")
+    asked = ("--recipe=mae", "--share=0.2", "--seeds=0,1", "--set=epochs=2", "--set=layer_decay=0.5")
     shown = succeed("finetune", f"--workdir={workdir}", *asked)
     result = json.loads((workdir / "finetune.json").read_text())
     assert (result["options"]["epochs"], result["options"]["layer_decay"]) == (2, 0.5)
