@@ -41,7 +41,7 @@ def kmeans(
     spherical: bool = False,
     empty: str = "split",
     counted: Bool[Array, " n"] | None = None,
-    block_size: int = 4096,
+    block_size: int = 1024,
 ) -> Clusters:
     """Find k clusters with a small sum of squared distances of the points to the means of their clusters.
 
@@ -131,7 +131,7 @@ def kmeans(
 
 
 def assign(
-    points: Float[Array, "n d"], centroids: Float[Array, "k d"], *, block_size: int = 4096
+    points: Float[Array, "n d"], centroids: Float[Array, "k d"], *, block_size: int = 1024
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Find the nearest centroid of each point, ``argmin_k ‖x_i − c_k‖²``; of equally near ones the first.
 
