@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -234,11 +233,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def interrupt(number: int, frame: types.FrameType | None) -> None:
-    """End as by Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def run(options: argparse.Namespace) -> bool:
     """Compare, print a line for each benchmark and say whether all could be measured.
 
@@ -283,7 +277,7 @@ def run(options: argparse.Namespace) -> bool:
 
 def main() -> None:
     options = make_parser().parse_args()
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(0 if run(options) else 1)
     except ValueError as error:

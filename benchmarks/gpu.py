@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -495,11 +494,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def interrupt(number: int, frame: types.FrameType | None) -> None:
-    """End as by Ctrl-C, so that the running part is killed too."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run the parts, each in a process, and print where the rows are."""
     parser = make_parser()
@@ -512,7 +506,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.child:
         run_child(options)
         return
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended too
     with tempfile.TemporaryDirectory() as folder:
         out = options.out or (Path(folder) / "gpu.jsonl" if options.quick else RESULTS)
         out = out.absolute()

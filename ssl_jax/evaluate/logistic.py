@@ -170,14 +170,19 @@ def _descend(z: Array, target: Array, share: Array, precision: Array, l2: Array,
         w, ahead, momentum = carry
         slope = gradient(ahead)
         new = ahead - slope / precision[:, None]
-        # Momentum that points uphill is dropped.
-        momentum = jnp.where(jnp.sum(slope * (new - w), axis=(0, 1)) > 0, 1.0, momentum)
-        following = 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * momentum**2))
-        return (new, new + (momentum - 1.0) / following * (new - w), following), None
+        return (new, *_go_ahead(w, new, slope, momentum)), None
 
     zero = jnp.zeros((rank + 1, classes, len(l2)), z.dtype)
     (w, _, _), _ = jax.lax.scan(step, (zero, zero, jnp.ones(len(l2), z.dtype)), length=iterations)
     return w
+
+
+def _go_ahead(w: Array, new: Array, slope: Array, momentum: Array) -> tuple[Array, Array]:
+    """Where the next gradient is taken after a step from ``w`` to ``new``, and the momentum then; a problem is two axes."""
+    # Momentum that points uphill is dropped.
+    momentum = jnp.where(jnp.sum(slope * (new - w), axis=(0, 1)) > 0, 1.0, momentum)
+    following = 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * momentum**2))
+    return new + (momentum - 1.0) / following * (new - w), following
 
 
 def _descend_each(z: Array, target: Array, bound: Array, l2: Array, iterations: int) -> Array:
@@ -214,10 +219,8 @@ def _descend_each(z: Array, target: Array, bound: Array, l2: Array, iterations: 
             w, ahead, momentum, _, count = carry
             slope = gradient(ahead) + penalty * counted * ahead
             new = ahead - slope / precision
-            momentum = jnp.where(jnp.sum(slope * (new - w)) > 0, 1.0, momentum)
-            following = 0.5 * (1.0 + jnp.sqrt(1.0 + 4.0 * momentum**2))
-            further = new + (momentum - 1.0) / following * (new - w)
-            return new, further, following, jnp.sum(slope * slope / precision), count + 1
+            further = _go_ahead(w, new, slope, momentum)
+            return new, *further, jnp.sum(slope * slope / precision), count + 1
 
         zero = jnp.zeros((target.shape[1], z.shape[2] + 1), z.dtype)
         start = (zero, zero, jnp.ones((), z.dtype), jnp.asarray(jnp.inf, z.dtype), jnp.asarray(0))

@@ -88,10 +88,11 @@ def build(
         images = batch["views"][0][:, 0]
         params, state = online.init(online_key, images)
         start = online.init(teacher_key, images) if independent_init else (params, state)
-        teacher = EmaTeacher.init(teacher_ema, *(dict(part) for part in start))
+        teacher = EmaTeacher.init(teacher_ema, *start)
         projections = jnp.zeros((images.shape[0], outputs))
-        params["predictor"], state["predictor"] = q.init(predictor_key, projections)
-        return params, {"online": state, "teacher": teacher}
+        predictor, statistics = q.init(predictor_key, projections)
+        online_state = {**state, "predictor": statistics}
+        return {**params, "predictor": predictor}, {"online": online_state, "teacher": teacher}
 
     def loss(
         params: Params, state: State, batch: Batch, key: Key, step: Array
