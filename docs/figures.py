@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from ssl_jax.cli.bench_tables import KINDS
 from ssl_jax.cli.invariance import mean_maps
@@ -127,19 +128,25 @@ def draw_bench(dataset: str, folder: Path = IMAGES) -> Path:
         figure, grid = pyplot.subplots(
             1, max(len(panels), 1), figsize=(10, 4.4), sharey=True, squeeze=False, layout="constrained"
         )
+        labels = {}
         for axes, (kind, chosen) in zip(grid[0], panels.items(), strict=False):
-            draw_compute(axes, chosen, looks)
+            labels[axes] = draw_compute(axes, chosen, looks)
             axes.set_title(f"{kind} encoders", fontsize=10)
         grid[0, 0].set_ylabel("linear probe, accuracy in %")
         handles = [Line2D([], [], marker=mark, linestyle="", color=color) for color, mark in looks.values()]
-        labels = [family.replace("_", " ") for family in families]
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
+        words = [family.replace("_", " ") for family in families]
+        figure.legend(handles, words, loc="outside lower center", ncols=6, fontsize=8)
+        figure.draw_without_rendering()  # places the axes
+        for axes, named in labels.items():
+            write_names(axes, named)
         save(figure, folder / f"{dataset}.svg")
     return folder / f"{dataset}.svg"
 
 
-def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, str]]) -> None:
-    """Draw accuracy against processor time for the runs of one kind of encoder."""
+def draw_compute(
+    axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, str]]
+) -> dict[str, tuple[float, float, str]]:
+    """Draw accuracy against processor time for the runs of one kind of encoder; give the points to be named."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     untrained = []
     for result in rows:
@@ -150,6 +157,7 @@ def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str,
                 minutes = result["cpu_seconds"]["pretrain"] / 60
                 points[result["method"]].append((minutes, 100 * row["linear"]))
     means = {name: np.mean(values, axis=0) for name, values in points.items()}
+    shown = {}
     for name, (minutes, accuracy) in means.items():
         color, mark = looks[names()[name].split(".")[2]]
         seeds = np.array(points[name])[:, 1]
@@ -157,9 +165,7 @@ def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str,
         axes.plot(minutes, accuracy, mark, color=color, markersize=5)
         rivals = (other for key, other in means.items() if key != "supervised")
         if name == "supervised" or all(other[0] >= minutes or other[1] < accuracy for other in rivals):
-            axes.annotate(
-                name, (minutes, accuracy), (4, 4), textcoords="offset points", fontsize=8, color=color
-            )
+            shown[name] = color
     if untrained:
         axes.axhline(float(np.mean(untrained)), color="#888888", linewidth=1, linestyle="--", zorder=0)
         axes.text(
@@ -178,6 +184,35 @@ def draw_compute(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str,
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("core-minutes of training")
     axes.grid(alpha=0.25)
+    return {name: (*means[name], color) for name, color in shown.items()}
+
+
+def write_names(axes: Axes, labels: Mapping[str, tuple[float, float, str]]) -> None:
+    """Write names beside points `(x, y, color)`, each at the corner where it covers the fewest points and names."""
+    points = np.concatenate([line.get_xydata() for line in axes.lines if line.get_marker() != "None"])
+    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in axes.transData.transform(points)]
+    for name, (x, y, color) in labels.items():
+        corners = [
+            axes.annotate(
+                name,
+                (x, y),
+                (4 * right, 4 * up),
+                textcoords="offset points",
+                fontsize=8,
+                color=color,
+                ha="left" if right > 0 else "right",
+                va="bottom" if up > 0 else "top",
+            )
+            for up in (1, -1)
+            for right in (1, -1)
+        ]
+        boxes = [text.get_window_extent() for text in corners]
+        inside = [axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) for box in boxes]
+        best = min(range(4), key=lambda k: (not inside[k], boxes[k].count_overlaps(taken)))
+        taken.append(boxes[best])
+        for k, text in enumerate(corners):
+            if k != best:
+                text.remove()
 
 
 def draw_invariance(
