@@ -134,6 +134,8 @@ def families() -> str:
     baselines = sorted(members.pop("", []), key=lambda name: means[name][1])
     best = [(family, max(of, key=lambda name: means[name][1])) for family, of in members.items()]
     best.sort(key=lambda pair: -means[pair[1]][1])
+    encoders = {name.partition(" (")[2].removesuffix(")") for _, name in best}
+    baselines = [n for n in baselines if not n.startswith("random ") or n.removeprefix("random ") in encoders]
     lines = [
         f"| family | measured | best by the linear probe | {' | '.join(columns.values())} |",
         f"|---|---:|---|{'---:|' * len(columns)}",
