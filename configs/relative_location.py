@@ -105,7 +105,8 @@ RECIPES = {
 RECIPES["color32"] = in_color(
     RECIPES,
     source=(
-        "CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views and tiles of cifar10's."
+        "CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views and "
+        "tiles of cifar10's."
     ),
     method=RECIPES["cifar10"].method | {"hidden_dim": 256},
 )
