@@ -37,16 +37,17 @@ METHODS = {"simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
 READ = ("backbone", "projector")
 TRAINING = Training(steps=500, batch_size=64, learning_rate=2e-3, width=16)
 """Of each decoder: 32,000 images."""
-TOLD = {"rotation": (67.6, 25.6), "noise": (99.5, 59.6), "color": (99.3, 97.4)}
+PUBLISHED = {"rotation": (67.6, 25.6), "noise": (99.5, 59.6), "color": (99.3, 97.4)}
 """What SimCLR's table 3 has of the transformations that are measured here, in percent: before and after the projector."""
 
 
 def inverted(config: build.Config, trained: TrainedVariant) -> dict[str, float]:
-    """Measure how much of the pixels and of what was done to an image backbone and projector tell.
+    """Measure how well pixels and transformations are predicted from backbone and projector.
 
     Returns:
       For each of the two ``<name>_pixels``, the share of the variance of test pixels that a trained decoder gives back;
-      ``<name>_told``, the mean accuracy of a linear probe over all transformations, and ``<name>_told_<transformation>``.
+      ``<name>_transformations``, the mean accuracy of a linear probe over all transformations, and
+      ``<name>_transformations_<transformation>``.
     """
     data, options, method = config["data"], config["watch"]["evaluate"], trained.objects.method
     state = trained.final
@@ -69,8 +70,8 @@ def inverted(config: build.Config, trained: TrainedVariant) -> dict[str, float]:
         measures[f"{name}_pixels"] = reconstruction_error(inverter, fitted.state, test)["explained"]
     rows = transformation_accuracies(candidate, sources, reads, crop_ratio=options["crop_ratio"])
     for name in reads:
-        measures[f"{name}_told"] = float(np.mean([row[name] for row in rows]))
-        measures |= {f"{name}_told_{row['transformation']}": row[name] for row in rows}
+        measures[f"{name}_transformations"] = float(np.mean([row[name] for row in rows]))
+        measures |= {f"{name}_transformations_{row['transformation']}": row[name] for row in rows}
     return measures
 
 
@@ -96,16 +97,16 @@ def claims(results: Results) -> list[Claim]:
             "pixels",
         ),
         every_method(
-            "With every method a linear probe tells better from the backbone what was done to an image.",
-            "told",
+            "With every method a linear probe predicts the transformation of an image better from the backbone.",
+            "transformations",
         ),
         *(
             Claim(
-                f"SimCLR's backbone tells {name} better than its projector (there: {before} % against {after} %).",
-                within_runs(simclr, *(f"{read}_told_{name}" for read in READ)).exceeds(),
-                kept(simclr, f"told_{name}"),
+                f"SimCLR's backbone predicts {name} better than its projector (there: {before} % against {after} %).",
+                within_runs(simclr, *(f"{read}_transformations_{name}" for read in READ)).exceeds(),
+                kept(simclr, f"transformations_{name}"),
             )
-            for name, (before, after) in TOLD.items()
+            for name, (before, after) in PUBLISHED.items()
         ),
     ]
 
@@ -116,8 +117,8 @@ STUDY = Study(
     question="The projector is trained to be invariant to the augmentations, and is thrown away. Is what it forgets still in "
     "the features before it: the pixels, and what was done to the image?",
     source="Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, section 4.2 and "
-    "table 3 (SimCLR, ResNet-50, ImageNet; MLPs that tell transformations before and after the projector); Bordes et al., High "
-    "Fidelity Visualization of What Your Self-Supervised Representation Knows About, TMLR 2022 (pictures, without a number)",
+    "table 3 (SimCLR, ResNet-50, ImageNet; MLPs that predict transformations before and after the projector); Bordes et al., "
+    "High Fidelity Visualization of What Your Self-Supervised Representation Knows About, TMLR 2022 (pictures, no number)",
     published_as="published",
     variants=tuple(Variant(label, method) for method, label in METHODS.items()),
     claims=claims,
@@ -125,14 +126,14 @@ STUDY = Study(
         "kNN": "knn",
         "linear": "linear",
         **{f"pixels explained, {name}": f"{name}_pixels" for name in READ},
-        **{f"transformations told, {name}": f"{name}_told" for name in READ},
-        **{f"{what}, {name}": f"{name}_told_{what}" for what in TOLD for name in READ},
+        **{f"transformations, {name}": f"{name}_transformations" for name in READ},
+        **{f"{what}, {name}": f"{name}_transformations_{what}" for what in PUBLISHED for name in READ},
     },
     measured={"inverted": inverted},
     data=DATA,
     notes=f"Pixels explained: 1 less the squared error of a convolutional decoder, trained on {TRAINING.steps} batches of "
     f"{TRAINING.batch_size} training images, over that of the mean image, on test images. A decoder that is too weak explains "
-    "less of either: the two are compared, their height is not. Transformations told: accuracy of ridge regression onto the "
+    "less of either: the two are compared, their height is not. Transformations: accuracy of ridge regression onto the "
     "values of each parameter (rotation, flip, crop, brightness, hue, color, blur, noise), on images that it was not fitted "
     "to; where the paper trains MLPs. Backbone and projector have different numbers of features, in the paper too. `noise` is "
     "the paper's corruption. Pictures of single runs: `python -m experiments.invert`.",

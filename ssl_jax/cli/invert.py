@@ -402,7 +402,7 @@ def inversion_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
 
 
 def transformation_table(rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """Tabulate how well a linear probe tells transformations, accuracies in percent.
+    """Tabulate how well a linear probe predicts transformations, accuracies in percent.
 
     Args:
       rows: of :func:`ssl_jax.evaluate.transformations.transformation_accuracies`.

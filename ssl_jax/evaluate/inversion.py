@@ -372,8 +372,8 @@ def reconstruction_error(
 
     Returns:
       ``mse``: mean squared error of pixels in [0, 1]. ``psnr``: ``−10 log₁₀ mse``, in dB. ``explained``: ``1 − mse / mse of the
-      mean training image``: 0 where the features tell nothing, 1 where the image comes back; below 0 of a decoder that is worse
-      than the mean.
+      mean training image``: 0 where the features determine nothing, 1 where the image comes back; below 0 of a decoder
+      that is worse than the mean.
     """
     check.choice("kind", inverter.kind, KINDS[:1])
     view = inverter.method.views[0]
@@ -405,9 +405,9 @@ class Samples(NamedTuple):
     Attributes:
       images: ``[n, k, s, s, c]`` float32 in [0, 1].
       row: ``free``: variance of the pixels between samples of one image, over that of images around the mean image; 0 where the
-        features tell everything, near 1 where nothing. ``sample_mse``: mean squared error of samples to their image.
+        features determine everything, near 1 where nothing. ``sample_mse``: mean squared error of samples to their image.
         ``reciprocal_rank``: mean of 1/r, the image whose features a sample was given being the r-th nearest to the sample's own
-        features among the n; 1 where samples keep what they were told. ``chance_rank``: its value by chance.
+        features among the n; 1 where samples have the features they were drawn for. ``chance_rank``: its value by chance.
     """
 
     images: np.ndarray

@@ -124,7 +124,7 @@ def transformation_probe(
     holdout: float = 0.1,
     seed: int = 0,
 ) -> LinearResult:
-    """Measure how well a linear classifier tells which of k values of a parameter an image was given; needs no label.
+    """Measure how well a linear classifier predicts which of k values of a parameter an image was given; needs no label.
 
     Ridge regression onto the k values (:func:`ssl_jax.evaluate.ridge.ridge`). The penalty is chosen on a random ``holdout``
     share of the training *images*: all versions of an image are in the same part.

@@ -16,7 +16,8 @@ FILE = "inversion.json"
 PICTURE = "inversion.png"
 LEAD = (
     "A row a test image: the image, what a decoder makes of its features (the mean of all images with these features: what is "
-    "blurred is not told), and images drawn by a flow that is given the features (what differs between them is not told)."
+    "blurred is not determined by them), and images drawn by a flow that is given the features (what differs between them is "
+    "not determined either)."
 )
 
 
@@ -37,7 +38,7 @@ def inversion(workdir: Path) -> list[Section]:
         data = (folder / PICTURE).read_bytes()
         with Image.open(io.BytesIO(data)) as opened:
             width = opened.size[0]
-        body = _picture(data, width) + _numbers(result["rows"]) + _told(result["transformations"])
+        body = _picture(data, width) + _numbers(result["rows"]) + _transformations(result["transformations"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} cannot be read ({type(error).__name__}: {error})") from error
     return [Section("Inversion", body, LEAD)]
@@ -67,11 +68,11 @@ def _numbers(rows: list[Mapping[str, Any]]) -> str:
     return table(["read", "features", *shares.values()], cells, caption="of test images, in %")
 
 
-def _told(rows: list[Mapping[str, Any]]) -> str:
+def _transformations(rows: list[Mapping[str, Any]]) -> str:
     names = [name for name in rows[0] if name not in ("transformation", "chance")] if rows else []
     cells = [
         [str(row["transformation"]), *(f"{100 * row[name]:.1f}" for name in ("chance", *names))]
         for row in rows
     ]
-    caption = "accuracy in % of a linear probe that tells how an image was transformed"
+    caption = "accuracy in % of a linear probe that predicts how an image was transformed"
     return table(["which was applied", "chance", *names], cells, caption=caption) if rows else ""

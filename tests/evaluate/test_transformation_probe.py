@@ -66,7 +66,7 @@ def test_normalisation_is_undone_and_done_again():
     np.testing.assert_allclose(made[:, 1], given[:, :, ::-1], atol=1e-5)
 
 
-def test_features_that_tell_are_told_and_features_that_do_not_are_at_chance():
+def test_features_of_the_transformation_are_exact_and_others_are_at_chance():
     rng = np.random.default_rng(0)
     told = np.tile(np.eye(4, dtype=np.float32), (60, 1, 1)) + 0.05 * rng.normal(size=(60, 4, 4)).astype(
         np.float32
