@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 
 from ssl_jax.cli.bench_tables import KINDS
 from ssl_jax.cli.invariance import mean_maps
-from ssl_jax.cli.results import BENCHES
+from ssl_jax.cli.results import BENCHES, TEACHERS
 from ssl_jax.cli.study_figure import COLORS, STYLE
 from ssl_jax.cli.tables import encoder_name, is_transformer
 from ssl_jax.core.rows import Row, read_rows
@@ -114,7 +114,7 @@ def draw_bench(dataset: str, folder: Path = IMAGES) -> Path:
     """Draw the linear accuracy of every method of the bench against the processor time of its training.
 
     A panel for each kind of encoder, a color for each family; named are the methods that no cheaper one surpasses, the
-    supervised one aside.
+    supervised one aside. Hollow and named: methods whose teacher was trained before, in time that is not counted.
     """
     rows = [row for row in read_rows(ROOT / f"results/{dataset}.jsonl") if row["budget"] == "short"]
     panels = {
@@ -162,9 +162,14 @@ def draw_compute(
         color, mark = looks[names()[name].split(".")[2]]
         seeds = np.array(points[name])[:, 1]
         axes.plot([minutes] * 2, [seeds.min(), seeds.max()], color=color, alpha=0.5)
-        axes.plot(minutes, accuracy, mark, color=color, markersize=5)
-        rivals = (other for key, other in means.items() if key != "supervised")
-        if name == "supervised" or all(other[0] >= minutes or other[1] < accuracy for other in rivals):
+        filled = "white" if name in TEACHERS else color
+        axes.plot(minutes, accuracy, mark, color=color, markerfacecolor=filled, markersize=5)
+        rivals = (other for key, other in means.items() if key not in {"supervised", *TEACHERS})
+        if (
+            name in TEACHERS
+            or name == "supervised"
+            or all(other[0] >= minutes or other[1] < accuracy for other in rivals)
+        ):
             shown[name] = color
     if untrained:
         axes.axhline(float(np.mean(untrained)), color="#888888", linewidth=1, linestyle="--", zorder=0)
@@ -179,7 +184,7 @@ def draw_compute(
             va="bottom",
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("core-minutes of training")
