@@ -88,6 +88,12 @@ RECIPES = {
         refresh_epochs=0.5,
     ),
 }
-RECIPES["color32"] = in_color(RECIPES)
+RECIPES["color32"] = in_color(
+    RECIPES,
+    source="CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views of cifar10's; "
+    "clustered once an epoch, as there. Twice an epoch, when half of the memory is older than the last clusters, features became "
+    "worse.",
+    refresh_epochs=1,
+)
 SMOKE = {"projector_width": 32, "projection": 16, "clusters": 8}
 get_config = entry("deepcluster_v2", RECIPES, smoke=SMOKE)

@@ -108,7 +108,7 @@ RECIPES["color32"] = in_color(
         "CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views and "
         "tiles of cifar10's."
     ),
-    method=RECIPES["cifar10"].method | {"hidden_dim": 256},
+    method={**RECIPES["cifar10"].method, "hidden_dim": 256},
 )
 SMOKE = {"hidden_dim": 32}
 get_config = entry("relative_location", RECIPES, smoke=SMOKE)
