@@ -91,8 +91,8 @@ RECIPES = {
 RECIPES["color32"] = in_color(
     RECIPES,
     source="CIFAR-10 in minutes on two CPU cores: encoder, head and optimizer of fashion_mnist's recipe, views of cifar10's; "
-    "clustered once an epoch, as there. Twice an epoch, when half of the memory is older than the last clusters, features became "
-    "worse.",
+    "clustered once an epoch, as there. Twice an epoch, when half of the memory is older than the last clusters, features "
+    "became worse.",
     refresh_epochs=1,
 )
 SMOKE = {"projector_width": 32, "projection": 16, "clusters": 8}
